@@ -1,0 +1,1 @@
+"""The ground floor: errors, settings, files and progress. Imports nothing heavy."""
