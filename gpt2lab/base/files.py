@@ -19,7 +19,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def atomic_write(path: Path | str, content: bytes | str) -> None:
-    """Write `content` to `path` through a temporary file: temporary name, fsync, rename, fsync of the folder."""
+    """Write `content` to `path` through a temporary name: fsync, rename, fsync of the folder."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     data = content.encode("utf-8") if isinstance(content, str) else content
@@ -40,7 +40,7 @@ def atomic_write(path: Path | str, content: bytes | str) -> None:
 
 @contextlib.contextmanager
 def atomic_folder(path: Path | str) -> Iterator[Path]:
-    """Yield a temporary folder that becomes `path` if the block succeeds; an older `path` stays whole until then."""
+    """Yield a folder that becomes `path` if the block succeeds; an older `path` stays whole until then."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp"))

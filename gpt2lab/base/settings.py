@@ -1,0 +1,250 @@
+"""Settings are frozen dataclasses: built from text or JSON, turned into help, written back as plain values.
+
+A field's docstring (the string under it) is its help. Dotted names reach nested settings: `train.steps`.
+"""
+
+import argparse
+import ast
+import dataclasses
+import functools
+import inspect
+import itertools
+import textwrap
+import types
+import typing
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, TypeVar, cast, get_args
+
+from gpt2lab.base.errors import LabError, nearest
+from gpt2lab.base.values import Mismatch, fit, is_union, metavar, plain, quote, show
+
+S = TypeVar("S")
+
+
+@functools.cache
+def field_docs(cls: type) -> dict[str, str]:
+    """Return the docstring under each field of a dataclass, base classes included; {} without source."""
+    docs: dict[str, str] = {}
+    for base in reversed(cls.__mro__):
+        if not dataclasses.is_dataclass(base):
+            continue
+        try:
+            tree = ast.parse(textwrap.dedent(inspect.getsource(base)))
+        except (OSError, TypeError, SyntaxError):
+            continue  # a class typed at the prompt has no source
+        body = tree.body[0].body if isinstance(tree.body[0], ast.ClassDef) else []
+        for line, following in itertools.pairwise(body):
+            if not (isinstance(line, ast.AnnAssign) and isinstance(line.target, ast.Name)):
+                continue
+            if isinstance(following, ast.Expr) and isinstance(following.value, ast.Constant):
+                docs[line.target.id] = inspect.cleandoc(str(following.value.value)).replace("\n", " ")
+    return docs
+
+
+def build(cls: type[S], values: Mapping[str, object], where: str) -> S:
+    """Make an instance of the dataclass `cls` from `values`; every other field keeps its default.
+
+    Keys may be dotted and values may be text: both are brought to the fields' own types. `where` opens every
+    error: LabError for an unknown name (with the nearest), a value of the wrong type, a missing setting.
+    """
+    return _assemble(cls, None, _tree(values, where), where, "", text=True)
+
+
+def update(instance: S, values: Mapping[str, object], where: str) -> S:
+    """Return a copy of a settings instance with `values` in place; rules and errors of `build`."""
+    return _assemble(type(instance), instance, _tree(values, where), where, "", text=True)
+
+
+def to_plain(instance: Any) -> dict[str, Any]:
+    """Turn a settings instance into JSON's own values; `from_plain` gives the instance back.
+
+    TypeError if a field holds something that JSON has no form for.
+    """
+    return cast(dict[str, Any], plain(instance, type(instance).__name__))
+
+
+def from_plain(cls: type[S], values: Mapping[str, object], where: str | None = None) -> S:
+    """Make an instance from what `to_plain` wrote; no text is read as another type. Errors as `build`."""
+    return _assemble(cls, None, dict(values), where or cls.__name__, "", text=False)
+
+
+def parse_assignments(pairs: Sequence[str], where: str = "--set") -> dict[str, str]:
+    """Split `a.b=c` pairs at the first `=`; LabError for one without a name or an equals sign."""
+    values: dict[str, str] = {}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not equals or not name.strip():
+            raise LabError(f"{where} {pair}: a setting is given as NAME=VALUE, for example {where} steps=100")
+        values[name.strip()] = value.strip()
+    return values
+
+
+@dataclasses.dataclass(frozen=True)
+class Option:
+    """One setting as a person sees it."""
+
+    name: str
+    """Dotted name, `train.steps`."""
+    type: Any
+    """The annotation, resolved."""
+    default: Any
+    """The default, or `dataclasses.MISSING`."""
+    doc: str
+    """The field's docstring, on one line."""
+
+
+def options(cls: type, prefix: str = "", default: Any = None) -> Iterator[Option]:
+    """Yield every setting of a dataclass, nested ones by their dotted names, in the order of the fields.
+
+    `default` is an instance whose values stand for the defaults (a preset).
+    """
+    docs, hints = field_docs(cls), _hints(cls)
+    for field in dataclasses.fields(cls):
+        if not field.init:
+            continue
+        value = getattr(default, field.name) if default is not None else _default(field)
+        nested = _nested(hints[field.name])
+        if nested is not None and (value is dataclasses.MISSING or isinstance(value, nested)):
+            chosen = value if isinstance(value, nested) else None
+            yield from options(nested, f"{prefix}{field.name}.", chosen)
+        else:
+            yield Option(prefix + field.name, hints[field.name], value, docs.get(field.name, ""))
+
+
+def add_arguments(
+    parser: argparse.ArgumentParser | argparse._ArgumentGroup,
+    cls: type,
+    *,
+    only: Sequence[str] | None = None,
+    skip: Sequence[str] = (),
+    default: Any = None,
+) -> None:
+    """Add a flag for every setting of `cls`: `train.weight_decay` becomes `--train.weight-decay`.
+
+    Values stay text and absent flags stay absent, so that `build(cls, given(namespace, cls), ...)` does the
+    checking, in one place and in one wording. `only` or `skip` choose by dotted name.
+    """
+    for option in options(cls, default=default):
+        if option.name in skip or (only is not None and option.name not in only):
+            continue
+        flag = "--" + option.name.replace("_", "-")
+        text = option.doc.replace("%", "%%")
+        if option.default is not dataclasses.MISSING and option.default not in (None, ""):
+            text = f"{text} (default: {show(option.default)})".replace("%%", "%").replace("%", "%%").strip()
+        if option.type is bool:
+            parser.add_argument(
+                flag,
+                dest=option.name,
+                action=argparse.BooleanOptionalAction,
+                default=argparse.SUPPRESS,
+                help=text,
+            )
+        else:
+            parser.add_argument(
+                flag, dest=option.name, default=argparse.SUPPRESS, metavar=metavar(option.type), help=text
+            )
+
+
+def given(namespace: argparse.Namespace, cls: type) -> dict[str, object]:
+    """Return the settings of `cls` that were typed, by dotted name."""
+    typed = vars(namespace)
+    return {option.name: typed[option.name] for option in options(cls) if option.name in typed}
+
+
+# How an instance is put together.
+
+
+def _tree(values: Mapping[str, object], where: str) -> dict[str, object]:
+    """Turn dotted keys into nested dicts: {"a.b": 1} -> {"a": {"b": 1}}."""
+    tree: dict[str, object] = {}
+    for key, value in values.items():
+        *path, leaf = key.split(".")
+        node = tree
+        for name in path:
+            inner = node.setdefault(name, {})
+            if not isinstance(inner, dict):
+                raise LabError(f"{where}: {key} is given, and so is {name} as a whole; give one of them")
+            node = inner
+        present = node.get(leaf)
+        if isinstance(present, dict) and isinstance(value, Mapping):
+            present.update(_tree(value, where))
+        elif leaf in node:
+            raise LabError(f"{where}: {key} is given twice")
+        else:
+            node[leaf] = _tree(value, where) if isinstance(value, Mapping) else value
+    return tree
+
+
+def _assemble(
+    cls: type[S], base: S | None, tree: Mapping[str, object], where: str, prefix: str, *, text: bool
+) -> S:
+    """Make a `cls` of what `tree` says, then of `base`, then of the defaults."""
+    fields = _fields(cls)
+    for name in tree:
+        if name not in fields:
+            raise _no_such(cls, prefix, name, where)
+    values: dict[str, object] = {}
+    for name, field in fields.items():
+        present = getattr(base, name) if base is not None else _default(field)
+        nested = _nested(_hints(cls)[name])
+        if name in tree:
+            values[name] = _value(cls, name, present, tree[name], where, prefix, text=text)
+        elif present is not dataclasses.MISSING:
+            values[name] = present
+        elif nested is not None:
+            values[name] = _assemble(nested, None, {}, where, f"{prefix}{name}.", text=text)
+        else:
+            raise LabError(f"{where}: {prefix}{name} is missing; it has no default")
+    try:
+        return cls(**values)
+    except ValueError as error:  # __post_init__ refused the combination
+        raise LabError(str(error) if str(error).startswith(where) else f"{where}: {error}") from error
+
+
+def _value(
+    cls: type, name: str, present: Any, value: object, where: str, prefix: str, *, text: bool
+) -> object:
+    """Bring one given value to the type of its field; a mapping fills a nested dataclass."""
+    hint = _hints(cls)[name]
+    nested = _nested(hint)
+    if nested is not None and isinstance(value, Mapping):
+        inner = present if text and isinstance(present, nested) else None
+        return _assemble(nested, inner, value, where, f"{prefix}{name}.", text=text)
+    try:
+        return fit(value, hint, text)
+    except Mismatch as mismatch:
+        raise LabError(f"{where}: {prefix}{name} must be {mismatch}, got {quote(value)}") from None
+
+
+def _fields(cls: Any) -> dict[str, dataclasses.Field[Any]]:
+    return {field.name: field for field in dataclasses.fields(cls) if field.init}
+
+
+def _no_such(cls: type, prefix: str, name: str, where: str) -> LabError:
+    known = [option.name for option in options(cls, prefix)]
+    own = [prefix + f.name for f in dataclasses.fields(cls)]
+    match = nearest(prefix + name, own) or nearest(prefix + name, known)
+    if match is None:
+        match = next((full for full in known if full.rsplit(".", 1)[-1] == name), None)
+    hint = f"did you mean {match}?" if match else f"known: {', '.join(known)}"
+    return LabError(f"{where}: no setting {prefix + name}; {hint}")
+
+
+def _hints(cls: type) -> dict[str, Any]:
+    return typing.get_type_hints(cls)
+
+
+def _default(field: dataclasses.Field[Any]) -> Any:
+    if field.default is not dataclasses.MISSING:
+        return field.default
+    if field.default_factory is not dataclasses.MISSING:
+        return field.default_factory()
+    return dataclasses.MISSING
+
+
+def _nested(hint: Any) -> type | None:
+    """Return the dataclass that a field holds, also behind `| None`; None for any other type."""
+    members = [m for m in get_args(hint) if m is not types.NoneType] if is_union(hint) else [hint]
+    if len(members) == 1 and isinstance(members[0], type) and dataclasses.is_dataclass(members[0]):
+        return members[0]
+    return None
