@@ -1,0 +1,139 @@
+"""One configuration for every family and variation of the transformer."""
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeVar
+
+from gpt2lab.base.errors import LabError
+
+T = TypeVar("T")
+PerLayer = T | tuple[T, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerConfig:
+    """The sizes of one block, after per-layer settings are looked up."""
+
+    n_heads: int
+    n_kv_heads: int
+    d_head: int
+    d_mlp: int
+    window: int | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class TransformerConfig:
+    """Shape and variation of a `Transformer`; what a family or a paper changes is a field here, never a name test.
+
+    Fields typed "one or one per layer" take a single value or a tuple with an entry for each block.
+    """
+
+    vocab_size: int
+    """Rows of the embedding table; a tokenizer may use fewer."""
+    d_model: int
+    """Width of the residual stream."""
+    n_layers: int
+    """Number of blocks."""
+    n_heads: int | tuple[int, ...]
+    """Attention heads (queries), one or one per layer."""
+    n_kv_heads: int | tuple[int, ...] | None = None
+    """Key/value heads for grouped-query attention; None means as many as `n_heads`."""
+    d_head: int | None = None
+    """Width of one head; None means d_model / n_heads."""
+    d_mlp: int | tuple[int, ...] | None = None
+    """Hidden width of the feed-forward, one or one per layer; None means 4 * d_model."""
+    max_positions: int = 1024
+    """Longest sequence the position scheme is made for."""
+
+    norm: Literal["layernorm", "rmsnorm", "none"] = "layernorm"
+    norm_eps: float = 1e-5
+    positions: Literal["learned", "rotary", "none"] = "learned"
+    rotary_base: float = 10000.0
+    rotary_fraction: float = 1.0
+    """Share of each head's width that is rotated (GPT-NeoX: 0.25)."""
+    attention_scale: float | None = None
+    """Factor on the scores; None means 1/sqrt(d_head). GPT-Neo: 1.0."""
+    windows: tuple[int | None, ...] | None = None
+    """Per layer, how many positions a query sees, itself included; None means all before it."""
+    qkv_bias: bool = True
+    attention_out_bias: bool = True
+    mlp_bias: bool = True
+    activation: Literal["gelu_tanh", "gelu", "silu", "relu"] = "gelu_tanh"
+    gated: bool = False
+    """Feed-forward is activation(gate) * up instead of activation(up)."""
+    tied_head: bool = True
+    """The head reads with the embedding table."""
+
+    embedding_dropout: float = 0.0
+    attention_dropout: float = 0.0
+    residual_dropout: float = 0.0
+    init_std: float = 0.02
+    """Standard deviation of matrices at initialisation; residual projections get init_std / sqrt(2 n_layers)."""
+
+    family: str = "gpt2"
+    """The Hugging Face architecture whose layout the model is saved in."""
+    bos: int | None = None
+    eos: int | None = None
+    pad: int | None = None
+    extra: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
+    """Entries of the config.json it came from that mean nothing here; written back unchanged."""
+
+    def __post_init__(self) -> None:
+        for name in ("vocab_size", "d_model", "n_layers", "max_positions"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < (0 if name == "n_layers" else 1):
+                raise LabError(f"{name} must be a whole number of at least 1, got {value!r}")
+        for name in ("n_heads", "n_kv_heads", "d_mlp", "windows"):
+            value = getattr(self, name)
+            if isinstance(value, tuple) and len(value) != self.n_layers:
+                raise LabError(f"{name} has {len(value)} entries for {self.n_layers} layers")
+        if self.d_head is None and isinstance(self.n_heads, tuple):
+            raise LabError("n_heads per layer needs d_head, because d_model / n_heads is not one number")
+        if self.d_head is None and (self.n_heads < 1 or self.d_model % self.n_heads):  # type: ignore[operator]  # int: checked above
+            raise LabError(f"d_model {self.d_model} is not a multiple of n_heads {self.n_heads}; set d_head")
+        for i in range(self.n_layers):
+            layer = self.layer(i)
+            if layer.n_heads < 0 or (layer.n_heads and layer.n_heads % max(layer.n_kv_heads, 1)):
+                raise LabError(
+                    f"layer {i}: n_heads {layer.n_heads} is not a multiple of n_kv_heads {layer.n_kv_heads}"
+                )
+            if layer.window is not None and layer.window < 1:
+                raise LabError(f"layer {i}: a window sees at least 1 position, got {layer.window}")
+        for name in ("embedding_dropout", "attention_dropout", "residual_dropout"):
+            if not 0.0 <= getattr(self, name) < 1.0:
+                raise LabError(f"{name} must lie in [0, 1), got {getattr(self, name)}")
+        if not 0.0 < self.rotary_fraction <= 1.0:
+            raise LabError(f"rotary_fraction must lie in (0, 1], got {self.rotary_fraction}")
+        if self.positions == "rotary" and self.rotary_width % 2:
+            raise LabError(f"rotary positions turn pairs: {self.rotary_width} of a head's width is odd")
+
+    def layer(self, index: int) -> LayerConfig:
+        """Return the sizes of block `index`."""
+        n_heads = _at(self.n_heads, index)
+        d_head = self.d_head if self.d_head is not None else self.d_model // max(n_heads, 1)
+        return LayerConfig(
+            n_heads=n_heads,
+            n_kv_heads=n_heads if self.n_kv_heads is None else _at(self.n_kv_heads, index),
+            d_head=d_head,
+            d_mlp=4 * self.d_model if self.d_mlp is None else _at(self.d_mlp, index),
+            window=None if self.windows is None else self.windows[index],
+        )
+
+    @property
+    def head_width(self) -> int:
+        """Width of one attention head."""
+        return self.d_head if self.d_head is not None else self.d_model // _at(self.n_heads, 0)
+
+    @property
+    def rotary_width(self) -> int:
+        """How much of a head's width is rotated."""
+        return int(self.head_width * self.rotary_fraction)
+
+    def replace(self, **changes: Any) -> "TransformerConfig":
+        """Return a copy with some fields changed."""
+        return dataclasses.replace(self, **changes)
+
+
+def _at(value: int | tuple[int, ...], index: int) -> int:
+    return value[index] if isinstance(value, tuple) else value

@@ -1,0 +1,10 @@
+"""The architectures that Hugging Face checkpoints come in, one short file each."""
+
+from gpt2lab.model.families.base import Entries, Family, Weight
+from gpt2lab.model.families.gpt2 import GPT2, gpt2_config
+from gpt2lab.model.families.gpt_neo import GPT_NEO, gpt_neo_config
+from gpt2lab.model.families.llama import LLAMA, llama_config
+
+FAMILIES: dict[str, Family] = {family.name: family for family in (GPT2, GPT_NEO, LLAMA)}
+
+__all__ = ["FAMILIES", "Entries", "Family", "Weight", "gpt2_config", "gpt_neo_config", "llama_config"]

@@ -1,0 +1,144 @@
+"""How a family of checkpoints maps to the transformer: configuration entries and a table of weight names."""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from gpt2lab.base.errors import LabError
+from gpt2lab.model.config import TransformerConfig
+
+
+@dataclass(frozen=True)
+class Weight:
+    """One row of a family's table: our tensor and the checkpoint's, `{i}` standing for the layer.
+
+    Several names on their side are stacked along the first axis of ours, in that order. `transposed`: theirs is
+    [in, out] (GPT-2's Conv1D), ours [out, in].
+    """
+
+    ours: str
+    theirs: tuple[str, ...]
+    transposed: bool = False
+
+    def rows(self, n_layers: int) -> Iterator["Weight"]:
+        """Write the row out for every layer."""
+        if "{i}" not in self.ours:
+            yield self
+            return
+        for i in range(n_layers):
+            yield Weight(
+                self.ours.format(i=i), tuple(name.format(i=i) for name in self.theirs), self.transposed
+            )
+
+
+@dataclass(frozen=True)
+class Family:
+    """An architecture that Hugging Face checkpoints come in."""
+
+    name: str
+    """`model_type` in config.json."""
+    architecture: str
+    """Class of `transformers` that opens what we save."""
+    prefix: str
+    """What stands before every name but the head's, in files of the whole language model; absent in the bare model's."""
+    weights: tuple[Weight, ...]
+    dropped: tuple[str, ...]
+    """Names (globs) that carry no weight: masks and tables that are computed."""
+    head: str
+    """Their name of the output head."""
+    read: Callable[["Entries"], dict[str, Any]]
+    """config.json → fields of TransformerConfig."""
+    write: Callable[[TransformerConfig], dict[str, Any]]
+    """TransformerConfig → config.json entries; LabError for what the architecture does not have."""
+
+
+class Entries:
+    """A config.json that remembers which entries were read, so that the others can be written back."""
+
+    def __init__(self, entries: Mapping[str, Any], where: str) -> None:
+        self.entries, self.where, self.used = entries, where, set[str]()
+
+    def get(self, name: str, default: Any) -> Any:
+        """Return an entry or its default; null counts as absent."""
+        self.used.add(name)
+        value = self.entries.get(name)
+        return default if value is None else value
+
+    def need(self, name: str) -> Any:
+        """Return an entry that must be there."""
+        value = self.get(name, None)
+        if value is None:
+            raise LabError(f"{self.where}: config.json lacks {name}")
+        return value
+
+    def choose(self, name: str, default: Any, choices: Mapping[str, Any]) -> Any:
+        """Translate an entry by a table of what is supported."""
+        value = self.get(name, default)
+        if value not in choices:
+            raise LabError(
+                f"{self.where}: {name} {value!r} is not supported; supported: {', '.join(choices)}"
+            )
+        return choices[value]
+
+    def refuse(self, name: str, *supported: Any) -> None:
+        """Refuse an entry whose value changes the computation in a way the transformer does not follow."""
+        value = self.get(name, supported[0])
+        if value not in supported:
+            raise LabError(f"{self.where}: {name}={value!r} is not supported, only {supported[0]!r}")
+
+    def rest(self) -> dict[str, Any]:
+        """Return the entries nobody asked for, and those asked for that were null or absent are left out."""
+        return {name: value for name, value in self.entries.items() if name not in self.used}
+
+
+ACTIVATION_NAMES = {
+    "gelu_new": "gelu_tanh",
+    "gelu_pytorch_tanh": "gelu_tanh",
+    "gelu_fast": "gelu_tanh",
+    "gelu": "gelu",
+    "silu": "silu",
+    "swish": "silu",
+    "relu": "relu",
+}
+"""Hugging Face's names of activations → ours."""
+
+ACTIVATION_WRITTEN = {"gelu_tanh": "gelu_new", "gelu": "gelu", "silu": "silu", "relu": "relu"}
+
+
+def norm_rows(ours: str, theirs: str, *, bias: bool = True) -> tuple[Weight, ...]:
+    """Rows for a norm's gain and bias."""
+    kinds = ("weight", "bias") if bias else ("weight",)
+    return tuple(Weight(f"{ours}.{kind}", (f"{theirs}.{kind}",)) for kind in kinds)
+
+
+def special_ids(entries: Entries) -> dict[str, int | None]:
+    """Return bos, eos and pad ids; of a list of end ids the first."""
+
+    def one(name: str) -> int | None:
+        value = entries.get(name, None)
+        return value[0] if isinstance(value, list) else value
+
+    return {"bos": one("bos_token_id"), "eos": one("eos_token_id"), "pad": one("pad_token_id")}
+
+
+def written_ids(config: TransformerConfig) -> dict[str, Any]:
+    """The reverse of `special_ids`; a list of end ids stands in `extra`."""
+    return {"bos_token_id": config.bos, "eos_token_id": config.eos, "pad_token_id": config.pad}
+
+
+def require(config: TransformerConfig, **needed: Any) -> None:
+    """Refuse to write a configuration that the architecture cannot express."""
+    for name, value in needed.items():
+        if getattr(config, name) != value:
+            raise LabError(
+                f"a {config.family} checkpoint has {name}={value!r}, this model {getattr(config, name)!r}; "
+                "it cannot be written in that layout"
+            )
+
+
+def require_uniform(config: TransformerConfig, *names: str) -> None:
+    """Refuse per-layer sizes, which no Hugging Face architecture has."""
+    for name in names:
+        value = getattr(config, name)
+        if isinstance(value, tuple) and len(set(value)) > 1:
+            raise LabError(f"a {config.family} checkpoint has one {name} for all layers, this model {value}")

@@ -1,0 +1,107 @@
+"""GPT-2 (Radford et al. 2019)."""
+
+from typing import Any
+
+from gpt2lab.model.config import TransformerConfig
+from gpt2lab.model.families.base import (
+    ACTIVATION_NAMES,
+    ACTIVATION_WRITTEN,
+    Entries,
+    Family,
+    Weight,
+    norm_rows,
+    require,
+    require_uniform,
+    special_ids,
+    written_ids,
+)
+
+
+def gpt2_config(
+    *, vocab_size: int, d_model: int, n_layers: int, n_heads: int, max_positions: int = 1024, **changes: Any
+) -> TransformerConfig:
+    """Configure a GPT-2 of any size; `changes` are further fields of TransformerConfig."""
+    return TransformerConfig(
+        vocab_size=vocab_size,
+        d_model=d_model,
+        n_layers=n_layers,
+        n_heads=n_heads,
+        max_positions=max_positions,
+        family="gpt2",
+        **changes,
+    )
+
+
+def _read(entries: Entries) -> dict[str, Any]:
+    entries.refuse("scale_attn_weights", True)
+    entries.refuse("scale_attn_by_inverse_layer_idx", False)
+    entries.refuse("add_cross_attention", False)
+    return {
+        "vocab_size": entries.get("vocab_size", 50257),
+        "d_model": entries.get("n_embd", 768),
+        "n_layers": entries.get("n_layer", 12),
+        "n_heads": entries.get("n_head", 12),
+        "d_mlp": entries.get("n_inner", None),
+        "max_positions": entries.get("n_positions", 1024),
+        "norm_eps": entries.get("layer_norm_epsilon", 1e-5),
+        "activation": entries.choose("activation_function", "gelu_new", ACTIVATION_NAMES),
+        "tied_head": entries.get("tie_word_embeddings", True),
+        "embedding_dropout": entries.get("embd_pdrop", 0.1),
+        "attention_dropout": entries.get("attn_pdrop", 0.1),
+        "residual_dropout": entries.get("resid_pdrop", 0.1),
+        "init_std": entries.get("initializer_range", 0.02),
+        **special_ids(entries),
+    }
+
+
+def _write(config: TransformerConfig) -> dict[str, Any]:
+    require(config, norm="layernorm", positions="learned", gated=False, windows=None, attention_scale=None)
+    require(config, qkv_bias=True, attention_out_bias=True, mlp_bias=True, n_kv_heads=None)
+    require_uniform(config, "n_heads", "d_mlp")
+    if config.head_width * config.layer(0).n_heads != config.d_model:
+        require(config, d_head=config.d_model // config.layer(0).n_heads)
+    return {
+        "vocab_size": config.vocab_size,
+        "n_embd": config.d_model,
+        "n_layer": config.n_layers,
+        "n_head": config.layer(0).n_heads if config.n_layers else config.n_heads,
+        "n_inner": config.d_mlp[0] if isinstance(config.d_mlp, tuple) else config.d_mlp,
+        "n_positions": config.max_positions,
+        "layer_norm_epsilon": config.norm_eps,
+        "activation_function": ACTIVATION_WRITTEN[config.activation],
+        "tie_word_embeddings": config.tied_head,
+        "embd_pdrop": config.embedding_dropout,
+        "attn_pdrop": config.attention_dropout,
+        "resid_pdrop": config.residual_dropout,
+        "initializer_range": config.init_std,
+        **written_ids(config),
+    }
+
+
+def _linear(ours: str, theirs: str) -> tuple[Weight, ...]:
+    return (
+        Weight(f"blocks.{{i}}.{ours}.weight", (f"h.{{i}}.{theirs}.weight",), transposed=True),
+        Weight(f"blocks.{{i}}.{ours}.bias", (f"h.{{i}}.{theirs}.bias",)),
+    )
+
+
+GPT2 = Family(
+    name="gpt2",
+    architecture="GPT2LMHeadModel",
+    prefix="transformer.",
+    weights=(
+        Weight("embedding.weight", ("wte.weight",)),
+        Weight("position_embedding.weight", ("wpe.weight",)),
+        *norm_rows("blocks.{i}.norm1", "h.{i}.ln_1"),
+        *_linear("attention.qkv", "attn.c_attn"),
+        *_linear("attention.out", "attn.c_proj"),
+        *norm_rows("blocks.{i}.norm2", "h.{i}.ln_2"),
+        *_linear("mlp.up", "mlp.c_fc"),
+        *_linear("mlp.down", "mlp.c_proj"),
+        *norm_rows("final_norm", "ln_f"),
+    ),
+    dropped=("h.*.attn.bias", "h.*.attn.masked_bias"),
+    head="lm_head.weight",
+    read=_read,
+    write=_write,
+)

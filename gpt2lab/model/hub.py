@@ -1,0 +1,116 @@
+"""A model's name becomes a local folder: a path as it is, a hub id through the hub's cache."""
+
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from gpt2lab.base.errors import LabError, nearest
+
+MODEL_FILES = (
+    "config.json",
+    "generation_config.json",
+    "*.safetensors",
+    "*.safetensors.index.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+)
+"""What is fetched of a model: configuration, safetensors and tokenizer; never a pickle."""
+
+_HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
+
+
+def resolve(path_or_hub_id: Path | str, *, files: Sequence[str] = MODEL_FILES) -> Path:
+    """Return the local folder of a model.
+
+    An existing folder is returned as it is, without asking the network. A hub id (`gpt2`, `EleutherAI/pythia-70m`) is fetched
+    (only names that match `files`), or taken from the hub's cache when the hub cannot be reached.
+    LabError if there is neither, with what is at hand.
+    """
+    path = Path(path_or_hub_id).expanduser()
+    if path.is_dir():
+        return path
+    name = str(path_or_hub_id)
+    if path.is_file():
+        raise LabError(f"{name}: a file; a model is a folder with config.json and *.safetensors")
+    if isinstance(path_or_hub_id, Path) or not _HUB_ID.fullmatch(name) or name.startswith("."):
+        raise LabError(f"{name}: no such folder{_neighbours(path)}")
+    return _fetch(name, files)
+
+
+def _fetch(name: str, files: Sequence[str]) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HFValidationError,
+        HfHubHTTPError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+    )
+
+    try:
+        return Path(snapshot_download(name, allow_patterns=list(files)))
+    except GatedRepoError as error:
+        raise LabError(
+            f"{name}: the hub asks you to accept its terms and log in first (hf auth login)"
+        ) from error
+    except RepositoryNotFoundError as error:
+        raise LabError(f"{name}: neither a local folder nor a model on the hub{_at_hand(name)}") from error
+    except HFValidationError as error:
+        raise LabError(f"{name}: neither a local folder nor a hub id{_at_hand(name)}") from error
+    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
+        raise LabError(
+            f"{name}: no such folder here, and the hub cannot be reached{_at_hand(name)}"
+        ) from error
+
+
+def cached_models() -> list[str]:
+    """Return the ids of the models in the hub's cache on this machine, sorted."""
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    folder = Path(HF_HUB_CACHE)
+    if not folder.is_dir():
+        return []
+    names = [entry.name for entry in folder.iterdir() if entry.name.startswith("models--")]
+    complete = [name for name in names if any((folder / name / "snapshots").glob("*/config.json"))]
+    return sorted(name.removeprefix("models--").replace("--", "/") for name in complete)
+
+
+def local_models(folder: Path) -> list[Path]:
+    """Return the folders directly in `folder` that hold a model or a tokenizer, sorted."""
+    if not folder.is_dir():
+        return []
+    marks = ("config.json", "tokenizer.json", "vocab.json")
+    try:
+        return sorted(
+            p for p in folder.iterdir() if p.is_dir() and any((p / mark).is_file() for mark in marks)
+        )
+    except OSError:
+        return []
+
+
+def _at_hand(name: str) -> str:
+    """Say what can be used instead of a hub id."""
+    cached = cached_models()
+    here = [os.path.join(".", p.name) for p in local_models(Path("."))]
+    choices = cached + here
+    if not choices:
+        return "; give a folder with config.json, *.safetensors and tokenizer.json"
+    match = nearest(name, choices)
+    shown = [match] if match else choices[:4]
+    return f"; on this machine: {', '.join(shown)}"
+
+
+def _neighbours(path: Path) -> str:
+    """Say which folders lie where a missing one was looked for."""
+    found = {p.name: p for p in local_models(path.parent)}
+    if not found:
+        return "" if path.parent.is_dir() else f" ({path.parent} does not exist either)"
+    match = nearest(path.name, found)
+    if match:
+        return f"; did you mean {found[match]}?"
+    return f"; {path.parent} holds {', '.join(sorted(found)[:5])}"

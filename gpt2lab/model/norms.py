@@ -1,0 +1,47 @@
+"""Normalisations of the residual stream."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from gpt2lab.model.config import TransformerConfig
+from gpt2lab.model.tap import Pass
+
+
+class Norm(nn.Module):
+    """LayerNorm (Ba et al. 2016, eq. 4), RMSNorm (Zhang & Sennrich 2019, eq. 4) or nothing, over the last axis.
+
+    x [..., d_model] → same. `hook_scale` [..., 1] is sqrt(variance + eps) (RMSNorm: root mean square), and
+    `hook_normalized` is what the next map receives, after gain and bias.
+    """
+
+    def __init__(self, config: TransformerConfig, name: str) -> None:
+        super().__init__()
+        self.kind, self.eps, self.name = config.norm, config.norm_eps, name
+        self.d_model = config.d_model
+        if self.kind != "none":
+            self.weight = nn.Parameter(torch.ones(config.d_model))
+        if self.kind == "layernorm":
+            self.bias = nn.Parameter(torch.zeros(config.d_model))
+
+    def forward(self, x: Tensor, run: Pass) -> Tensor:
+        """Normalise x [..., d_model]."""
+        if run.tap is not None and run.tap.wants(f"{self.name}.hook_scale"):
+            return run.see(self._scaled(x, run), f"{self.name}.hook_normalized")
+        if self.kind == "layernorm":
+            y = F.layer_norm(x, (self.d_model,), self.weight, self.bias, self.eps)
+        elif self.kind == "rmsnorm":
+            y = F.rms_norm(x, (self.d_model,), self.weight, self.eps)
+        else:
+            y = x
+        return y if run.tap is None else run.see(y, f"{self.name}.hook_normalized")
+
+    def _scaled(self, x: Tensor, run: Pass) -> Tensor:
+        """The same in open form, so that the scale can be read, replaced and differentiated."""
+        if self.kind == "none":
+            return x
+        centred = x - x.mean(-1, keepdim=True) if self.kind == "layernorm" else x
+        scale = (centred.float().square().mean(-1, keepdim=True) + self.eps).sqrt().to(x.dtype)
+        scale = run.see(scale, f"{self.name}.hook_scale")
+        y = centred / scale * self.weight
+        return y + self.bias if self.kind == "layernorm" else y

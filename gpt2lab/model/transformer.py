@@ -1,0 +1,308 @@
+"""The one transformer: every family and every paper's model is a configuration of this."""
+
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
+
+from gpt2lab.base.errors import LabError
+from gpt2lab.model.attention import Attention
+from gpt2lab.model.cache import KeyValueCache
+from gpt2lab.model.config import TransformerConfig
+from gpt2lab.model.feedforward import FeedForward
+from gpt2lab.model.masks import attention_masks
+from gpt2lab.model.norms import Norm
+from gpt2lab.model.rotary import rotary_tables
+from gpt2lab.model.tap import Pass, Tap, Write
+
+
+class Block(nn.Module):
+    """x + attention(norm x), then x + feed-forward(norm x); x [batch, time, d_model]."""
+
+    def __init__(self, config: TransformerConfig, index: int) -> None:
+        super().__init__()
+        self.name, self.dropout = f"blocks.{index}", config.residual_dropout
+        self.norm1 = Norm(config, f"{self.name}.ln1")
+        self.attention = Attention(config, index)
+        self.norm2 = Norm(config, f"{self.name}.ln2")
+        self.mlp = FeedForward(config, index)
+
+    def forward(self, x: Tensor, run: Pass) -> Tensor:
+        """Add what this block has to say to the residual stream."""
+        if run.tap is None:
+            x = x + self._dropped(self.attention(self.norm1(x, run), run))
+            return x + self._dropped(self.mlp(self.norm2(x, run), run))
+        x = run.see(x, f"{self.name}.hook_resid_pre")
+        x = x + self._dropped(run.see(self.attention(self.norm1(x, run), run), f"{self.name}.hook_attn_out"))
+        x = run.see(x, f"{self.name}.hook_resid_mid")
+        x = x + self._dropped(run.see(self.mlp(self.norm2(x, run), run), f"{self.name}.hook_mlp_out"))
+        return run.see(x, f"{self.name}.hook_resid_post")
+
+    def _dropped(self, x: Tensor) -> Tensor:
+        return F.dropout(x, self.dropout, self.training) if self.training and self.dropout else x
+
+
+class Transformer(nn.Module):
+    """A decoder-only transformer language model.
+
+    `block` is the class of its blocks (a paper may pass its own, with the constructor and forward of `Block`).
+    Weights are drawn from `generator` (default: seed 0): N(0, init_std) for matrices and embeddings,
+    N(0, init_std / sqrt(2 n_layers)) for the two projections into the residual stream, zero biases, unit gains
+    (Radford et al. 2019, section 2.3).
+    """
+
+    def __init__(
+        self,
+        config: TransformerConfig,
+        *,
+        generator: torch.Generator | None = None,
+        block: Callable[[TransformerConfig, int], nn.Module] = Block,
+    ) -> None:
+        super().__init__()
+        self.config = config
+        self.embedding = nn.Embedding(config.vocab_size, config.d_model)
+        if config.positions == "learned":
+            self.position_embedding = nn.Embedding(config.max_positions, config.d_model)
+        self.blocks = nn.ModuleList(block(config, i) for i in range(config.n_layers))
+        self.final_norm = Norm(config, "ln_final")
+        self.head = nn.Linear(config.d_model, config.vocab_size, bias=False)
+        if config.tied_head:
+            self.head.weight = self.embedding.weight
+        self.gradient_checkpointing = False
+        """Recompute each block in the backward pass instead of keeping its activations."""
+        self.open_tap: Tap | None = None
+        self._rotary: tuple[Tensor, Tensor] | None = None
+        if self.embedding.weight.device.type != "meta":
+            self.reset_parameters(generator)
+
+    @torch.no_grad()
+    def reset_parameters(self, generator: torch.Generator | None = None) -> None:
+        """Draw all weights anew, in the order of `named_parameters`."""
+        generator = generator if generator is not None else torch.Generator().manual_seed(0)
+        residual_std = self.config.init_std / (2 * max(self.config.n_layers, 1)) ** 0.5
+        for name, parameter in self.named_parameters():
+            if parameter.dim() >= 2:
+                std = (
+                    residual_std
+                    if name.endswith(("attention.out.weight", "mlp.down.weight"))
+                    else self.config.init_std
+                )
+                # Drawn on the CPU in float32, so that weights depend on neither device nor dtype.
+                drawn = torch.empty(parameter.shape).normal_(0.0, std, generator=generator)
+                parameter.copy_(drawn)
+            else:
+                parameter.fill_(1.0 if name.endswith("weight") else 0.0)  # gains of norms; biases
+
+    @property
+    def device(self) -> torch.device:
+        """Device of the weights."""
+        return self.embedding.weight.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Type of the weights."""
+        return self.embedding.weight.dtype
+
+    def forward(
+        self,
+        tokens: Tensor | None = None,
+        *,
+        embeddings: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        positions: Tensor | None = None,
+        cache: KeyValueCache | None = None,
+    ) -> Tensor:
+        """Return the logits of the next token at every position, [batch, time, vocab].
+
+        tokens [batch, time] int64, or embeddings [batch, time, d_model] in their place. attention_mask [batch, time]
+        is 1 at real tokens; padding may stand on either side. positions [batch, time] default to counting real
+        tokens from 0, so that padding never changes a row. With a cache, all of these describe the new tokens only.
+        LabError: ids outside the vocabulary, more positions than the model has, a mask of another shape.
+        """
+        hidden = self.hidden(
+            tokens, embeddings=embeddings, attention_mask=attention_mask, positions=positions, cache=cache
+        )
+        return self.unembed(hidden)
+
+    def hidden(
+        self,
+        tokens: Tensor | None = None,
+        *,
+        embeddings: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        positions: Tensor | None = None,
+        cache: KeyValueCache | None = None,
+    ) -> Tensor:
+        """Return the states after the final norm, which the head reads, [batch, time, d_model]; as for `forward`."""
+        if (tokens is None) == (embeddings is None):
+            raise LabError("give the model either tokens or embeddings, not both and not neither")
+        x = self.embed(tokens) if tokens is not None else embeddings
+        assert x is not None
+        if x.dim() != 3 or x.shape[-1] != self.config.d_model:
+            raise LabError(f"embeddings must be [batch, time, {self.config.d_model}], got {list(x.shape)}")
+        if attention_mask is not None and attention_mask.shape != x.shape[:2]:
+            raise LabError(f"attention_mask is {list(attention_mask.shape)}, the input {list(x.shape[:2])}")
+        x, run = self._begin(x, attention_mask, positions, cache)
+        for block in self.blocks:
+            if self.gradient_checkpointing and self.training and torch.is_grad_enabled():
+                x = checkpoint(block, x, run, use_reentrant=False)
+            else:
+                x = block(x, run)
+        return self.final_norm(x, run)
+
+    def embed(self, tokens: Tensor) -> Tensor:
+        """Look up token embeddings (without positions); tokens [batch, time] int64 → [batch, time, d_model]."""
+        if tokens.dim() != 2 or tokens.is_floating_point():
+            raise LabError(
+                f"tokens must be whole numbers [batch, time], got {tokens.dtype} {list(tokens.shape)}"
+            )
+        try:
+            return self.embedding(tokens)
+        except IndexError:
+            raise LabError(
+                f"token ids run from {int(tokens.min())} to {int(tokens.max())}, "
+                f"the model's vocabulary has {self.config.vocab_size}"
+            ) from None
+
+    def unembed(self, hidden: Tensor) -> Tensor:
+        """Return logits for states after the final norm; [..., d_model] → [..., vocab]."""
+        logits = self.head(hidden)
+        return logits if self.open_tap is None else self.open_tap.visit(logits, "logits")
+
+    def _begin(
+        self, x: Tensor, attention_mask: Tensor | None, positions: Tensor | None, cache: KeyValueCache | None
+    ) -> tuple[Tensor, Pass]:
+        """Add positions to the embeddings and prepare what all blocks share."""
+        tap, time = self.open_tap, x.shape[1]
+        slots = cache.claim(attention_mask, time) if cache is not None else slice(0, time)
+        if positions is None:
+            positions = self._count_positions(slots, attention_mask, cache, x.device)
+        elif (
+            positions.numel()
+            and int(positions.max()) >= self.config.max_positions > 0
+            and self.config.positions == "learned"
+        ):
+            raise LabError(
+                f"position {int(positions.max())} is beyond the model's {self.config.max_positions}"
+            )
+        if tap is not None:
+            x = tap.visit(x, "hook_embed")
+        if self.config.positions == "learned":
+            place = self.position_embedding(positions)  # [batch or 1, time, d_model]
+            x = x + (place if tap is None else tap.visit(place.expand_as(x), "hook_pos_embed"))
+        if self.training and self.config.embedding_dropout:
+            x = F.dropout(x, self.config.embedding_dropout)
+        rotary = self._rotary_at(positions, x.dtype) if self.config.positions == "rotary" else None
+        padded = (
+            attention_mask if cache is None else (cache.attention[:, : slots.stop] if cache.padded else None)
+        )
+        mask = attention_masks(slots, padded, x.device)
+        return x, Pass(mask=mask, causal=slots.start == 0, rotary=rotary, cache=cache, slots=slots, tap=tap)
+
+    def _count_positions(
+        self, slots: slice, attention_mask: Tensor | None, cache: KeyValueCache | None, device: torch.device
+    ) -> Tensor:
+        """Count real tokens from 0: [batch or 1, time]; padding takes the position of the token before it, or 0."""
+        if slots.stop > self.config.max_positions and self.config.positions == "learned":
+            longest = slots.stop if attention_mask is None and (cache is None or not cache.padded) else None
+            if longest is None:
+                valid = cache.attention[:, : slots.stop] if cache is not None else attention_mask
+                longest = int(valid.sum(1).max()) if valid is not None else slots.stop
+            if longest > self.config.max_positions:
+                raise LabError(
+                    f"{longest} tokens are more than the model's {self.config.max_positions} positions"
+                )
+        if cache is not None and cache.padded:
+            counted = cache.attention[:, : slots.stop].long().cumsum(1) - 1
+            return counted[:, slots].clamp_min(0)
+        if attention_mask is not None and cache is None:
+            return (attention_mask.long().cumsum(1) - 1).clamp_min(0)
+        return torch.arange(slots.start, slots.stop, device=device)[None]
+
+    def _rotary_at(self, positions: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """cos and sin at positions [batch or 1, time] → each [batch or 1, 1, time, rotary_width]."""
+        needed = int(positions.max()) + 1 if positions.numel() else 1
+        if (
+            self._rotary is None
+            or self._rotary[0].shape[0] < needed
+            or self._rotary[0].device != positions.device
+        ):
+            length = max(needed, self.config.max_positions)
+            cos, sin = rotary_tables(self.config.rotary_width, self.config.rotary_base, length)
+            self._rotary = cos.to(positions.device), sin.to(positions.device)
+        cos, sin = self._rotary
+        return cos[positions][:, None].to(dtype), sin[positions][:, None].to(dtype)
+
+    def tap(
+        self,
+        read: Sequence[str] = (),
+        write: Mapping[str, Write] | None = None,
+        *,
+        grad: bool = False,
+        pos: int | slice | None = None,
+        dtype: torch.dtype | None = None,
+        device: torch.device | str | None = None,
+        stop_after: str | None = None,
+        reduce: Callable[[Tensor | None, Tensor, str], Tensor] | None = None,
+    ) -> Tap:
+        """Open a scope in which named activations are recorded (`read`) and replaced (`write`).
+
+            with model.tap(read=["resid_post"], write={"blocks.2.hook_mlp_out": lambda x, name: 0 * x}) as tap:
+                model(tokens)
+            tap["resid_post"]  # [layers, batch, time, d_model]
+
+        read: exact names, globs, or short names that stand for every layer. write: name → function (x, name) → tensor,
+        a tensor, or (index, tensor). Reads see what writes wrote, and are detached copies unless grad=True, where
+        `tap.grad[name]` holds the gradient after backward(). pos (int or slice) keeps only those positions;
+        dtype/device convert what is kept; reduce(old, new, name) keeps a running value instead of each tensor.
+        stop_after=name ends the forward pass there, and with it the rest of the `with` block.
+        A name that does not exist or was not reached, and a write of a wrong shape, are LabErrors.
+        """
+        return Tap(
+            self,
+            read,
+            write or {},
+            grad=grad,
+            pos=pos,
+            dtype=dtype,
+            device=device,
+            stop_after=stop_after,
+            reduce=reduce,
+        )
+
+    def activation_names(self) -> list[str]:
+        """Return the names that `tap` knows, in the order of the forward pass; shapes in `gpt2lab.model.tap`."""
+        norm = ["hook_scale", "hook_normalized"] if self.config.norm != "none" else ["hook_normalized"]
+        rotated = ["hook_rot_q", "hook_rot_k"] if self.config.positions == "rotary" else []
+        heads = [
+            "hook_q",
+            "hook_k",
+            "hook_v",
+            *rotated,
+            "hook_attn_scores",
+            "hook_pattern",
+            "hook_z",
+            "hook_result",
+        ]
+        names = ["hook_embed"] + (["hook_pos_embed"] if self.config.positions == "learned" else [])
+        for i in range(self.config.n_layers):
+            inside = [
+                "hook_resid_pre",
+                *(f"ln1.{kind}" for kind in norm),
+                *(f"attn.{kind}" for kind in heads),
+            ]
+            inside += ["hook_attn_out", "hook_resid_mid", *(f"ln2.{kind}" for kind in norm)]
+            inside += ["mlp.hook_pre", "mlp.hook_post", "hook_mlp_out", "hook_resid_post"]
+            names += [f"blocks.{i}.{name}" for name in inside]
+        return [*names, *(f"ln_final.{kind}" for kind in norm), "logits"]
+
+    def count_parameters(self) -> dict[str, int]:
+        """Count weights: total (tied tables once), embedding (tokens, positions, free head), non_embedding."""
+        total = sum(parameter.numel() for parameter in self.parameters())
+        tables = [self.embedding.weight, *([] if self.config.tied_head else [self.head.weight])]
+        if self.config.positions == "learned":
+            tables.append(self.position_embedding.weight)
+        embedding = sum(table.numel() for table in tables)
+        return {"total": total, "embedding": embedding, "non_embedding": total - embedding}
