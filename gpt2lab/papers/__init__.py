@@ -1,0 +1,1 @@
+"""The papers: one folder each, with the parts it adds to the lab and its own study."""
