@@ -1,0 +1,36 @@
+"""How numbers, times and lists are written for a reader."""
+
+import math
+from collections.abc import Sequence
+
+
+def number(value: float | None, digits: int = 4) -> str:
+    """Write a number with `digits` significant digits: 0.01234, 1235, 3.1e-07; None is a dash."""
+    if value is None:
+        return "–"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if not math.isfinite(value):
+        return "not a number" if math.isnan(value) else ("infinite" if value > 0 else "-infinite")
+    if value == 0:
+        return "0"
+    size = math.floor(math.log10(abs(value)))
+    if size < -4 or size >= 9:
+        return f"{value:.{digits - 1}g}"
+    if float(value).is_integer():
+        return f"{value:.0f}"
+    text = f"{value:.{max(0, digits - 1 - size)}f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text
+
+
+def count(amount: int, one: str, many: str | None = None) -> str:
+    """Write `3 seeds`, `1 seed`, `no seeds`."""
+    return f"{amount or 'no'} {one if amount == 1 else many or one + 's'}"
+
+
+def listed(items: Sequence[object], word: str = "and") -> str:
+    """Write `a`, `a and b`, `a, b and c`."""
+    texts = [str(item) for item in items]
+    if len(texts) < 2:
+        return "".join(texts)
+    return f"{', '.join(texts[:-1])} {word} {texts[-1]}"
