@@ -27,8 +27,8 @@ _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 def resolve(path_or_hub_id: Path | str, *, files: Sequence[str] = MODEL_FILES) -> Path:
     """Return the local folder of a model.
 
-    An existing folder is returned as it is, without asking the network. A hub id (`gpt2`, `EleutherAI/pythia-70m`) is fetched
-    (only names that match `files`), or taken from the hub's cache when the hub cannot be reached.
+    An existing folder is returned as it is, without asking the network. Of a hub id (`EleutherAI/pythia-70m`)
+    the names that match `files` are fetched, or taken from the hub's cache when the hub cannot be reached.
     LabError if there is neither, with what is at hand.
     """
     path = Path(path_or_hub_id).expanduser()
@@ -46,8 +46,8 @@ def _fetch(name: str, files: Sequence[str]) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import (
         GatedRepoError,
-        HFValidationError,
         HfHubHTTPError,
+        HFValidationError,
         LocalEntryNotFoundError,
         RepositoryNotFoundError,
     )

@@ -1,0 +1,1 @@
+"""Tokenizers, corpora, token shards, batches and generators of data."""

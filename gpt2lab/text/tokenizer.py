@@ -1,0 +1,319 @@
+"""One tokenizer for every model: text to ids and back, in Hugging Face's `tokenizer.json`."""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import tokenizers
+
+from gpt2lab.base.errors import LabError
+
+_T = TypeVar("_T")
+END_OF_TEXT = "<|endoftext|>"
+_REPLACEMENT = "\ufffd"  # what a decoder writes for bytes that are not (yet) UTF-8
+
+
+class Tokenizer:
+    """A tokenizer with the ids of its special tokens.
+
+    `bos`, `eos`, `pad`, `unk` are ids, or None where the vocabulary has no such token.
+    Never changed after it is made, so that its `fingerprint` stays true.
+    """
+
+    def __init__(
+        self,
+        backend: tokenizers.Tokenizer,
+        *,
+        bos: int | None = None,
+        eos: int | None = None,
+        pad: int | None = None,
+        unk: int | None = None,
+        settings: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Wrap a `tokenizers.Tokenizer`; `settings` is what else `tokenizer_config.json` keeps on saving."""
+        backend.no_truncation()  # a stored limit would cut long documents without a word
+        backend.no_padding()
+        self.backend = backend
+        self.vocab_size: int = max(backend.get_vocab(with_added_tokens=True).values(), default=-1) + 1
+        """Rows an embedding needs: the largest id + 1."""
+        self._added = dict(backend.get_added_tokens_decoder())
+        self.special_ids = frozenset(i for i, token in self._added.items() if token.special)
+        """The ids that `decode` leaves out by default."""
+        self.bos = self._checked("bos", bos)
+        self.eos = self._checked("eos", eos)
+        self.pad = self._checked("pad", pad)
+        self.unk = self._checked("unk", unk)
+        self.settings: dict[str, Any] = dict(settings or {})
+        self._fingerprint: str | None = None
+
+    def _checked(self, name: str, token: int | None) -> int | None:
+        if token is not None and not 0 <= token < self.vocab_size:
+            raise LabError(f"{name} token {token}: outside the vocabulary of {self.vocab_size} ids")
+        return token
+
+    def __repr__(self) -> str:
+        special = ", ".join(f"{name}={getattr(self, name)}" for name in ("bos", "eos", "pad", "unk"))
+        return f"Tokenizer({self.vocab_size} ids, {special}, {self.fingerprint[:8]})"
+
+    def encode(self, text: str, *, special: bool = False) -> list[int]:
+        """Return the ids of `text`; with `special` also what the tokenizer puts around it (such as a bos).
+
+        A special token written out in the text (`<|endoftext|>`) becomes its id, as in transformers.
+        LabError for a word outside a vocabulary that has no unknown token, and for text that is not Unicode.
+        """
+        return self._encoded(lambda: self.backend.encode(text, add_special_tokens=special).ids, [text])
+
+    def encode_batch(self, texts: Sequence[str], *, special: bool = False) -> list[list[int]]:
+        """Return the ids of each text, as `encode` does, on all cores."""
+        fast = (
+            self.backend.encode_batch_fast
+        )  # the same ids; offsets, which nobody reads here, are not computed
+        return self._encoded(lambda: [e.ids for e in fast(list(texts), add_special_tokens=special)], texts)
+
+    def _encoded(self, call: Callable[[], _T], texts: Sequence[str]) -> _T:
+        try:
+            return call()
+        except Exception as error:  # tokenizers raises bare Exception
+            raise LabError(self._why_not_encoded(texts, error)) from error
+
+    def _why_not_encoded(self, texts: Sequence[str], error: Exception) -> str:
+        for text in texts:
+            if not isinstance(text, str):
+                return f"a tokenizer encodes str, got {type(text).__name__}: {str(text)[:40]!r}"
+            try:
+                text.encode("utf-8")
+            except UnicodeEncodeError as wrong:
+                return (
+                    f"text is not Unicode: lone surrogate at character {wrong.start}; read the file as UTF-8"
+                )
+            if "UNK" in str(error):
+                for word, _ in self._pieces(text):
+                    if self.backend.token_to_id(word) is None:
+                        known = f"the {self.vocab_size} words of this tokenizer"
+                        return f"{word!r} is not among {known}, which has no unknown token"
+        return f"the tokenizer cannot encode this text: {error}"
+
+    def _pieces(self, text: str) -> list[tuple[str, tuple[int, int]]]:
+        splitter = self.backend.pre_tokenizer
+        return splitter.pre_tokenize_str(text) if splitter is not None else [(text, (0, len(text)))]
+
+    def decode(self, ids: Iterable[int], *, skip_special: bool = True) -> str:
+        """Return the text of `ids`, by default without special tokens; LabError for an id out of range."""
+        ids = [int(i) for i in ids]
+        if ids and (min(ids) < 0 or max(ids) >= self.vocab_size):
+            wrong = next(i for i in ids if not 0 <= i < self.vocab_size)
+            raise LabError(f"id {wrong}: this tokenizer has the ids 0 to {self.vocab_size - 1}")
+        return str(self.backend.decode(ids, skip_special_tokens=skip_special))
+
+    def token(self, id: int) -> str:
+        """Return the token of one id as the vocabulary spells it (`Ġthe`); empty where there is none."""
+        added = self._added.get(id)  # id_to_token would give its normalized form
+        return str(added.content) if added is not None else self.backend.id_to_token(id) or ""
+
+    def id(self, token: str) -> int | None:
+        """Return the id of a token as the vocabulary spells it, None if there is none."""
+        return self.backend.token_to_id(token)
+
+    @property
+    def vocabulary(self) -> dict[str, int]:
+        """Every token (as the vocabulary spells it) with its id, in the order of ids."""
+        return dict(sorted(self.backend.get_vocab(with_added_tokens=True).items(), key=lambda item: item[1]))
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 (hex) of what decides ids: normalizer, pre-tokenizer, model and added tokens.
+
+        The same before saving and after loading, and the same for two files that encode every text alike but
+        differ in what they do afterwards (templates, decoder, truncation).
+        """
+        if self._fingerprint is None:
+            content = json.loads(self.backend.to_str())
+            kept = {key: content.get(key) for key in ("normalizer", "pre_tokenizer", "model", "added_tokens")}
+            canonical = json.dumps(kept, sort_keys=True, ensure_ascii=True, separators=(",", ":"))
+            self._fingerprint = hashlib.sha256(canonical.encode()).hexdigest()
+        return self._fingerprint
+
+    def save(self, folder: Path | str) -> None:
+        """Write `tokenizer.json` and the two files beside it, as transformers reads them."""
+        from gpt2lab.text.tokenizer_files import save
+
+        save(self, Path(folder))
+
+    @staticmethod
+    def load(source: Path | str) -> "Tokenizer":
+        """Open a tokenizer from a folder, or from the hub if there is no such folder.
+
+        Understood are `tokenizer.json`, `vocab.json` with `merges.txt` (GPT-2), a `vocab.json` of words.
+        LabError names the file and what is wrong with it.
+        """
+        from gpt2lab.text.tokenizer_files import load
+
+        return load(source)
+
+
+class StreamDecoder:
+    """The text of a growing list of ids, never cut inside a character.
+
+    `push` returns the new text of one id (empty while a character is incomplete), `flush` the rest.
+    """
+
+    _PATIENCE = 4  # a UTF-8 character has at most 4 bytes, so more ids than that wait for nothing
+
+    def __init__(self, tokenizer: Tokenizer, *, skip_special: bool = True) -> None:
+        """Start at the beginning of a text."""
+        self.tokenizer = tokenizer
+        self.skip_special = skip_special
+        self._window: list[int] = []  # ids decoded together: the last settled ones, then the waiting ones
+        self._settled = 0  # ids of the window whose text is out
+        self._out = 0  # characters of the window's text that are out
+
+    def push(self, id: int) -> str:
+        """Take one id and return the text that has become certain."""
+        self._window.append(id)
+        text = self.tokenizer.decode(self._window, skip_special=self.skip_special)
+        if not text.endswith(_REPLACEMENT):
+            return self._settle(text)
+        if len(self._window) - self._settled <= self._PATIENCE:
+            return ""
+        piece = text[self._out : -1]  # only the last character can still change
+        self._out = max(self._out, len(text) - 1)
+        return piece
+
+    def flush(self) -> str:
+        """Return the rest, incomplete characters as U+FFFD, and start anew."""
+        piece = self.tokenizer.decode(self._window, skip_special=self.skip_special)[self._out :]
+        self._window, self._settled, self._out = [], 0, 0
+        return piece
+
+    def _settle(self, text: str) -> str:
+        piece = text[self._out :]
+        # The ids settled last stay in the window: some decoders drop a blank at the start of a text.
+        kept = self._window[self._settled :] if piece else self._window
+        self._out = len(self.tokenizer.decode(kept, skip_special=self.skip_special)) if piece else self._out
+        self._window, self._settled = kept, len(kept)
+        return piece
+
+
+def train_bpe(
+    documents: Iterable[str],
+    vocab_size: int,
+    *,
+    eos: str = END_OF_TEXT,
+    special: Sequence[str] = (),
+    min_frequency: int = 2,
+    add_prefix_space: bool = False,
+) -> Tokenizer:
+    """Train a byte-level BPE as GPT-2's on any stream of documents, of which none is kept.
+
+    `vocab_size` counts the 256 bytes and the special tokens (`eos`, which is also the bos, then `special`),
+    which get the lowest ids; a small corpus may give fewer ids. The same documents give the same tokenizer.
+    LabError if `vocab_size` is too small or there is no text.
+    Sennrich et al. 2016; bytes as in Radford et al. 2019.
+    """
+    names = list(dict.fromkeys([eos, *special]))
+    if vocab_size < 256 + len(names):
+        raise LabError(
+            f"vocab_size {vocab_size}: a byte-level tokenizer needs at least {256 + len(names)} "
+            f"(256 bytes and {len(names)} special tokens)"
+        )
+    backend = tokenizers.Tokenizer(tokenizers.models.BPE())
+    backend.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=add_prefix_space)
+    backend.decoder = tokenizers.decoders.ByteLevel()
+    trainer = tokenizers.trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        min_frequency=min_frequency,
+        special_tokens=names,
+        initial_alphabet=sorted(tokenizers.pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    backend.train_from_iterator(_some(documents, "train a tokenizer on"), trainer)
+    return _with_eos(backend, eos)
+
+
+def word_level(
+    documents: Iterable[str],
+    *,
+    vocab_size: int | None = None,
+    min_frequency: int = 1,
+    punctuation: bool = True,
+    unk: str | None = "<unk>",
+    eos: str | None = END_OF_TEXT,
+    special: Sequence[str] = (),
+) -> Tokenizer:
+    """Make one id per word, most frequent first (ties by appearance), after `unk`, `eos`, `special`.
+
+    Words are separated by blanks, and with `punctuation` also from the punctuation beside them; decoding puts
+    one blank between words. `vocab_size` counts special tokens. With `unk=None` an unknown word is refused.
+    """
+    splitter = (
+        tokenizers.pre_tokenizers.Whitespace() if punctuation else tokenizers.pre_tokenizers.WhitespaceSplit()
+    )
+    counts: dict[str, int] = {}
+    for document in _some(documents, "collect words from"):
+        for word, _ in splitter.pre_tokenize_str(document):
+            counts[word] = counts.get(word, 0) + 1
+    names = list(dict.fromkeys(name for name in (unk, eos, *special) if name is not None))
+    ranked = sorted(
+        (word for word in counts if counts[word] >= min_frequency), key=lambda word: -counts[word]
+    )
+    words = names + [word for word in ranked if word not in names]
+    if vocab_size is not None:
+        if vocab_size <= len(names):
+            raise LabError(
+                f"vocab_size {vocab_size}: leaves no room for words beside {len(names)} special tokens"
+            )
+        words = words[:vocab_size]
+    vocabulary = {word: id for id, word in enumerate(words)}
+    backend = tokenizers.Tokenizer(tokenizers.models.WordLevel(vocabulary, unk_token=unk or "<unk>"))
+    backend.pre_tokenizer = splitter
+    _add_special(backend, names)
+    return Tokenizer(
+        backend,
+        bos=vocabulary.get(eos) if eos else None,
+        eos=vocabulary.get(eos) if eos else None,
+        unk=vocabulary.get(unk) if unk else None,
+    )
+
+
+def byte_level(*, eos: str = END_OF_TEXT) -> Tokenizer:
+    """Make the tokenizer whose ids are the UTF-8 bytes of the text, and 256 for `eos` (also the bos)."""
+    vocabulary = {character: byte for byte, character in enumerate(_byte_characters())}
+    backend = tokenizers.Tokenizer(tokenizers.models.BPE(vocab=vocabulary, merges=[]))
+    backend.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    backend.decoder = tokenizers.decoders.ByteLevel()
+    _add_special(backend, [eos])
+    return _with_eos(backend, eos)
+
+
+def _byte_characters() -> list[str]:
+    """Return the printable character that stands for each byte in vocabularies (Radford et al. 2019)."""
+    own = {*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)}
+    others = iter(range(256, 512))  # bytes that are blank or unprintable move up, in order
+    return [chr(byte) if byte in own else chr(next(others)) for byte in range(256)]
+
+
+def _add_special(backend: tokenizers.Tokenizer, names: Iterable[str]) -> None:
+    backend.add_special_tokens(
+        [tokenizers.AddedToken(name, special=True, normalized=False) for name in names]
+    )
+
+
+def _with_eos(backend: tokenizers.Tokenizer, eos: str) -> Tokenizer:
+    id = backend.token_to_id(eos)
+    return Tokenizer(backend, bos=id, eos=id)
+
+
+def _some(documents: Iterable[str], purpose: str) -> Iterable[str]:
+    """Pass documents on; LabError if there is no text in them at all."""
+    empty = True
+    if isinstance(documents, str):
+        raise LabError(
+            f"documents to {purpose} are a list of texts, got one str; give [text], or a source's documents"
+        )
+    for document in documents:
+        empty = empty and not document
+        yield document
+    if empty:
+        raise LabError(f"no text to {purpose}: the documents are empty")
