@@ -3,12 +3,9 @@
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 from gpt2lab.base.errors import LabError
-
-T = TypeVar("T")
-PerLayer = T | tuple[T, ...]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -72,13 +72,14 @@ class _LinearCrossEntropy(torch.autograd.Function):
         return losses.sum() * scale if reduction == "mean" else losses.sum()
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]  # torch has no types for it
+    @once_differentiable
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
         if ctx.reduction == "none":
             h, w, b, targets = ctx.saved_tensors
             gradients = _in_chunks(h, w, b, targets, upstream)[1]
         else:
-            gradients = tuple(g * upstream if g is not None else None for g in ctx.saved_tensors)
+            d_hidden, d_weight, d_bias = (g * upstream if g is not None else None for g in ctx.saved_tensors)
+            gradients = d_hidden, d_weight, d_bias
         return (
             *(g.to(kind) if g is not None else None for g, kind in zip(gradients, ctx.kinds, strict=True)),
             None,
@@ -113,7 +114,8 @@ def _in_chunks(
         losses[part] = ((normaliser - logits.gather(-1, index)).squeeze(-1)) * kept
         if scales is None:
             continue
-        assert d_hidden is not None and d_weight is not None
+        assert d_hidden is not None
+        assert d_weight is not None
         scale = (scales[part] * kept)[:, None].to(wide)
         gradient = logits.sub_(normaliser).exp_().mul_(scale)
         gradient.scatter_add_(-1, index, -scale)

@@ -152,7 +152,7 @@ class Tap:
             position = slice(self.pos, self.pos + 1 or None) if isinstance(self.pos, int) else self.pos
             kept = kept[:, :, position] if _is_pattern(name) else kept[:, position]
         if self.reduce is not None:
-            old = self.values.get(name, [None])[0]  # type: ignore[list-item]  # None: nothing reduced yet
+            old = self.values.get(name, [None])[0]
             self.values[name] = [self.reduce(old, kept, name).to(device=self.device, dtype=self.dtype)]
             return
         kept = kept.to(device=self.device, dtype=self.dtype)

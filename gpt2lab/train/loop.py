@@ -1,0 +1,280 @@
+"""The one training loop."""
+
+import contextlib
+import math
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from types import FrameType
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from gpt2lab.base.errors import LabError
+from gpt2lab.base.progress import Progress, progress, quantity
+from gpt2lab.model import Transformer
+from gpt2lab.train.checkpoints import load_checkpoint, newest_checkpoint, prune, save_checkpoint
+from gpt2lab.train.objectives import Objective, next_token
+from gpt2lab.train.optimizers import adamw
+from gpt2lab.train.schedules import learning_rate_share
+from gpt2lab.train.settings import TrainResult, TrainSettings
+from gpt2lab.train.throughput import flops_per_token, peak_flops
+
+
+class Batches(Protocol):
+    """Micro-batches by number: batches[i] is a pure function of i, so a run resumes by going on at i."""
+
+    def __getitem__(self, index: int) -> Mapping[str, Tensor]: ...
+
+
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C, after the state was saved; the message says how far the run was."""
+
+
+def train(
+    model: Transformer,
+    batches: Batches,
+    *,
+    settings: TrainSettings,
+    objective: Objective = next_token,
+    optimizer: torch.optim.Optimizer | None = None,
+    evaluate: Callable[[], Mapping[str, float]] | None = None,
+    log: Callable[..., None] | None = None,
+    checkpoints: Path | None = None,
+    resume: bool = False,
+    seed: int = 0,
+    label: str = "train",
+) -> TrainResult:
+    """Update `model` in place for `settings.steps` optimizer steps.
+
+    batches: see `Batches`; update s uses micro-batches s·accumulation … (s+1)·accumulation - 1. optimizer: any
+    torch optimizer over the model's parameters (default AdamW by the settings); the schedule scales each group's own
+    learning rate. evaluate() returns numbers, of which "validation_loss" decides the best checkpoint; it runs in
+    evaluation mode without gradients. log(step, **numbers) gets a row every `log_every` updates. checkpoints: folder
+    for training state; with resume=True the newest whole one there is continued, bit for bit. seed: of dropout only.
+
+    LabError if the loss or the gradient is not finite, before the update that would spread it. Interrupted on Ctrl-C
+    after the running update, with a checkpoint written if there is a folder for it.
+    """
+    loop = _Loop(model, batches, settings, objective, optimizer or adamw(model, settings), seed)
+    loop.evaluate, loop.log, loop.checkpoints = evaluate, log, checkpoints
+    first = loop.restore() if resume and checkpoints is not None else 0
+    model.train()
+    model.gradient_checkpointing = settings.gradient_checkpointing
+    try:
+        with _deferred_interrupt() as interrupted:
+            loop.run(first, label, interrupted)
+    finally:
+        model.eval()
+        model.gradient_checkpointing = False
+    return loop.result
+
+
+class _Loop:
+    """The state of one run of `train`."""
+
+    def __init__(
+        self,
+        model: Transformer,
+        batches: Batches,
+        settings: TrainSettings,
+        objective: Objective,
+        optimizer: torch.optim.Optimizer,
+        seed: int,
+    ) -> None:
+        self.model, self.batches, self.settings, self.seed = model, batches, settings, seed
+        self.objective, self.optimizer = objective, optimizer
+        self.evaluate: Callable[[], Mapping[str, float]] | None = None
+        self.log: Callable[..., None] | None = None
+        self.checkpoints: Path | None = None
+        self.saved: Path | None = None
+        self.result = TrainResult()
+        for group in optimizer.param_groups:
+            group.setdefault("initial_lr", float(group["lr"]))
+        self.parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        self.bf16 = _use_bf16(settings.precision, model.device.type)
+        config = model.config
+        self.dropout = max(config.embedding_dropout, config.attention_dropout, config.residual_dropout) > 0
+        self.parameter_count = model.count_parameters()["total"]
+        if settings.compile:
+            for block in model.blocks:
+                block.compile(dynamic=False)
+
+    def run(self, first: int, label: str, interrupted: Callable[[], bool]) -> None:
+        """Make all updates from number `first` on."""
+        settings = self.settings
+        self.result.steps = first
+        line: Progress[int] = progress(total=settings.steps, label=label, unit="step", done=first)
+        with line:
+            for step in range(first, settings.steps):
+                numbers = self.update(step)
+                self.result.steps = step + 1
+                line.advance()
+                last = step + 1 == settings.steps
+                if self._due(settings.evaluate_every) or last:
+                    numbers |= self.validate()
+                if self._due(settings.checkpoint_every) or last:
+                    self.save()
+                if step == first or self._due(settings.log_every) or last or "validation_loss" in numbers:
+                    line.note(self._note(numbers))
+                    if self.log is not None:
+                        self.log(step + 1, **numbers)
+                if interrupted() and not last:
+                    self._stop()
+
+    def update(self, step: int) -> dict[str, float]:
+        """Make one optimizer update and return its numbers."""
+        start = time.perf_counter()
+        share = learning_rate_share(step, self.settings)
+        for group in self.optimizer.param_groups:
+            group["lr"] = group["initial_lr"] * share
+        loss, metrics, targets, shape = self._gradient(step)
+        rate = self.optimizer.param_groups[0]["lr"]
+        if not math.isfinite(loss):
+            raise self._not_finite("the loss", loss, step, rate)
+        limit = self.settings.clip or math.inf
+        norm = float(torch.nn.utils.clip_grad_norm_(self.parameters, limit))
+        if not math.isfinite(norm):
+            raise self._not_finite("the gradient's norm", norm, step, rate)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        seconds = time.perf_counter() - start
+        self.result.losses.append(loss)
+        self.result.tokens += targets
+        self.result.seconds += seconds
+        numbers = {"loss": loss, "learning_rate": rate, "gradient_norm": norm, **metrics}
+        numbers["tokens_per_second"] = shape.numel() * self.settings.accumulation / seconds
+        numbers["mfu"] = numbers["tokens_per_second"] * self._flops(shape[1]) / self._peak()
+        return numbers
+
+    def _gradient(self, step: int) -> tuple[float, dict[str, float], int, torch.Size]:
+        """Accumulate the gradient of one update: loss in nats a target, metrics, number of targets, batch shape."""
+        count = self.settings.accumulation
+        device = self.model.device
+        micro = [self.batches[step * count + k] for k in range(count)]
+        micro = [
+            {name: tensor.to(device, non_blocking=True) for name, tensor in batch.items()} for batch in micro
+        ]
+        # A padded micro-batch has fewer targets: weights make each target count the same, as in one large batch.
+        targets = [int((batch["targets"] != -100).sum()) if "targets" in batch else 1 for batch in micro]
+        total = max(1, sum(targets))
+        loss, metrics = 0.0, dict[str, float]()
+        for k, (batch, weight) in enumerate(zip(micro, targets, strict=True)):
+            with _dropout_seed(self.dropout, device, self.seed, step * count + k):
+                with torch.autocast(device.type, torch.bfloat16, enabled=self.bf16):
+                    part, extra = self.objective(self.model, batch)
+                (part * (weight / total)).backward()
+            loss += float(part.detach()) * weight / total
+            for name, value in extra.items():
+                metrics[name] = metrics.get(name, 0.0) + value * weight / total
+        first = next(iter(micro[0].values()))
+        shape = micro[0]["tokens"].shape if "tokens" in micro[0] else first.shape[:2]
+        return loss, metrics, sum(targets), shape
+
+    def validate(self) -> dict[str, float]:
+        """Run `evaluate` without touching the run: evaluation mode, no gradients."""
+        if self.evaluate is None:
+            return {}
+        self.model.eval()
+        with torch.no_grad(), torch.autocast(self.model.device.type, torch.bfloat16, enabled=self.bf16):
+            self.result.validation = {name: float(value) for name, value in self.evaluate().items()}
+        self.model.train()
+        return dict(self.result.validation)
+
+    def save(self) -> None:
+        """Write a checkpoint, then delete those that are neither recent nor best."""
+        if self.checkpoints is None:
+            return
+        notes: dict[str, Any] = dict(self.result.validation)
+        self.saved = save_checkpoint(self.checkpoints, self.result.steps, self.model, self.optimizer, notes)
+        prune(self.checkpoints, self.settings.keep_last)
+
+    def restore(self) -> int:
+        """Continue from the newest whole checkpoint; 0 if there is none."""
+        assert self.checkpoints is not None
+        self.saved = newest_checkpoint(self.checkpoints)
+        if self.saved is None:
+            return 0
+        step, notes = load_checkpoint(self.saved, self.model, self.optimizer)
+        self.result.validation = notes
+        return step
+
+    def _stop(self) -> None:
+        self.save()
+        where = (
+            f", saved in {self.saved.name}"
+            if self.saved is not None
+            else ", nothing saved: no folder was given"
+        )
+        raise Interrupted(f"stopped at step {self.result.steps} of {self.settings.steps}{where}")
+
+    def _due(self, every: int) -> bool:
+        return every > 0 and self.result.steps % every == 0
+
+    def _not_finite(self, what: str, value: float, step: int, rate: float) -> LabError:
+        last = (
+            f"last good checkpoint: {self.saved}"
+            if self.saved is not None
+            else "no checkpoint was written yet"
+        )
+        return LabError(
+            f"{what} is {value} at step {step + 1} with learning rate {rate:.3g}; {last}; "
+            "a lower learning rate or a longer warm-up may help"
+        )
+
+    def _note(self, numbers: Mapping[str, float]) -> str:
+        text = f"loss {numbers['loss']:.3f}  lr {numbers['learning_rate']:.2g}"
+        if "validation_loss" in self.result.validation:
+            text += f"  val {self.result.validation['validation_loss']:.3f}"
+        return f"{text}  {quantity(numbers['tokens_per_second'])} tok/s  MFU {numbers['mfu']:.0%}"
+
+    def _flops(self, time_steps: int) -> float:
+        return flops_per_token(self.model.config, time_steps, self.parameter_count)
+
+    def _peak(self) -> float:
+        dtype = torch.bfloat16 if self.bf16 else self.model.dtype
+        return peak_flops(str(self.model.device), dtype, torch.get_num_threads())
+
+
+def _use_bf16(precision: str, device: str) -> bool:
+    if precision == "auto":
+        return device == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+    return precision == "bf16"
+
+
+@contextlib.contextmanager
+def _dropout_seed(needed: bool, device: torch.device, seed: int, index: int) -> Iterator[None]:
+    """Make dropout a pure function of (seed, micro-batch): torch's dropout knows only the global generator.
+
+    The global state is put back afterwards, so nothing outside sees it, and a resumed run needs no saved state.
+    """
+    if not needed:
+        yield
+        return
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        torch.manual_seed((seed * 1_000_003 + index) % 2**63)
+        yield
+
+
+@contextlib.contextmanager
+def _deferred_interrupt() -> Iterator[Callable[[], bool]]:
+    """Let Ctrl-C wait for the end of the running update; a second one interrupts at once."""
+    pressed = False
+
+    def note(number: int, frame: FrameType | None) -> None:
+        nonlocal pressed
+        if pressed:
+            raise KeyboardInterrupt
+        pressed = True
+
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: False  # signals reach the main thread only
+        return
+    before = signal.signal(signal.SIGINT, note)
+    try:
+        yield lambda: pressed
+    finally:
+        signal.signal(signal.SIGINT, before)

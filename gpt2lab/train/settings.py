@@ -1,0 +1,96 @@
+"""What a training run is asked to do, and what it did."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from gpt2lab.base.errors import LabError
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainSettings:
+    """How `train` updates a model; the data and the model are arguments of their own."""
+
+    steps: int = 1000
+    """Number of optimizer updates."""
+    learning_rate: float = 1e-3
+    """Peak, reached after `warmup` updates."""
+    schedule: Literal["cosine", "linear", "constant", "warmup-stable-decay"] = "cosine"
+    """How the learning rate goes on after the warm-up."""
+    warmup: int = 0
+    """Updates over which the learning rate rises linearly from 0."""
+    final_fraction: float = 0.1
+    """Share of the peak that is left at the last update (cosine, linear, warmup-stable-decay)."""
+    decay_fraction: float = 0.2
+    """Share of the updates in which warmup-stable-decay comes down, linearly."""
+    weight_decay: float = 0.1
+    """Decoupled decay of matrices and embeddings; biases and norms are not decayed."""
+    betas: tuple[float, float] = (0.9, 0.95)
+    """AdamW's decay rates of the first and second moment."""
+    eps: float = 1e-8
+    """AdamW's term in the denominator."""
+    clip: float = 1.0
+    """Largest norm of the whole gradient; 0 leaves it as it is."""
+    accumulation: int = 1
+    """Micro-batches summed into one update; every target weighs the same."""
+    precision: Literal["float32", "bf16", "auto"] = "auto"
+    """Arithmetic of the forward and backward pass; auto is bf16 on GPUs that have it, else float32."""
+    gradient_checkpointing: bool = False
+    """Recompute each block in the backward pass: less memory, about a third more time."""
+    compile: bool = False
+    """Compile the blocks with torch.compile (needs a C++ compiler; pays on GPUs and in long runs)."""
+    evaluate_every: int = 0
+    """Updates between evaluations; 0 evaluates only at the end."""
+    checkpoint_every: int = 0
+    """Updates between checkpoints; 0 writes one only at the end and on Ctrl-C."""
+    keep_last: int = 2
+    """Checkpoints kept, besides the best by validation loss."""
+    log_every: int = 10
+    """Updates between two logged rows of numbers."""
+
+    def __post_init__(self) -> None:
+        for name, least in (
+            ("steps", 0),
+            ("warmup", 0),
+            ("accumulation", 1),
+            ("keep_last", 1),
+            ("log_every", 1),
+        ):
+            if getattr(self, name) < least:
+                raise LabError(f"{name} must be at least {least}, got {getattr(self, name)}")
+        for name in ("learning_rate", "weight_decay", "eps", "clip", "evaluate_every", "checkpoint_every"):
+            if not getattr(self, name) >= 0:  # also refuses NaN
+                raise LabError(f"{name} must not be negative, got {getattr(self, name)}")
+        for name in ("final_fraction", "decay_fraction"):
+            if not 0.0 <= getattr(self, name) <= 1.0:
+                raise LabError(f"{name} must lie in [0, 1], got {getattr(self, name)}")
+        if self.warmup > self.steps:
+            raise LabError(f"warmup {self.warmup} is longer than the run of {self.steps} steps")
+        if not all(0.0 <= beta < 1.0 for beta in self.betas):
+            raise LabError(f"betas must lie in [0, 1), got {self.betas}")
+
+
+@dataclass
+class TrainResult:
+    """What a run of `train` did."""
+
+    steps: int = 0
+    """Updates made, those before a resume included."""
+    losses: list[float] = field(default_factory=list)
+    """Training loss of every update of this process, in nats per target."""
+    validation: dict[str, float] = field(default_factory=dict)
+    """What `evaluate` returned last."""
+    tokens: int = 0
+    """Targets trained on in this process."""
+    seconds: float = 0.0
+    """Time in updates (evaluation and checkpoints excluded)."""
+
+    @property
+    def loss(self) -> float:
+        """Mean training loss of the last tenth of this process's updates (at least 1)."""
+        tail = self.losses[-max(1, len(self.losses) // 10) :]
+        return sum(tail) / len(tail) if tail else float("nan")
+
+    @property
+    def tokens_per_second(self) -> float:
+        """Targets per second of training."""
+        return self.tokens / self.seconds if self.seconds else float("nan")
