@@ -61,7 +61,7 @@ def t_interval(values: ArrayLike, level: float = 0.95) -> Interval:
 
 
 def paired_t_interval(first: ArrayLike, second: ArrayLike, level: float = 0.95) -> Interval:
-    """Return the mean of first - second with its t interval; both [n], paired by position (by seed, by text)."""
+    """Return the mean of first - second with its t interval; both [n], paired by position."""
     return t_interval(_differences(first, second), level)
 
 
@@ -85,9 +85,10 @@ def welch_interval(first: ArrayLike, second: ArrayLike, level: float = 0.95) -> 
 
 
 def minimum_detectable_difference(sd: float, n: int, power: float = 0.8, level: float = 0.95) -> float:
-    """Return the true mean whose t interval over `n` values lies wholly on its side of 0 with probability `power`.
+    """Return the true mean that `n` values show to be other than 0 with probability `power`.
 
-    `sd` is the standard deviation of one value (of one paired difference), and the result has its unit.
+    Shown means: their t interval lies wholly on the mean's side of 0. `sd` is the standard deviation of one
+    value (of one paired difference), and the result has its unit.
     inf if n < 2. The noncentral t is solved exactly; the usual normal formula gives half of it at n = 3.
     """
     _check_level(level)
@@ -118,7 +119,7 @@ def bootstrap(
 ) -> Interval:
     """Return `statistic` (default: the mean) of `values` with a bootstrap interval.
 
-    values [n] or [n, columns]: rows are drawn with replacement, and `statistic` maps such an array to a number.
+    values [n] or [n, columns]: rows are drawn with replacement; `statistic` maps such an array to a number.
     "bca" corrects bias and skew (Efron 1987); it falls back to "percentile" where the statistic never varies.
     LabError if there are fewer than two rows or a value is not a number.
     """
@@ -166,7 +167,7 @@ def paired_bootstrap(
 
 
 def wilson_interval(successes: int, trials: int, level: float = 0.95) -> Interval:
-    """Return successes / trials with Wilson's score interval (Wilson 1927). LabError unless 0 ≤ successes ≤ trials."""
+    """Return successes / trials with its score interval (Wilson 1927). LabError unless 0 ≤ successes ≤ trials."""
     _check_level(level)
     if trials < 1 or not 0 <= successes <= trials:
         raise LabError(f"a proportion needs 0 ≤ successes ≤ trials and a trial, got {successes} of {trials}")
@@ -180,7 +181,7 @@ def wilson_interval(successes: int, trials: int, level: float = 0.95) -> Interva
 
 
 def binomial_test(successes: int, trials: int, chance: float = 0.5) -> float:
-    """Return the exact two-sided p-value of `successes` in `trials` at `chance`: the outcomes no likelier than this.
+    """Return the exact two-sided p-value: the probability of all outcomes no likelier than this one.
 
     LabError unless 0 ≤ successes ≤ trials and 0 < chance < 1.
     """

@@ -67,7 +67,7 @@ def t_power(shift: float, df: float, critical: float) -> float:
     T = (Z + shift) / S, with S² = chi²(df) / df: the normal tail averaged over the density of S.
     """
     _check_df(df)
-    # log S has a single narrow peak; 4,001 trapezoids over 12 of its widths (and its slow left tail) leave 1e-10.
+    # log S has a single narrow peak; 4,001 trapezoids over it and its slow left tail leave an error of 1e-10.
     width = 1.0 / math.sqrt(2.0 * df)
     log_s = np.linspace(-12 * width - 25 / df, 12 * width, 4001)
     log_density = df * log_s - 0.5 * df * np.exp(2 * log_s)
@@ -116,7 +116,7 @@ def _log_beta_half(a: float) -> float:
 
 
 def _incomplete_beta(a: float, b: float, x: float, complement: float) -> float:
-    """Return the regularised I_x(a, b) where a or b is 1/2; complement = 1 - x, given so that no digit is lost."""
+    """Return the regularised I_x(a, b) where a or b is 1/2; `complement` is 1 - x to all its digits."""
     if x <= 0.0:
         return 0.0
     log_beta = _log_beta_half(b if a == 0.5 else a)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy import stats  # type: ignore[import-untyped]  # scipy ships no types
+from scipy import stats
 
 from gpt2lab.base.errors import LabError
 from gpt2lab.measure import statistics as ours
@@ -57,7 +57,7 @@ def test_equal_values_give_an_interval_of_no_width() -> None:
 
 def test_a_paired_interval_forgets_what_the_pairs_share() -> None:
     shared = np.array([1.0, 50.0, -30.0, 7.0])
-    interval = ours.paired_t_interval(shared + [0.1, 0.2, 0.15, 0.12], shared)
+    interval = ours.paired_t_interval(shared + np.array([0.1, 0.2, 0.15, 0.12]), shared)
     assert 0 < interval.low < interval.high < 0.3
 
 
