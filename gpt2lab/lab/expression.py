@@ -75,15 +75,16 @@ def _parse(expression: str) -> ast.expr:
 
 def _check(node: ast.expr, expression: str) -> None:
     """Refuse every kind of node but those of arithmetic."""
+    children: list[ast.expr] = []
     match node:
         case ast.Constant(value=bool() | int() | float()):
-            return
+            pass
         case ast.Name() | ast.Attribute() if _dotted(node) is not None:
-            return
+            pass
         case ast.UnaryOp(op=ast.USub() | ast.UAdd() | ast.Not()):
-            return _check(node.operand, expression)
+            children = [node.operand]
         case ast.BinOp() if type(node.op) in _ARITHMETIC:
-            children: list[ast.expr] = [node.left, node.right]
+            children = [node.left, node.right]
         case ast.BoolOp():
             children = node.values
         case ast.Compare() if all(type(operator) in _COMPARISONS for operator in node.ops):

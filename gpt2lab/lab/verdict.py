@@ -107,7 +107,7 @@ def in_seeds(
     against: str | None = None,
     against_in: int | None = None,
 ) -> Rule:
-    """Return the rule that counts seeds: a claim holds if `condition` is true in `at_least` seeds (None: in all).
+    """Return the rule that counts seeds: it holds if `condition` is true in `at_least` of them (None: all).
 
     It does not hold if `against` (None: the opposite of `condition`) is true in `against_in` seeds (None: in
     all); else it is inconclusive. Both are expressions over results.
@@ -160,7 +160,7 @@ def _by_interval(claim: Claim, values: tuple[tuple[int, float], ...]) -> Verdict
         told = listed([f"{number(value)} in seed {seed}" for seed, value in broken])
         return Verdict(Status.INCONCLUSIVE, f"The quantity is {told}.", values)
     interval = _interval(values)
-    assert interval is not None and claim.holds_if is not None
+    assert interval is not None
     status = decide(claim, interval)
     detectable = _standard_detectable(interval.n) * interval.sd
     return Verdict(status, _reason(claim, status, interval), values, interval, detectable)

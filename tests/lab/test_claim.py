@@ -52,7 +52,7 @@ def test_an_unknown_name_is_answered_with_the_nearest():
         LabError, match=r"loss.adam: the run reported no such result; did you mean loss.adamw\?"
     ):
         evaluate("loss.adam - 1", RESULTS)
-    with pytest.raises(LabError, match="reported: loss.adamw, loss.unigram"):
+    with pytest.raises(LabError, match=r"reported: loss\.adamw, loss\.unigram"):
         evaluate("zzz", RESULTS)
 
 

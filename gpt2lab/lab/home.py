@@ -1,0 +1,36 @@
+"""Where runs are kept, and what may go wrong with that place."""
+
+import errno
+import os
+import re
+from pathlib import Path
+
+from gpt2lab.base.errors import LabError
+
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+=-]*")
+
+
+def home_folder(home: Path | str | None = None) -> Path:
+    """Return the folder of the runs: `home`, else $GPT2LAB_HOME, else ./runs."""
+    return Path(home or os.environ.get("GPT2LAB_HOME") or "runs")
+
+
+def check_name(name: str) -> None:
+    """LabError unless `name` can be a run's name and a folder's."""
+    if not _NAME.fullmatch(name) or ".." in name:
+        raise LabError(f"{name!r}: the name of a run is made of letters, digits and . _ + = -")
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder and its parents; LabError if that cannot be."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            raise disk_full(folder) from error
+        raise LabError(f"{folder}: this folder cannot be made ({error.strerror})") from error
+
+
+def disk_full(path: Path | str) -> LabError:
+    """Build the error for a full disk."""
+    return LabError(f"{path}: no space is left on this disk; free some, or choose another with GPT2LAB_HOME")

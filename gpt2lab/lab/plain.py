@@ -1,0 +1,50 @@
+"""JSON that keeps numbers that are not finite, as the texts "nan", "inf" and "-inf"."""
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import PurePath
+from typing import Any
+
+_NOT_FINITE = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
+
+
+def encode(value: object, indent: int | None = None) -> str:
+    """Write plain values, and the scalars of numpy and torch, as strict JSON.
+
+    TypeError for what has no plain form.
+    """
+    return json.dumps(_plain(value), indent=indent, ensure_ascii=False, allow_nan=False)
+
+
+def decode_numbers(text: str) -> dict[str, float]:
+    """Read what `encode` wrote for a mapping of names to numbers."""
+    return {name: _NOT_FINITE.get(value, value) for name, value in json.loads(text or "{}").items()}
+
+
+def as_number(name: str, value: Any) -> float | int | bool:
+    """Return a result as one plain number. TypeError if it is none: an array, a text."""
+    if isinstance(value, (bool, int, float)):
+        return value
+    if hasattr(value, "item") and getattr(value, "size", 1) != 0:
+        try:
+            item = value.item()
+        except (ValueError, RuntimeError):  # numpy and torch, for more than one element
+            item = None
+        if isinstance(item, (bool, int, float)):
+            return item
+    raise TypeError(f"{name} must be one number, got {type(value).__name__} {value!r:.60}")
+
+
+def _plain(value: Any) -> Any:
+    if value is None or isinstance(value, (str, bool, int)):
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else repr(value)  # repr: 'nan', 'inf', '-inf'
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if isinstance(value, PurePath):
+        return str(value)
+    return _plain(as_number("a value", value))
