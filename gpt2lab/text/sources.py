@@ -1,0 +1,195 @@
+"""Where text comes from: files, folders, the hub, and built-in sources that need no download."""
+
+import hashlib
+import importlib
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from gpt2lab.base.errors import LabError, nearest, unknown
+from gpt2lab.text import readers
+
+SourceLike = str | Path | Sequence[str | Path]
+"""A file, a folder, a glob, `hub:ID[@CONFIG][:SPLIT]`, a built-in `NAME[:SIZE[:SEED]]`, or a list of these."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BuiltIn:
+    """A source that is made on this machine."""
+
+    function: str
+    """`module:function`, imported when first used; it returns the documents."""
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    """What the function is called with."""
+    size: str
+    """The argument that SIZE of `NAME:SIZE` sets."""
+    summary: str
+    """One line for people; says whether the text is generated."""
+
+
+BUILT_IN: dict[str, BuiltIn] = {
+    "docstrings": BuiltIn(
+        function="gpt2lab.text.docstrings:documents",
+        size="limit",
+        summary="documentation strings of the standard library and the installed packages; SIZE in characters",
+    ),
+    "tinyworld": BuiltIn(
+        function="gpt2lab.text.generators.stories:documents",
+        arguments={"seed": 0, "size": 12_000},
+        size="size",
+        summary="generated: short stories about a lost toy; SIZE in stories",
+    ),
+    "tinyworld-binding": BuiltIn(
+        function="gpt2lab.text.generators.stories:documents",
+        arguments={"seed": 0, "size": 12_000, "variant": "binding"},
+        size="size",
+        summary="generated: short stories that name who belongs where; SIZE in stories",
+    ),
+}
+
+_HUB = re.compile(r"hub:(?P<id>[\w./-]+)(@(?P<config>[\w.-]+))?(:(?P<split>[\w\[\]%:]+))?")
+_GLOB = re.compile(r"[*?\[]")
+
+
+def documents(source: SourceLike, *, field: str = "text", format: str | None = None) -> Iterator[str]:
+    """Yield the documents of a source one by one, always in the same order; nothing is held in memory.
+
+    Files of a folder or a glob come in the order of their names. `field` is the field of jsonl, csv, parquet and
+    hub rows; `format` overrules what a file's name tells. Documents without any text are left out.
+    LabError, before anything is read, for what does not exist; while reading, with file and line.
+    """
+    parts = [_resolve(item, format) for item in _listed(source)]
+    return (text for part in parts for text in _read(part, field, format) if text)
+
+
+def cache_key(source: SourceLike, *, field: str = "text", format: str | None = None) -> str:
+    """Return a SHA-256 (hex) that changes when the source does: names, sizes and times of files, or the name."""
+    state: list[Any] = [field, format]
+    for item in _listed(source):
+        part = _resolve(item, format)
+        if isinstance(part, list):
+            state += [[str(p.resolve()), p.stat().st_size, p.stat().st_mtime_ns] for p in part]
+        else:
+            state += [part, _installed() if part.startswith("docstrings") else None]
+    return hashlib.sha256(json.dumps(state).encode()).hexdigest()
+
+
+def files(source: SourceLike, *, format: str | None = None) -> list[Path]:
+    """Return the files of a source in the order they are read; hub ids and built-in sources have none."""
+    parts = [_resolve(item, format) for item in _listed(source)]
+    return [path for part in parts if isinstance(part, list) for path in part]
+
+
+def _installed() -> list[str]:
+    """Return names and versions of the installed packages, which decide what `docstrings` holds."""
+    from importlib.metadata import distributions
+
+    return sorted(f"{d.metadata['Name']} {d.version}" for d in distributions())
+
+
+def _listed(source: SourceLike) -> list[str | Path]:
+    items: list[str | Path] = [source] if isinstance(source, str | Path) else list(source)
+    if not items:
+        raise LabError(f"no data: give a file, a folder, hub:ID, or one of {', '.join(BUILT_IN)}")
+    return items
+
+
+def _resolve(item: str | Path, format: str | None) -> list[Path] | str:
+    """Return the files an item stands for, or the item itself if it is no file."""
+    if isinstance(item, str):
+        if item.startswith("hub:"):
+            _hub_parts(item)
+            return item
+        if item.split(":")[0] in BUILT_IN:
+            _built_in(item)
+            return item
+    path = Path(item).expanduser()
+    if path.is_file():
+        if format is None and readers.format_of(path) is None:
+            known = ", ".join(readers.FORMATS)
+            raise LabError(f"{path}: which format? give one of {known} (format), or a name that ends in it")
+        if format is not None and format not in readers.FORMATS:
+            raise unknown("format", format, readers.FORMATS)
+        return [path]
+    if path.is_dir():
+        return _readable(path, (p for p in path.rglob("*") if not _hidden(p.relative_to(path))), format)
+    if _GLOB.search(str(item)):
+        found = Path(path.anchor).glob(str(path.relative_to(path.anchor)))
+        return _readable(path, (p for p in found if not _hidden(Path(p.name))), format)
+    raise _no_such(str(item), path)
+
+
+def _hidden(path: Path) -> bool:
+    return any(part.startswith(".") for part in path.parts)
+
+
+def _readable(where: Path, found: Iterable[Path], format: str | None) -> list[Path]:
+    chosen = sorted(p for p in found if p.is_file() and (format or readers.format_of(p)))
+    if not chosen:
+        raise LabError(f"{where}: no {', '.join(readers.FORMATS)} files there (nor .gz of them)")
+    return chosen
+
+
+def _no_such(item: str, path: Path) -> LabError:
+    near = nearest(item, BUILT_IN)
+    if near is None and path.parent.is_dir():
+        name = nearest(path.name, (p.name for p in path.parent.iterdir()))
+        near = str(path.parent / name) if name else None
+    hint = f"did you mean {near}?" if near else f"built in are {', '.join(BUILT_IN)}; the hub's are hub:ID"
+    return LabError(f"{item}: no such file, folder or built-in source; {hint}")
+
+
+def _read(part: list[Path] | str, field: str, format: str | None) -> Iterator[str]:
+    if isinstance(part, list):
+        for path in part:
+            yield from readers.read(path, field, format)
+    elif part.startswith("hub:"):
+        yield from _hub_documents(part, field)
+    else:
+        name, arguments = _built_in(part)
+        module, function = BUILT_IN[name].function.split(":")
+        yield from getattr(importlib.import_module(module), function)(**arguments)
+
+
+def _built_in(item: str) -> tuple[str, dict[str, Any]]:
+    """Return name and arguments of `NAME[:SIZE[:SEED]]`."""
+    name, *numbers = item.split(":")
+    source = BUILT_IN[name]
+    keys = [source.size, *(["seed"] if "seed" in source.arguments else [])]
+    if len(numbers) > len(keys) or not all(number.isdecimal() for number in numbers):
+        form = f"{name}:SIZE" + ("[:SEED]" if len(keys) == 2 else "")
+        raise LabError(f"{item}: expected {form} with whole numbers ({source.summary})")
+    given = {key: int(number) for key, number in zip(keys, numbers, strict=False)}
+    return name, {**source.arguments, **given}
+
+
+def _hub_parts(item: str) -> tuple[str, str | None, str]:
+    match = _HUB.fullmatch(item)
+    if match is None:
+        raise LabError(f"{item!r}: expected hub:ID, hub:ID:SPLIT or hub:ID@CONFIG:SPLIT")
+    return match["id"], match["config"], match["split"] or "train"
+
+
+def _hub_documents(item: str, field: str) -> Iterator[str]:
+    """Yield `field` of a data set's rows, streamed from the hub."""
+    try:
+        import datasets
+    except ImportError as error:
+        raise LabError(f"{item}: hub data needs datasets; pip install 'gpt2lab[hub]'") from error
+    id, config, split = _hub_parts(item)
+    try:
+        rows = datasets.load_dataset(id, config, split=split, streaming=True)
+        for number, row in enumerate(rows, start=1):
+            if field not in row:
+                raise readers.missing_field(f"{item}, row {number}", field, list(row))
+            yield readers.string(row[field], f"{item}, row {number}", field)
+    except LabError:
+        raise
+    except Exception as error:  # the library raises many kinds: no network, no such id, no such split
+        reason = str(error).split("\n")[0][:120]
+        raise LabError(
+            f"{item}: cannot be fetched ({type(error).__name__}: {reason}); local files work without the hub"
+        ) from error
