@@ -1,0 +1,143 @@
+"""A run as it lies on the disk: what a study's summary and a report read."""
+
+import csv
+import io
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from gpt2lab.base.errors import LabError
+from gpt2lab.lab.plain import decode_numbers
+from gpt2lab.lab.store import Row
+
+Cell = str | float
+Table = list[dict[str, Cell]]
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """One run, read-only. Files are read when they are asked for."""
+
+    id: str
+    """The run's id."""
+    folder: Path
+    """The run's folder."""
+    results: dict[str, float]
+    """Numbers by dotted name."""
+    seed: int | None = None
+    """The seed."""
+    arm: str | None = None
+    """The arm, if the run is one."""
+    status: str = "finished"
+    """As in the store."""
+    message: str = ""
+    """Why it failed or stopped."""
+    seconds: float | None = None
+    """How long it took."""
+    arms: Mapping[str, "RunRecord"] = field(default_factory=dict)
+    """The arms of a seed, by name."""
+
+    @cached_property
+    def tables(self) -> dict[str, Table]:
+        """Every table by name, in the order in which they were made."""
+        return {name: read_table(self.folder / "tables" / f"{name}.csv") for name in self.captions("tables")}
+
+    @cached_property
+    def texts(self) -> dict[str, str]:
+        """Every text by name."""
+        return {
+            name: (self.folder / "texts" / f"{name}.txt").read_text(encoding="utf-8")
+            for name in self.captions("texts")
+        }
+
+    @cached_property
+    def figures(self) -> dict[str, Path]:
+        """The file of every figure by name."""
+        return {name: self.folder / "figures" / f"{name}.svg" for name in self.captions("figures")}
+
+    def captions(self, what: str) -> dict[str, str]:
+        """Return the captions of the run's `tables`, `figures` or `texts` by name, in order."""
+        path = self.folder / "captions.json"
+        return read_json(path).get(what, {}) if path.exists() else {}
+
+    @cached_property
+    def metrics(self) -> list[dict[str, float]]:
+        """What was logged, a dict for every call of `Run.log` with `step`, `seconds` and the numbers."""
+        return read_metrics(self.folder / "metrics.jsonl")
+
+    def series(self, name: str) -> tuple[list[float], list[float]]:
+        """Return the steps at which `name` was logged, and its values there."""
+        points = [(line["step"], line[name]) for line in self.metrics if name in line]
+        return [step for step, _ in points], [value for _, value in points]
+
+    def json(self, name: str) -> dict[str, Any]:
+        """Return the content of `settings.json`, `environment.json` and the like; {} if it is missing."""
+        path = self.folder / name
+        return read_json(path) if path.exists() else {}
+
+
+def record(
+    row: Row, home: Path | str | None = None, arms: Mapping[str, RunRecord] | None = None
+) -> RunRecord:
+    """Return the record of a run in the store."""
+    return RunRecord(
+        id=row.id,
+        folder=row.folder(home),
+        results=dict(row.numbers),
+        seed=row.seed,
+        arm=row.arm,
+        status=row.status,
+        message=row.message,
+        seconds=row.seconds,
+        arms=arms or {},
+    )
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object; LabError if the file is damaged."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, OSError) as error:
+        raise LabError(f"{path}: cannot be read as JSON ({error})") from error
+    if not isinstance(content, dict):
+        raise LabError(f"{path}: must hold a JSON object")
+    return content
+
+
+def read_metrics(path: Path) -> list[dict[str, float]]:
+    """Read metrics.jsonl; a last line that was cut off by a crash is left out."""
+    if not path.exists():
+        return []
+    lines = []
+    for text in path.read_text(encoding="utf-8").splitlines():
+        try:
+            lines.append(decode_numbers(text))
+        except ValueError:
+            continue
+    return lines
+
+
+def read_table(path: Path) -> Table:
+    """Read a table; cells that are numbers become numbers."""
+    with path.open(encoding="utf-8", newline="") as file:
+        return [{name: _cell(text) for name, text in row.items()} for row in csv.DictReader(file)]
+
+
+def write_table(rows: list[Mapping[str, object]]) -> str:
+    """Return rows as CSV; columns in order of their first appearance, a missing cell empty."""
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def _cell(text: str) -> Cell:
+    try:
+        return float(text)
+    except ValueError:
+        return text

@@ -1,0 +1,278 @@
+"""A run: one execution with a folder of its own and a row in the store."""
+
+import contextlib
+import errno
+import json
+import re
+import shutil
+import time
+import traceback
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import is_dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self, TextIO, TypeVar
+
+from gpt2lab.base.errors import LabError
+from gpt2lab.base.files import atomic_write
+from gpt2lab.base.progress import Progress
+from gpt2lab.base.progress import progress as show_progress
+from gpt2lab.base.settings import to_plain
+from gpt2lab.lab.environment import environment
+from gpt2lab.lab.events import EventWriter
+from gpt2lab.lab.home import check_name, disk_full, make_folder
+from gpt2lab.lab.plain import as_number, decode_numbers, encode
+from gpt2lab.lab.process import this_process
+from gpt2lab.lab.record import RunRecord, read_json, write_table
+from gpt2lab.lab.store import Row, Store, now
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from gpt2lab.text.language_model import LanguageModel
+
+T = TypeVar("T")
+Logged = Callable[[int, Mapping[str, float]], None]
+
+_RESULT = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*", re.ASCII)
+
+
+class Run:
+    """Where an experiment reports: numbers over steps, results, tables, figures, texts, models.
+
+    A context manager: leaving it writes the results and marks the run finished, failed (with the sentence) or
+    interrupted. Make one with `Run.start` or, for one that was stopped, `Run.reopen`.
+    """
+
+    def __init__(self, row: Row, store: Store, device: str = "cpu") -> None:
+        self.row, self.store = row, store
+        self.id = row.id
+        self.folder = row.folder(store.home)
+        self.device = device
+        """Where its tensors live: `cpu`, `cuda`, ..."""
+        self.results: dict[str, float] = dict(row.numbers)
+        self.arms: Mapping[str, RunRecord] = {}
+        """The finished arms of this seed, by name."""
+        self.on_log: Logged | None = None
+        """Called after every `log`."""
+        self._began = time.monotonic()
+        self._metrics: TextIO | None = None
+        self._events: EventWriter | None = None
+
+    @classmethod
+    def start(
+        cls,
+        kind: str,
+        name: str,
+        *,
+        home: Path | str | None = None,
+        parent: "Run | str | None" = None,
+        settings: Any = None,
+        device: str = "cpu",
+        **columns: Any,
+    ) -> Self:
+        """Make a run: a fresh folder, a row in the store, settings.json and environment.json.
+
+        `settings` is a frozen dataclass or a mapping; `columns` are further columns of the store (paper, scale,
+        seed, arm, settings_hash, command). LabError if the name cannot be a folder or the disk is full.
+        """
+        store = Store(home)
+        above = parent.id if isinstance(parent, Run) else parent
+        plain = to_plain(settings) if is_dataclass(settings) else dict(settings or {})
+        identity = f"{above}/{name}" if above else ""
+        row = Row(id=identity, name=name, kind=kind, parent=above, settings=encode(plain), **columns)
+        run = cls(store.add(row), store, device)
+        make_folder(run.folder)
+        run._write("settings.json", encode(plain, indent=2))
+        run._write("environment.json", encode(environment(device), indent=2))
+        return run
+
+    @classmethod
+    def reopen(
+        cls, row: Row, home: Path | str | None = None, device: str = "cpu", *, clean: bool = False
+    ) -> Self:
+        """Go on with a run that was stopped; `clean` removes what it has reported, but no checkpoint."""
+        store = Store(home)
+        store.update(row.id, status="running", message="", finished=None, **this_process())
+        if clean:
+            store.set_results(row.id, {})
+        fresh = store.get(row.id)
+        assert fresh is not None
+        run = cls(fresh, store, device)
+        make_folder(run.folder)
+        if clean:
+            for leftover in ("tables", "figures", "texts", "model"):
+                shutil.rmtree(run.folder / leftover, ignore_errors=True)
+            for leftover in ("captions.json", "results.json"):
+                (run.folder / leftover).unlink(missing_ok=True)
+        run._write("environment.json", encode(environment(device), indent=2))
+        return run
+
+    @property
+    def seed(self) -> int:
+        """The seed; 0 where none was given."""
+        return self.row.seed or 0
+
+    @property
+    def arm(self) -> str | None:
+        """The arm, if the run is one."""
+        return self.row.arm
+
+    @property
+    def checkpoints(self) -> Path:
+        """The folder for checkpoints. A piece of a study that was stopped finds its checkpoints here again."""
+        return self.folder / "checkpoints"
+
+    # What an experiment reports.
+
+    def log(self, step: int, **numbers: Any) -> None:
+        """Append numbers of one step to metrics.jsonl and to the TensorBoard file.
+
+        After a run is reopened, its first call drops what an earlier process logged of that step and later.
+        """
+        plain = {name: float(as_number(name, value)) for name, value in numbers.items()}
+        with self._full_disk_in_words():
+            if self._metrics is None or self._events is None:
+                self._metrics, self._events = self._open_logs(step)
+            line = {"step": step, "seconds": round(time.monotonic() - self._began, 3), **plain}
+            self._metrics.write(encode(line) + "\n")
+            self._metrics.flush()
+            self._events.scalars(step, plain)
+        if self.on_log is not None:
+            self.on_log(step, plain)
+
+    def result(self, name: str, value: Any) -> None:
+        """Report one number under a dotted name: `run.result("loss.adamw", 3.2)`.
+
+        Names are what claims read, so each part is a word of letters, digits and _; LabError otherwise.
+        """
+        if not _RESULT.fullmatch(name):
+            raise LabError(f"{name!r}: a result is named by words with dots between, such as loss.adamw_2")
+        self.results[name] = as_number(name, value)
+
+    def table(self, name: str, rows: Iterable[Mapping[str, object]], caption: str = "") -> None:
+        """Write rows to tables/NAME.csv; the keys of the rows are the columns."""
+        self._keep("tables", name, "csv", write_table(list(rows)), caption)
+
+    def figure(self, name: str, figure: "Figure", caption: str = "") -> None:
+        """Write a matplotlib figure to figures/NAME.svg; its caption is also what a screen reader reads."""
+        from gpt2lab.lab.figures import to_svg
+
+        self._keep("figures", name, "svg", to_svg(figure, caption), caption)
+
+    def text(self, name: str, text: str, caption: str = "") -> None:
+        """Write a text, such as samples, to texts/NAME.txt."""
+        self._keep("texts", name, "txt", text, caption)
+
+    def model(self, lm: "LanguageModel", name: str = "model") -> Path:
+        """Save a language model in Hugging Face's layout below the run's folder; return that folder."""
+        from gpt2lab.text.language_model import save
+
+        check_name(name)
+        with self._full_disk_in_words():
+            save(lm, self.folder / name)
+        return self.folder / name
+
+    def note(self, sentence: str) -> None:
+        """Append a line with the time to log.txt."""
+        with self._full_disk_in_words(), (self.folder / "log.txt").open("a", encoding="utf-8") as log:
+            log.write(f"{now()} {sentence}\n")
+
+    def progress(
+        self,
+        iterable: Iterable[T] | None = None,
+        *,
+        total: int | None = None,
+        label: str = "",
+        unit: str = "it",
+    ) -> Progress[T]:
+        """Show how far a loop is, on stderr; see `gpt2lab.base.progress.progress`."""
+        return show_progress(iterable, total=total, label=label or self.id, unit=unit)
+
+    # How it begins and ends.
+
+    def __enter__(self) -> Self:
+        self._began = time.monotonic()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            self._end("failed", str(disk_full(self.folder)))
+            raise disk_full(self.folder) from error
+        if error is None:
+            self._end("finished", "")
+        elif isinstance(error, (KeyboardInterrupt, SystemExit)):
+            self._end("interrupted", str(error) or "stopped by the user")
+        else:
+            message = str(error) if isinstance(error, LabError) else f"{type(error).__name__}: {error}"
+            with contextlib.suppress(LabError, OSError):  # the first error is the one to tell
+                self.note("".join(traceback.format_exception(error)).rstrip())
+            self._end("failed", message)
+
+    def _end(self, status: str, message: str) -> None:
+        """Write the results and the end of the run; one that has failed must not fail again over it."""
+        lenient = (LabError, OSError) if status != "finished" else ()
+        for file in (self._metrics, self._events):
+            with contextlib.suppress(*lenient):
+                if file is not None:
+                    file.close()
+        self._metrics = self._events = None
+        with contextlib.suppress(*lenient):
+            self._write("results.json", encode(self.results, indent=2))
+            results = encode(self.results)
+            self.store.update(self.id, status=status, message=message, finished=now(), results=results)
+            self.row = self.store.get(self.id) or self.row
+
+    def _open_logs(self, step: int) -> tuple[TextIO, EventWriter]:
+        """Open metrics.jsonl and an event file at the first step that this process logs."""
+        path = self.folder / "metrics.jsonl"
+        again = path.exists()
+        if again:
+            atomic_write(path, _before(path.read_text(encoding="utf-8").splitlines(), step))
+        events = EventWriter(self.folder)
+        if again:
+            events.restart(step)
+        return path.open("a", encoding="utf-8"), events
+
+    def _keep(self, what: str, name: str, ending: str, content: str, caption: str) -> None:
+        """Write one table, figure or text, and its caption."""
+        check_name(name)
+        self._write(f"{what}/{name}.{ending}", content)
+        path = self.folder / "captions.json"
+        captions = read_json(path) if path.exists() else {}
+        captions.setdefault(what, {})[name] = caption
+        self._write("captions.json", encode(captions, indent=2))
+
+    def _write(self, name: str, content: str) -> None:
+        with self._full_disk_in_words():
+            atomic_write(self.folder / name, content)
+
+    @contextlib.contextmanager
+    def _full_disk_in_words(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise disk_full(self.folder) from error
+            raise
+
+
+def _before(lines: Sequence[str], step: int) -> str:
+    """Return the lines of metrics.jsonl up to `step`, without what a stopped process wrote of it and later.
+
+    Only the end is cut: a run may log several trainings one after the other, each from step 0.
+    """
+    kept = [line for line in lines if _step_of(line) is not None]
+    while kept and (_step_of(kept[-1]) or 0) >= step:
+        kept.pop()
+    return "".join(line + "\n" for line in kept)
+
+
+def _step_of(line: str) -> float | None:
+    """Return the step of a line, None if a crash cut it off."""
+    try:
+        return decode_numbers(line)["step"]
+    except (json.JSONDecodeError, KeyError, AttributeError):
+        return None
