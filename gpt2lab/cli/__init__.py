@@ -1,0 +1,93 @@
+"""The command line: it parses, calls one function of the lab, and prints.
+
+A verb is a module of this package with `add(parser, argv)` and `run(arguments)`; only the verb that was typed
+is imported, and torch only when its work begins.
+"""
+
+import importlib
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+
+from gpt2lab.base.errors import LabError, unknown
+from gpt2lab.cli.parser import Parser, add_common, rename_settings
+
+VERBS = {
+    "papers": "the thirty: search, sort, what each adds, verdict of the last run",
+    "reproduce": "run a paper's study over its seeds: report and verdicts",
+    "train": "pre-train or fine-tune any family on files, a hub data set or a built-in source",
+    "generate": "continue a prompt with any decoder",
+    "measure": "any measure on any model",
+    "runs": "what has been run",
+    "report": "write a run's report again and say where it is",
+    "compare": "two or more runs side by side: settings that differ, results",
+    "resume": "go on with a run that was stopped",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one verb and return the exit status: 0 done, 2 a mistake of the user's, 130 Ctrl-C, 1 a defect."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    debug = "--debug" in words
+    try:
+        return _dispatch(words)
+    except KeyboardInterrupt as stop:
+        return _fail(str(stop) or "stopped", 130, debug)
+    except BrokenPipeError:  # the reader of the output went away: `gpt2lab papers | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except (LabError, OSError) as error:
+        return _fail(_sentence(error), 2, debug)
+    except Exception as error:
+        return _fail(f"a defect: {_sentence(error)} (--debug shows where)", 1, debug)
+
+
+def _dispatch(words: list[str]) -> int:
+    if not words or words[0] in ("-h", "--help", "help"):
+        print(overview())
+        return 0
+    if words[0] in ("-V", "--version", "version"):
+        from gpt2lab import __version__
+
+        print(f"gpt2lab {__version__}")
+        return 0
+    verb = next((word for word in words if not word.startswith("-")), words[0])
+    if verb not in VERBS:
+        raise unknown("verb", verb, VERBS)
+    words.remove(verb)
+    module = importlib.import_module(f"gpt2lab.cli.{verb}")
+    summary, _, examples = (module.__doc__ or "").partition("\n\n")
+    parser = Parser(prog=f"gpt2lab {verb}", description=summary, epilog=examples.rstrip())
+    module.add(parser, words)
+    add_common(parser)
+    arguments = parser.parse_args(words)
+    module.run(rename_settings(arguments))
+    return 0
+
+
+def overview() -> str:
+    """Return what `gpt2lab --help` prints: the verbs, a sentence each."""
+    lines = ["gpt2lab: published methods for GPT-2-class language models as parts of one transformer", ""]
+    lines += [f"  gpt2lab {verb:<10} {summary}" for verb, summary in VERBS.items()]
+    lines += [
+        "",
+        "gpt2lab VERB --help says what a verb takes. Runs are kept in ./runs, or where GPT2LAB_HOME says.",
+        "MODEL is a folder, a hub id such as EleutherAI/pythia-70m, or the name of a run.",
+    ]
+    return "\n".join(lines)
+
+
+def _sentence(error: Exception) -> str:
+    """Return an exception as one line; what is no mistake of the user's keeps its type's name."""
+    text = " ".join(str(error).split())
+    if isinstance(error, OSError) and error.strerror:
+        text = f"{error.filename}: {error.strerror.lower()}" if error.filename else error.strerror.lower()
+    return text if isinstance(error, (LabError, OSError)) else f"{type(error).__name__}: {text}"
+
+
+def _fail(sentence: str, status: int, debug: bool) -> int:
+    if debug:
+        traceback.print_exc()
+    print(f"gpt2lab: {sentence}", file=sys.stderr)
+    return status

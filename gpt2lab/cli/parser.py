@@ -1,0 +1,110 @@
+"""argparse with errors that name the nearest right word, and the flags that every verb has."""
+
+import argparse
+import shutil
+from collections.abc import Iterable
+from typing import Any, NoReturn
+
+from gpt2lab.base.errors import LabError, nearest
+from gpt2lab.base.settings import Option, parse_assignments, show
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose mistakes are LabErrors, and that accepts no abbreviated flag."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(
+            allow_abbrev=False,
+            formatter_class=lambda prog: argparse.RawDescriptionHelpFormatter(
+                prog, max_help_position=30, width=min(shutil.get_terminal_size().columns, 110)
+            ),
+            **options,
+        )
+
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Parse, and answer an unknown flag with the nearest known one."""
+        known, rest = self.parse_known_args(args, namespace)
+        if rest:
+            flag = next((word for word in rest if word.startswith("-")), rest[0]).partition("=")[0]
+            if not flag.startswith("-"):
+                raise LabError(f"{flag}: one word too many; {self.prog} --help shows what is taken")
+            match = nearest(flag, self._option_string_actions)
+            hint = (
+                f"did you mean {match}? ({self.prog} --help lists all)"
+                if match
+                else f"see {self.prog} --help"
+            )
+            raise LabError(f"{flag}: no such option; {hint}")
+        return known
+
+    def error(self, message: str) -> NoReturn:
+        """Raise what argparse found wrong as a LabError."""
+        raise LabError(f"{message} ({self.prog} --help shows what is taken)")
+
+
+def add_common(parser: argparse.ArgumentParser) -> None:
+    """Add what every verb takes: --json, --debug."""
+    group = parser.add_argument_group("everywhere")
+    group.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
+    group.add_argument("--debug", action="store_true", help="show the traceback of a mistake")
+
+
+def add_set(parser: argparse.ArgumentParser) -> None:
+    """Add --set NAME=VALUE, repeatable."""
+    parser.add_argument(
+        "--set",
+        dest="assignments",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="any setting by its name, `a.b=c` for one inside another; may be repeated",
+    )
+
+
+def add_seed(parser: argparse.ArgumentParser, default: int = 0) -> None:
+    """Add --seed."""
+    parser.add_argument(
+        "--seed",
+        type=whole,
+        default=default,
+        metavar="N",
+        help=f"where every stream of randomness starts (default: {default})",
+    )
+
+
+def add_device(parser: argparse.ArgumentParser) -> None:
+    """Add --device."""
+    parser.add_argument(
+        "--device",
+        metavar="DEVICE",
+        help="cpu, cuda, cuda:1, mps (default: the GPU if there is one, else the CPU)",
+    )
+
+
+def rename_settings(arguments: argparse.Namespace) -> argparse.Namespace:
+    """Turn the typed --set pairs into `arguments.settings`, a dict by dotted name."""
+    if hasattr(arguments, "assignments"):
+        arguments.settings = parse_assignments(arguments.assignments)
+    return arguments
+
+
+def whole(text: str) -> int:
+    """Read a whole number of at least 0; argparse names the flag if it is none."""
+    try:
+        number = int(text)
+    except ValueError:
+        number = -1
+    if number < 0:
+        raise argparse.ArgumentTypeError(f"must be a whole number of at least 0, got {text!r}")
+    return number
+
+
+def settings_help(title: str, options: Iterable[Option]) -> str:
+    """Return the part of a --help that lists settings reachable by --set: name, default, what it means."""
+    lines = [f"{title} (--set NAME=VALUE):"]
+    for option in options:
+        has = option.default is not None and not repr(option.default).startswith("<")
+        lines.append(f"  {option.name}={show(option.default)}" if has else f"  {option.name}")
+        if option.doc:
+            lines.append(f"      {option.doc}")
+    return "\n".join(lines)

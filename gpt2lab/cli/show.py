@@ -1,0 +1,60 @@
+"""How results are printed: aligned tables for people, one JSON object for machines."""
+
+import json
+import math
+import shutil
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+
+def print_json(value: Any) -> None:
+    """Print a value as JSON; infinities and NaN, which JSON lacks, become null."""
+    print(json.dumps(_finite(value), indent=2, ensure_ascii=False, allow_nan=False, default=str))
+
+
+def number(value: Any) -> str:
+    """Write a number in four significant digits, anything else as text."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return "" if value is None else str(value)
+    if isinstance(value, int):
+        return f"{value:,}" if abs(value) >= 10000 else str(value)
+    return f"{value:.4g}" if abs(value) < 10000 else f"{value:,.0f}"
+
+
+def table(rows: Sequence[Sequence[Any]], header: Sequence[str]) -> str:
+    """Align rows under a header; numbers to the right, the last column cut at the terminal's width."""
+    cells = [[number(cell) for cell in row] for row in rows]
+    right = [bool(rows) and all(_is_number(row[i]) for row in rows) for i in range(len(header))]
+    widths = [max(len(line[i]) for line in [header, *cells]) for i in range(len(header))]
+    room = shutil.get_terminal_size((110, 24)).columns
+    lines = []
+    for line in [header, *cells]:
+        padded = [c.rjust(w) if r else c.ljust(w) for c, w, r in zip(line, widths, right, strict=True)]
+        lines.append(cut("  ".join(padded).rstrip(), room))
+    return "\n".join(lines)
+
+
+def pairs(items: Iterable[tuple[str, Any]], indent: str = "  ") -> str:
+    """Align names and values in two columns."""
+    listed = [(name, number(value)) for name, value in items]
+    width = max((len(name) for name, _ in listed), default=0)
+    return "\n".join(f"{indent}{name:<{width}}  {value}" for name, value in listed)
+
+
+def cut(text: str, width: int) -> str:
+    """Shorten a line to `width` columns, with an ellipsis."""
+    return text if len(text) <= width else text[: max(width - 1, 1)] + "…"
+
+
+def _is_number(value: Any) -> bool:
+    return value is None or (isinstance(value, (int, float)) and not isinstance(value, bool))
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, dict):
+        return {str(key): _finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(item) for item in value]
+    return value
