@@ -16,7 +16,7 @@ def rotary_tables(width: int, base: float, length: int) -> tuple[Tensor, Tensor]
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Turn the first `width` entries of each head; x [batch, heads, time, d_head], cos and sin [batch or 1, 1, time, width]."""
+    """Turn the first `width` entries of each head; x [batch, heads, time, d_head], cos and sin [… , time, width]."""
     width = cos.shape[-1]
     turned, rest = x[..., :width], x[..., width:]
     first, second = turned.chunk(2, dim=-1)
