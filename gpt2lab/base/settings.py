@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeVar, cast, get_args
 
 from gpt2lab.base.errors import LabError, nearest
-from gpt2lab.base.values import Mismatch, fit, is_union, metavar, plain, quote, show
+from gpt2lab.base.values import Mismatch, fit, holds_several, is_union, metavar, plain, quote, show
 
 S = TypeVar("S")
 
@@ -122,33 +122,33 @@ def add_arguments(
     """Add a flag for every setting of `cls`: `train.weight_decay` becomes `--train.weight-decay`.
 
     Values stay text and absent flags stay absent, so that `build(cls, given(namespace, cls), ...)` does the
-    checking, in one place and in one wording. `only` or `skip` choose by dotted name.
+    checking, in one place and in one wording. A field that holds several values takes several words.
+    `only` or `skip` choose by dotted name.
     """
     for option in options(cls, default=default):
         if option.name in skip or (only is not None and option.name not in only):
             continue
+        words: dict[str, Any] = {"action": argparse.BooleanOptionalAction}
+        if option.type is not bool:
+            words = {"metavar": metavar(option.type), "nargs": "+" if holds_several(option.type) else None}
         flag = "--" + option.name.replace("_", "-")
-        text = option.doc.replace("%", "%%")
-        if option.default is not dataclasses.MISSING and option.default not in (None, ""):
-            text = f"{text} (default: {show(option.default)})".replace("%%", "%").replace("%", "%%").strip()
-        if option.type is bool:
-            parser.add_argument(
-                flag,
-                dest=option.name,
-                action=argparse.BooleanOptionalAction,
-                default=argparse.SUPPRESS,
-                help=text,
-            )
-        else:
-            parser.add_argument(
-                flag, dest=option.name, default=argparse.SUPPRESS, metavar=metavar(option.type), help=text
-            )
+        parser.add_argument(flag, dest=option.name, default=argparse.SUPPRESS, help=_help(option), **words)
+
+
+def _help(option: Option) -> str:
+    shown = option.default not in (dataclasses.MISSING, None, "", ())
+    return (
+        f"{option.doc} (default: {show(option.default)})".replace("%", "%%")
+        if shown
+        else option.doc.replace("%", "%%")
+    )
 
 
 def given(namespace: argparse.Namespace, cls: type) -> dict[str, object]:
     """Return the settings of `cls` that were typed, by dotted name."""
     typed = vars(namespace)
-    return {option.name: typed[option.name] for option in options(cls) if option.name in typed}
+    found = {option.name: typed[option.name] for option in options(cls) if option.name in typed}
+    return {name: v[0] if isinstance(v, list) and len(v) == 1 else v for name, v in found.items()}
 
 
 # How an instance is put together.

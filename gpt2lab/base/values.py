@@ -154,14 +154,21 @@ def describe(hint: Any) -> str:
     return f"a {getattr(origin, '__name__', origin)}"
 
 
-def metavar(hint: Any) -> str:
-    """Return the word for a value in --help: N, X, PATH, {a,b}."""
+def holds_several(hint: Any) -> bool:
+    """Return whether a type is, or may be, a sequence of values."""
+    if is_union(hint):
+        return any(holds_several(member) for member in get_args(hint))
+    return (get_origin(hint) or hint) in _SEQUENCES
+
+
+def metavar(hint: Any) -> str | tuple[str, str]:
+    """Return the word for a value in --help, two where several values are taken: N, X, PATH, {a,b}, (A, B)."""
+    if holds_several(hint):
+        return "A", "B"
     members = [m for m in get_args(hint) if m is not types.NoneType] if is_union(hint) else [hint]
     origin = get_origin(members[0]) or members[0]
     if origin is Literal:
         return "{" + ",".join(show(choice) for choice in get_args(members[0])) + "}"
-    if origin in _SEQUENCES:
-        return "A,B,..."
     return {int: "N", float: "X", Path: "PATH"}.get(origin, "TEXT")
 
 

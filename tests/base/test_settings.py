@@ -178,13 +178,20 @@ def test_flags_are_made_from_fields_and_only_typed_ones_are_given() -> None:
     assert build(Outer, typed, "train") == Outer(tied=False, learning_rate=1e-4, train=Inner(steps=4))
 
 
+def test_a_flag_of_several_values_takes_several_words_or_one_with_commas() -> None:
+    for words in (["--names", "a", "b"], ["--names", "a,b"]):
+        parser = argparse.ArgumentParser()
+        add_arguments(parser, Outer)
+        assert build(Outer, given(parser.parse_args(words), Outer), "train").names == ("a", "b")
+
+
 def test_help_shows_docstring_and_default() -> None:
     parser = argparse.ArgumentParser()
     add_arguments(parser, Outer)
     text = " ".join(parser.format_help().split())
     assert "--learning-rate X Peak, 100% of it. (default: 0.003)" in text
     assert "--decoder {greedy,beam} How text is chosen. (default: greedy)" in text
-    assert "--train.betas A,B,... Decay of the two moments. (default: 0.9,0.95)" in text
+    assert "--train.betas A [B ...] Decay of the two moments. (default: 0.9,0.95)" in text
 
 
 def test_options_take_defaults_from_a_preset() -> None:
