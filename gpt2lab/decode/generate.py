@@ -1,0 +1,316 @@
+"""Text from a language model: prompts in, continuations out."""
+
+import dataclasses
+import hashlib
+import importlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, overload
+
+import torch
+
+from gpt2lab.base.errors import LabError, unknown
+from gpt2lab.base.progress import Progress, progress
+from gpt2lab.base.settings import build
+from gpt2lab.decode.interface import Decoded, Decoder, Finish, Limits
+from gpt2lab.decode.loop import StepDecoder, check_prompts
+from gpt2lab.decode.packed import Weights, pack
+from gpt2lab.decode.transcript import CONTEXT, Transcript
+from gpt2lab.model import Transformer
+
+if TYPE_CHECKING:
+    from gpt2lab.text.language_model import LanguageModel
+
+DECODERS: Mapping[str, str] = {
+    "greedy": "gpt2lab.decode.greedy:Greedy",
+    "sampling": "gpt2lab.decode.sampling:Sampling",
+    "beam": "gpt2lab.decode.beam:Beam",
+}
+"""Names of decoders and where their classes are."""
+
+Prompt = str | Sequence[int]
+Stream = Callable[[int, str], object]
+"""Called as stream(index of the prompt, new piece of its text)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Generation:
+    """A prompt and how it went on; as a string, both."""
+
+    prompt: str
+    """The prompt's text."""
+    text: str
+    """The new text, without special tokens."""
+    tokens: list[int]
+    """The new tokens, the end token included; with a stop string, up to the token that completes it."""
+    finished: Finish
+    """Why it ended: "eos" (an end token), "stop" (a stop string) or "length" (max_new_tokens)."""
+    prompt_tokens: list[int]
+    """What the model was given."""
+    logprobs: list[float] | None = None
+    """If asked for: log p of each new token under the model's own distribution (nats)."""
+    sampling_logprobs: list[float] | None = None
+    """If asked for: the same under the distribution it was drawn from."""
+    score: float | None = None
+    """Beam search: length-normalised log p (nats)."""
+
+    def __str__(self) -> str:
+        return self.prompt + self.text
+
+
+@overload
+def generate(lm: "LanguageModel", prompts: str, **settings: Any) -> Generation: ...
+@overload
+def generate(lm: "LanguageModel", prompts: Sequence[Prompt], **settings: Any) -> list[Generation]: ...
+def generate(
+    lm: "LanguageModel",
+    prompts: str | Sequence[Prompt],
+    *,
+    decoder: str | Decoder = "greedy",
+    max_new_tokens: int = 64,
+    min_new_tokens: int = 0,
+    stop: str | Sequence[str] = (),
+    keep_stop: bool = False,
+    stop_at_eos: bool = True,
+    seed: int = 0,
+    batch_size: int = 16,
+    stream: Stream | None = None,
+    logprobs: bool = False,
+    weights: Weights = "auto",
+    decoders: Mapping[str, str] = DECODERS,
+    **options: object,
+) -> Generation | list[Generation]:
+    """Continue one prompt, or each of several; a prompt is text or token ids.
+
+    decoder: a name in `decoders`, made with `options` (such as top_p=0.9), or a decoder object. max_new_tokens,
+    min_new_tokens: length of the continuation in tokens. stop: strings that end a text, cut off before them, or after
+    them with keep_stop; stop_at_eos=False goes on over end tokens, so that all texts have max_new_tokens tokens.
+    seed: with the index of a prompt it decides all draws, so that batch_size (prompts at a time) changes no text.
+    stream: called as stream(index, piece) while the text grows. weights: see `pack`.
+    An empty prompt starts from the model's bos, or its eos. LabError: no such decoder or option, an empty prompt for a
+    model that has neither, more tokens than the model has positions (it says how many fit).
+    """
+    chosen = build_decoder(decoder, options, decoders)
+    stops = (stop,) if isinstance(stop, str) else tuple(stop)
+    _check(chosen, stops, batch_size=batch_size, streamed=stream is not None, logprobs=logprobs)
+    given: Sequence[Prompt] = [prompts] if isinstance(prompts, str) else prompts
+    tokens = [prompt_tokens(lm, prompt) for prompt in given]
+    limits = Limits(
+        max_new_tokens=max_new_tokens,
+        min_new_tokens=min_new_tokens,
+        eos=_end_tokens(lm) if stop_at_eos else (),
+        pad=_pad_token(lm),
+    )
+    if not tokens:
+        return []
+    check_prompts(lm.model, tokens, limits)
+    job = _Job(
+        lm,
+        chosen,
+        tokens,
+        limits,
+        seed=seed,
+        stops=stops,
+        keep_stop=keep_stop,
+        stream=stream,
+        logprobs=logprobs,
+    )
+    results = job.run(batch_size, weights)
+    return results[0] if isinstance(prompts, str) else results
+
+
+def build_decoder(
+    decoder: str | Decoder, options: Mapping[str, object], decoders: Mapping[str, str] = DECODERS
+) -> Decoder:
+    """Make the decoder of that name; `decoders` maps names to "module:Class". A decoder object is returned as it is.
+
+    LabError: a name or an option that does not exist (with the nearest), options beside a decoder object.
+    """
+    if not isinstance(decoder, str):
+        if options:
+            raise LabError(
+                f"{', '.join(options)}: options belong to a decoder given by name; set them on the object"
+            )
+        return decoder
+    if decoder not in decoders:
+        raise unknown("decoder", decoder, decoders)
+    module, _, name = decoders[decoder].partition(":")
+    kind = getattr(importlib.import_module(module), name)
+    known = [field.name for field in dataclasses.fields(kind)]
+    for option in options:
+        if option not in known:
+            raise unknown(f"option of generate with decoder {decoder}", option, [*known, *_OWN_OPTIONS])
+    made: Decoder = build(kind, options, f"decoder {decoder}")
+    return made
+
+
+def prompt_tokens(lm: "LanguageModel", prompt: Prompt) -> list[int]:
+    """Return the ids that a prompt gives the model: with its bos where its tokenizer puts one, without an eos at the end.
+
+    LabError for an empty prompt of a model that has neither bos nor eos to start from.
+    """
+    if isinstance(prompt, str):
+        ids = lm.tokenizer.encode(prompt, special=True)
+        if ids and ids[-1] == lm.tokenizer.eos and lm.tokenizer.encode(prompt)[-1:] != ids[-1:]:
+            ids = ids[:-1]  # a tokenizer made for training closes every text
+    elif isinstance(prompt, Sequence):
+        ids = [int(token) for token in prompt]
+    else:
+        raise LabError(
+            f"a prompt is text or a list of token ids, got {prompt!r}; several prompts are a list of those"
+        )
+    if ids:
+        return ids
+    for start in (lm.tokenizer.bos, lm.config.bos, *_end_tokens(lm)):
+        if start is not None and start < lm.config.vocab_size:
+            return [start]
+    raise LabError(
+        "empty prompt: this model has no bos or eos token to start from; give it at least one token"
+    )
+
+
+class _Job:
+    """One call of `generate`, after everything is checked."""
+
+    def __init__(
+        self,
+        lm: "LanguageModel",
+        decoder: Decoder,
+        prompts: list[list[int]],
+        limits: Limits,
+        *,
+        seed: int,
+        stops: tuple[str, ...],
+        keep_stop: bool,
+        stream: Stream | None,
+        logprobs: bool,
+    ) -> None:
+        self.lm, self.decoder, self.prompts, self.limits, self.seed = lm, decoder, prompts, limits, seed
+        self.stops, self.keep_stop, self.stream, self.logprobs = stops, keep_stop, stream, logprobs
+        self.advance: Callable[[int], object] = lambda count: None
+
+    def run(self, batch_size: int, weights: Weights) -> list[Generation]:
+        """Decode batch by batch; results in the order of the prompts."""
+        order = list(range(len(self.prompts)))
+        if self.stream is None:
+            order.sort(key=lambda index: -len(self.prompts[index]))  # like with like: little padding
+        batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
+        rows = len(batches[0]) * getattr(self.decoder, "rows_per_prompt", 1)
+        new = self.limits.max_new_tokens
+        model = pack(self.lm.model, rows=rows, weights=weights, steps=new * len(batches))
+        results: dict[int, Generation] = {}
+        enabled = None if self.stream is None else False
+        bar: Progress[None] = progress(total=len(order) * new, label="generate", unit="tok", enabled=enabled)
+        with bar:
+            self.advance = bar.advance
+            for batch in batches:
+                results.update(self.batch(model, batch))
+        return [results[index] for index in range(len(order))]
+
+    def batch(self, model: Transformer, batch: list[int]) -> dict[int, Generation]:
+        """Continue some of the prompts together."""
+        transcripts = [self.transcript(index) if self.stops or self.stream else None for index in batch]
+
+        def on_token(row: int, token: int) -> bool:
+            self.advance(1)
+            transcript = transcripts[row]
+            return transcript is not None and transcript.push(token)
+
+        extra = {"logprobs": True} if self.logprobs else {}
+        streams = getattr(self.decoder, "streams", True)
+        decoded = self.decoder.decode(
+            model,
+            [self.prompts[index] for index in batch],
+            self.limits,
+            generator=[row_generator(self.seed, index) for index in batch],
+            on_token=on_token if streams else None,
+            **extra,
+        )
+        if not streams:
+            self.advance(sum(len(tokens) for tokens in decoded))
+        self.advance(sum(self.limits.max_new_tokens - len(tokens) for tokens in decoded))  # ended early
+        return {
+            index: self.generation(index, row, decoded, transcripts[row] if streams else None)
+            for row, index in enumerate(batch)
+        }
+
+    def transcript(self, index: int) -> Transcript:
+        """Start the text of one prompt's continuation."""
+        stream = self.stream
+        emit = None if stream is None else lambda piece: stream(index, piece)
+        return Transcript(
+            self.lm.tokenizer, self.prompts[index], stop=self.stops, keep_stop=self.keep_stop, emit=emit
+        )
+
+    def generation(self, index: int, row: int, decoded: Decoded, transcript: Transcript | None) -> Generation:
+        """Put one row's outcome together."""
+        tokens, finished = decoded.tokens[row], decoded.finished[row]
+        if transcript is None and self.stops:  # beams show their tokens only now
+            transcript = self.transcript(index)
+            kept = next((at + 1 for at, token in enumerate(tokens) if transcript.push(token)), len(tokens))
+            tokens, finished = tokens[:kept], "stop" if transcript.stopped else finished
+        prompt = self.prompts[index]
+        return Generation(
+            prompt=self.lm.tokenizer.decode(prompt),
+            text=transcript.close() if transcript is not None else self.text(prompt, tokens),
+            tokens=tokens,
+            finished=finished,
+            prompt_tokens=prompt,
+            logprobs=decoded.logprobs[row].tolist() if decoded.logprobs else None,
+            sampling_logprobs=decoded.sampling_logprobs[row].tolist() if decoded.sampling_logprobs else None,
+            score=decoded.scores[row] if decoded.scores else None,
+        )
+
+    def text(self, prompt: list[int], tokens: list[int]) -> str:
+        """The text that `tokens` add to the prompt's."""
+        before = self.lm.tokenizer.decode(prompt[-CONTEXT:])
+        whole = self.lm.tokenizer.decode([*prompt[-CONTEXT:], *tokens])
+        return whole[len(before) :] if whole.startswith(before) else self.lm.tokenizer.decode(tokens)
+
+
+def row_generator(seed: int, index: int) -> torch.Generator:
+    """Return the source of randomness for prompt `index`; it depends on nothing but the two numbers."""
+    digest = hashlib.blake2b(f"{seed}/{index}".encode(), digest_size=8).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest, "big") >> 1)
+
+
+def _check(
+    decoder: Decoder, stops: tuple[str, ...], *, batch_size: int, streamed: bool, logprobs: bool
+) -> None:
+    name = type(decoder).__name__.lower()
+    if batch_size < 1:
+        raise LabError(f"batch_size must be at least 1, got {batch_size}")
+    if any(not string for string in stops):
+        raise LabError("a stop string is empty; it would end every text at once")
+    if streamed and not getattr(decoder, "streams", True):
+        raise LabError(
+            f"decoder {name} knows its text only at the end and cannot stream it; use greedy or sampling"
+        )
+    if logprobs and not isinstance(decoder, StepDecoder):
+        raise LabError(f"decoder {name} gives no log-probabilities of single tokens; use greedy or sampling")
+
+
+def _end_tokens(lm: "LanguageModel") -> tuple[int, ...]:
+    eos = lm.config.eos if lm.config.eos is not None else lm.tokenizer.eos
+    return (eos,) if eos is not None and eos < lm.config.vocab_size else ()
+
+
+def _pad_token(lm: "LanguageModel") -> int:
+    for token in (lm.config.pad, lm.tokenizer.pad, *_end_tokens(lm)):
+        if token is not None and 0 <= token < lm.config.vocab_size:
+            return token
+    return 0
+
+
+_OWN_OPTIONS = (
+    "max_new_tokens",
+    "min_new_tokens",
+    "stop",
+    "keep_stop",
+    "stop_at_eos",
+    "seed",
+    "batch_size",
+    "stream",
+    "logprobs",
+    "weights",
+)

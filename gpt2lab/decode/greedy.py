@@ -1,0 +1,33 @@
+"""Greedy decoding: always the most probable token."""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from gpt2lab.base.errors import LabError
+from gpt2lab.decode.loop import Draws, StepDecoder
+from gpt2lab.decode.processors import repetition_penalty
+
+
+@dataclass(frozen=True, kw_only=True)
+class Greedy(StepDecoder):
+    """x_t = argmax_v p(v | x_<t); of equally probable tokens the one with the lowest id."""
+
+    repetition_penalty: float = 1.0
+    """Makes tokens that already occurred less likely if above 1; see `processors.repetition_penalty`."""
+
+    def __post_init__(self) -> None:
+        if self.repetition_penalty <= 0:
+            raise LabError(
+                f"greedy: repetition_penalty must be positive, got {self.repetition_penalty}; 1 is none"
+            )
+
+    def process(self, logits: Tensor, tokens: Tensor, real: Tensor) -> Tensor:
+        """Apply the repetition penalty, if any."""
+        if self.repetition_penalty == 1.0:
+            return logits
+        return repetition_penalty(logits, tokens, real, self.repetition_penalty)
+
+    def pick(self, logits: Tensor, draws: Draws) -> Tensor:
+        """Take the largest logit; nothing is drawn."""
+        return logits.argmax(-1)
