@@ -2,7 +2,7 @@
 
 import argparse
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, NoReturn
 
 from gpt2lab.base.errors import LabError, nearest
@@ -108,3 +108,13 @@ def settings_help(title: str, options: Iterable[Option]) -> str:
         if option.doc:
             lines.append(f"      {option.doc}")
     return "\n".join(lines)
+
+
+def typed(argv: Sequence[str], flag: str) -> str | None:
+    """Return the value of a flag before the whole line is parsed: what else there is depends on it."""
+    for at, word in enumerate(argv):
+        if word == flag and at + 1 < len(argv):
+            return argv[at + 1]
+        if word.startswith(f"{flag}="):
+            return word.partition("=")[2]
+    return None

@@ -3,6 +3,7 @@
 import json
 import math
 import shutil
+import textwrap
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -39,6 +40,20 @@ def pairs(items: Iterable[tuple[str, Any]], indent: str = "  ") -> str:
     listed = [(name, number(value)) for name, value in items]
     width = max((len(name) for name, _ in listed), default=0)
     return "\n".join(f"{indent}{name:<{width}}  {value}" for name, value in listed)
+
+
+def paragraph(text: str, indent: int = 0) -> str:
+    """Wrap a text at the terminal's width; lines after the first are indented two columns more."""
+    room = min(shutil.get_terminal_size((100, 24)).columns, 110)
+    before = " " * indent
+    return textwrap.fill(
+        " ".join(text.split()),
+        width=room,
+        initial_indent=before,
+        subsequent_indent=before + "  ",
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
 
 
 def cut(text: str, width: int) -> str:

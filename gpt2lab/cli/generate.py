@@ -1,0 +1,102 @@
+"""Continue a prompt, or several, with any decoder.
+
+examples:
+  gpt2lab generate train-1 "It is a truth"
+  gpt2lab generate EleutherAI/pythia-70m "Once upon a time" --decoder sampling --top-p 0.9 --seed 1
+  gpt2lab generate MODEL --decoder beam --help     the options of a decoder
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from gpt2lab.base.settings import add_arguments, given
+from gpt2lab.cli.parser import Parser, add_device, add_seed, add_set, typed, whole
+from gpt2lab.cli.show import print_json
+from gpt2lab.lab.registry import part, parts
+
+
+def add(parser: Parser, argv: Sequence[str]) -> None:
+    """Add model, prompts, limits, and the options of the decoder that was typed."""
+    decoder = typed(argv, "--decoder") or "greedy"
+    names = [one.name for one in parts("decoder") if one.built]
+    parser.add_argument("model", metavar="MODEL", help="a folder, a hub id, or the name of a run")
+    parser.add_argument(
+        "prompts", nargs="+", metavar="PROMPT", help="the text to go on from; several make several texts"
+    )
+    parser.add_argument(
+        "--decoder",
+        default="greedy",
+        metavar="NAME",
+        help=f"how tokens are chosen: {', '.join(names)} (default: greedy)",
+    )
+    parser.add_argument(
+        "--max-new-tokens",
+        type=whole,
+        default=64,
+        metavar="N",
+        help="longest continuation, in tokens (default: 64)",
+    )
+    parser.add_argument(
+        "--min-new-tokens",
+        type=whole,
+        default=0,
+        metavar="N",
+        help="shortest continuation, in tokens (default: 0)",
+    )
+    parser.add_argument(
+        "--stop",
+        action="append",
+        default=[],
+        metavar="TEXT",
+        help="ends a text where it appears; may be repeated",
+    )
+    add_seed(parser)
+    add_device(parser)
+    add_set(parser)
+    group = parser.add_argument_group(f"decoder {decoder}")
+    add_arguments(group, part("decoder", decoder), skip=_OWN)
+
+
+_OWN = ("seed", "device", "stop", "max_new_tokens", "min_new_tokens")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Print each prompt with its continuation; one prompt is streamed as it grows."""
+    from gpt2lab.lab import verbs
+
+    kind = part("decoder", arguments.decoder)
+    settings: dict[str, Any] = {**given(arguments, kind), **arguments.settings}
+    streamed = len(arguments.prompts) == 1 and not arguments.json and getattr(kind, "streams", True)
+    prompt = arguments.prompts[0]
+    lm = verbs.load(arguments.model, device=arguments.device)
+    if streamed:
+        print(prompt, end="", flush=True)
+    results: Any = verbs.generate(
+        lm,
+        arguments.prompts,
+        decoder=arguments.decoder,
+        max_new_tokens=arguments.max_new_tokens,
+        min_new_tokens=arguments.min_new_tokens,
+        stop=[text.replace("\\n", "\n").replace("\\t", "\t") for text in arguments.stop],
+        seed=arguments.seed,
+        stream=_write if streamed else None,
+        **settings,
+    )
+    if streamed:
+        print()
+    elif arguments.json:
+        print_json([asdict(result) for result in results])
+    else:
+        print(
+            "\n\n".join(
+                prompt + result.text for prompt, result in zip(arguments.prompts, results, strict=True)
+            )
+        )
+
+
+def _write(index: int, piece: str) -> None:
+    sys.stdout.write(piece)
+    sys.stdout.flush()

@@ -1,0 +1,151 @@
+"""The papers: what each adds to the lab, whether it is built, and the verdict of its last run.
+
+examples:
+  gpt2lab papers                        all, by family of work
+  gpt2lab papers optimizer --sort date  those that match every word
+  gpt2lab papers tinystories            one in full
+"""
+
+import argparse
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from gpt2lab.base.errors import LabError, nearest
+from gpt2lab.cli.parser import Parser
+from gpt2lab.cli.show import pairs, paragraph, print_json
+from gpt2lab.lab.registry import WORKS, Paper, Part, papers
+from gpt2lab.lab.store import Row, Store
+
+_SORTS = ("work", "date", "title", "name")
+
+
+def add(parser: Parser, argv: Sequence[str]) -> None:
+    """Add the words to search for and the order."""
+    parser.add_argument(
+        "words", nargs="*", metavar="WORDS", help="a paper's name, or words that it must hold"
+    )
+    parser.add_argument("--sort", choices=_SORTS, default="work", help="order of the list (default: work)")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Print the papers that match, or one in full."""
+    words = [word.lower() for word in arguments.words]
+    everything = papers()
+    last = _last_studies()
+    exact = [paper for paper in everything if words == [paper.slug]]
+    found = exact or [paper for paper in everything if all(word in _text(paper) for word in words)]
+    if not found:
+        match = nearest(" ".join(words), [paper.slug for paper in everything])
+        hint = f"did you mean {match}?" if match else "`gpt2lab papers` lists all"
+        raise LabError(f"{' '.join(arguments.words)}: no paper holds these words; {hint}")
+    found.sort(key=_order(arguments.sort))
+    if arguments.json:
+        print_json([_plain(paper, last.get(paper.slug)) for paper in found])
+    elif exact:
+        print(_in_full(exact[0], last.get(exact[0].slug)))
+    else:
+        print(_listed(found, last, by_work=arguments.sort == "work"))
+
+
+def _order(sort: str) -> Any:
+    if sort == "work":
+        return lambda paper: (WORKS.index(paper.work), paper.date, paper.slug)
+    return lambda paper: (getattr(paper, {"name": "slug"}.get(sort, sort)).lower(), paper.slug)
+
+
+def _text(paper: Paper) -> str:
+    """Return everything a search looks at."""
+    pieces = [
+        paper.slug,
+        paper.title,
+        paper.date,
+        paper.work,
+        paper.summary,
+        paper.arxiv,
+        _state(paper, None),
+    ]
+    pieces += [f"{part.kind} {part.name} {part.summary}" for part in paper.parts]
+    pieces += [claim.words for claim in paper.claims]
+    return " ".join(pieces).lower()
+
+
+def _last_studies() -> Mapping[str, Row]:
+    """Return the newest finished study of each paper; empty where nothing was run yet."""
+    last: dict[str, Row] = {}
+    for row in Store().rows(kind="study", status="finished"):
+        last.setdefault(row.paper or "", row)
+    return last
+
+
+def _state(paper: Paper, row: Row | None) -> str:
+    if not paper.built:
+        return "not built yet"
+    return f"built, {row.message or 'run'} ({row.id})" if row is not None else "built, not run yet"
+
+
+def _listed(found: Sequence[Paper], last: Mapping[str, Row], by_work: bool) -> str:
+    """Return two lines a paper: name, month and state; then title and what it adds."""
+    width = max(len(paper.slug) for paper in found)
+    lines: list[str] = []
+    work = ""
+    for paper in found:
+        if by_work and paper.work != work:
+            work = paper.work
+            lines += ["", work] if lines else [work]
+        lines.append(f"  {paper.slug:<{width}}  {paper.date}  {_state(paper, last.get(paper.slug))}")
+        adds = "; ".join(f"{part.kind} {part.name}" for part in paper.parts)
+        lines.append(paragraph(f"{paper.title} [{adds}]" if adds else paper.title, indent=6))
+    built = sum(paper.built for paper in found)
+    lines += ["", f"{len(found)} papers, {built} built. `gpt2lab papers NAME` shows one in full."]
+    return "\n".join(lines)
+
+
+def _in_full(paper: Paper, row: Row | None) -> str:
+    """Return everything known of one paper."""
+    facts = [
+        ("name", paper.slug),
+        ("date", paper.date),
+        ("authors", paper.authors),
+        ("work", paper.work),
+        ("arXiv", paper.arxiv or "none"),
+        ("code", paper.repo or "none public"),
+        ("state", _state(paper, row)),
+    ]
+    lines = [paper.title, "", paragraph(paper.summary, indent=2), "", pairs(facts)]
+    if paper.parts:
+        lines += ["", "adds"]
+        lines += [paragraph(_part(part), indent=2) for part in paper.parts]
+    if paper.claims:
+        lines += ["", "claims"]
+        for claim in paper.claims:
+            lines.append(paragraph(claim.words, indent=2))
+            if claim.paper or claim.where:
+                source = f" ({claim.where})" if claim.where else ""
+                lines.append(paragraph(f"the paper: {claim.paper or 'no figure'}{source}", indent=6))
+    if paper.figures:
+        lines += ["", "headline figures"]
+        lines += [
+            paragraph(f"{f.what}: {f.value} ({f.where})".replace(" ()", ""), indent=2) for f in paper.figures
+        ]
+    if paper.built:
+        lines += ["", f"gpt2lab reproduce {paper.slug} --scale laptop"]
+    return "\n".join(lines)
+
+
+def _part(part: Part) -> str:
+    planned = "" if part.built else " (planned)"
+    return f"{part.kind} {part.name}{planned}" + (f": {part.summary}" if part.summary else "")
+
+
+def _plain(paper: Paper, row: Row | None) -> dict[str, Any]:
+    fields = asdict(paper)
+    del fields["folder"], fields["module"]
+    for entry, part in zip(fields["parts"], paper.parts, strict=True):
+        entry["built"] = part.built
+    return {
+        **fields,
+        "built": paper.built,
+        "last_run": row.id if row else None,
+        "verdict": row.message if row else None,
+    }

@@ -1,0 +1,91 @@
+"""What has been run, newest first.
+
+examples:
+  gpt2lab runs                     the last twenty
+  gpt2lab runs tinystories failed  those that hold every word
+  gpt2lab runs --pieces            the seeds and arms of studies too
+"""
+
+import argparse
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from gpt2lab.base.progress import duration
+from gpt2lab.cli.parser import Parser, whole
+from gpt2lab.cli.show import number, print_json, table
+from gpt2lab.lab.store import KINDS, Row, Store
+
+
+def add(parser: Parser, argv: Sequence[str]) -> None:
+    """Add the filters."""
+    parser.add_argument("words", nargs="*", metavar="WORDS", help="words that a run's line must hold")
+    parser.add_argument("--kind", choices=KINDS, help="runs of one kind only")
+    parser.add_argument("--pieces", action="store_true", help="the seeds and arms of studies too")
+    parser.add_argument(
+        "--limit", type=whole, default=20, metavar="N", help="at most N, 0 for all (default: 20)"
+    )
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Print the runs that match."""
+    store = Store()
+    words = [word.lower() for word in arguments.words]
+    rows = store.rows(kind=arguments.kind, pieces=arguments.pieces)
+    found = [row for row in rows if all(word in _text(row) for word in words)]
+    shown = found[: arguments.limit or None]
+    if arguments.json:
+        print_json([plain(row) for row in shown])
+    elif not rows:
+        print(f"no runs yet in {store.home}; `gpt2lab reproduce tinystories --scale smoke` makes the first")
+    elif not found:
+        print(f"none of {len(rows):,} runs holds these words")
+    else:
+        print(table([_line(row) for row in shown], ("run", "kind", "status", "began", "took", "results")))
+        if len(shown) < len(found):
+            print(f"and {len(found) - len(shown):,} more; --limit 0 shows all")
+
+
+def plain(row: Row) -> dict[str, Any]:
+    """Return a run as JSON's own values."""
+    names = (
+        "id",
+        "name",
+        "kind",
+        "paper",
+        "scale",
+        "seed",
+        "arm",
+        "status",
+        "message",
+        "created",
+        "finished",
+        "parent",
+    )
+    fields: dict[str, Any] = {name: getattr(row, name) for name in names}
+    return {
+        **fields,
+        "seconds": row.seconds,
+        "settings": json.loads(row.settings),
+        "results": row.numbers,
+        "command": row.command,
+        "folder": str(row.folder()),
+    }
+
+
+def _text(row: Row) -> str:
+    pieces = (row.id, row.kind, row.status, row.paper, row.scale, row.message, row.created, row.command)
+    return " ".join(piece for piece in pieces if piece).lower()
+
+
+def _line(row: Row) -> tuple[str, ...]:
+    began = row.created[:16].replace("T", " ")
+    took = duration(row.seconds) if row.seconds is not None else ""
+    said = row.message if row.status != "finished" or not row.numbers else brief(row.numbers)
+    return row.id, row.kind, row.status, began, took, said or row.message
+
+
+def brief(results: Mapping[str, float], most: int = 4) -> str:
+    """Return the first few results on one line."""
+    shown = [f"{name} {number(value)}" for name, value in list(results.items())[:most]]
+    return ", ".join(shown) + (f" and {len(results) - most} more" if len(results) > most else "")

@@ -1,0 +1,143 @@
+"""What people type, as functions: models by folder, hub id or run, parts by name, devices by word."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gpt2lab.base.errors import LabError, nearest
+from gpt2lab.base.settings import build
+from gpt2lab.lab.registry import part, parts
+from gpt2lab.lab.store import Row, Store
+
+if TYPE_CHECKING:
+    import torch
+
+    from gpt2lab.decode import Decoder, Generation
+    from gpt2lab.measure.measurement import Measurement
+    from gpt2lab.text.language_model import LanguageModel
+
+
+def load(
+    model: "str | Path", *, device: "torch.device | str | None" = None, dtype: "torch.dtype | None" = None
+) -> "LanguageModel":
+    """Load a language model from a folder, a run of the store, or the hub, in this order.
+
+    device None is the GPU if there is one, else the CPU; dtype None is that of the file. LabError if there is none
+    of this name, or its files are not whole.
+    """
+    from gpt2lab.text.language_model import load as load_folder
+
+    place = find_model(model)
+    try:
+        return load_folder(place, device=pick_device(device), dtype=dtype)
+    except LabError as error:
+        hint = None if place != str(model) else nearest(str(model), _names_of_runs())
+        if hint is None:
+            raise
+        raise LabError(f"{error}; did you mean the run {hint}?") from error
+
+
+def find_model(model: str | Path) -> str | Path:
+    """Return the folder of a model given by folder or run; anything else is returned as it is, for the hub.
+
+    LabError for a run that saved no model.
+    """
+    folder = Path(model).expanduser()
+    if (folder / "model" / "config.json").is_file() and not (folder / "config.json").exists():
+        return folder / "model"  # the folder of a run
+    if folder.exists() or isinstance(model, Path):
+        return folder
+    try:
+        row = Store().find(model)
+    except LabError:
+        return model
+    return _model_of(row) if model in (row.id, row.name) else model
+
+
+def pick_device(device: "torch.device | str | None" = None) -> "torch.device":
+    """Return the device of that name; None is the GPU if there is one, else the CPU.
+
+    LabError for a name that torch does not know or a GPU that is not there.
+    """
+    import torch
+
+    if device is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        chosen = torch.device(device)
+    except RuntimeError:
+        raise LabError(
+            f"--device {device}: no such device; cpu, cuda, cuda:1 and mps are names of devices"
+        ) from None
+    count = torch.cuda.device_count() if chosen.type == "cuda" else 1
+    if chosen.type == "cuda" and (chosen.index or 0) >= count:
+        raise LabError(
+            f"--device {device}: this machine has {count or 'no'} CUDA devices; leave --device out for the CPU"
+        )
+    if chosen.type == "mps" and not torch.backends.mps.is_available():
+        raise LabError(f"--device {device}: this machine has no Apple GPU; leave --device out for the CPU")
+    return chosen
+
+
+def generate(
+    model: "str | Path | LanguageModel",
+    prompts: "str | Sequence[str]",
+    *,
+    decoder: "str | Decoder" = "greedy",
+    device: "torch.device | str | None" = None,
+    **settings: Any,
+) -> "Generation | list[Generation]":
+    """Continue a prompt, or each of several, with any decoder of the floors or of a paper.
+
+    `settings` are those of `gpt2lab.decode.generate` and the decoder's own options, such as top_p=0.9.
+    """
+    from gpt2lab import decode
+
+    known = {one.name: one.object for one in parts("decoder") if one.built}
+    if isinstance(decoder, str) and decoder not in known:
+        part("decoder", decoder)  # says that it is unknown, or not built yet
+    return decode.generate(_loaded(model, device), prompts, decoder=decoder, decoders=known, **settings)
+
+
+def measure(
+    name: str,
+    model: "str | Path | LanguageModel",
+    *,
+    device: "torch.device | str | None" = None,
+    **options: object,
+) -> "Measurement":
+    """Measure a model with the measure of that name; `options` are the measure's own fields, text or typed.
+
+    LabError: no such measure or option, an option of the wrong type.
+    """
+    made = build(part("measure", name), options, f"measure {name}")
+    result: Measurement = made(_loaded(model, device))
+    return result
+
+
+def _loaded(model: "str | Path | LanguageModel", device: "torch.device | str | None") -> "LanguageModel":
+    return load(model, device=device) if isinstance(model, (str, Path)) else model
+
+
+def _model_of(row: Row) -> Path:
+    folder = row.folder() / "model"
+    if (folder / "config.json").is_file():
+        return folder
+    with_model = [
+        piece.id for piece in Store().pieces(row.id) if (piece.folder() / "model" / "config.json").is_file()
+    ]
+    if with_model:
+        raise LabError(f"{row.id}: a study; its pieces have the models: {', '.join(with_model[:4])}")
+    state = (
+        f"is {row.status}; gpt2lab resume {row.id}"
+        if row.status in ("interrupted", "failed")
+        else "saved none"
+    )
+    raise LabError(f"{row.id}: this run has no model, it {state}")
+
+
+def _names_of_runs() -> list[str]:
+    try:
+        return [name for row in Store().rows(limit=1000) for name in (row.id, row.name)]
+    except LabError:
+        return []
