@@ -1,30 +1,67 @@
 """gpt2lab: published methods for GPT-2-class language models as parts of one transformer.
 
+    lm = gpt2lab.load("gpt2")                                        # a folder, a hub id, or a run
+    gpt2lab.generate(lm, "Once upon a time", decoder="sampling", top_p=0.9)
+    gpt2lab.measure("perplexity", lm, data="docstrings")
+    study = gpt2lab.reproduce("tinystories", scale="smoke", seeds=3)
+    gpt2lab.save(lm, "folder")
+
 The public functions are loaded on first use, so that `import gpt2lab` imports no torch.
 """
 
 import importlib
+import sys
+import types
 from typing import Any
 
 __version__ = "0.1.0"
 
 _PUBLIC = {
-    "load": "gpt2lab.text.language_model",
-    "save": "gpt2lab.text.language_model",
-    "LanguageModel": "gpt2lab.text.language_model",
     "LabError": "gpt2lab.base.errors",
+    "LanguageModel": "gpt2lab.text.language_model",
     "Transformer": "gpt2lab.model",
     "TransformerConfig": "gpt2lab.model",
+    "compare": "gpt2lab.lab.verbs",
+    "generate": "gpt2lab.lab.verbs",
+    "load": "gpt2lab.lab.verbs",
+    "report": "gpt2lab.lab.verbs",
+    "reproduce": "gpt2lab.lab.verbs",
+    "resume": "gpt2lab.lab.verbs",
+    "save": "gpt2lab.text.language_model",
 }
+_CALLED_FLOORS = {"train": "gpt2lab.lab.verbs", "measure": "gpt2lab.lab.verbs"}
 
-__all__ = sorted(_PUBLIC)
+__all__ = sorted([*_PUBLIC, *_CALLED_FLOORS])
+
+
+class _CalledFloor(types.ModuleType):
+    """A floor whose name is a verb's too: `gpt2lab.train.loop` is its module, `gpt2lab.train(...)` the verb."""
+
+    def __call__(self, *arguments: Any, **options: Any) -> Any:
+        """Do what the verb of this name does; see `gpt2lab.lab.verbs`."""
+        name = self.__name__.rpartition(".")[2]
+        return getattr(importlib.import_module(_CALLED_FLOORS[name]), name)(*arguments, **options)
+
+
+class _Package(types.ModuleType):
+    """This package: Python sets an imported floor as an attribute here, which is where it becomes callable."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in _CALLED_FLOORS and isinstance(value, types.ModuleType):
+            value.__class__ = _CalledFloor
+        super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package
 
 
 def __getattr__(name: str) -> Any:
     if name in _PUBLIC:
         return getattr(importlib.import_module(_PUBLIC[name]), name)
+    if name in _CALLED_FLOORS:
+        return importlib.import_module(f"gpt2lab.{name}")
     raise AttributeError(f"module 'gpt2lab' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return [*globals(), *_PUBLIC]
+    return sorted({*globals(), *__all__})
