@@ -19,7 +19,7 @@ SEPARATOR = "<|endoftext|>"
 PARAGRAPHS = 16_384
 """Characters of whole paragraphs that make one document of a txt file without separators."""
 
-_LONGEST = 1 << 24  # characters of a separated document; a longer one is cut, so that memory stays bounded
+_LONGEST = 1 << 20  # characters of a separated document; a longer one is cut, so that memory stays bounded
 _CHUNK = 1 << 20  # bytes read at a time; a separator in the first chunk tells that the file has them
 # The look-behind (no other character than a line end before it) stands second: the search is for a fixed string.
 _SEPARATOR_LINE = re.compile(r"<\|endoftext\|>(?<![^\n]<\|endoftext\|>)[ \t]*\r?\n")

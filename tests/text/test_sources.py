@@ -208,7 +208,7 @@ def test_hub_rows_are_streamed_through_datasets(tmp_path: Path) -> None:
     assert list(sources.documents(f"hub:{tmp_path}:test", field="story")) == ["c"]
     with pytest.raises(LabError, match="row 1: no field 'text'"):
         list(sources.documents(f"hub:{tmp_path}"))
-    with pytest.raises(LabError, match="cannot be fetched .* local files work without the hub"):
+    with pytest.raises(LabError, match=r"cannot be fetched .* local files work without the hub"):
         list(sources.documents(f"hub:{tmp_path}:nosplit"))
 
 

@@ -1,0 +1,237 @@
+"""A corpus as memory-mapped token ids: encoded once, split by document, checked at every opening."""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from gpt2lab.base.errors import LabError
+from gpt2lab.base.files import atomic_folder
+from gpt2lab.base.progress import Progress
+from gpt2lab.text import sources
+from gpt2lab.text.shard_builder import Builder, encode_all
+from gpt2lab.text.shard_files import (
+    MANIFEST,
+    SPLITS,
+    VERSION,
+    Manifest,
+    check,
+    read_documents,
+    read_tokens,
+    write_manifest,
+)
+from gpt2lab.text.sources import SourceLike
+from gpt2lab.text.tokenizer import Tokenizer
+
+SHARD_TOKENS = 1 << 27
+"""Tokens after which a new shard begins: 256 MiB of uint16."""
+
+_OWNER = "being-built"  # holds the process id, so that the remains of a killed build are known
+
+
+class TokenStream:
+    """The tokens of one split, one document after the other, each ended by the tokenizer's eos.
+
+    `len` is the number of tokens; `documents` and `bytes` (UTF-8, of the text) are counted beside it.
+    """
+
+    def __init__(self, folder: Path, manifest: Manifest, split: str) -> None:
+        self.name = split
+        shards = manifest.splits[split]
+        self._folder, self._shards = folder, shards
+        self._arrays = [read_tokens(folder, shard, manifest.token_bytes) for shard in shards]
+        self._starts = np.cumsum([0, *(shard.tokens for shard in shards)])
+        self.documents = sum(shard.documents for shard in shards)
+        self.bytes = sum(shard.bytes for shard in shards)
+        self._sizes: npt.NDArray[np.uint32] | None = None
+        self._boundaries: npt.NDArray[np.int64] | None = None
+
+    def __len__(self) -> int:
+        return int(self._starts[-1])
+
+    def read(self, start: int, stop: int, out: npt.NDArray[np.int64] | None = None) -> npt.NDArray[np.int64]:
+        """Return tokens start to stop - 1 as int64 [stop - start], copied, into `out` if given."""
+        if not 0 <= start <= stop <= len(self):
+            raise LabError(f"tokens {start} to {stop}: the {self.name} split has {len(self)}")
+        out = np.empty(stop - start, dtype=np.int64) if out is None else out
+        first = int(np.searchsorted(self._starts, start, side="right")) - 1
+        done = 0
+        while done < stop - start:
+            offset = start + done - int(self._starts[first])
+            piece = self._arrays[first][offset : offset + stop - start - done]
+            out[done : done + len(piece)] = piece
+            done += len(piece)
+            first += 1
+        return out
+
+    @property
+    def boundaries(self) -> npt.NDArray[np.int64]:
+        """Where each document begins, and the end: int64 [documents + 1]."""
+        if self._boundaries is None:
+            self._boundaries = np.concatenate([[0], np.cumsum(self._documents()[:, 0], dtype=np.int64)])
+        return self._boundaries
+
+    @property
+    def document_bytes(self) -> npt.NDArray[np.int64]:
+        """UTF-8 bytes of each document's text: int64 [documents]."""
+        return self._documents()[:, 1].astype(np.int64)
+
+    def _documents(self) -> npt.NDArray[np.uint32]:
+        if self._sizes is None:
+            self._sizes = np.concatenate([read_documents(self._folder, shard) for shard in self._shards])
+        return self._sizes
+
+    def document(self, index: int) -> list[int]:
+        """Return the ids of one document, its eos included."""
+        if not 0 <= index < self.documents:
+            raise LabError(f"document {index}: the {self.name} split has {self.documents}")
+        start, stop = self.boundaries[index : index + 2]
+        ids: list[int] = self.read(int(start), int(stop)).tolist()
+        return ids
+
+
+@dataclass(frozen=True)
+class Shards:
+    """A folder of token shards, opened and checked."""
+
+    folder: Path
+    manifest: Manifest
+
+    @staticmethod
+    def open(
+        folder: Path | str, *, tokenizer: Tokenizer | None = None, checksum: bool | None = None
+    ) -> "Shards":
+        """Open a folder that `build` wrote.
+
+        LabError if a shard is missing, truncated or damaged, or was written by another tokenizer than the one
+        given. `checksum`: None verifies the content at the first opening and after a change, True always,
+        False never.
+        """
+        folder = Path(folder).expanduser()
+        manifest = Manifest.read(folder)
+        fingerprint = None if tokenizer is None else tokenizer.fingerprint
+        check(folder, manifest, fingerprint=fingerprint, checksum=checksum)
+        return Shards(folder, manifest)
+
+    def split(self, name: str) -> TokenStream:
+        """Return the tokens of `train` or `valid`; LabError if it is empty."""
+        if name not in SPLITS:
+            raise LabError(f"{name}: no such split; there are {' and '.join(SPLITS)}")
+        stream = TokenStream(self.folder, self.manifest, name)
+        if not len(stream):
+            share = self.manifest.valid_fraction
+            raise LabError(
+                f"{self.folder}: the {name} split is empty (valid_fraction {share:g}, one document?)"
+            )
+        return stream
+
+    def has(self, name: str) -> bool:
+        """Tell whether a split holds tokens."""
+        return any(shard.tokens for shard in self.manifest.splits[name])
+
+    def __str__(self) -> str:
+        counts = {
+            name: [sum(getattr(s, what) for s in shards) for what in ("tokens", "documents", "bytes")]
+            for name, shards in self.manifest.splits.items()
+        }
+        return "; ".join(
+            f"{n}: {t:,} tokens, {d:,} documents, {b:,} bytes" for n, (t, d, b) in counts.items()
+        )
+
+
+def build(
+    source: SourceLike | Iterator[str],
+    tokenizer: Tokenizer,
+    folder: Path | str,
+    *,
+    valid_fraction: float = 0.05,
+    field: str = "text",
+    format: str | None = None,
+    workers: int | None = None,
+    shard_tokens: int = SHARD_TOKENS,
+    reuse: bool = True,
+) -> Shards:
+    """Encode a corpus into a folder of token shards and open it.
+
+    `source` is what `sources.documents` takes, or an iterator of documents (a list is read as a list of sources).
+    Each document becomes what the tokenizer makes of it (with its bos, if it writes one) and its eos. A document
+    belongs to validation by the hash of its text, so the same text is always on the same side; if no hash falls
+    below `valid_fraction`, the document with the lowest one is taken, so that two documents suffice.
+    A folder already built from the same files with the same tokenizer is opened instead (`reuse`).
+    The folder appears whole or not at all. `workers=1` encodes on one core, None on all.
+    """
+    if not 0.0 <= valid_fraction < 1.0:
+        raise LabError(f"valid_fraction {valid_fraction}: must lie in [0, 1)")
+    folder = Path(folder).expanduser()
+    made_from = None
+    total = None
+    if isinstance(source, str | Path | Sequence):
+        made_from = key(source, tokenizer, valid_fraction=valid_fraction, field=field, format=format)
+        if reuse and (built := _built(folder, made_from, tokenizer)):
+            return built
+        total = _text_bytes(source, format)
+        source = sources.documents(source, field=field, format=format)
+    if folder.exists() and not (folder / MANIFEST).is_file() and (folder.is_file() or any(folder.iterdir())):
+        raise LabError(f"{folder}: exists and holds no token shards; give another folder")
+    _sweep(folder)
+    with atomic_folder(folder) as temporary:
+        (temporary / _OWNER).write_text(str(os.getpid()))
+        builder = Builder(tokenizer, temporary, valid_fraction, shard_tokens)
+        try:
+            with Progress[None](total=total, label="encoding", unit="bytes") as bar:
+                encode_all(builder, source, workers, bar)
+            manifest = builder.finish(made_from)
+        finally:
+            builder.abandon()
+        write_manifest(temporary, manifest)
+        (temporary / _OWNER).unlink()
+    return Shards.open(folder, tokenizer=tokenizer)
+
+
+def key(
+    source: SourceLike,
+    tokenizer: Tokenizer,
+    *,
+    valid_fraction: float = 0.05,
+    field: str = "text",
+    format: str | None = None,
+) -> str:
+    """Return a SHA-256 (hex) of all that decides the shards of a source: a name for a folder to build them in."""
+    state = [VERSION, sources.cache_key(source, field=field, format=format), tokenizer.fingerprint]
+    state += [tokenizer.eos, tokenizer.encode("", special=True), valid_fraction]
+    return hashlib.sha256(json.dumps(state).encode()).hexdigest()
+
+
+def _built(folder: Path, made_from: str, tokenizer: Tokenizer) -> Shards | None:
+    """Return the shards already there if they are whole and made from the same, else None."""
+    try:
+        shards = Shards.open(folder, tokenizer=tokenizer)
+    except LabError:
+        return None
+    return shards if shards.manifest.key == made_from else None
+
+
+def _text_bytes(source: SourceLike, format: str | None) -> int | None:
+    """Return how many bytes of text to expect, None where file sizes do not tell."""
+    files = sources.files(source, format=format)
+    plain = [path for path in files if path.suffix in (".txt", ".text", ".md") or format == "txt"]
+    return sum(path.stat().st_size for path in files) if files and len(plain) == len(files) else None
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what a killed build of this folder has left."""
+    if not folder.parent.is_dir():
+        return
+    for path in folder.parent.glob(f".{folder.name}.*.tmp"):
+        try:
+            os.kill(int((path / _OWNER).read_text()), 0)
+        except ProcessLookupError:
+            shutil.rmtree(path, ignore_errors=True)
+        except (OSError, ValueError):
+            continue  # somebody else's, or just begun
