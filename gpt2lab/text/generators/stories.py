@@ -5,10 +5,10 @@ sentences must agree with the first mention of hero, friend, toy, colour and gen
 with a place each and two toys with a colour each; later sentences name a child with its place or a toy with
 its colour, so that the right word depends on which of two was named, and no word class gives it away.
 
-Words are separated by single blanks, a sentence ends in " ." (and a full stop stands nowhere else), everything
-is lower case but the names. `gpt2lab.text.generators.story_parser` inverts the grammar exactly. The wording is the lab's own; the
-shape follows the reduced-scale study of tinystories (after Eldan and Li 2023, arXiv 2305.07759). All of it is
-generated: no sentence comes from a corpus.
+Words are separated by single blanks, a sentence ends in " ." (a full stop stands nowhere else), everything
+is lower case but the names. `gpt2lab.text.generators.story_parser` inverts the grammar exactly. The wording is
+the lab's own; the shape follows the reduced-scale study of tinystories (after Eldan and Li 2023, arXiv
+2305.07759). All of it is generated: no sentence comes from a corpus.
 """
 
 from collections.abc import Sequence

@@ -100,7 +100,7 @@ STORY = (
     '" please help me find my red ball , " said Anna . '
     "then Ben found the red ball near the barn . Anna said thank you to Ben and gave him a hug ."
 )
-# counted by hand, sentence by sentence: girl, her, her | she, red, ball | Anna | Anna, her | red, ball, Anna | Ben, red, ball |
+# by hand: girl, her, her | she, red, ball | Anna | Anna, her | red, ball, Anna | Ben, red, ball |
 # Anna, Ben, him
 REFERENCES = 3 + 3 + 1 + 2 + 3 + 3 + 3
 
