@@ -112,7 +112,7 @@ def _in_full(paper: Paper, row: Row | None) -> str:
         ("code", paper.repo or "none public"),
         ("state", _state(paper, row)),
     ]
-    lines = [paper.title, "", paragraph(paper.summary, indent=2), "", pairs(facts)]
+    lines = [paper.title, "", paragraph(" ".join(paper.summary.split()), indent=2), "", pairs(facts)]
     if paper.parts:
         lines += ["", "adds"]
         lines += [paragraph(_part(part), indent=2) for part in paper.parts]

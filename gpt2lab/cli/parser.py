@@ -61,15 +61,11 @@ def add_set(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_seed(parser: argparse.ArgumentParser, default: int = 0) -> None:
+def add_seed(
+    parser: argparse.ArgumentParser, meaning: str = "where every stream of randomness starts"
+) -> None:
     """Add --seed."""
-    parser.add_argument(
-        "--seed",
-        type=whole,
-        default=default,
-        metavar="N",
-        help=f"where every stream of randomness starts (default: {default})",
-    )
+    parser.add_argument("--seed", type=whole, default=0, metavar="N", help=f"{meaning} (default: 0)")
 
 
 def add_device(parser: argparse.ArgumentParser) -> None:

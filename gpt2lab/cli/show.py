@@ -7,6 +7,8 @@ import textwrap
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from gpt2lab.lab import wording
+
 
 def print_json(value: Any) -> None:
     """Print a value as JSON; infinities and NaN, which JSON lacks, become null."""
@@ -14,12 +16,10 @@ def print_json(value: Any) -> None:
 
 
 def number(value: Any) -> str:
-    """Write a number in four significant digits, anything else as text."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        return "" if value is None else str(value)
-    if isinstance(value, int):
-        return f"{value:,}" if abs(value) >= 10000 else str(value)
-    return f"{value:.4g}" if abs(value) < 10000 else f"{value:,.0f}"
+    """Write a number in four significant digits, nothing for None, anything else as text."""
+    if isinstance(value, (int, float)):
+        return wording.number(value)
+    return "" if value is None else str(value)
 
 
 def table(rows: Sequence[Sequence[Any]], header: Sequence[str]) -> str:
@@ -42,15 +42,13 @@ def pairs(items: Iterable[tuple[str, Any]], indent: str = "  ") -> str:
     return "\n".join(f"{indent}{name:<{width}}  {value}" for name, value in listed)
 
 
-def paragraph(text: str, indent: int = 0) -> str:
-    """Wrap a text at the terminal's width; lines after the first are indented two columns more."""
-    room = min(shutil.get_terminal_size((100, 24)).columns, 110)
-    before = " " * indent
+def paragraph(text: str, indent: int = 0, hanging: int | None = None) -> str:
+    """Wrap a text at the terminal's width; lines after the first begin at column `hanging`."""
     return textwrap.fill(
-        " ".join(text.split()),
-        width=room,
-        initial_indent=before,
-        subsequent_indent=before + "  ",
+        text,
+        width=min(shutil.get_terminal_size((100, 24)).columns, 110),
+        initial_indent=" " * indent,
+        subsequent_indent=" " * (indent + 2 if hanging is None else hanging),
         break_long_words=False,
         break_on_hyphens=False,
     )

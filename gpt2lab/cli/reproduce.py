@@ -1,0 +1,131 @@
+"""Run a paper's study over its seeds, judge its claims, write the report.
+
+examples:
+  gpt2lab reproduce tinystories --scale laptop --seeds 3
+  gpt2lab reproduce tinystories --scale smoke --set NAME=VALUE
+  gpt2lab reproduce tinystories --help      the settings of a study
+"""
+
+import argparse
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from gpt2lab.base.errors import LabError
+from gpt2lab.base.progress import duration
+from gpt2lab.base.settings import options
+from gpt2lab.cli.parser import Parser, add_device, add_seed, add_set, settings_help, typed, whole
+from gpt2lab.cli.show import paragraph, print_json
+from gpt2lab.lab.registry import papers
+from gpt2lab.lab.wording import count, listed, number
+
+if TYPE_CHECKING:
+    from gpt2lab.lab.study import JudgedClaim, Study
+
+
+def add(parser: Parser, argv: Sequence[str]) -> None:
+    """Add the paper, the scale, the seeds; its settings, if --help is asked of a paper."""
+    parser.add_argument("paper", metavar="PAPER", help="a paper's name; `gpt2lab papers` lists them")
+    parser.add_argument(
+        "--scale",
+        default="laptop",
+        metavar="SCALE",
+        help="smoke (seconds), laptop (2 cores, at most 10 minutes a seed), gpu, paper (default: laptop)",
+    )
+    parser.add_argument(
+        "--seeds",
+        default="3",
+        metavar="N",
+        help="how many, or which: 0,2,5 (default: 3, the fewest that give verdicts)",
+    )
+    add_seed(parser, meaning="first seed, where --seeds says how many")
+    parser.add_argument(
+        "--workers",
+        type=whole,
+        metavar="N",
+        help="processes at a time; no number depends on it (default: one a core)",
+    )
+    parser.add_argument(
+        "--threads",
+        type=whole,
+        metavar="N",
+        help="threads of one operation, which sums may depend on (default: 1 on a CPU)",
+    )
+    add_device(parser)
+    add_set(parser)
+    if "--help" in argv or "-h" in argv:
+        _add_settings(parser, argv)
+
+
+def _add_settings(parser: Parser, argv: Sequence[str]) -> None:
+    """Put the settings of the paper that was typed at the end of its --help."""
+    from gpt2lab.lab.experiment import load_experiment
+
+    named = [paper for paper in papers() if paper.slug in argv and paper.built]
+    if not named:
+        return
+    experiment = load_experiment(named[0])
+    scale = typed(argv, "--scale") or "laptop"
+    listing = options(experiment.settings_class, default=experiment.settings(scale))
+    title = f"settings of {named[0].slug} at {scale} scale"
+    parser.epilog = f"{parser.epilog}\n\n{settings_help(title, listing)}"
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Run the study; print verdicts and where the report is. LabError after that if a seed failed."""
+    from gpt2lab.lab.study import reproduce
+    from gpt2lab.lab.verbs import pick_device
+
+    study = reproduce(
+        arguments.paper,
+        scale=arguments.scale,
+        seeds=_seeds(arguments.seeds, arguments.seed),
+        workers=arguments.workers,
+        settings=arguments.settings,
+        device=str(pick_device(arguments.device)) if arguments.device else None,
+        threads=arguments.threads,
+    )
+    show_study(study, as_json=arguments.json)
+
+
+def show_study(study: "Study", as_json: bool) -> None:
+    """Print a study; LabError with what went wrong, if anything did."""
+    if as_json:
+        print_json(study.to_plain())
+    else:
+        took = f", {duration(study.seconds)}" if study.seconds >= 1 else ""
+        print(f"{study.paper}, {study.scale} scale, {count(len(study.runs), 'seed')}{took}\n")
+        width = max((len(judged.verdict.status) for judged in study.claims), default=0)
+        for judged in study.claims:
+            print(_verdict(judged, width))
+        print(f"\nreport  {study.report}")
+        print(f"run     {study.id}")
+    if study.failures:
+        raise LabError(f"{study.id}: {listed(study.failures)}; gpt2lab resume {study.id} tries them again")
+
+
+def _verdict(judged: "JudgedClaim", width: int) -> str:
+    """Return a claim's lines: verdict and sentence, what was measured, what the paper says."""
+    claim, verdict = judged.claim, judged.verdict
+    lines = [paragraph(f"{claim.name}  {verdict.status:<{width}}  {claim.sentence}", hanging=width + 5)]
+    if verdict.interval is not None:
+        interval = verdict.interval
+        unit = f" {claim.unit}" if claim.unit else ""
+        text = f"measured {number(interval.mean)} [{number(interval.low)}, {number(interval.high)}]{unit}"
+        text += f"; it holds {claim.holds_if.words}" if claim.holds_if is not None else ""
+        lines.append(paragraph(text, indent=width + 5))
+    else:
+        lines.append(paragraph(verdict.reason, indent=width + 5))
+    if claim.paper:
+        lines.append(paragraph(f"the paper: {claim.paper}", indent=width + 5))
+    return "\n".join(lines)
+
+
+def _seeds(text: str, first: int) -> int | list[int]:
+    """Read --seeds: a count from `first` on, or a list."""
+    try:
+        if "," in text:
+            return [int(piece) for piece in text.split(",") if piece.strip()]
+        how_many = int(text)
+    except ValueError:
+        raise LabError(f"--seeds {text}: give how many, such as 3, or which, such as 0,2,5") from None
+    return how_many if first == 0 else list(range(first, first + how_many))
