@@ -65,7 +65,10 @@ class _LinearCrossEntropy(torch.autograd.Function):
             # Mean and sum scale every row's gradient alike, so it is worked out while the logits are at hand;
             # "none" has to wait for the gradient of each row and computes the logits again in backward.
             now = reduction != "none" and any(ctx.needs_input_grad[:3])
-            scale = 1.0 / count.clamp_min(1) if reduction == "mean" else torch.ones((), device=hidden.device)
+            wide = torch.promote_types(dtype, torch.float32)
+            scale = torch.ones((), device=hidden.device, dtype=wide)
+            if reduction == "mean":
+                scale = scale / count.clamp_min(1)
             losses, gradients = _in_chunks(h, w, b, targets, scale.expand(len(targets)) if now else None)
         ctx.reduction, ctx.dtype = reduction, dtype
         ctx.kinds = (hidden.dtype, weight.dtype, bias.dtype if bias is not None else None)

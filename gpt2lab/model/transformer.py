@@ -62,12 +62,15 @@ class Transformer(nn.Module):
     ) -> None:
         super().__init__()
         self.config = config
-        self.embedding = nn.Embedding(config.vocab_size, config.d_model)
-        if config.positions == "learned":
-            self.position_embedding = nn.Embedding(config.max_positions, config.d_model)
-        self.blocks = nn.ModuleList(block(config, i) for i in range(config.n_layers))
-        self.final_norm = Norm(config, "ln_final")
-        self.head = nn.Linear(config.d_model, config.vocab_size, bias=False)
+        with torch.random.fork_rng(
+            devices=[]
+        ):  # torch's modules draw weights of their own from the global generator
+            self.embedding = nn.Embedding(config.vocab_size, config.d_model)
+            if config.positions == "learned":
+                self.position_embedding = nn.Embedding(config.max_positions, config.d_model)
+            self.blocks = nn.ModuleList(block(config, i) for i in range(config.n_layers))
+            self.final_norm = Norm(config, "ln_final")
+            self.head = nn.Linear(config.d_model, config.vocab_size, bias=False)
         if config.tied_head:
             self.head.weight = self.embedding.weight
         self.gradient_checkpointing = False

@@ -1,0 +1,13 @@
+"""What every test gets."""
+
+import os
+
+# One thread a process: the suite runs two processes on two cores, and sums do not change with the machine.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("GPT2LAB_QUIET", "1")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+import torch  # after the environment is set
+
+torch.set_num_threads(1)

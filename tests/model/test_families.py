@@ -1,0 +1,306 @@
+"""Every family against `transformers`: logits, cache, padding, files."""
+
+import json
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM, GPT2Config, GPTNeoConfig, LlamaConfig, PreTrainedModel
+
+from gpt2lab.base.errors import LabError
+from gpt2lab.model import KeyValueCache, Transformer, load_model, save_model
+from gpt2lab.model.checkpoint import read_config
+from tests.tiny import CONFIGS, tiny, tokens
+
+SHARED = Path(__file__).parents[3] / "shared" / "data" / "models"
+REAL = ["capp-gpt2-237k", "gpt-nano-sort-85k", "stories260k-llama", "tinystories-656k-llama"]
+needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason="the shared models are not beside the checkout")
+
+HF_CONFIGS = {
+    "gpt2": GPT2Config(vocab_size=53, n_embd=36, n_layer=2, n_head=3, n_positions=30, n_inner=50),
+    "gpt2-untied-relu": GPT2Config(
+        vocab_size=53, n_embd=20, n_layer=1, n_head=1, n_positions=30, activation_function="relu", tie_word_embeddings=False
+    ),
+    "gpt_neo": GPTNeoConfig(
+        vocab_size=53, hidden_size=32, num_layers=4, attention_types=[[["global", "local"], 2]], num_heads=4,
+        max_position_embeddings=30, window_size=6,
+    ),
+    "gpt_neo-all-local": GPTNeoConfig(
+        vocab_size=53, hidden_size=32, num_layers=2, attention_types=[[["local"], 2]], num_heads=2,
+        max_position_embeddings=30, window_size=1, intermediate_size=40, activation_function="gelu",
+    ),
+    "llama": LlamaConfig(
+        vocab_size=53, hidden_size=40, intermediate_size=60, num_hidden_layers=2, num_attention_heads=5,
+        num_key_value_heads=5, max_position_embeddings=30,
+    ),
+    "llama-grouped-biased": LlamaConfig(
+        vocab_size=53, hidden_size=48, intermediate_size=44, num_hidden_layers=2, num_attention_heads=6,
+        num_key_value_heads=2, head_dim=10, max_position_embeddings=30, attention_bias=True, mlp_bias=True, tie_word_embeddings=True,
+        rope_theta=500.0, rms_norm_eps=1e-4,
+    ),
+}  # fmt: skip
+
+
+@pytest.fixture(params=[*HF_CONFIGS, *(pytest.param(name, marks=needs_shared) for name in REAL)])
+def pair(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Transformer, PreTrainedModel, Path]:
+    """Our model and transformers' with the same weights, and the folder that both came from."""
+    if request.param in REAL:
+        folder = SHARED / request.param
+        return (
+            load_model(folder),
+            AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval(),
+            folder,
+        )
+    torch.manual_seed(0)
+    theirs = AutoModelForCausalLM.from_config(HF_CONFIGS[request.param]).eval()
+    with torch.no_grad():
+        for parameter in theirs.parameters():
+            parameter.add_(torch.randn_like(parameter), alpha=0.1)  # biases and gains start at 0 and 1
+    theirs.save_pretrained(tmp_path / "hf")
+    return load_model(tmp_path / "hf"), theirs, tmp_path / "hf"
+
+
+def sample(model: Transformer, batch: int, time: int) -> torch.Tensor:
+    return tokens(batch, min(time, model.config.max_positions), vocab=model.config.vocab_size)
+
+
+def close(ours: torch.Tensor, theirs: torch.Tensor) -> None:
+    """Within 1e-5 of the largest logit: the promise of the design."""
+    assert (ours - theirs).abs().max() <= 1e-5 * theirs.abs().max()
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(("batch", "time"), [(1, 1), (3, 23), (2, 30)])
+def test_logits_equal_transformers(pair, batch: int, time: int) -> None:
+    ours, theirs, _ = pair
+    ids = sample(ours, batch, time)
+    close(ours(ids), theirs(ids).logits)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_padding_changes_no_real_token(pair, side: str) -> None:
+    ours, theirs, _ = pair
+    ids = sample(ours, 4, 11)
+    time = ids.shape[1]
+    mask = torch.ones_like(ids)
+    for row, length in enumerate((time, time - 1, 3, 1)):
+        padding = slice(0, time - length) if side == "left" else slice(length, None)
+        mask[row, padding] = 0
+    logits = ours(ids, attention_mask=mask)
+    positions = (mask.cumsum(1) - 1).clamp_min(0)
+    expected = theirs(ids, attention_mask=mask, position_ids=positions).logits
+    kept = mask.bool()
+    close(logits[kept], expected[kept])
+    assert logits.isfinite().all()
+    alone = torch.cat([ours(ids[row : row + 1, kept[row]])[0] for row in range(4)])
+    close(logits[kept], alone)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("padded", [False, True])
+def test_decoding_through_the_cache_equals_one_pass(pair, padded: bool) -> None:
+    ours, _, _ = pair
+    ids = sample(ours, 3, 20)
+    mask = torch.ones_like(ids)
+    if padded:
+        mask[0, :4] = 0
+        mask[1, :1] = 0
+    cache = KeyValueCache(ours.config, batch=3, length=ids.shape[1], dtype=ours.dtype)
+    # A prefill, a chunk of several tokens, then one at a time: the three shapes that decoding uses.
+    cuts = [0, 5, 8, *range(9, ids.shape[1] + 1)]
+    parts = [
+        ours(ids[:, a:b], attention_mask=mask[:, a:b] if padded else None, cache=cache)
+        for a, b in pairwise(cuts)
+    ]
+    kept = mask.bool()
+    whole = ours(ids, attention_mask=mask if padded else None)
+    close(torch.cat(parts, 1)[kept], whole[kept])
+
+
+def test_saving_and_loading_in_transformers_gives_identical_tensors(pair, tmp_path: Path) -> None:
+    ours, theirs, _ = pair
+    save_model(ours, tmp_path / "saved")
+    again = AutoModelForCausalLM.from_pretrained(tmp_path / "saved", dtype=torch.float32)
+    before, after = theirs.state_dict(), again.state_dict()
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    assert type(again) is type(theirs)
+
+
+def test_config_entries_we_do_not_know_are_written_back(pair, tmp_path: Path) -> None:
+    ours, _, _ = pair
+    source = tmp_path / "source"
+    save_model(ours, source)
+    entries = json.loads((source / "config.json").read_text()) | {
+        "favourite_colour": "teal",
+        "summary_type": "mean",
+    }
+    (source / "config.json").write_text(json.dumps(entries))
+    save_model(load_model(source), tmp_path / "again")
+    written = json.loads((tmp_path / "again" / "config.json").read_text())
+    assert written["favourite_colour"] == "teal"
+    assert written["summary_type"] == "mean"
+    assert read_config(tmp_path / "again") == read_config(source)
+
+
+@pytest.mark.parametrize("family", CONFIGS)
+def test_shards_hold_the_same_tensors(family: str, tmp_path: Path) -> None:
+    model = tiny(family)
+    save_model(model, tmp_path / "one")
+    save_model(model, tmp_path / "many", shard_bytes=4000)
+    assert len(list((tmp_path / "many").glob("model-*.safetensors"))) > 3
+    again = load_model(tmp_path / "many")
+    for (name, tensor), other in zip(model.named_parameters(), again.parameters(), strict=True):
+        assert torch.equal(tensor, other), name
+    theirs = AutoModelForCausalLM.from_pretrained(tmp_path / "many")
+    ids = tokens(2, 9)
+    with torch.no_grad():
+        close(model(ids), theirs(ids).logits)
+
+
+@pytest.mark.parametrize("family", CONFIGS)
+def test_bf16_is_kept_in_files_and_close_in_logits(family: str, tmp_path: Path) -> None:
+    save_model(tiny(family).to(torch.bfloat16), tmp_path / "saved")
+    model = load_model(tmp_path / "saved")
+    assert model.dtype is torch.bfloat16
+    theirs = AutoModelForCausalLM.from_pretrained(tmp_path / "saved")
+    assert theirs.dtype is torch.bfloat16
+    ids = tokens(2, 9)
+    with torch.no_grad():
+        difference = (model(ids) - theirs(ids).logits).abs().max()
+    assert difference <= 0.03 * theirs(ids).logits.abs().max()  # bf16 keeps 8 bits
+
+
+def saved(tmp_path: Path, **changes: object) -> Path:
+    save_model(tiny("gpt2", **changes), tmp_path / "model")
+    return tmp_path / "model"
+
+
+def edit(folder: Path, change) -> None:  # type: ignore[no-untyped-def]
+    state = load_file(folder / "model.safetensors")
+    change(state)
+    save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def refused(folder: Path, *words: str) -> None:
+    with pytest.raises(LabError) as error:
+        load_model(folder)
+    message = str(error.value)
+    assert "\n" not in message
+    for word in words:
+        assert word in message
+
+
+def test_a_missing_tensor_is_named(tmp_path: Path) -> None:
+    folder = saved(tmp_path)
+    edit(folder, lambda state: state.pop("transformer.h.1.mlp.c_fc.bias"))
+    refused(folder, "transformer.h.1.mlp.c_fc.bias is missing")
+
+
+def test_an_extra_tensor_is_named(tmp_path: Path) -> None:
+    folder = saved(tmp_path)
+    edit(folder, lambda state: state.update({"transformer.h.3.ln_1.weight": torch.ones(24)}))
+    refused(folder, "no place for transformer.h.3.ln_1.weight")
+
+
+def test_a_misshapen_tensor_is_named_with_both_shapes(tmp_path: Path) -> None:
+    folder = saved(tmp_path)
+    edit(folder, lambda state: state.update({"transformer.h.0.attn.c_attn.weight": torch.ones(72, 24)}))
+    refused(folder, "transformer.h.0.attn.c_attn.weight is [72, 24]", "[24, 72]")
+
+
+def test_a_misshapen_part_of_a_stacked_tensor_is_named(tmp_path: Path) -> None:
+    save_model(tiny("llama"), tmp_path / "model")
+    edit(
+        tmp_path / "model", lambda s: s.update({"model.layers.2.self_attn.k_proj.weight": torch.ones(24, 24)})
+    )
+    refused(tmp_path / "model", "model.layers.2.self_attn.k_proj.weight is [24, 24]", "[8, 24]")
+
+
+def test_a_tensor_with_nan_is_named(tmp_path: Path) -> None:
+    folder = saved(tmp_path)
+    edit(folder, lambda state: state["transformer.ln_f.weight"].__setitem__(3, float("nan")))
+    refused(folder, "transformer.ln_f.weight holds NaN")
+
+
+@pytest.mark.parametrize("keep", [0, 5, 0.5, 0.999])
+def test_a_truncated_file_is_refused(tmp_path: Path, keep: float) -> None:
+    folder = saved(tmp_path)
+    data = (folder / "model.safetensors").read_bytes()
+    size = keep if isinstance(keep, int) else int(len(data) * keep)
+    (folder / "model.safetensors").write_bytes(data[:size])
+    refused(folder, "truncated or not a safetensors file")
+
+
+def test_a_lost_shard_is_named(tmp_path: Path) -> None:
+    save_model(tiny("gpt2"), tmp_path / "model", shard_bytes=4000)
+    lost = sorted((tmp_path / "model").glob("model-*.safetensors"))[1]
+    lost.unlink()
+    refused(tmp_path / "model", f"names {lost.name}, which is missing")
+
+
+def test_a_tied_head_that_differs_is_refused(tmp_path: Path) -> None:
+    folder = saved(tmp_path)
+    edit(folder, lambda state: state.update({"lm_head.weight": state["transformer.wte.weight"] + 1}))
+    refused(folder, "lm_head.weight differs", "tie_word_embeddings")
+
+
+def test_a_copy_of_the_tied_table_is_accepted(tmp_path: Path) -> None:
+    folder = saved(tmp_path)
+    edit(folder, lambda state: state.update({"lm_head.weight": state["transformer.wte.weight"].clone()}))
+    assert torch.equal(load_model(folder).embedding.weight, tiny("gpt2").embedding.weight)
+
+
+def test_names_without_the_prefix_and_mask_buffers_are_read_as_the_first_gpt2_files_have_them(
+    tmp_path: Path,
+) -> None:
+    folder = saved(tmp_path)
+
+    def strip(state: dict[str, torch.Tensor]) -> None:
+        for name in list(state):
+            state[name.removeprefix("transformer.")] = state.pop(name)
+        state["h.0.attn.bias"] = torch.ones(1, 1, 40, 40)
+
+    edit(folder, strip)
+    assert torch.equal(load_model(folder).blocks[1].mlp.up.weight, tiny("gpt2").blocks[1].mlp.up.weight)
+
+
+def test_folders_that_hold_no_model_say_so(tmp_path: Path) -> None:
+    refused(tmp_path / "nowhere", "no model here, config.json is missing")
+    folder = saved(tmp_path)
+    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+    refused(folder, "pytorch_model.bin is a pickle file, which is never read")
+    (folder / "config.json").write_text("{")
+    refused(folder, "not valid JSON")
+    (folder / "config.json").write_text('{"model_type": "gpt3"}')
+    refused(folder, "gpt3: no such model family; did you mean gpt2?")
+    (folder / "config.json").write_text('{"model_type": "gpt2", "scale_attn_by_inverse_layer_idx": true}')
+    refused(folder, "scale_attn_by_inverse_layer_idx=True is not supported")
+    (folder / "config.json").write_text('{"model_type": "gpt2", "activation_function": "mish"}')
+    refused(folder, "activation_function 'mish' is not supported")
+
+
+def test_a_failed_save_leaves_the_old_folder_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = saved(tmp_path)
+    before = (folder / "model.safetensors").read_bytes()
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("gpt2lab.model.checkpoint.save_file", full)
+    with pytest.raises(OSError, match="No space left"):
+        save_model(tiny("gpt2", seed=5), folder)
+    assert (folder / "model.safetensors").read_bytes() == before
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+def test_what_a_layout_cannot_express_is_not_written(tmp_path: Path) -> None:
+    with pytest.raises(LabError, match=r"gpt2 checkpoint has norm='layernorm', this model 'none'"):
+        save_model(Transformer(CONFIGS["gpt2"].replace(norm="none")), tmp_path / "model")
+    uneven = CONFIGS["gpt2"].replace(n_heads=(3, 2, 1), d_head=8)
+    with pytest.raises(LabError, match="one n_heads for all layers"):
+        save_model(Transformer(uneven), tmp_path / "model")
+    assert not (tmp_path / "model").exists()
