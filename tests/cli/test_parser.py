@@ -1,0 +1,134 @@
+"""Mistakes on the command line are one sentence with the nearest right word, and exit status 2."""
+
+import argparse
+import json
+
+import pytest
+
+from gpt2lab.base.errors import LabError
+from gpt2lab.cli import VERBS, main
+from gpt2lab.cli.parser import Parser, typed, whole
+from gpt2lab.cli.show import number, pairs, print_json, table
+
+
+def _said(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str]:
+    status = main(list(words))
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.count("\n") == 1
+    return status, captured.err.strip()
+
+
+@pytest.mark.parametrize(
+    ("line", "sentence"),
+    [
+        ("ppers", "gpt2lab: ppers: no such verb; did you mean papers?"),
+        (
+            "papers --srot date",
+            "gpt2lab: --srot: no such option; did you mean --sort? (gpt2lab papers --help lists all)",
+        ),
+        ("papers --sort wrok", "gpt2lab: argument --sort: invalid choice: 'wrok'"),
+        ("generate model", "gpt2lab: the following arguments are required: PROMPT"),
+        ("generate m p --decoder greddy", "gpt2lab: greddy: no such decoder; did you mean greedy?"),
+        ("generate m p --set topk", "gpt2lab: --set topk: a setting is given as NAME=VALUE"),
+        ("generate m p --seed x", "gpt2lab: argument --seed: must be a whole number of at least 0, got 'x'"),
+        ("measure perplexty m", "gpt2lab: perplexty: no such measure; did you mean perplexity?"),
+        (
+            "reproduce nosuch-paper --seeds x",
+            "gpt2lab: --seeds x: give how many, such as 3, or which, such as 0,2,5",
+        ),
+        ("runs --limit -1", "gpt2lab: argument --limit: must be a whole number of at least 0, got '-1'"),
+    ],
+)
+def test_a_mistake_is_one_sentence(line: str, sentence: str, capsys: pytest.CaptureFixture[str]) -> None:
+    status, said = _said(capsys, *line.split())
+    assert status == 2
+    assert said.startswith(sentence)
+
+
+def test_debug_shows_the_traceback_before_the_sentence(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["ppers", "--debug"]) == 2
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_ctrl_c_is_status_130_with_what_the_work_says_of_going_on(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(words: list[str]) -> int:
+        raise KeyboardInterrupt("stopped at step 3; go on with: gpt2lab resume train-1")
+
+    monkeypatch.setattr("gpt2lab.cli._dispatch", stopped)
+    status, said = _said(capsys, "train")
+    assert (status, said) == (130, "gpt2lab: stopped at step 3; go on with: gpt2lab resume train-1")
+
+
+def test_a_defect_of_ours_is_status_1_and_says_so(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(words: list[str]) -> int:
+        raise KeyError("tokens")
+
+    monkeypatch.setattr("gpt2lab.cli._dispatch", broken)
+    assert _said(capsys, "runs") == (1, "gpt2lab: a defect: KeyError: 'tokens' (--debug shows where)")
+
+
+def test_an_error_of_the_system_names_the_file(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def denied(words: list[str]) -> int:
+        raise PermissionError(13, "Permission denied", "x/store.sqlite")
+
+    monkeypatch.setattr("gpt2lab.cli._dispatch", denied)
+    assert _said(capsys, "runs") == (2, "gpt2lab: x/store.sqlite: permission denied")
+
+
+def test_the_overview_names_every_verb(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 0
+    text = capsys.readouterr().out
+    assert all(f"gpt2lab {verb}" in text for verb in VERBS)
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_has_help_with_json_and_examples(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as left:
+        main([verb, "--help"])
+    text = capsys.readouterr().out
+    assert left.value.code == 0
+    assert "--json" in text
+    assert f"gpt2lab {verb}" in text.partition("examples:")[2]
+
+
+def test_abbreviated_flags_are_refused() -> None:
+    parser = Parser(prog="gpt2lab x")
+    parser.add_argument("--steps")
+    with pytest.raises(LabError, match=r"--step: no such option; did you mean --steps\?"):
+        parser.parse_args(["--step", "3"])
+
+
+def test_a_word_too_many_is_named() -> None:
+    with pytest.raises(LabError, match=r"^extra: one word too many"):
+        Parser(prog="gpt2lab x").parse_args(["extra"])
+
+
+def test_a_flag_is_found_before_parsing_in_both_spellings() -> None:
+    assert typed(["a", "--decoder", "beam"], "--decoder") == "beam"
+    assert typed(["--decoder=beam"], "--decoder") == "beam"
+    assert typed(["--decoder"], "--decoder") is None
+
+
+def test_whole_numbers_only() -> None:
+    assert whole("3") == 3
+    for text in ("-1", "1.5", "x"):
+        with pytest.raises(argparse.ArgumentTypeError):
+            whole(text)
+
+
+def test_json_has_no_infinity(capsys: pytest.CaptureFixture[str]) -> None:
+    print_json({"a": float("inf"), "b": [float("nan"), 1.5]})
+    assert json.loads(capsys.readouterr().out) == {"a": None, "b": [None, 1.5]}
+
+
+def test_tables_align_numbers_to_the_right() -> None:
+    assert table([["a", 1], ["bb", 22]], ("name", "n")) == "name   n\na      1\nbb    22"
+    assert pairs([("a", 0.5), ("long", None)]) == "  a     0.5\n  long  "
+    assert (number(0.123456), number(True), number("x")) == ("0.1235", "yes", "x")
