@@ -1,6 +1,8 @@
 """A corpus as memory-mapped token ids: encoded once, split by document, checked at every opening."""
 
+import bisect
 import hashlib
+import itertools
 import json
 import os
 import shutil
@@ -46,24 +48,24 @@ class TokenStream:
         shards = manifest.splits[split]
         self._folder, self._shards = folder, shards
         self._arrays = [read_tokens(folder, shard, manifest.token_bytes) for shard in shards]
-        self._starts = np.cumsum([0, *(shard.tokens for shard in shards)])
+        self._starts = [0, *itertools.accumulate(shard.tokens for shard in shards)]
         self.documents = sum(shard.documents for shard in shards)
         self.bytes = sum(shard.bytes for shard in shards)
         self._sizes: npt.NDArray[np.uint32] | None = None
         self._boundaries: npt.NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
-        return int(self._starts[-1])
+        return self._starts[-1]
 
     def read(self, start: int, stop: int, out: npt.NDArray[np.int64] | None = None) -> npt.NDArray[np.int64]:
         """Return tokens start to stop - 1 as int64 [stop - start], copied, into `out` if given."""
         if not 0 <= start <= stop <= len(self):
             raise LabError(f"tokens {start} to {stop}: the {self.name} split has {len(self)}")
         out = np.empty(stop - start, dtype=np.int64) if out is None else out
-        first = int(np.searchsorted(self._starts, start, side="right")) - 1
+        first = bisect.bisect_right(self._starts, start) - 1
         done = 0
         while done < stop - start:
-            offset = start + done - int(self._starts[first])
+            offset = start + done - self._starts[first]
             piece = self._arrays[first][offset : offset + stop - start - done]
             out[done : done + len(piece)] = piece
             done += len(piece)

@@ -1,0 +1,266 @@
+"""Training batches by number: batch i is a pure function of the data, the seed and i.
+
+So a run resumes by going on at i, two runs see the same data in the same order, and several processes share the
+work without talking: each takes its rows of the same batch.
+"""
+
+import hashlib
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from gpt2lab.base.errors import LabError
+from gpt2lab.text.permutation import Permutation
+from gpt2lab.text.shards import Shards, TokenStream
+
+IGNORED = -100
+"""The target that carries no loss."""
+
+_Ids = npt.NDArray[np.int64]
+
+
+class Tokens(Protocol):
+    """A stream of token ids with random access, such as a split of shards."""
+
+    def __len__(self) -> int: ...
+
+    def read(self, start: int, stop: int, out: _Ids | None = None) -> _Ids:
+        """Return tokens start to stop - 1, into `out` if given."""
+
+
+class ArrayTokens:
+    """Token ids in memory as a stream."""
+
+    def __init__(self, ids: Sequence[int] | npt.NDArray[np.integer]) -> None:
+        self.ids: _Ids = np.asarray(ids, dtype=np.int64)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def read(self, start: int, stop: int, out: _Ids | None = None) -> _Ids:
+        """Return tokens start to stop - 1, into `out` if given."""
+        if out is None:
+            return self.ids[start:stop].copy()
+        out[:] = self.ids[start:stop]
+        return out
+
+
+class _Epochs:
+    """Which items a batch holds: all items once per epoch, in an order of their own each time.
+
+    Batch i holds places i·batch_size … (i + 1)·batch_size - 1 of the endless sequence of epochs, so the sequence does
+    not depend on the batch size.
+    """
+
+    def __init__(self, items: int, batch_size: int, seed: int, shuffle: bool, rank: int, world: int) -> None:
+        if batch_size < 1:
+            raise LabError(f"batch_size {batch_size}: must be at least 1")
+        if not 0 <= rank < world:
+            raise LabError(f"rank {rank}: must lie in [0, {world})")
+        if batch_size % world:
+            raise LabError(
+                f"batch_size {batch_size}: must be a multiple of the {world} processes that share it"
+            )
+        self.items, self.batch_size, self.seed, self.shuffle = items, batch_size, seed, shuffle
+        self.rank, self.world = rank, world
+        self._permutation: tuple[int, Permutation] | None = None
+
+    def number(self, index: int) -> int:
+        """Check the number of a batch."""
+        if index < 0:
+            raise IndexError(f"batch {index}: batches are numbered from 0 and have no end")
+        return index
+
+    def rows(self, index: int) -> list[tuple[int, int]]:
+        """Return (epoch, item) of each row that this process has in batch `index`."""
+        first = self.number(index) * self.batch_size + self.rank
+        places = np.arange(first, (index + 1) * self.batch_size, self.world, dtype=np.int64)
+        epochs, positions = np.divmod(places, self.items)
+        rows: list[tuple[int, int]] = []
+        for epoch in range(int(epochs[0]), int(epochs[-1]) + 1):
+            here = positions[epochs == epoch]
+            found = self._order(epoch)(here) if self.shuffle else here
+            rows += [(epoch, item) for item in found.tolist()]
+        return rows
+
+    def _order(self, epoch: int) -> Permutation:
+        if self._permutation is None or self._permutation[0] != epoch:
+            self._permutation = epoch, Permutation(self.items, f"order {self.seed} {epoch}")
+        return self._permutation[1]
+
+    def __len__(self) -> int:
+        return -(-self.items // self.batch_size)
+
+
+class PackedBatches:
+    """Windows over a stream of tokens: documents one after the other, cut every `context` tokens.
+
+    batches[i] is {"tokens", "targets"}, both int64 [batch_size / world, context]; a target is the next token.
+    An epoch shows each window once, in an order drawn from `seed`; each epoch cuts at other places, the stream being
+    closed to a ring. `batch_size` counts the rows of all `world` processes together; process `rank` gets every
+    `world`-th of them.
+    """
+
+    def __init__(
+        self,
+        data: Shards | Tokens,
+        split: str = "train",
+        *,
+        batch_size: int,
+        context: int,
+        seed: int = 0,
+        shuffle: bool = True,
+        rank: int = 0,
+        world: int = 1,
+    ) -> None:
+        """Prepare batches of a split (ignored if `data` is no Shards); without `shuffle` in the order of the text.
+
+        LabError if the data do not fill one window.
+        """
+        self.stream: Tokens = data.split(split) if isinstance(data, Shards) else data
+        if context < 1:
+            raise LabError(f"context {context}: must be at least 1")
+        if len(self.stream) < context + 1:
+            name = f"the {split} split" if isinstance(data, Shards) else "the data"
+            raise LabError(
+                f"{name} has {len(self.stream)} tokens, a window takes {context} and one more; "
+                "give more text or a smaller context"
+            )
+        self.context = context
+        self.windows = len(self.stream) // context
+        self._epochs = _Epochs(self.windows, batch_size, seed, shuffle, rank, world)
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        rows = self._epochs.rows(index)
+        windows = np.empty((len(rows), self.context + 1), dtype=np.int64)
+        shifts = {epoch: self._shift(epoch) for epoch, _ in rows}
+        for window, (epoch, item) in zip(windows, rows, strict=True):
+            self._read(shifts[epoch] + item * self.context, window)
+        both = torch.from_numpy(windows)
+        return {"tokens": both[:, :-1].contiguous(), "targets": both[:, 1:].contiguous()}
+
+    def _shift(self, epoch: int) -> int:
+        """Return where the first window of an epoch begins; the text itself begins the first, unshuffled ones."""
+        if not self._epochs.shuffle:
+            return 0
+        digest = hashlib.blake2b(f"shift {self._epochs.seed} {epoch}".encode(), digest_size=8).digest()
+        return int.from_bytes(digest, "little") % len(self.stream)
+
+    def _read(self, start: int, out: _Ids) -> None:
+        total = len(self.stream)
+        start %= total
+        missing = start + len(out) - total
+        if missing <= 0:
+            self.stream.read(start, start + len(out), out)
+            return
+        head = len(out) - missing
+        self.stream.read(start, total, out[:head])
+        self.stream.read(0, missing, out[head:])
+
+    def __len__(self) -> int:
+        """Batches per epoch; batches go on beyond it."""
+        return len(self._epochs)
+
+    def __iter__(self) -> Iterator[dict[str, Tensor]]:
+        """Yield one epoch's number of batches."""
+        return (self[index] for index in range(len(self)))
+
+    @property
+    def tokens_per_batch(self) -> int:
+        """Tokens of one batch over all processes."""
+        return self._epochs.batch_size * self.context
+
+    def epoch(self, index: int) -> float:
+        """Return how often the data were shown before batch `index`."""
+        return index * self._epochs.batch_size / self.windows
+
+
+class SequenceBatches:
+    """One sequence per row, padded on the right to the longest of the batch.
+
+    batches[i] is {"tokens", "targets"} int64 [batch_size / world, time] and, unless switched off, "attention_mask"
+    bool of the same shape (True = real). A target is the next token; padding has the target -100. Causal models
+    need no mask for padding on the right, and run faster without.
+    """
+
+    def __init__(
+        self,
+        sequences: Iterable[Sequence[int]] | TokenStream,
+        *,
+        batch_size: int,
+        pad: int = 0,
+        seed: int = 0,
+        context: int | None = None,
+        loss_from: Sequence[int] | None = None,
+        shuffle: bool = True,
+        attention_mask: bool = True,
+        rank: int = 0,
+        world: int = 1,
+    ) -> None:
+        """Take id lists, or the documents of a split.
+
+        context: longer sequences are cut to context + 1 ids (`truncated` counts them). loss_from: for each sequence
+        the index of the first id that is a target with loss, so that a prompt can be left out. LabError for a
+        sequence of fewer than two ids, which has no target.
+        """
+        if isinstance(sequences, TokenStream):
+            self.stream: Tokens = sequences
+            self._starts = sequences.boundaries
+        else:
+            rows = [np.asarray(row, dtype=np.int64) for row in sequences]
+            self.stream = ArrayTokens(np.concatenate(rows) if rows else [])
+            self._starts = np.cumsum([0, *(len(row) for row in rows)], dtype=np.int64)
+        lengths = np.diff(self._starts)
+        if not len(lengths):
+            raise LabError("no sequences to make batches of")
+        if lengths.min() < 2:
+            short = int(np.argmax(lengths < 2))
+            raise LabError(f"sequence {short} has {lengths[short]} ids; it takes two to have a target")
+        if loss_from is not None and len(loss_from) != len(lengths):
+            raise LabError(f"loss_from has {len(loss_from)} entries for {len(lengths)} sequences")
+        self.longest = int(lengths.max()) if context is None else min(context + 1, int(lengths.max()))
+        self.truncated = int((lengths > self.longest).sum())
+        self.pad, self.loss_from, self.attention_mask = pad, loss_from, attention_mask
+        self._mean = float(np.minimum(lengths, self.longest).mean()) - 1
+        self._epochs = _Epochs(len(lengths), batch_size, seed, shuffle, rank, world)
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        items = [item for _, item in self._epochs.rows(index)]
+        starts = self._starts[items]
+        lengths = np.minimum(self._starts[np.array(items) + 1] - starts, self.longest)
+        time = int(lengths.max()) - 1
+        tokens = np.full((len(items), time), self.pad, dtype=np.int64)
+        targets = np.full((len(items), time), IGNORED, dtype=np.int64)
+        for row, (item, start, length) in enumerate(
+            zip(items, starts.tolist(), lengths.tolist(), strict=True)
+        ):
+            ids = self.stream.read(start, start + length)
+            tokens[row, : length - 1] = ids[:-1]
+            begin = 0 if self.loss_from is None else max(self.loss_from[item] - 1, 0)
+            targets[row, begin : length - 1] = ids[begin + 1 :]
+        batch = {"tokens": torch.from_numpy(tokens), "targets": torch.from_numpy(targets)}
+        if self.attention_mask:
+            real = np.arange(time) < (lengths - 1)[:, None]
+            batch["attention_mask"] = torch.from_numpy(real)
+        return batch
+
+    def __len__(self) -> int:
+        """Batches per epoch; batches go on beyond it."""
+        return len(self._epochs)
+
+    def __iter__(self) -> Iterator[dict[str, Tensor]]:
+        """Yield one epoch's number of batches."""
+        return (self[index] for index in range(len(self)))
+
+    @property
+    def tokens_per_batch(self) -> float:
+        """Mean number of real tokens of one batch over all processes."""
+        return self._epochs.batch_size * self._mean
+
+    def epoch(self, index: int) -> float:
+        """Return how often the data were shown before batch `index`."""
+        return index * self._epochs.batch_size / self._epochs.items
