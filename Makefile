@@ -13,7 +13,7 @@ PYTHON  ?= $(shell for p in python3.12 python3.11 python3 python; do \
 
 BIN     := .venv/bin
 FRAME   := pyproject.toml constraints.txt
-INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+INSTALL := $(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check --constraint constraints.txt
 # What the tests run under: no download, no progress lines, one thread a process.
 QUIETLY := GPT2LAB_QUIET=1 HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false MPLBACKEND=Agg OMP_NUM_THREADS=1
 
