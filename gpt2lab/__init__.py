@@ -17,19 +17,19 @@ from typing import Any
 __version__ = "0.1.0"
 
 _PUBLIC = {
-    "LabError": "gpt2lab.base.errors",
-    "LanguageModel": "gpt2lab.text.language_model",
-    "Transformer": "gpt2lab.model",
-    "TransformerConfig": "gpt2lab.model",
-    "compare": "gpt2lab.lab.verbs",
-    "generate": "gpt2lab.lab.verbs",
-    "load": "gpt2lab.lab.verbs",
-    "report": "gpt2lab.lab.verbs",
-    "reproduce": "gpt2lab.lab.verbs",
-    "resume": "gpt2lab.lab.verbs",
-    "save": "gpt2lab.text.language_model",
+    "LabError": "gpt2lab.base.errors:LabError",
+    "LanguageModel": "gpt2lab.text.language_model:LanguageModel",
+    "Transformer": "gpt2lab.model:Transformer",
+    "TransformerConfig": "gpt2lab.model:TransformerConfig",
+    "compare": "gpt2lab.lab.verbs:compare",
+    "generate": "gpt2lab.lab.verbs:generate",
+    "load": "gpt2lab.lab.verbs:load",
+    "report": "gpt2lab.lab.report:write_report",
+    "reproduce": "gpt2lab.lab.study:reproduce",
+    "resume": "gpt2lab.lab.verbs:resume",
+    "save": "gpt2lab.text.language_model:save",
 }
-_CALLED_FLOORS = {"train": "gpt2lab.lab.verbs", "measure": "gpt2lab.lab.verbs"}
+_CALLED_FLOORS = {"train": "gpt2lab.lab.verbs:train", "measure": "gpt2lab.lab.verbs:measure"}
 
 __all__ = sorted([*_PUBLIC, *_CALLED_FLOORS])
 
@@ -39,8 +39,7 @@ class _CalledFloor(types.ModuleType):
 
     def __call__(self, *arguments: Any, **options: Any) -> Any:
         """Do what the verb of this name does; see `gpt2lab.lab.verbs`."""
-        name = self.__name__.rpartition(".")[2]
-        return getattr(importlib.import_module(_CALLED_FLOORS[name]), name)(*arguments, **options)
+        return _found(_CALLED_FLOORS[self.__name__.rpartition(".")[2]])(*arguments, **options)
 
 
 class _Package(types.ModuleType):
@@ -57,10 +56,15 @@ sys.modules[__name__].__class__ = _Package
 
 def __getattr__(name: str) -> Any:
     if name in _PUBLIC:
-        return getattr(importlib.import_module(_PUBLIC[name]), name)
+        return _found(_PUBLIC[name])
     if name in _CALLED_FLOORS:
         return importlib.import_module(f"gpt2lab.{name}")
     raise AttributeError(f"module 'gpt2lab' has no attribute {name!r}")
+
+
+def _found(place: str) -> Any:
+    module, _, name = place.partition(":")
+    return getattr(importlib.import_module(module), name)
 
 
 def __dir__() -> list[str]:

@@ -115,6 +115,18 @@ def measure(
     return result
 
 
+def compare(names: Sequence[str], *, out: Path | str | None = None) -> dict[str, Any]:
+    """Put runs side by side: {"results": rows, "settings": rows that differ, "html": path of the report}.
+
+    LabError if there are fewer than two runs, or one of them does not exist.
+    """
+    from gpt2lab.lab.report import comparison_rows, write_comparison
+
+    html = write_comparison(names, out=out)
+    rows = list({row.id: row for row in map(Store().find, names)}.values())
+    return {**comparison_rows(rows), "html": html}
+
+
 def _loaded(model: "str | Path | LanguageModel", device: "torch.device | str | None") -> "LanguageModel":
     return load(model, device=device) if isinstance(model, (str, Path)) else model
 
