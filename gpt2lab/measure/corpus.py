@@ -1,0 +1,153 @@
+"""The text a likelihood measure works on: documents of a source, or all of it as one stream of tokens."""
+
+import gzip
+import itertools
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from gpt2lab.base.errors import LabError
+from gpt2lab.measure.detokenize import Style, detokenize
+from gpt2lab.text import readers, sources
+from gpt2lab.text.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from gpt2lab.text.language_model import LanguageModel
+
+_SEPARATOR_LINE = re.compile(rb"^<\|endoftext\|>[ \t]*\r?$", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Passage:
+    """Tokens to be scored as one sequence. The first is context only: a start token, or the text's first."""
+
+    ids: list[int]
+    n_bytes: int
+    """UTF-8 bytes of the text that is scored."""
+    n_words: int
+    """Pieces between single blanks in the text as it was stored (megatron's To)."""
+
+
+def need_tokenizer(lm: "LanguageModel", measure: str) -> Tokenizer:
+    """Return the model's tokenizer; LabError if it has none."""
+    tokenizer: Tokenizer | None = lm.tokenizer
+    if tokenizer is None:
+        raise LabError(
+            f"{measure} reads text, and this model has no tokenizer; put its tokenizer.json beside it"
+        )
+    return tokenizer
+
+
+def read_texts(data: str | Sequence[str], field: str = "text") -> Iterator[str]:
+    """Yield the texts of a source; a plain text file without separator lines is one text, to the byte.
+
+    Elsewhere a document is a text: see `gpt2lab.text.sources.documents`, whose errors these are.
+    """
+    for item in [data] if isinstance(data, str) else data:
+        files = sources.files(item)
+        if not files:
+            yield from sources.documents(item, field=field)
+        for file in files:
+            pieces = readers.read(file, field)
+            if readers.format_of(file) == "txt" and not _has_separators(file):
+                yield "".join(pieces)
+            else:
+                yield from (piece for piece in pieces if piece)
+
+
+def stream(
+    texts: Iterator[str],
+    tokenizer: Tokenizer,
+    *,
+    style: Style = "none",
+    bos: bool = False,
+    limit: int | None = None,
+) -> Passage:
+    """Return all texts as one sequence, the tokenizer's eos between them; `limit` is the most tokens scored.
+
+    Those eos tokens are scored as well. With `bos` the first token is scored too, after a start token.
+    LabError for less than two tokens.
+    """
+    ids = [start_token(tokenizer)] if bos else []
+    most = None if limit is None else limit + 1
+    n_bytes = n_words = 0
+    for number, (text, natural, tokens) in enumerate(_encoded(texts, tokenizer, style)):
+        if number and tokenizer.eos is not None:
+            ids.append(tokenizer.eos)
+        before = len(ids)
+        ids += tokens
+        if most is not None and len(ids) >= most:
+            del ids[most:]
+            n_bytes += _length(tokenizer.decode(ids[before:]))
+            break
+        n_bytes, n_words = n_bytes + _length(natural), n_words + count_words(text)
+    if len(ids) < 2:
+        raise LabError(
+            f"there is too little text to score: {len(ids)} tokens, and the first has nothing before it"
+        )
+    return Passage(ids, n_bytes - (0 if bos else _length(tokenizer.decode(ids[:1]))), n_words)
+
+
+def passages(
+    texts: Iterator[str],
+    tokenizer: Tokenizer,
+    *,
+    style: Style = "none",
+    bos: bool = True,
+    limit: int | None = None,
+) -> list[Passage]:
+    """Return each text as a sequence of its own, after a start token if `bos`; `limit` is for all of them.
+
+    Without a start token a text of one token has nothing to score and is left out. LabError if none is left.
+    """
+    found: list[Passage] = []
+    left = limit
+    for text, natural, tokens in _encoded(texts, tokenizer, style):
+        ids = [start_token(tokenizer), *tokens] if bos else tokens
+        n_bytes = _length(natural)
+        if left is not None and len(ids) - 1 > left:
+            ids = ids[: left + 1]
+            n_bytes = _length(tokenizer.decode(ids[1:] if bos else ids))
+        if len(ids) > 1:
+            n_bytes -= 0 if bos else _length(tokenizer.decode(ids[:1]))
+            found.append(Passage(ids, n_bytes, count_words(text)))
+            left = None if left is None else left - len(ids) + 1
+        if left == 0:
+            break
+    if not found:
+        raise LabError("there is too little text to score: no document has two tokens")
+    return found
+
+
+def start_token(tokenizer: Tokenizer) -> int:
+    """Return what stands before a text: the bos token, else the eos token. LabError if there is neither."""
+    token = tokenizer.bos if tokenizer.bos is not None else tokenizer.eos
+    if token is None:
+        raise LabError("this tokenizer has no bos or eos token to stand before a text; set bos=false")
+    return token
+
+
+def count_words(text: str) -> int:
+    """Return the number of pieces between single blanks, as the public evaluation of Megatron-LM counts words."""
+    return len(text.strip().split(" "))
+
+
+def _encoded(
+    texts: Iterator[str], tokenizer: Tokenizer, style: Style
+) -> Iterator[tuple[str, str, list[int]]]:
+    """Yield each text as stored, as natural text, and as tokens."""
+    while some := list(itertools.islice(texts, 64)):
+        natural = [detokenize(text, style) for text in some]
+        yield from zip(some, natural, tokenizer.encode_batch(natural), strict=True)
+
+
+def _length(text: str) -> int:
+    return len(text.encode("utf-8"))
+
+
+def _has_separators(file: Path) -> bool:
+    """Tell whether a text file's first MiB holds a separator line, as the reader of documents does."""
+    with gzip.open(file) if file.suffix == ".gz" else file.open("rb") as handle:
+        return bool(_SEPARATOR_LINE.search(handle.read(1 << 20)))

@@ -1,0 +1,175 @@
+"""What a measure returns: numbers with units, tables, figures, and the settings and counts behind them."""
+
+import io
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Union
+
+from gpt2lab.base.errors import LabError
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    Drawing = Union[bytes, Figure, Callable[[], bytes | Figure]]  # noqa: UP007  # Figure is known to mypy only
+
+Table = list[dict[str, Any]]
+
+_NOT_FINITE = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measurement:
+    """The result of measuring a model. Nothing is drawn until a figure is asked for."""
+
+    name: str
+    """The measure's name, as on the command line."""
+    numbers: Mapping[str, float]
+    """What was measured, the headline first."""
+    units: Mapping[str, str] = field(default_factory=dict)
+    """Units of the numbers that have one."""
+    tables: Mapping[str, Table] = field(default_factory=dict)
+    """Rows of plain values."""
+    figures: Mapping[str, "Drawing"] = field(default_factory=dict)
+    """SVG files, matplotlib figures, or functions that make one when called."""
+    about: Mapping[str, Any] = field(default_factory=dict)
+    """Settings, counts and whatever else one must know to compare the numbers; plain values."""
+
+    def __post_init__(self) -> None:
+        if not self.numbers and not self.tables:
+            raise LabError(f"{self.name}: a measurement needs a number or a table")
+        object.__setattr__(self, "numbers", {key: float(value) for key, value in self.numbers.items()})
+        for key in self.units:
+            if key not in self.numbers:
+                raise LabError(f"{self.name}: a unit for {key}, which was not measured")
+
+    def __getitem__(self, name: str) -> float:
+        """Return one number; LabError with the names there are if it is not among them."""
+        if name not in self.numbers:
+            raise LabError(f"{self.name} has no number {name}; it has {', '.join(self.numbers)}")
+        return self.numbers[name]
+
+    def figure_svg(self, name: str) -> bytes:
+        """Draw one figure and return it as an SVG file. LabError if there is none of that name."""
+        if name not in self.figures:
+            raise LabError(f"{self.name} has no figure {name}; it has {', '.join(self.figures) or 'none'}")
+        drawn: Any = self.figures[name]
+        drawn = drawn() if callable(drawn) else drawn
+        if isinstance(drawn, bytes):
+            return drawn
+        buffer = io.BytesIO()
+        drawn.savefig(buffer, format="svg", bbox_inches="tight")
+        return buffer.getvalue()
+
+    def to_json(self, *, figures: bool = False) -> str:
+        """Write the measurement as one JSON object; `figures` draws and includes them as SVG text.
+
+        JSON has no NaN or infinity: in numbers they become the words "nan", "inf" and "-inf", elsewhere null.
+        """
+        content = {
+            "name": self.name,
+            "numbers": {key: _number(value) for key, value in self.numbers.items()},
+            "units": dict(self.units),
+            "tables": _plain(self.tables),
+            "about": _plain(self.about),
+        }
+        if figures:
+            content["figures"] = {key: self.figure_svg(key).decode("utf-8") for key in self.figures}
+        return json.dumps(content, ensure_ascii=False, allow_nan=False)
+
+    @staticmethod
+    def from_json(text: str) -> "Measurement":
+        """Read what `to_json` wrote. LabError if it is something else."""
+        try:
+            content = json.loads(text)
+            numbers = {key: _NOT_FINITE.get(value, value) for key, value in content["numbers"].items()}
+            return Measurement(
+                name=content["name"],
+                numbers=numbers,
+                units=content["units"],
+                tables=content["tables"],
+                figures={key: svg.encode("utf-8") for key, svg in content.get("figures", {}).items()},
+                about=content["about"],
+            )
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise LabError(f"this is not a measurement written by gpt2lab: {error}") from error
+
+    def __str__(self) -> str:
+        """Write numbers, settings and tables for the terminal."""
+        parts = [f"{self.name}\n{_numbers(self.numbers, self.units)}"]
+        if self.about:
+            width = max(len(key) for key in self.about)
+            parts.append("\n".join(f"  {key:<{width}}  {show(value)}" for key, value in self.about.items()))
+        parts += [f"{name}\n{show_table(rows)}" for name, rows in self.tables.items() if rows]
+        return "\n\n".join(parts)
+
+
+def show(value: Any) -> str:
+    """Write a value for people: four to six digits, thousands set apart, lists by commas."""
+    if isinstance(value, bool) or value is None:
+        return {True: "yes", False: "no", None: "none"}[value]
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            return str(value)
+        size = abs(value)
+        if size and (size < 1e-4 or size >= 1e9):
+            return f"{value:.4g}"
+        return f"{value:,.1f}" if size >= 1e4 else f"{value:.4f}" if size < 100 else f"{value:,.2f}"
+    if isinstance(value, (list, tuple)):
+        return ", ".join(show(item) for item in value)
+    return str(value)
+
+
+def show_table(rows: Sequence[Mapping[str, Any]], limit: int = 20) -> str:
+    """Write rows in aligned columns, numbers to the right; at most `limit` rows, and how many were left out."""
+    if not rows:
+        return ""
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    cells = [[show(row[c]) if c in row else "" for c in columns] for row in rows[:limit]]
+    right = [all(isinstance(row.get(c, 0), (int, float)) for row in rows) for c in columns]
+    widths = [max(len(line[i]) for line in [columns, *cells]) for i in range(len(columns))]
+    lines = [
+        "  "
+        + "  ".join(f"{c:>{w}}" if r else f"{c:<{w}}" for c, w, r in zip(line, widths, right, strict=True))
+        for line in [columns, *cells]
+    ]
+    if len(rows) > limit:
+        lines.append(f"  and {len(rows) - limit:,} more rows")
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def _numbers(numbers: Mapping[str, float], units: Mapping[str, str]) -> str:
+    """Write numbers under each other, their decimal points in one column."""
+    if not numbers:
+        return ""
+    shown = {key: show(value) for key, value in numbers.items()}
+    name_width = max(len(key) for key in shown)
+    before = max(len(text.partition(".")[0]) for text in shown.values())
+    after = max(len(text) - len(text.partition(".")[0]) for text in shown.values())
+    lines = []
+    for key, text in shown.items():
+        whole, point, rest = text.partition(".")
+        lines.append(f"  {key:<{name_width}}  {whole:>{before}}{point + rest:<{after}}  {units.get(key, '')}")
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def _number(value: float) -> float | str:
+    return value if math.isfinite(value) else str(value)
+
+
+def _plain(value: Any) -> Any:
+    """Return `value` in JSON's own types; numpy and torch numbers become Python's, what has no form becomes text."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if value is None or isinstance(value, (str, bool, int)):
+        return value
+    if hasattr(value, "item"):
+        return _plain(value.item())
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return str(value)
