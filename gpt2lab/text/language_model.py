@@ -1,0 +1,95 @@
+"""A language model: a transformer and the tokenizer it was trained with, in one folder."""
+
+import fnmatch
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from gpt2lab.base.errors import LabError
+from gpt2lab.base.files import atomic_folder, atomic_write
+from gpt2lab.model.checkpoint import load_model, write_model
+from gpt2lab.model.config import TransformerConfig
+from gpt2lab.model.hub import MODEL_FILES, resolve
+from gpt2lab.model.transformer import Transformer
+from gpt2lab.text.tokenizer import Tokenizer
+from gpt2lab.text.tokenizer_files import has_tokenizer
+
+
+@dataclass
+class LanguageModel:
+    """A model with its tokenizer; the tokenizer is None where a model works on ids alone.
+
+    LabError if the tokenizer has more ids than the model has rows; fewer are fine (a padded vocabulary).
+    """
+
+    model: Transformer
+    tokenizer: Tokenizer | None = None
+
+    def __post_init__(self) -> None:
+        rows = self.model.config.vocab_size
+        if self.tokenizer is not None and self.tokenizer.vocab_size > rows:
+            raise LabError(
+                f"the tokenizer has {self.tokenizer.vocab_size} ids, the model only {rows} rows; "
+                "load the tokenizer this model was trained with"
+            )
+
+    @property
+    def config(self) -> TransformerConfig:
+        """The model's configuration."""
+        return self.model.config
+
+
+def load(
+    path_or_hub_id: Path | str,
+    *,
+    device: torch.device | str | None = None,
+    dtype: torch.dtype | None = None,
+) -> LanguageModel:
+    """Load a model and its tokenizer from a folder in Hugging Face's layout, or by hub id.
+
+    dtype None keeps the type the weights are stored in. A folder without a tokenizer gives `tokenizer=None`.
+    LabError says which file is missing or broken, or what is at hand when the hub cannot be reached.
+    """
+    folder = resolve(path_or_hub_id)
+    model = load_model(folder, device=device, dtype=dtype)
+    tokenizer = Tokenizer.load(folder) if has_tokenizer(folder) else None
+    try:
+        return LanguageModel(model, tokenizer)
+    except LabError as error:
+        raise LabError(f"{folder}: {error}") from None
+
+
+def save(lm: LanguageModel, folder: Path | str) -> None:
+    """Write model and tokenizer so that `load` and transformers open the folder; it appears whole or not at all.
+
+    A model already there is replaced. LabError if the folder holds anything else.
+    """
+    folder = Path(folder).expanduser()
+    _refuse_foreign(folder)
+    with atomic_folder(folder) as temporary:
+        write_model(lm.model, temporary)
+        if lm.tokenizer is not None:
+            lm.tokenizer.save(temporary)
+            _name_special_ids(temporary / "config.json", lm.tokenizer)
+
+
+def _refuse_foreign(folder: Path) -> None:
+    """LabError if saving would take the place of something that is no model."""
+    if folder.is_file():
+        raise LabError(f"{folder}: a file; a model is saved as a folder")
+    if not folder.is_dir():
+        return
+    for path in sorted(folder.iterdir()):
+        if not any(fnmatch.fnmatchcase(path.name, pattern) for pattern in MODEL_FILES):
+            raise LabError(f"{folder}: holds {path.name}, which saving would remove; give another folder")
+
+
+def _name_special_ids(path: Path, tokenizer: Tokenizer) -> None:
+    """Fill in the special ids that config.json leaves open: transformers would assume GPT-2's own."""
+    entries = json.loads(path.read_text(encoding="utf-8"))
+    for name in ("bos", "eos", "pad"):
+        if entries.get(f"{name}_token_id") is None:
+            entries[f"{name}_token_id"] = getattr(tokenizer, name)
+    atomic_write(path, json.dumps(entries, indent=2, sort_keys=True) + "\n")
