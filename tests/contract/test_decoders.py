@@ -1,0 +1,82 @@
+"""What every decoder must do: ours, a paper's, a plug-in's."""
+
+import pytest
+import torch
+
+from gpt2lab.base.errors import LabError
+from gpt2lab.decode.interface import Decoder, Limits
+from gpt2lab.lab.registry import Part
+from tests.contract.parts import FAMILIES, broken, built, is_frozen_settings, refuses_unknown_options
+from tests.tiny import tiny
+
+pytestmark = pytest.mark.parametrize("part", built("decoder"))
+
+PROMPTS = [[3], [5, 6, 7, 8, 9, 10, 11], [1, 2], [40, 41, 42, 43, 44]]
+FIXED = Limits(max_new_tokens=9)
+
+
+def decode(
+    part: Part, family: str, prompts: list[list[int]], limits: Limits = FIXED, seed: int = 1
+) -> list[list[int]]:
+    generator = [torch.Generator().manual_seed(100 * seed + PROMPTS.index(prompt)) for prompt in prompts]
+    return list(part.load()().decode(tiny(family), prompts, limits, generator=generator))
+
+
+def test_it_is_a_decoder_with_documented_frozen_options(part: Part) -> None:
+    is_frozen_settings(part)
+    refuses_unknown_options(part)
+    assert isinstance(part.load()(), Decoder)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_no_text_depends_on_the_batch(part: Part, family: str) -> None:
+    together = decode(part, family, PROMPTS)
+    assert together == [decode(part, family, [prompt])[0] for prompt in PROMPTS]
+    backwards = decode(part, family, PROMPTS[::-1])
+    assert together == backwards[::-1]
+    assert all(len(row) == 9 for row in together)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_same_seed_gives_the_same_tokens(part: Part, family: str) -> None:
+    assert decode(part, family, PROMPTS) == decode(part, family, PROMPTS)
+
+
+def test_an_end_token_ends_its_row_only(part: Part) -> None:
+    free = decode(part, "gpt2", PROMPTS, Limits(max_new_tokens=9))
+    end = free[1][4]
+    limits = Limits(max_new_tokens=9, eos=(end,), pad=60)
+    for row in decode(part, "gpt2", PROMPTS, limits):
+        assert end not in row[:-1]
+        assert len(row) == 9 or row[-1] == end
+
+
+def test_one_new_token_is_one_new_token(part: Part) -> None:
+    assert [len(row) for row in decode(part, "llama", PROMPTS, Limits(max_new_tokens=1))] == [1, 1, 1, 1]
+
+
+def test_prompts_and_model_are_left_as_they_were(part: Part) -> None:
+    model, prompts = tiny("gpt2"), [list(prompt) for prompt in PROMPTS]
+    before = [parameter.clone() for parameter in model.parameters()]
+    part.load()().decode(model, prompts, FIXED)
+    assert prompts == PROMPTS
+    assert not model.training
+    assert model.open_tap is None
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), before, strict=True))
+
+
+def test_bf16_models_decode(part: Part) -> None:
+    rows = part.load()().decode(tiny("llama").to(torch.bfloat16), PROMPTS, FIXED)
+    assert [len(row) for row in rows] == [9, 9, 9, 9]
+
+
+def test_what_cannot_be_continued_is_refused(part: Part) -> None:
+    decoder = part.load()()
+    with pytest.raises(LabError, match="no prompts"):
+        decoder.decode(tiny("gpt2"), [], FIXED)
+    with pytest.raises(LabError, match="empty"):
+        decoder.decode(tiny("gpt2"), [[1], []], FIXED)
+    with pytest.raises(LabError, match="40"):
+        decoder.decode(tiny("gpt2"), [[1] * 35], FIXED)
+    with pytest.raises(LabError, match=r"NaN|not numbers|not finite"):
+        decoder.decode(broken(), PROMPTS, FIXED)

@@ -1,0 +1,82 @@
+"""What every measure must do: ours, a paper's, a plug-in's."""
+
+import dataclasses
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from gpt2lab.base.errors import LabError
+from gpt2lab.lab.registry import Part
+from gpt2lab.measure.measurement import Measurement
+from gpt2lab.text.language_model import LanguageModel
+from tests.contract.parts import broken, built, is_frozen_settings, refuses_unknown_options
+
+pytestmark = pytest.mark.parametrize("part", built("measure"))
+
+
+def make(part: Part, passages: Path, **options: Any) -> Any:
+    """The measure on the shared passages, if it reads text at all, and small wherever it has a size."""
+    made = part.load()
+    names = {field.name for field in dataclasses.fields(made)}
+    given = {"data": (str(passages),), "window": 12, **options}
+    return made(**{name: value for name, value in given.items() if name in names})
+
+
+def test_it_is_a_measure_with_documented_frozen_options(part: Part) -> None:
+    is_frozen_settings(part)
+    refuses_unknown_options(part)
+
+
+def test_it_returns_finite_numbers_that_travel_as_json(part: Part, lm: LanguageModel, passages: Path) -> None:
+    result = make(part, passages)(lm)
+    assert isinstance(result, Measurement)
+    assert result.name == part.name
+    assert all(math.isfinite(value) for value in result.numbers.values())
+    text = result.to_json()
+    assert json.loads(text)
+    assert Measurement.from_json(text).numbers == result.numbers
+
+
+def test_it_is_the_same_twice_and_leaves_the_model_alone(
+    part: Part, lm: LanguageModel, passages: Path
+) -> None:
+    before = [parameter.clone() for parameter in lm.model.parameters()]
+    state = torch.get_rng_state()
+    first, second = make(part, passages)(lm), make(part, passages)(lm)
+    assert first.numbers == second.numbers
+    assert all(torch.equal(a, b) for a, b in zip(lm.model.parameters(), before, strict=True))
+    assert torch.equal(state, torch.get_rng_state())
+    assert lm.model.open_tap is None
+    assert not lm.model.training
+
+
+def test_no_number_depends_on_the_batch(part: Part, lm: LanguageModel, passages: Path) -> None:
+    results = [make(part, passages, batch_size=size)(lm).numbers for size in (1, 5, 32)]
+    for other in results[1:]:
+        assert other == pytest.approx(results[0], rel=1e-6)
+
+
+def test_nan_is_refused(part: Part, lm: LanguageModel, passages: Path) -> None:
+    sick = LanguageModel(broken(), lm.tokenizer)
+    with pytest.raises(LabError, match=r"NaN|not finite|not numbers"):
+        make(part, passages)(sick)
+
+
+def test_bf16_is_near(part: Part, lm: LanguageModel, passages: Path) -> None:
+    exact = make(part, passages)(lm).numbers
+    rough = make(part, passages)(LanguageModel(lm.model.to(torch.bfloat16), lm.tokenizer)).numbers
+    assert exact.keys() == rough.keys()
+    assert all(math.isfinite(value) for value in rough.values())
+
+
+def test_no_text_is_refused(part: Part, lm: LanguageModel, tmp_path: Path) -> None:
+    if "data" not in {field.name for field in dataclasses.fields(part.load())}:
+        return  # reads no text
+    empty = tmp_path / "empty.txt"
+    empty.write_text("")
+    with pytest.raises(LabError):
+        make(part, empty)(lm)
