@@ -1,0 +1,1 @@
+"""Are You Robert or RoBERTa? Deceiving Online Authorship Attribution Models Using Neural Text Generators."""

@@ -1,0 +1,1 @@
+"""Find Central Dogma Again: Leveraging Multilingual Transfer in Large Language Models."""

@@ -1,0 +1,1 @@
+"""Conda: Column-Normalized Adam for Training Large Language Models Faster."""

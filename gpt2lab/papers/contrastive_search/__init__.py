@@ -1,0 +1,1 @@
+"""Contrastive Search Is What You Need For Neural Text Generation."""

@@ -1,0 +1,3 @@
+"""Pre-training A Neural Language Model Improves The Sample Efficiency of an Emergency Room Classification
+Model.
+"""

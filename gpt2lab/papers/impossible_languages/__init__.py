@@ -1,0 +1,1 @@
+"""Mission: Impossible Language Models."""

@@ -1,0 +1,1 @@
+"""LLaMAntino: LLaMA 2 Models for Effective Text Generation in Italian Language."""

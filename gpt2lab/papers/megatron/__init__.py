@@ -1,0 +1,1 @@
+"""Megatron-LM: Training Multi-Billion Parameter Language Models Using Model Parallelism."""

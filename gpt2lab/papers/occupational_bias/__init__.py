@@ -1,0 +1,3 @@
+"""Bias Out-of-the-Box: An Empirical Analysis of Intersectional Occupational Biases in Popular Generative
+Language Models.
+"""

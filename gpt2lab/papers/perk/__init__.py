@@ -1,0 +1,1 @@
+"""PERK: Long-Context Reasoning as Parameter-Efficient Test-Time Learning."""

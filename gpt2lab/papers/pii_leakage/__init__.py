@@ -1,0 +1,1 @@
+"""Analyzing Leakage of Personally Identifiable Information in Language Models."""

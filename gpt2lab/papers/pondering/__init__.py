@@ -1,0 +1,1 @@
+"""Pretraining Language Models to Ponder in Continuous Space."""

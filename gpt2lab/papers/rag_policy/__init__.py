@@ -1,0 +1,1 @@
+"""Reinforcement Learning for Optimizing RAG for Domain Chatbots."""

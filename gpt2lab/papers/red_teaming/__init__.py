@@ -1,0 +1,1 @@
+"""Explore, Establish, Exploit: Red Teaming Language Models from Scratch."""

@@ -1,0 +1,1 @@
+"""SIM-CoT: Supervised Implicit Chain-of-Thought."""

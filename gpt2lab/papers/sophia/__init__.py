@@ -1,0 +1,1 @@
+"""Sophia: A Scalable Stochastic Second-order Optimizer for Language Model Pre-training."""

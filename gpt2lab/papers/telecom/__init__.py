@@ -1,0 +1,1 @@
+"""Understanding Telecom Language Through Large Language Models."""

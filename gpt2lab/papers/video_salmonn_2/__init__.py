@@ -1,0 +1,1 @@
+"""video-SALMONN 2: Captioning-Enhanced Audio-Visual Large Language Models."""

@@ -1,0 +1,1 @@
+"""VLog: Video-Language Models by Generative Retrieval of Narration Vocabulary."""

@@ -1,0 +1,1 @@
+"""VTrans: Accelerating Transformer Compression with Variational Information Bottleneck based Pruning."""

@@ -1,0 +1,3 @@
+"""WECHSEL: Effective initialization of subword embeddings for cross-lingual transfer of monolingual language
+models.
+"""
