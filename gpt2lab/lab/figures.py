@@ -110,6 +110,10 @@ def line_chart(
         axes.set_ylabel(y_label)
         if log_x:
             axes.set_xscale("log")
+        elif all(float(value).is_integer() for x, _ in series.values() for value in x):
+            from matplotlib.ticker import MaxNLocator
+
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True))  # there is no update 2.5
         if log_y:
             axes.set_yscale("log")
         axes.margins(x=0.0 if max(len(x) for x, _ in series.values()) > 1 else 0.1)

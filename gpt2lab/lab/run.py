@@ -83,8 +83,8 @@ class Run:
         row = Row(id=identity, name=name, kind=kind, parent=above, settings=encode(plain), **columns)
         run = cls(store.add(row), store, device)
         make_folder(run.folder)
-        run._write("settings.json", encode(plain, indent=2))
-        run._write("environment.json", encode(environment(device), indent=2))
+        run.write_file("settings.json", encode(plain, indent=2))
+        run.write_file("environment.json", encode(environment(device), indent=2))
         return run
 
     @classmethod
@@ -105,7 +105,7 @@ class Run:
                 shutil.rmtree(run.folder / leftover, ignore_errors=True)
             for leftover in ("captions.json", "results.json"):
                 (run.folder / leftover).unlink(missing_ok=True)
-        run._write("environment.json", encode(environment(device), indent=2))
+        run.write_file("environment.json", encode(environment(device), indent=2))
         return run
 
     @property
@@ -154,11 +154,14 @@ class Run:
         """Write rows to tables/NAME.csv; the keys of the rows are the columns."""
         self._keep("tables", name, "csv", write_table(list(rows)), caption)
 
-    def figure(self, name: str, figure: "Figure", caption: str = "") -> None:
-        """Write a matplotlib figure to figures/NAME.svg; its caption is also what a screen reader reads."""
+    def figure(self, name: str, figure: "Figure | str | bytes", caption: str = "") -> None:
+        """Write a matplotlib figure, or SVG text, to figures/NAME.svg; a screen reader reads the caption."""
         from gpt2lab.lab.figures import to_svg
 
-        self._keep("figures", name, "svg", to_svg(figure, caption), caption)
+        if isinstance(figure, bytes):
+            figure = figure.decode("utf-8")
+        svg = figure if isinstance(figure, str) else to_svg(figure, caption)
+        self._keep("figures", name, "svg", svg, caption)
 
     def text(self, name: str, text: str, caption: str = "") -> None:
         """Write a text, such as samples, to texts/NAME.txt."""
@@ -172,6 +175,11 @@ class Run:
         with self._full_disk_in_words():
             save(lm, self.folder / name)
         return self.folder / name
+
+    def write_file(self, name: str, content: str) -> None:
+        """Write a file of the run's folder, whole or not at all."""
+        with self._full_disk_in_words():
+            atomic_write(self.folder / name, content)
 
     def note(self, sentence: str) -> None:
         """Append a line with the time to log.txt."""
@@ -220,7 +228,7 @@ class Run:
                     file.close()
         self._metrics = self._events = None
         with contextlib.suppress(*lenient):
-            self._write("results.json", encode(self.results, indent=2))
+            self.write_file("results.json", encode(self.results, indent=2))
             results = encode(self.results)
             self.store.update(self.id, status=status, message=message, finished=now(), results=results)
             self.row = self.store.get(self.id) or self.row
@@ -239,15 +247,11 @@ class Run:
     def _keep(self, what: str, name: str, ending: str, content: str, caption: str) -> None:
         """Write one table, figure or text, and its caption."""
         check_name(name)
-        self._write(f"{what}/{name}.{ending}", content)
+        self.write_file(f"{what}/{name}.{ending}", content)
         path = self.folder / "captions.json"
         captions = read_json(path) if path.exists() else {}
         captions.setdefault(what, {})[name] = caption
-        self._write("captions.json", encode(captions, indent=2))
-
-    def _write(self, name: str, content: str) -> None:
-        with self._full_disk_in_words():
-            atomic_write(self.folder / name, content)
+        self.write_file("captions.json", encode(captions, indent=2))
 
     @contextlib.contextmanager
     def _full_disk_in_words(self) -> Iterator[None]:

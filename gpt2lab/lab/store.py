@@ -147,9 +147,10 @@ class Store:
         found = self._select("WHERE id = ?", (identity,))
         return found[0] if found else None
 
-    def pieces(self, parent: str) -> list[Row]:
-        """Return the runs that are pieces of `parent`, oldest first."""
-        return self._select("WHERE parent = ? ORDER BY rowid", (parent,))
+    def pieces(self, identity: str) -> list[Row]:
+        """Return the runs that are pieces of a run, and pieces of pieces, oldest first."""
+        inside = f"{identity}/"
+        return self._select("WHERE substr(id, 1, ?) = ? ORDER BY rowid", (len(inside), inside))
 
     def rows(
         self,

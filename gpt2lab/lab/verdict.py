@@ -190,7 +190,7 @@ def _reason(claim: Claim, status: Status, interval: Interval) -> str:
         span = f"all {interval.n} seeds gave {number(interval.mean)}"
         end = {Status.HOLDS: f", which is {words}"}.get(status, f", which is not {words}")
     else:
-        span = f"the 95 % interval from {number(interval.low)} to {number(interval.high)}"
+        span = f"the 95 % interval from {number(interval.low, 3)} to {number(interval.high, 3)}"
         end = {
             Status.HOLDS: f" is wholly {words}",
             Status.INCONCLUSIVE: f" is partly {words}, partly not",

@@ -1,0 +1,292 @@
+"""What there is: the papers, and the parts that they and the floors add. Reading it imports no part and no torch.
+
+Papers are the folders below gpt2lab/papers that hold a paper.toml, and the packages that others announce under the
+entry-point group `gpt2lab.papers` (a name, and the dotted path of a package that holds a paper.toml).
+"""
+
+import contextlib
+import functools
+import importlib
+import importlib.util
+import sys
+import tomllib
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from gpt2lab.base.errors import LabError, nearest, unknown
+from gpt2lab.lab.wording import listed
+
+ENTRY_POINTS = "gpt2lab.papers"
+PART_KINDS = ("optimizer", "architecture", "transform", "decoder", "measure")
+WORKS = (
+    "training",
+    "adaptation",
+    "reasoning",
+    "reinforcement",
+    "generation",
+    "compression",
+    "interpretability",
+    "safety",
+    "evaluation",
+)
+
+_NEEDED = ("slug", "title", "date", "authors", "work", "summary")
+_FLOOR_PARTS = (
+    ("optimizer", "adamw", "torch.optim:AdamW", "Adam with decoupled weight decay"),
+    ("decoder", "greedy", "gpt2lab.decode.greedy:Greedy", "the likeliest token at every step"),
+    ("decoder", "sampling", "gpt2lab.decode.sampling:Sampling", "temperature, top-k, top-p, min-p, typical"),
+    ("decoder", "beam", "gpt2lab.decode.beam:Beam", "beam search"),
+    ("measure", "perplexity", "gpt2lab.measure.perplexity:Perplexity", "per token, per byte, per word"),
+    ("measure", "cloze", "gpt2lab.measure.cloze:Cloze", "accuracy at the last word of a passage"),
+)
+
+
+@dataclass(frozen=True)
+class Part:
+    """Something that works on the shared transformer: an optimizer, architecture, transform, decoder or measure."""
+
+    kind: str
+    """One of PART_KINDS."""
+    name: str
+    """As it is typed."""
+    object: str
+    """Where it is, `package.module:Name`."""
+    summary: str = ""
+    """What it does, in a few words."""
+    paper: str | None = None
+    """Slug of the paper that adds it; None for a part of the floors."""
+    built: bool = True
+    """Whether its code exists; a paper announces its planned parts too."""
+
+    def load(self) -> Any:
+        """Import and return the class or function. LabError if it is not built yet, or its module lacks it."""
+        if not self.built:
+            raise LabError(
+                f"{self.name} is not built yet: {self.paper} announces this {self.kind}, its code is not there"
+            )
+        module, _, name = self.object.partition(":")
+        try:
+            return getattr(importlib.import_module(module), name)
+        except AttributeError:
+            raise LabError(f"{self.kind} {self.name}: {module} has no {name}") from None
+
+
+@dataclass(frozen=True)
+class StatedClaim:
+    """A claim as the paper words it."""
+
+    words: str
+    """The claim."""
+    paper: str = ""
+    """The paper's own figure."""
+    where: str = ""
+    """Its place in the paper."""
+
+
+@dataclass(frozen=True)
+class HeadlineFigure:
+    """A number for which the paper is quoted."""
+
+    what: str
+    """What was measured."""
+    value: str
+    """The number, with its unit."""
+    where: str = ""
+    """Its place in the paper."""
+
+
+@dataclass(frozen=True)
+class Paper:
+    """One paper as its paper.toml describes it."""
+
+    slug: str
+    """Short name, as it is typed."""
+    title: str
+    """Full title."""
+    date: str
+    """Month of publication, YYYY-MM."""
+    authors: int
+    """Number of authors."""
+    work: str
+    """Family of work, one of WORKS."""
+    summary: str
+    """The idea in two sentences."""
+    folder: Path
+    """Its folder."""
+    module: str
+    """Its package, dotted."""
+    arxiv: str = ""
+    """arXiv id; empty if it is not there."""
+    repo: str = ""
+    """The authors' public code; empty if there is none."""
+    parts: tuple[Part, ...] = ()
+    """What it adds to the lab, planned parts too."""
+    claims: tuple[StatedClaim, ...] = ()
+    """Its claims in words."""
+    figures: tuple[HeadlineFigure, ...] = ()
+    """Its headline figures."""
+
+    @property
+    def built(self) -> bool:
+        """Whether its experiment can be run."""
+        return (self.folder / "experiment.py").is_file()
+
+    def experiment(self) -> ModuleType:
+        """Import and return its experiment. LabError if it is not built yet."""
+        if not self.built:
+            there = [paper.slug for paper in papers() if paper.built]
+            raise LabError(
+                f"{self.slug} is not built yet: its specification is known, its code is not; "
+                f"built so far: {', '.join(there) or 'none'}"
+            )
+        return importlib.import_module(f"{self.module}.experiment")
+
+
+@functools.cache
+def papers() -> tuple[Paper, ...]:
+    """Return all papers, by slug. LabError if a paper.toml of the lab is malformed or two papers share a slug.
+
+    A package of somebody else's that cannot be read is left out with a warning.
+    """
+    folder = Path(__file__).parents[1] / "papers"
+    found = [
+        read_paper(path.parent, f"gpt2lab.papers.{path.parent.name}")
+        for path in sorted(folder.glob("*/paper.toml"))
+    ]
+    found += _announced()
+    by_slug: dict[str, Paper] = {}
+    for paper in found:
+        if paper.slug in by_slug:
+            raise LabError(
+                f"{paper.slug}: two papers of this name, in {by_slug[paper.slug].folder} and {paper.folder}"
+            )
+        by_slug[paper.slug] = paper
+    return tuple(by_slug[slug] for slug in sorted(by_slug))
+
+
+def paper(slug: str) -> Paper:
+    """Return one paper. LabError with the nearest slug if there is none."""
+    known = {paper.slug: paper for paper in papers()}
+    wanted = slug.lower().replace("_", "-")
+    if wanted not in known:
+        match = nearest(wanted, known)
+        raise LabError(
+            f"{slug}: no such paper; "
+            + (f"did you mean {match}?" if match else "`gpt2lab papers` lists them")
+        )
+    return known[wanted]
+
+
+def parts(kind: str | None = None) -> tuple[Part, ...]:
+    """Return the parts of one kind, or all: those of the floors, then those of the papers.
+
+    LabError for a kind that does not exist.
+    """
+    if kind is not None and kind not in PART_KINDS:
+        raise unknown("kind of part", kind, PART_KINDS)
+    floors = [Part(*entry) for entry in _FLOOR_PARTS]
+    every = [*floors, *(part for paper in papers() for part in paper.parts)]
+    return tuple(part for part in every if kind in (None, part.kind))
+
+
+def part(kind: str, name: str) -> Any:
+    """Import and return the part of this kind and name.
+
+    LabError with the nearest name if there is none, and a plain word if it is announced but not built.
+    """
+    found = [part for part in parts(kind) if part.name == name]
+    if not found:
+        raise unknown(kind, name, [part.name for part in parts(kind) if part.built])
+    return found[0].load()
+
+
+def read_paper(folder: Path, module: str) -> Paper:
+    """Read FOLDER/paper.toml; `module` is the dotted name of the package. LabError if it is malformed."""
+    path = folder / "paper.toml"
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
+        raise LabError(f"{path}: cannot be read ({error})") from error
+    tables = {name: content.pop(name, []) for name in ("parts", "claims", "figures")}
+    words = _entry(content, _NEEDED, ("arxiv", "repo"), str(path))
+    if words["work"] not in WORKS:
+        raise LabError(f"{path}: {unknown('family of work', words['work'], WORKS)}")
+    if not words.pop("authors").isdigit():
+        raise LabError(f"{path}: authors must be their number, got {content['authors']!r}")
+
+    def rows(name: str, needed: tuple[str, ...], optional: tuple[str, ...]) -> list[dict[str, str]]:
+        return [_entry(row, needed, optional, f"{path}, [[{name}]]") for row in tables[name]]
+
+    return Paper(
+        **words,
+        authors=int(content["authors"]),
+        folder=folder,
+        module=module,
+        parts=tuple(
+            _announced_part(row, path, module, words["slug"])
+            for row in rows("parts", ("kind", "name", "object"), ("summary",))
+        ),
+        claims=tuple(StatedClaim(**row) for row in rows("claims", ("words",), ("paper", "where"))),
+        figures=tuple(HeadlineFigure(**row) for row in rows("figures", ("what", "value"), ("where",))),
+    )
+
+
+def _entry(
+    entry: Mapping[str, Any], needed: Sequence[str], optional: Sequence[str], where: str
+) -> dict[str, str]:
+    """Return the values of one table as texts; LabError for a missing or an unknown key."""
+    missing = [name for name in needed if name not in entry]
+    if missing:
+        raise LabError(f"{where}: {listed(missing)} missing; it needs {listed(needed)}")
+    for name in entry:
+        if name not in (*needed, *optional):
+            raise LabError(f"{where}: {unknown('key', name, (*needed, *optional))}")
+    return {name: str(value) for name, value in entry.items()}
+
+
+def _announced_part(row: dict[str, str], path: Path, module: str, slug: str) -> Part:
+    """Return a part of a paper, with its object's full name and whether its file is there."""
+    inside, colon, _ = row["object"].partition(":")
+    if row["kind"] not in PART_KINDS or not colon:
+        kinds = listed(PART_KINDS, "or")
+        raise LabError(f"{path}: a part's kind is {kinds} and its object `module:Name`, got {row}")
+    file = path.parent.joinpath(*inside.split("."))
+    built = file.with_suffix(".py").is_file() or (file / "__init__.py").is_file()
+    return Part(**(row | {"object": f"{module}.{row['object']}"}), paper=slug, built=built)
+
+
+def _announced() -> Iterable[Paper]:
+    """Yield the papers of other packages."""
+    if not _anything_announced():
+        return
+    from importlib.metadata import entry_points
+
+    for entry in entry_points(group=ENTRY_POINTS):
+        try:
+            spec = importlib.util.find_spec(entry.value)
+            places = list(spec.submodule_search_locations or ()) if spec is not None else []
+            if not places:
+                raise LabError(f"{entry.value} is not a package")
+            yield read_paper(Path(places[0]), entry.value)
+        except (LabError, ImportError) as error:
+            warnings.warn(f"the paper {entry.name} is left out: {error}", stacklevel=3)
+
+
+def _anything_announced() -> bool:
+    """Tell whether an installed package speaks of the entry-point group.
+
+    Importing importlib.metadata takes a quarter of the time in which all papers must be listed; most people have
+    no such package.
+    """
+    group = f"[{ENTRY_POINTS}]"
+    for place in {Path(entry or ".") for entry in sys.path}:
+        for pattern in ("*.dist-info/entry_points.txt", "*.egg-info/entry_points.txt"):
+            for path in place.glob(pattern):
+                with contextlib.suppress(OSError, UnicodeDecodeError):
+                    if group in path.read_text(encoding="utf-8"):
+                        return True
+    return False

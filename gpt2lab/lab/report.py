@@ -1,0 +1,356 @@
+"""Reports: what a run found, for people to read, from what lies in its folder."""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from gpt2lab.base.errors import LabError
+from gpt2lab.base.files import atomic_write
+from gpt2lab.base.progress import duration
+from gpt2lab.base.settings import show
+from gpt2lab.lab.document import (
+    Block,
+    ClaimDetail,
+    Command,
+    DataTable,
+    Document,
+    Fact,
+    Facts,
+    Passage,
+    Picture,
+    Prose,
+    Section,
+    Verdicts,
+)
+from gpt2lab.lab.html import to_html
+from gpt2lab.lab.markdown import to_markdown
+from gpt2lab.lab.record import RunRecord, record
+from gpt2lab.lab.registry import Paper, paper
+from gpt2lab.lab.store import Row, Store
+from gpt2lab.lab.wording import count, listed
+
+_LEGEND = (
+    "Dots are seeds, the bar is the 95 % interval around their mean, the shade is where the claim holds "
+    "(the paler one: in part)."
+)
+_CURVES = ("loss", "validation_loss")
+
+
+def write_report(name: str, *, home: Path | str | None = None) -> Path:
+    """Write report.html and report.md into a run's folder; return the path of the first.
+
+    name: id, name or beginning of an id. LabError if there is no such run, or its files are damaged.
+    """
+    store = Store(home)
+    row = store.find(name)
+    run = record(row, store.home)
+    if row.kind == "study":
+        document = _study(row, run, store)
+    elif row.parent is not None:
+        document = _single(row, run, Prose(f"A piece of the study `{row.id.partition('/')[0]}`."))
+    else:
+        document = _single(row, run)
+    return _write(document, run.folder, "report")
+
+
+def write_comparison(
+    names: Sequence[str], *, home: Path | str | None = None, out: Path | str | None = None
+) -> Path:
+    """Write comparison.html and comparison.md of several runs into `out` (default: the home folder).
+
+    LabError if there are fewer than two runs, or one of them does not exist.
+    """
+    store = Store(home)
+    rows = list({row.id: row for row in (store.find(name) for name in names)}.values())
+    if len(rows) < 2:
+        raise LabError(
+            f"compare takes at least two different runs, got {listed([row.id for row in rows]) or 'none'}"
+        )
+    folder = Path(out) if out is not None else store.home
+    return _write(_comparison(rows, store, folder), folder, "comparison")
+
+
+def comparison_rows(rows: Sequence[Row], home: Path | str | None = None) -> dict[str, list[dict[str, Any]]]:
+    """Return what a comparison shows: {"results": rows, "settings": rows that differ}, a column for each run."""
+    runs = [record(row, home) for row in rows]
+    results = {run.id: _numbers(run) for run in runs}
+    settings = {
+        run.id: flat(run.json("settings.json").get("settings") or run.json("settings.json")) for run in runs
+    }
+    return {"results": _side_by_side(results), "settings": _side_by_side(settings, only_different=True)}
+
+
+def flat(plain: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return nested settings by dotted name."""
+    found: dict[str, Any] = {}
+    for name, value in plain.items():
+        if isinstance(value, Mapping):
+            found |= flat(value, f"{prefix}{name}.")
+        else:
+            found[prefix + name] = value
+    return found
+
+
+# What the documents hold.
+
+
+def _study(row: Row, run: RunRecord, store: Store) -> Document:
+    about = run.json("settings.json")
+    claims = _claims(run.folder / "verdicts.json")
+    described = _described(row.paper)
+    pieces = [record(piece, store.home) for piece in store.pieces(row.id)]
+    seeds = [piece for piece in pieces if piece.arm is None]
+    blocks: list[Block | Section] = []
+    if described is not None:
+        blocks += [Prose(described.summary)]
+    blocks += _trouble(row)
+    blocks.append(Section("Verdicts", [Verdicts(claims)] if claims else [Prose("No claim was judged.")]))
+    blocks.append(Section("Claim by claim", [Prose(_LEGEND), *map(_claim, claims)]))
+    blocks += _reported(run)
+    blocks.append(Section("Seeds and arms", list(_pieces(pieces, seeds))))
+    blocks.append(_settings(about.get("settings", {}), about.get("preset"), about.get("help", {})))
+    blocks += [_environment(run), _again(row)]
+    finished = sum(seed.status == "finished" for seed in seeds)
+    byline = [
+        *([f"{described.authors} authors, {described.date}"] if described is not None else []),
+        f"{row.scale} scale",
+        f"{finished} of {count(len(about.get('seeds', ())), 'seed')}",
+        *_when(row),
+    ]
+    title = described.title if described is not None else row.id
+    return Document(title, byline, blocks, _links(described))
+
+
+def _single(row: Row, run: RunRecord, *first: Block) -> Document:
+    """Return the report of one run: curves, results, what it reported, settings."""
+    blocks: list[Block | Section] = [*first, *_trouble(row)]
+    if run.results:
+        rows = [{"result": name, "value": value} for name, value in run.results.items()]
+        blocks.append(Section("Results", [DataTable("", rows)]))
+    curves = list(_curves({"": run}, run.folder))
+    if curves:
+        blocks.append(Section("Training", curves))
+    blocks += _reported(run)
+    blocks.append(_settings(run.json("settings.json"), None, {}))
+    blocks += [_environment(run), _again(row)]
+    what = {"train": "training", "seed": f"seed {row.seed}", "arm": f"seed {row.seed}, arm {row.arm}"}.get(
+        row.kind, row.kind
+    )
+    return Document(row.id, [what, row.status, *_when(row)], blocks)
+
+
+def _comparison(rows: Sequence[Row], store: Store, folder: Path) -> Document:
+    sides = comparison_rows(rows, store.home)
+    runs = {row.id: record(row, store.home) for row in rows}
+    facts = [
+        {"run": row.id, "status": row.status, "began": row.created[:16].replace("T", " "), "took": _took(row)}
+        for row in rows
+    ]
+    same = [] if sides["settings"] else [Prose("The runs have the same settings.")]
+    blocks: list[Block | Section] = [
+        DataTable("", facts),
+        Section("Results", [DataTable("", sides["results"])]),
+        Section("Training", list(_curves(runs, folder)) or [Prose("The runs logged no number in common.")]),
+        Section("Settings that differ", [DataTable("", sides["settings"])] if sides["settings"] else same),
+    ]
+    return Document(f"{listed(list(runs))} compared", [count(len(rows), "run")], blocks)
+
+
+def _claim(claim: Mapping[str, Any]) -> Section:
+    return Section(f"{claim['name']}. {claim['sentence']}", [ClaimDetail(claim)])
+
+
+def _claims(path: Path) -> list[dict[str, Any]]:
+    """Read verdicts.json; numbers that are not finite stand there as text."""
+    import json
+
+    if not path.exists():
+        return []
+    claims: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))
+    for claim in claims:
+        claim["values"] = [(seed, float(value)) for seed, value in claim["values"]]
+    return claims
+
+
+def _trouble(row: Row) -> list[Block]:
+    """Say what kept a run from finishing."""
+    if row.status not in ("failed", "interrupted"):
+        return []
+    again = "" if row.parent else f" `gpt2lab resume {row.id}` goes on with it."
+    return [
+        Prose(
+            f"This run {'has failed' if row.status == 'failed' else 'was interrupted'}: {row.message}.{again}",
+            strong=True,
+        )
+    ]
+
+
+def _reported(run: RunRecord) -> list[Section]:
+    """Return the figures, tables and texts of a run, each kind a section."""
+    figures = [_picture(run, name, path) for name, path in run.figures.items()]
+    tables = [DataTable(run.captions("tables")[name] or name, rows) for name, rows in run.tables.items()]
+    texts = [Passage(run.captions("texts")[name] or name, text) for name, text in run.texts.items()]
+    kinds: list[tuple[str, Sequence[Block]]] = [("Figures", figures), ("Tables", tables), ("Texts", texts)]
+    return [Section(title, blocks) for title, blocks in kinds if blocks]
+
+
+def _picture(run: RunRecord, name: str, path: Path) -> Picture:
+    return Picture(name, run.captions("figures")[name], path.read_text(encoding="utf-8"), path)
+
+
+def _pieces(pieces: Sequence[RunRecord], seeds: Sequence[RunRecord]) -> Iterator[Block | Section]:
+    """Yield a table of the pieces, then what every seed and arm reported, folded."""
+    rows = [
+        {
+            "seed": piece.seed,
+            "arm": piece.arm or "",
+            "status": piece.status,
+            "time": duration(piece.seconds) if piece.seconds is not None else "",
+            "note": piece.message,
+        }
+        for piece in pieces
+    ]
+    used = [name for name in rows[0] if any(row[name] not in ("", None) for row in rows)] if rows else []
+    yield DataTable("", [{name: row[name] for name in used} for row in rows])
+    results = {f"seed {seed.seed}": seed.results for seed in seeds if seed.results}
+    if results:
+        yield Section(
+            "Results of every seed", [DataTable("", _side_by_side(results, name="result"))], folded=True
+        )
+    for piece in pieces:
+        inner = _reported(piece)
+        if inner:
+            title = f"Seed {piece.seed}" + (f", {piece.arm}" if piece.arm else "")
+            yield Section(title, inner, folded=True)
+
+
+def _settings(
+    settings: Mapping[str, Any], preset: Mapping[str, Any] | None, docs: Mapping[str, str]
+) -> Section:
+    """Return the settings; those that differ from the preset are marked."""
+    before = flat(preset) if preset is not None else {}
+    facts = [
+        Fact(
+            name,
+            show(value),
+            docs.get(name, ""),
+            show(before[name]) if name in before and before[name] != value else None,
+        )
+        for name, value in flat(settings).items()
+    ]
+    changed = sum(fact.changed_from is not None for fact in facts)
+    caption = ""
+    if preset is not None:
+        caption = (
+            f"{count(changed, 'setting differs', 'settings differ')} from the preset"
+            if changed
+            else "The preset, unchanged"
+        )
+    return Section("Settings", [Facts(caption, facts)] if facts else [Prose("None.")])
+
+
+def _environment(run: RunRecord) -> Section:
+    facts = [Fact(name, show(value)) for name, value in run.json("environment.json").items()]
+    return Section("Environment", [Facts("", facts)])
+
+
+def _again(row: Row) -> Section:
+    return Section(
+        "Run it again", [Command(row.command)] if row.command else [Prose("Its command was not kept.")]
+    )
+
+
+def _curves(runs: Mapping[str, RunRecord], folder: Path) -> Iterator[Block]:
+    """Yield the training and validation loss of runs over steps, in one figure for one run, one each for several."""
+    from gpt2lab.lab.figures import line_chart, to_svg
+
+    found = {
+        (run, metric): points
+        for metric in _CURVES
+        for run, of in runs.items()
+        if (points := of.series(metric))[0] and any(map(math.isfinite, points[1]))
+    }
+    if len(runs) == 1:
+        charts = [("Loss over updates", {metric.replace("_", " "): p for (_, metric), p in found.items()})]
+    else:
+        charts = [
+            (
+                f"{metric.replace('_', ' ').capitalize()} over updates",
+                {run: p for (run, m), p in found.items() if m == metric},
+            )
+            for metric in _CURVES
+        ]
+    for caption, series in charts:
+        if not series:
+            continue
+        try:
+            drawn = line_chart(series, x_label="updates", y_label="nats per token")
+        except LabError as error:  # matplotlib is an extra; a report without figures is still one
+            yield Prose(f"{error}.")
+            return
+        file = folder / "figures" / f"{caption.lower().replace(' ', '-')}.svg"
+        svg = to_svg(drawn, caption)
+        atomic_write(file, svg)
+        yield Picture(file.stem, caption, svg, file)
+
+
+def _numbers(run: RunRecord) -> dict[str, Any]:
+    """Return a run's results, else the last value of everything it logged."""
+    if run.results:
+        return dict(run.results)
+    last: dict[str, Any] = {}
+    for line in run.metrics:
+        last |= line
+    return {name: value for name, value in last.items() if name not in ("step", "seconds")}
+
+
+def _side_by_side(
+    columns: Mapping[str, Mapping[str, Any]], *, only_different: bool = False, name: str = ""
+) -> list[dict[str, Any]]:
+    """Return a row for every name, a column for every run."""
+    names = list(dict.fromkeys(key for values in columns.values() for key in values))
+    rows = []
+    for key in names:
+        cells = {column: values.get(key) for column, values in columns.items()}
+        if only_different and len({repr(cell) for cell in cells.values()}) == 1:
+            continue
+        shown = {column: show(cell) if only_different else cell for column, cell in cells.items()}
+        rows.append({name or "name": key, **shown})
+    return rows
+
+
+def _when(row: Row) -> list[str]:
+    began = datetime.fromisoformat(row.created).strftime("%-d %B %Y") if row.created else ""
+    return [text for text in (_took(row), began) if text]
+
+
+def _took(row: Row) -> str:
+    return duration(row.seconds) if row.seconds is not None else ""
+
+
+def _links(described: Paper | None) -> dict[str, str]:
+    if described is None:
+        return {}
+    links = (
+        {f"arXiv {described.arxiv}": f"https://arxiv.org/abs/{described.arxiv}"} if described.arxiv else {}
+    )
+    if described.repo.startswith("http"):
+        links["the authors' code"] = described.repo
+    return links
+
+
+def _described(slug: str | None) -> Paper | None:
+    """Return a paper, None if it is not installed any more."""
+    try:
+        return paper(slug) if slug else None
+    except LabError:
+        return None
+
+
+def _write(document: Document, folder: Path, name: str) -> Path:
+    atomic_write(folder / f"{name}.md", to_markdown(document, folder))
+    path = folder / f"{name}.html"
+    atomic_write(path, to_html(document))
+    return path

@@ -1,0 +1,288 @@
+"""Units of a study, one after the other in this process or several at a time in processes of their own."""
+
+import contextlib
+import json
+import os
+import queue
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import IO, Any
+
+from gpt2lab.base.errors import LabError
+from gpt2lab.base.progress import Progress, duration
+from gpt2lab.lab.plain import encode
+from gpt2lab.lab.run import Logged
+from gpt2lab.lab.unit import Plan, Unit, execute
+
+_GRACE = 60.0  # seconds that a stopped unit has for its checkpoint
+
+
+@dataclass
+class Outcome:
+    """What became of the units."""
+
+    finished: list[Unit] = field(default_factory=list)
+    """Done, now or before."""
+    failures: dict[Unit, str] = field(default_factory=dict)
+    """Why a unit failed."""
+    gave_up: bool = False
+    """True if the rest was left undone because the first units failed alike."""
+
+
+class StudyProgress(Progress[Unit]):
+    """The progress line of a study: units done, time left, where the running units are.
+
+    The time left is reckoned from the times of units of the same arm, which differ less than those of others.
+    """
+
+    def __init__(self, units: Sequence[Unit], finished: Sequence[Unit], label: str, workers: int) -> None:
+        super().__init__(total=len(units), label=label, unit="unit", done=len(finished))
+        self.units, self.workers = units, workers
+        self.began: dict[Unit, float] = {}
+        self.steps: dict[Unit, int] = {}
+        self.took: dict[Unit, float] = {}
+        self._finished = set(finished)
+
+    def start(self, unit: Unit) -> None:
+        """Note that a unit begins."""
+        self.began[unit] = time.monotonic()
+        self.show()
+
+    def step(self, unit: Unit, step: int) -> None:
+        """Note the step at which a unit is."""
+        self.steps[unit] = step
+        self.show()
+
+    def listener(self, unit: Unit) -> Logged:
+        """Return what notes the steps that a unit logs in this process."""
+        return lambda step, numbers: self.step(unit, step)
+
+    def end(self, unit: Unit, well: bool = True) -> None:
+        """Note that a unit has ended."""
+        took = time.monotonic() - self.began.pop(unit)
+        self._finished.add(unit)
+        self.steps.pop(unit, None)
+        if well:
+            self.took[unit] = took
+        self.advance()
+
+    def show(self) -> None:
+        """Draw the line."""
+        self.note("")
+
+    def line(self, final: bool = False) -> str:
+        """Return the line as it would be drawn now."""
+        parts = [f"{self.done}/{self.total} units"]
+        left = self.seconds_left()
+        if left is not None and not final:
+            parts.append(f"{duration(left)} left")
+        running = [
+            unit.words + (f" step {self.steps[unit]}" if unit in self.steps else "") for unit in self.began
+        ]
+        if running:
+            parts.append(", ".join(running))
+        return f"{self.label}: " + " · ".join(parts)
+
+    def seconds_left(self) -> float | None:
+        """Return the estimated time until all units are done, None before the first one is."""
+        if not self.took:
+            return None
+        total = 0.0
+        for unit in self.units:
+            if unit not in self._finished:
+                ran = time.monotonic() - self.began[unit] if unit in self.began else 0.0
+                total += max(self._usual(unit) - ran, 0.0)
+        return total / self.workers
+
+    def _usual(self, unit: Unit) -> float:
+        """Return the mean time of finished units of the same arm, else of all."""
+        alike = [took for other, took in self.took.items() if other.arm == unit.arm]
+        times = alike or list(self.took.values())
+        return sum(times) / len(times)
+
+
+def run_units(
+    plan: Plan, units: Sequence[Unit], finished: Sequence[Unit], workers: int, label: str
+) -> Outcome:
+    """Do the units that are not in `finished`, `workers` at a time; a seed waits for its arms.
+
+    A unit that fails does not stop the others, unless the first two fail with the same words before any has
+    finished. KeyboardInterrupt on Ctrl-C, after the running units were stopped and have saved what they can.
+    """
+    progress = StudyProgress(units, finished, label, workers)
+    outcome = Outcome(finished=list(finished))
+    waiting = [unit for unit in units if unit not in set(finished)]
+    with progress:
+        if workers == 1:
+            _in_this_process(plan, waiting, outcome, progress)
+        else:
+            _Pool(plan, waiting, outcome, progress, workers).run()
+    return outcome
+
+
+def _in_this_process(plan: Plan, waiting: list[Unit], outcome: Outcome, progress: StudyProgress) -> None:
+    with _quiet():
+        while unit := _next(plan, waiting, outcome):
+            progress.start(unit)
+            try:
+                execute(plan, unit, progress.listener(unit))
+            except Exception as error:
+                is_sentence = isinstance(error, LabError)
+                outcome.failures[unit] = str(error) if is_sentence else f"{type(error).__name__}: {error}"
+                progress.end(unit, well=False)
+            else:
+                outcome.finished.append(unit)
+                progress.end(unit)
+
+
+def _next(plan: Plan, waiting: list[Unit], outcome: Outcome) -> Unit | None:
+    """Take the next unit that can begin from `waiting`: a seed's turn comes when all its arms have finished."""
+    if outcome.gave_up or _alike(outcome):
+        outcome.gave_up = True
+        return None
+    done, failed = set(outcome.finished), set(outcome.failures)
+    for unit in list(waiting):
+        needed = set() if unit.arm else {Unit(unit.seed, arm) for arm in plan.arms}
+        if needed & failed:
+            waiting.remove(unit)  # it can never begin; the arm's failure is what is told
+        elif needed <= done:
+            waiting.remove(unit)
+            return unit
+    return None
+
+
+def _alike(outcome: Outcome) -> bool:
+    """Tell whether two units failed with the same words and none has finished: the rest would fail too."""
+    words = list(outcome.failures.values())
+    return not outcome.finished and len(words) >= 2 and len(set(words)) < len(words)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Silence the progress lines of the units; the study's own is drawn already."""
+    before = os.environ.get("GPT2LAB_QUIET")
+    os.environ["GPT2LAB_QUIET"] = "1"
+    try:
+        yield
+    finally:
+        os.environ.pop("GPT2LAB_QUIET", None)
+        if before is not None:
+            os.environ["GPT2LAB_QUIET"] = before
+
+
+class _Pool:
+    """Units in processes of their own."""
+
+    def __init__(
+        self, plan: Plan, waiting: list[Unit], outcome: Outcome, progress: StudyProgress, workers: int
+    ) -> None:
+        self.plan, self.waiting, self.outcome, self.progress = plan, waiting, outcome, progress
+        self.workers = workers
+        self.running: dict[Unit, subprocess.Popen[str]] = {}
+        self.messages: queue.Queue[tuple[Unit, dict[str, Any] | None]] = queue.Queue()
+
+    def run(self) -> None:
+        """Do all units."""
+        errors = Path(self.plan.home) / self.plan.study / "workers.txt"
+        try:
+            with errors.open("a", encoding="utf-8") as stderr:
+                self._fill(stderr)
+                while self.running:
+                    self._hear(stderr)
+        except BaseException:
+            self._stop()
+            raise
+        finally:
+            if errors.exists() and errors.stat().st_size == 0:
+                errors.unlink()
+
+    def _fill(self, stderr: IO[str]) -> None:
+        """Start units until `workers` are running or none can begin."""
+        while len(self.running) < self.workers and (unit := _next(self.plan, self.waiting, self.outcome)):
+            process = subprocess.Popen(
+                [sys.executable, "-m", "gpt2lab.lab.worker"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=stderr,
+                encoding="utf-8",
+                env=self._environment(),
+                start_new_session=True,  # Ctrl-C reaches this process alone, which then stops each unit once
+            )
+            self.running[unit] = process
+            self.progress.start(unit)
+            job = encode({"plan": asdict(self.plan), "unit": asdict(unit), "path": sys.path})
+            with contextlib.suppress(BrokenPipeError):  # it died at once; its silence will tell
+                assert process.stdin is not None
+                process.stdin.write(job + "\n")
+                process.stdin.flush()
+            threading.Thread(target=self._listen, args=(unit, process), daemon=True).start()
+
+    def _environment(self) -> dict[str, str]:
+        """Return the environment of a worker: this one's, and its import path, so that it finds gpt2lab."""
+        path = os.pathsep.join(entry for entry in sys.path if entry)
+        environment = os.environ | {"PYTHONPATH": path, "GPT2LAB_QUIET": "1"}
+        if self.plan.threads is not None:
+            environment["OMP_NUM_THREADS"] = str(self.plan.threads)
+        return environment
+
+    def _listen(self, unit: Unit, process: subprocess.Popen[str]) -> None:
+        """Pass on what a worker says; None when it has ended."""
+        assert process.stdout is not None
+        for line in process.stdout:
+            with contextlib.suppress(ValueError):
+                self.messages.put((unit, json.loads(line)))
+        process.wait()
+        self.messages.put((unit, None))
+
+    def _hear(self, stderr: IO[str]) -> None:
+        """Take one message, or let half a second pass."""
+        try:
+            unit, message = self.messages.get(timeout=0.5)
+        except queue.Empty:
+            self.progress.show()
+            return
+        if message is None:
+            self._ended(unit)
+            self._fill(stderr)
+        elif "step" in message:
+            self.progress.step(unit, message["step"])
+        elif "done" in message:
+            self.outcome.finished.append(unit)
+        else:
+            self.outcome.failures[unit] = message.get("failed") or message.get("interrupted") or "interrupted"
+
+    def _ended(self, unit: Unit) -> None:
+        process = self.running.pop(unit)
+        if unit not in self.outcome.failures and unit not in self.outcome.finished:
+            self.outcome.failures[unit] = _silent_end(process.returncode)
+        self.progress.end(unit, well=unit not in self.outcome.failures)
+
+    def _stop(self) -> None:
+        """Interrupt the running units once and wait for their checkpoints; a second Ctrl-C ends them at once."""
+        for process in self.running.values():
+            with contextlib.suppress(OSError):
+                process.send_signal(signal.SIGINT)
+        deadline = time.monotonic() + _GRACE
+        try:
+            for process in self.running.values():
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(max(deadline - time.monotonic(), 0.1))
+        finally:
+            for process in self.running.values():
+                with contextlib.suppress(OSError):
+                    process.kill()
+
+
+def _silent_end(code: int) -> str:
+    """Say how a worker ended that said nothing."""
+    if code == -signal.SIGKILL:
+        return "its process was killed, perhaps for want of memory; --workers 1 needs less"
+    if code < 0:
+        return f"its process was ended by {signal.Signals(-code).name}; workers.txt may say more"
+    return f"its process ended with status {code}; workers.txt says more"

@@ -1,0 +1,225 @@
+"""Reports: what they hold, that they stand alone, that they are well formed."""
+
+import html.parser
+import re
+
+import pytest
+
+from gpt2lab.base.errors import LabError
+from gpt2lab.lab.document import DataTable, Document, Fact, Facts, Passage, Picture, Prose, Section
+from gpt2lab.lab.html import to_html
+from gpt2lab.lab.markdown import to_markdown
+from gpt2lab.lab.report import comparison_rows, flat, write_comparison, write_report
+from gpt2lab.lab.run import Run
+from gpt2lab.lab.store import Store
+from gpt2lab.lab.strip import claim_strip
+from gpt2lab.lab.study import reproduce
+
+VOID = {"meta", "br", "img", "hr"}
+
+
+class Checker(html.parser.HTMLParser):
+    """Collects what matters of a page and fails on tags that do not match."""
+
+    def __init__(self):
+        super().__init__()
+        self.open, self.ids, self.headings, self.text, self.tags = [], [], [], [], set()
+        self.linked = []
+
+    def handle_starttag(self, tag, attributes):
+        attributes = dict(attributes)
+        self.tags.add(tag)
+        if "id" in attributes:
+            self.ids.append(attributes["id"])
+        if tag in ("a", "link", "img", "script") and (attributes.get("href") or attributes.get("src")):
+            self.linked.append((tag, attributes.get("href") or attributes.get("src")))
+        if re.fullmatch("h[1-6]", tag):
+            self.headings.append(int(tag[1]))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attributes):
+        self.handle_starttag(tag, attributes)
+        if tag not in VOID:
+            self.open.pop()
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.text.append(data)
+
+
+def check(page):
+    checker = Checker()
+    checker.feed(page)
+    assert checker.open == []
+    assert len(set(checker.ids)) == len(checker.ids), "ids are unique"
+    assert not {"script", "link", "img", "iframe"} & checker.tags, "nothing is loaded from elsewhere"
+    assert not re.search(r"@import|url\((?!#)", page)
+    assert checker.headings[0] == 1
+    assert all(b - a <= 1 for a, b in zip(checker.headings, checker.headings[1:], strict=False)), (
+        "no level is left out"
+    )
+    for referred in re.findall(r'(?:href="#|url\(#|aria-labelledby=")([^")]+)', page):
+        assert referred in checker.ids
+    return " ".join(" ".join(checker.text).split()), checker
+
+
+@pytest.fixture
+def study(tide, home):
+    return reproduce("tide", home=home, workers=1, settings={"gain": "0.4"})
+
+
+def test_the_report_of_a_study_says_what_a_reader_asks(study):
+    text, checker = check(study.report.read_text())
+    order = [
+        "Tide: An Optimizer That Comes and Goes",
+        "3 authors, 2025-01",
+        "laptop scale",
+        "3 of 3 seeds",
+        "Tide lets the momentum rise and fall",
+        "Verdicts",
+        "Tide ends with a lower loss than the baseline",
+        "✓ holds",
+        "80 % power for",
+        "Fig. 2: 0.4 nats lower at 125M",
+        "– not tested at this scale",
+        "Claim by claim",
+        "loss.tide - loss.base",
+        "nats per token",
+        "With 3 seeds and this spread",
+        "Final loss of every arm",
+        "Seeds and arms",
+        "A sample",
+        "Settings",
+        "1 setting differs from the preset",
+        "preset: 0.5",
+        "By how much tide is better, in nats.",
+        "Environment",
+        "Run it again",
+        "gpt2lab reproduce tide --scale laptop --seeds 3 --set gain=0.4",
+    ]
+    position = 0
+    for words in order:
+        assert words in text[position:], words
+        position = text.index(words, position)
+    assert ("a", "https://arxiv.org/abs/2501.00001") in checker.linked
+
+
+def test_the_same_in_markdown(study):
+    text = study.report.with_suffix(".md").read_text()
+    assert text.startswith("# Tide: An Optimizer That Comes and Goes\n")
+    assert "| A | Tide ends with a lower loss than the baseline | ✓ **holds** |" in text
+    assert "```\ngpt2lab reproduce tide --scale laptop --seeds 3 --set gain=0.4\n```" in text
+    assert "**0.4** (preset: 0.5)" in text
+    for linked in re.findall(r"!\[[^]]*\]\(([^)]*)\)", text):
+        assert (study.folder / linked).exists()
+
+
+def test_a_report_is_written_again_from_the_folder_alone(study, home):
+    page = study.report.read_text()
+    study.report.unlink()
+    assert write_report("tide", home=home) == study.report
+    assert study.report.read_text() == page
+
+
+def test_a_study_that_failed_says_so_at_the_top(tide, home):
+    study = reproduce("tide", scale="smoke", home=home, settings={"fail_in": "1/tide"})
+    text, _ = check(study.report.read_text())
+    assert (
+        "This run has failed: seed 1 tide: the loss is nan at step 5. gpt2lab resume tide-smoke-1 goes on"
+        in text
+    )
+    assert "2 of 3 seeds" in text
+    assert "✗ failed" in text
+
+
+@pytest.fixture
+def runs(home):
+    for name, rate, last in (("slow", 0.001, 3.0), ("fast", 0.01, 2.5)):
+        settings = {"train": {"learning_rate": rate, "steps": 3}, "data": ["a.txt"]}
+        with Run.start(
+            "train", name, home=home, settings=settings, command=f"gpt2lab train --lr {rate}"
+        ) as run:
+            for step in (1, 2, 3):
+                run.log(step, loss=last + 3 / step)
+            run.log(3, validation_loss=last + 1.1)
+            run.result("validation_loss", last + 1.1)
+            run.text("samples", "It is a <b>truth</b> | universally", caption="Samples")
+    return home
+
+
+def test_the_report_of_a_training_run_has_its_curve_and_its_samples(runs):
+    path = write_report("fast", home=runs)
+    text, checker = check(path.read_text())
+    for words in ("fast-1", "training", "finished", "validation_loss", "3.6", "Loss over updates"):
+        assert words in text
+    assert "It is a <b>truth</b> | universally" in text
+    assert "svg" in checker.tags
+    assert "gpt2lab train --lr 0.01" in text
+    assert (path.parent / "figures" / "loss-over-updates.svg").exists()
+
+
+def test_a_comparison_puts_results_curves_and_differing_settings_side_by_side(runs):
+    path = write_comparison(["slow", "fast"], home=runs)
+    text, _ = check(path.read_text())
+    assert "slow-1 and fast-1 compared" in text
+    assert "train.learning_rate 0.001 0.01" in text
+    assert "train.steps" not in text
+    assert "validation_loss 4.1 3.6" in text
+    assert "Validation loss over updates" in text
+    sides = comparison_rows([Store(runs).find("slow"), Store(runs).find("fast")], runs)
+    assert sides["results"] == [{"name": "validation_loss", "slow-1": 4.1, "fast-1": 3.6}]
+    assert sides["settings"] == [{"name": "train.learning_rate", "slow-1": "0.001", "fast-1": "0.01"}]
+
+
+def test_a_comparison_takes_two_different_runs(runs):
+    with pytest.raises(LabError, match="at least two different runs, got fast-1"):
+        write_comparison(["fast", "fast-1"], home=runs)
+
+
+def test_without_matplotlib_a_report_says_which_extra_draws(runs, monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "matplotlib", None)
+    text, _ = check(write_report("fast", home=runs).read_text())
+    assert "figures need matplotlib: pip install 'gpt2lab[plots]'" in text
+
+
+def test_whatever_a_run_reports_a_page_stays_well_formed():
+    nasty = '<script>alert("x")</script> & `code` | "quotes"'
+    svg = '<svg xmlns="http://www.w3.org/2000/svg"><g id="a" fill="#22272e" stroke="#ffffff"/><use href="#a"/></svg>'
+    blocks = [
+        Prose(nasty),
+        Section(nasty, [Passage(nasty, nasty + "```"), DataTable(nasty, [{nasty: nasty}, {nasty: 1.0}])]),
+        Section("twice", [Picture("a", nasty, svg), Picture("a", "", svg)]),
+        Section("twice", [Facts(nasty, [Fact(nasty, nasty, nasty, nasty)])], folded=True),
+        DataTable("long", [{"n": i} for i in range(100)]),
+        DataTable("empty", []),
+    ]
+    document = Document(nasty, [nasty], blocks)
+    text, _ = check(to_html(document))
+    assert "60 more rows" in text
+    assert "````text" in to_markdown(document, None)
+
+
+def test_the_colours_of_a_figure_follow_the_page():
+    page = to_html(
+        Document("x", [], [Picture("a", "", '<svg><g fill="#0072b2" style="stroke: #22272e"/></svg>')])
+    )
+    assert '<g style="fill: var(--c0); stroke: var(--ink)"/>' in page
+
+
+def test_nested_settings_are_flattened():
+    assert flat({"a": {"b": {"c": 1}}, "d": [1, 2]}) == {"a.b.c": 1, "d": [1, 2]}
+
+
+@pytest.mark.parametrize(
+    "values", [[], [(0, float("nan"))], [(0, 1.0)], [(0, 1.0), (1, 1.0)], [(0, -1e9), (1, 1e9)]]
+)
+def test_the_picture_of_a_claim_is_drawn_for_any_values(values):
+    claim = {
+        "name": "A", "status": "holds", "reason": "a < b", "values": values, "interval": None,
+        "holds_if": {"low": "-inf", "high": 0.0}, "holds_in_part_if": None,
+    }  # fmt: skip
+    drawn = claim_strip(claim)
+    assert drawn.count("<circle") == sum(value == value for _, value in values)
