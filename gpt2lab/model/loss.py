@@ -115,15 +115,14 @@ def _in_chunks(
         h, target = hidden[part], targets[part]
         kept = target != IGNORE
         index = target.clamp_min(0)[:, None]
-        logits = F.linear(h, weight, bias).to(wide)  # [rows, vocab]
-        normaliser = logits.logsumexp(-1, keepdim=True)
-        losses[part] = ((normaliser - logits.gather(-1, index)).squeeze(-1)) * kept
+        log_probs = F.linear(h, weight, bias).to(wide).log_softmax(-1)  # [rows, vocab]
+        losses[part] = -log_probs.gather(-1, index).squeeze(-1) * kept
         if scales is None:
             continue
         assert d_hidden is not None
         assert d_weight is not None
         scale = (scales[part] * kept)[:, None].to(wide)
-        gradient = logits.sub_(normaliser).exp_().mul_(scale)
+        gradient = log_probs.exp_().mul_(scale)
         gradient.scatter_add_(-1, index, -scale)
         small = gradient.to(hidden.dtype)
         torch.mm(small, weight, out=d_hidden[part])
