@@ -20,7 +20,7 @@ def language_model(model: Transformer, tokenizer: Tokenizer | None) -> Any:
     return SimpleNamespace(model=model, tokenizer=tokenizer, config=model.config)
 
 
-def reader(family: str = "gpt2", **changes: object) -> Any:
+def reader(family: str = "gpt2", **changes: Any) -> Any:
     """A tiny random model that reads bytes."""
     return language_model(tiny(family, vocab_size=257, **changes), byte_level())
 
