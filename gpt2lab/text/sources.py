@@ -33,6 +33,7 @@ class BuiltIn:
 BUILT_IN: dict[str, BuiltIn] = {
     "docstrings": BuiltIn(
         function="gpt2lab.text.docstrings:documents",
+        arguments={"show": False},  # who reads a source shows how far he is
         size="limit",
         summary="documentation strings of the standard library and the installed packages; SIZE in characters",
     ),

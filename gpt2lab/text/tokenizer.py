@@ -307,13 +307,13 @@ def _with_eos(backend: tokenizers.Tokenizer, eos: str) -> Tokenizer:
 
 def _some(documents: Iterable[str], purpose: str) -> Iterable[str]:
     """Pass documents on; LabError if there is no text in them at all."""
-    empty = True
     if isinstance(documents, str):
-        raise LabError(
-            f"documents to {purpose} are a list of texts, got one str; give [text], or a source's documents"
-        )
-    for document in documents:
-        empty = empty and not document
-        yield document
+        raise LabError(f"documents to {purpose}: got one str; give [text], or the documents of a source")
+    empty = True
+    with Progress[None](label="tokenizer", unit="characters") as bar:
+        for document in documents:
+            empty = empty and not document
+            yield document
+            bar.advance(len(document))
     if empty:
         raise LabError(f"no text to {purpose}: the documents are empty")
