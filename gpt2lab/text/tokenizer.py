@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import tokenizers
 
 from gpt2lab.base.errors import LabError
+from gpt2lab.base.progress import Progress
 
 _T = TypeVar("_T")
 END_OF_TEXT = "<|endoftext|>"
