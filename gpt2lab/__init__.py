@@ -26,7 +26,7 @@ _PUBLIC = {
     "load": "gpt2lab.lab.verbs:load",
     "report": "gpt2lab.lab.report:write_report",
     "reproduce": "gpt2lab.lab.study:reproduce",
-    "resume": "gpt2lab.lab.verbs:resume",
+    "resume": "gpt2lab.lab.resume:resume",
     "save": "gpt2lab.text.language_model:save",
 }
 _CALLED_FLOORS = {"train": "gpt2lab.lab.verbs:train", "measure": "gpt2lab.lab.verbs:measure"}

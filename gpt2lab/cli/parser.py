@@ -1,6 +1,7 @@
 """argparse with errors that name the nearest right word, and the flags that every verb has."""
 
 import argparse
+import dataclasses
 import shutil
 from collections.abc import Iterable, Sequence
 from typing import Any, NoReturn
@@ -99,7 +100,7 @@ def settings_help(title: str, options: Iterable[Option]) -> str:
     """Return the part of a --help that lists settings reachable by --set: name, default, what it means."""
     lines = [f"{title} (--set NAME=VALUE):"]
     for option in options:
-        has = option.default is not None and not repr(option.default).startswith("<")
+        has = option.default not in (None, "", (), {}, dataclasses.MISSING)
         lines.append(f"  {option.name}={show(option.default)}" if has else f"  {option.name}")
         if option.doc:
             lines.append(f"      {option.doc}")

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gpt2lab.base.errors import LabError, nearest
-from gpt2lab.base.settings import build
+from gpt2lab.base.settings import build, options, update
 from gpt2lab.lab.registry import part, parts
 from gpt2lab.lab.store import Row, Store
 
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     import torch
 
     from gpt2lab.decode import Decoder, Generation
+    from gpt2lab.lab.run import Run
     from gpt2lab.measure.measurement import Measurement
     from gpt2lab.text.language_model import LanguageModel
 
@@ -113,6 +114,25 @@ def measure(
     made = build(part("measure", name), options, f"measure {name}")
     result: Measurement = made(_loaded(model, device))
     return result
+
+
+def train(*, name: str = "train", **settings: object) -> "Run":
+    """Train a model as `settings` say, text or typed, and return its finished run.
+
+    The settings are those of `gpt2lab.lab.training.TrainingSettings`; those of the loop go without their prefix
+    too: steps=300 is train.steps=300. A run shorter than ten warm-ups warms up for a tenth of its steps unless told.
+    LabError for settings or data that do not fit.
+    """
+    from gpt2lab.lab.training import TrainingSettings, train_model
+    from gpt2lab.train import TrainSettings
+
+    loop = {option.name for option in options(TrainSettings)}
+    given = {f"train.{key}" if key in loop else key: value for key, value in settings.items()}
+    made = build(TrainingSettings, {"train.warmup": 0, **given}, "train")
+    if "train.warmup" not in given:
+        warmup = min(TrainingSettings().train.warmup, made.train.steps // 10)
+        made = update(made, {"train.warmup": warmup}, "train")
+    return train_model(made, name=name)
 
 
 def compare(names: Sequence[str], *, out: Path | str | None = None) -> dict[str, Any]:

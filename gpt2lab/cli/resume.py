@@ -1,0 +1,35 @@
+"""Go on with a study or a training run that was stopped; it ends as if it had not been.
+
+examples:
+  gpt2lab resume train-1
+  gpt2lab resume tinystories-laptop-1 --workers 2
+"""
+
+import argparse
+from collections.abc import Sequence
+
+from gpt2lab.cli.parser import Parser, whole
+from gpt2lab.cli.reproduce import show_study
+from gpt2lab.cli.train import show_training
+
+
+def add(parser: Parser, argv: Sequence[str]) -> None:
+    """Add the run and the workers."""
+    parser.add_argument(
+        "name", metavar="RUN", help="a run's id, or its name for the newest; `gpt2lab runs` lists them"
+    )
+    parser.add_argument(
+        "--workers", type=whole, metavar="N", help="of a study: processes at a time (default: one a core)"
+    )
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Go on, then print what the verb that began it prints."""
+    from gpt2lab.lab.resume import resume
+    from gpt2lab.lab.run import Run
+
+    done = resume(arguments.name, workers=arguments.workers)
+    if isinstance(done, Run):
+        show_training(done, as_json=arguments.json)
+    else:
+        show_study(done, as_json=arguments.json)

@@ -1,0 +1,73 @@
+"""Pre-train a new model or fine-tune a given one; the run keeps the model, checkpoints, metrics and a report.
+
+examples:
+  gpt2lab train --data *.txt --steps 300
+  gpt2lab train --data docstrings --family llama --d-model 256 --n-layers 6 --optimizer adamw
+  gpt2lab train --data notes.jsonl --model EleutherAI/pythia-70m --context 256 --learning-rate 1e-4
+"""
+
+import argparse
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from gpt2lab.base.settings import add_arguments, given, options
+from gpt2lab.cli.parser import Parser, add_set, settings_help
+from gpt2lab.cli.runs import plain
+from gpt2lab.cli.show import pairs, print_json
+
+if TYPE_CHECKING:
+    from gpt2lab.lab.run import Run
+
+_LOOP = (
+    "steps",
+    "learning_rate",
+    "schedule",
+    "warmup",
+    "weight_decay",
+    "accumulation",
+    "precision",
+    "compile",
+)
+_RARE = ("data_field", "valid_fraction", "optimizer_options", "evaluation_tokens", "samples")
+
+
+def add(parser: Parser, argv: Sequence[str]) -> None:
+    """Add the common settings as flags; --help lists the others, which --set reaches."""
+    from gpt2lab.lab.training import TrainingSettings
+    from gpt2lab.train import TrainSettings
+
+    usual = TrainingSettings()
+    loop = [option.name for option in options(TrainSettings)]
+    rare = [*_RARE, *(f"train.{name}" for name in loop if name not in _LOOP)]
+    nested = [f"train.{name}" for name in loop]
+    add_arguments(parser, TrainingSettings, skip=[*_RARE, *nested])
+    add_arguments(parser, TrainSettings, only=_LOOP, default=usual.train)
+    parser.add_argument(
+        "--name", default="train", metavar="NAME", help="of the run: NAME-1, NAME-2, ... (default: train)"
+    )
+    add_set(parser)
+    listing = [option for option in options(TrainingSettings) if option.name in rare]
+    parser.epilog = f"{parser.epilog}\n\n{settings_help('further settings', listing)}"
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Train, then print the results and where the model is."""
+    from gpt2lab.lab.training import TrainingSettings
+    from gpt2lab.lab.verbs import train
+    from gpt2lab.train import TrainSettings
+
+    typed = {**given(arguments, TrainingSettings), **given(arguments, TrainSettings), **arguments.settings}
+    show_training(train(name=arguments.name, **typed), as_json=arguments.json)
+
+
+def show_training(run: "Run", as_json: bool) -> None:
+    """Print what a training run found."""
+    if as_json:
+        print_json(
+            {**plain(run.row), "model": str(run.folder / "model"), "report": str(run.folder / "report.html")}
+        )
+        return
+    print(f"{run.id}\n{pairs(run.results.items())}")
+    print(f"\nmodel   {run.folder / 'model'}")
+    print(f"report  {run.folder / 'report.html'}")
+    print(f'next    gpt2lab generate {run.id} "..."')
