@@ -12,8 +12,9 @@ from gpt2lab.base.errors import LabError
 from gpt2lab.measure.choice import RULES, Choice, MultipleChoice, Question, choose
 from gpt2lab.measure.continuation import Continuation, score_continuations, split_continuation
 from gpt2lab.model import Transformer
+from gpt2lab.text.language_model import LanguageModel
 from gpt2lab.text.tokenizer import byte_level, train_bpe
-from tests.measure.tools import TEXT, ignorant, language_model, reader
+from tests.measure.tools import START, TEXT, ignorant, reader
 from tests.tiny import tiny
 
 QUESTIONS = [
@@ -35,7 +36,7 @@ def _slow_loss(model: Transformer, context: list[int], tokens: list[int]) -> flo
 def test_losses_equal_the_float64_loop_at_any_batch_size(batch_size: int) -> None:
     lm = reader("gpt_neo")
     for question, found in zip(QUESTIONS, choose(lm, QUESTIONS, batch_size=batch_size), strict=True):
-        context = list(question.prompt.encode()) or [lm.tokenizer.bos]
+        context = list(question.prompt.encode()) or [START]
         expected = [_slow_loss(lm.model, context, list(choice.encode())) for choice in question.choices]
         assert found.losses == pytest.approx(expected, abs=1e-4)
         assert found.n_bytes == [len(choice.strip()) for choice in question.choices]
@@ -100,7 +101,7 @@ def test_questions_are_read_from_a_file_and_measured(tmp_path: Path) -> None:
 
 
 def test_an_ignorant_model_prefers_the_short_choice_and_the_first_of_equals(tmp_path: Path) -> None:
-    lm = language_model(ignorant(257), byte_level())
+    lm = LanguageModel(ignorant(257), byte_level())
     found = choose(lm, [Question("q", (" long answer", " no"), 1), Question("q", (" aa", " bb"), 0)])
     assert [one.chosen("sum") for one in found] == [1, 0]
     assert found[1].share() == pytest.approx(0.5)
@@ -136,7 +137,7 @@ def test_other_mistakes_are_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(LabError, match="which is no field"):
         MultipleChoice(data=_file(tmp_path, [good]), prompt="{topic}")(reader())
     with pytest.raises(LabError, match="no tokenizer"):
-        MultipleChoice(data=_file(tmp_path, [good]))(language_model(ignorant(257), None))
+        MultipleChoice(data=_file(tmp_path, [good]))(LanguageModel(ignorant(257), None))
     with pytest.raises(LabError, match="at least one question"):
         choose(reader(), [])
     with pytest.raises(LabError, match="at least one token"):

@@ -11,8 +11,9 @@ import torch
 from gpt2lab.base.errors import LabError
 from gpt2lab.measure.cloze import Cloze, cloze_item
 from gpt2lab.model import Transformer, TransformerConfig
+from gpt2lab.text.language_model import LanguageModel
 from gpt2lab.text.tokenizer import Tokenizer, byte_level, word_level
-from tests.measure.tools import ignorant, language_model, reader
+from tests.measure.tools import ignorant, reader
 
 PASSAGES = [
     "The dog saw the cat and the cat saw the dog",
@@ -69,7 +70,7 @@ def test_cloze_equals_the_float64_loop_at_any_batch_size(
     assert found.about["contexts_cut_on_the_left"] == 2
 
 
-def _follower(tokenizer: Tokenizer, following: dict[str, str]) -> Any:
+def _follower(tokenizer: Tokenizer, following: dict[str, str]) -> LanguageModel:
     """A model that reads one word and is sure of the next."""
     size = tokenizer.vocab_size
     config = TransformerConfig(
@@ -88,7 +89,7 @@ def _follower(tokenizer: Tokenizer, following: dict[str, str]) -> Any:
         model.head.weight.zero_()
         for word, after in following.items():
             model.head.weight[tokenizer.encode(after)[0], tokenizer.encode(word)[0]] = 50.0
-    return language_model(model, tokenizer)
+    return LanguageModel(model, tokenizer)
 
 
 def test_a_model_that_knows_some_answers_gets_just_those(tmp_path: Path) -> None:
@@ -142,7 +143,7 @@ def test_the_lambada_file_has_the_papers_5153_passages(shared_data: Path) -> Non
 
 def test_an_ignorant_model_on_lambada(shared_data: Path) -> None:
     path = shared_data / "megatron" / "lambada_test.jsonl"
-    lm = language_model(ignorant(257, max_positions=16), byte_level())
+    lm = LanguageModel(ignorant(257, max_positions=16), byte_level())
     found = Cloze(data=(str(path),), limit=200)(lm)
     assert found["accuracy"] == 0.0 and found.about["passages"] == 200
     assert found["token_perplexity"] == pytest.approx(257, rel=1e-6)
@@ -170,8 +171,8 @@ def test_what_cannot_be_measured_is_one_sentence(
 
 def test_a_single_word_needs_a_start_token(tmp_path: Path) -> None:
     plain = word_level(["one two"], eos=None)
-    lm = language_model(ignorant(plain.vocab_size), plain)
+    lm = LanguageModel(ignorant(plain.vocab_size), plain)
     with pytest.raises(LabError, match="passage 1: 'one' is a single word"):
         Cloze(data=_file(tmp_path, ["one"]))(lm)
     with pytest.raises(LabError, match="no tokenizer"):
-        Cloze(data=_file(tmp_path, ["one two"]))(language_model(ignorant(5), None))
+        Cloze(data=_file(tmp_path, ["one two"]))(LanguageModel(ignorant(5), None))

@@ -14,8 +14,9 @@ from gpt2lab.measure import corpus
 from gpt2lab.measure.perplexity import Perplexity, adjust, score_sequences, token_losses, windows
 from gpt2lab.measure.scoring import Row, score_rows
 from gpt2lab.model import Transformer
+from gpt2lab.text.language_model import LanguageModel
 from gpt2lab.text.tokenizer import Tokenizer, byte_level, word_level
-from tests.measure.tools import TEXT, ignorant, language_model, reader, slow_losses
+from tests.measure.tools import START, TEXT, ignorant, reader, slow_losses
 from tests.tiny import CONFIGS, tiny, tokens
 
 FAMILIES = list(CONFIGS)
@@ -131,7 +132,7 @@ def test_where_all_bytes_are_equally_likely_a_byte_costs_its_bits(
     file = tmp_path / "text.txt"
     file.write_text(TEXT, encoding="utf-8")
     measure = Perplexity(data=(str(file),), window=window, stride=stride, documents=documents, bos=bos)
-    found = measure(language_model(ignorant(257), byte_level()))
+    found = measure(LanguageModel(ignorant(257), byte_level()))
     n_bytes = len(TEXT.encode()) - (0 if bos else 1)
     assert found.about["tokens"] == found.about["bytes"] == n_bytes
     assert found["perplexity"] == pytest.approx(257, rel=1e-6)
@@ -143,7 +144,7 @@ def test_bits_per_byte_count_the_bytes_of_the_text_and_not_the_tokens(tmp_path: 
     file = tmp_path / "text.txt"
     file.write_text("one two three two one", encoding="utf-8")
     tokenizer = word_level(["one two three"], eos=None)
-    found = Perplexity(data=(str(file),), window=8)(language_model(ignorant(tokenizer.vocab_size), tokenizer))
+    found = Perplexity(data=(str(file),), window=8)(LanguageModel(ignorant(tokenizer.vocab_size), tokenizer))
     assert found.about["tokens"] == 4 and found.about["bytes"] == len(" two three two one")
     assert found["bits_per_byte"] == pytest.approx(4 * math.log2(tokenizer.vocab_size) / 18, rel=1e-6)
 
@@ -151,7 +152,7 @@ def test_bits_per_byte_count_the_bytes_of_the_text_and_not_the_tokens(tmp_path: 
 def test_the_limit_counts_scored_tokens_and_their_bytes(tmp_path: Path) -> None:
     file = tmp_path / "documents.jsonl"
     file.write_text("".join(json.dumps({"text": text}) + "\n" for text in ("abcdef", "ghi", "jklmno")))
-    lm = language_model(ignorant(257), byte_level())
+    lm = LanguageModel(ignorant(257), byte_level())
     whole = Perplexity(data=(str(file),), documents=True)(lm)
     assert (whole.about["tokens"], whole.about["documents"]) == (15, 3)
     some = Perplexity(data=(str(file),), documents=True, limit=8)(lm)
@@ -181,7 +182,7 @@ def test_documents_are_scored_apart_and_listed(tmp_path: Path) -> None:
     found = Perplexity(data=(str(file),), documents=True, window=20, stride=10)(lm)
     means = []
     for text, row in zip(texts, found.tables["documents"], strict=True):
-        ids = [lm.tokenizer.bos, *text.encode()]
+        ids = [START, *text.encode()]
         losses = token_losses(lm.model, ids, 20, 10)
         means.append(losses.mean().item())
         assert row["loss"] == pytest.approx(means[-1], rel=1e-6) and row["bytes"] == len(text)
@@ -213,7 +214,7 @@ def test_adjusted_perplexity_is_the_public_codes_formula() -> None:
 def test_a_capped_perplexity_says_so(tmp_path: Path) -> None:
     file = tmp_path / "text.txt"
     file.write_text("incomprehensibilities antidisestablishmentarianism")
-    found = Perplexity(data=(str(file),), word_adjusted=True)(language_model(ignorant(257), byte_level()))
+    found = Perplexity(data=(str(file),), word_adjusted=True)(LanguageModel(ignorant(257), byte_level()))
     assert found.about["capped"] is True and found["adjusted_perplexity"] == math.exp(20)
 
 
@@ -234,7 +235,7 @@ def test_adjusted_perplexity_of_an_ignorant_model_on_the_real_file(shared_data: 
     measure = Perplexity(
         data=(str(file),), detokenize="wikitext", word_adjusted=True, window=512, stride=512, batch_size=64
     )
-    found = measure(language_model(ignorant(257, 512), byte_level()))
+    found = measure(LanguageModel(ignorant(257, 512), byte_level()))
     targets = found.about["tokens"]
     assert found["words"] == 245_566 and found["token_ratio"] == targets / 245_565
     assert found["adjusted_loss"] == pytest.approx(targets * math.log(257) / 245_565, rel=1e-6)
@@ -286,9 +287,9 @@ def test_too_little_text_is_refused(tmp_path: Path) -> None:
 def test_a_model_without_tokenizer_or_start_token_is_refused(tmp_path: Path) -> None:
     data = _write(tmp_path, "one two three")
     with pytest.raises(LabError, match="no tokenizer"):
-        Perplexity(data=data)(language_model(ignorant(5), None))
+        Perplexity(data=data)(LanguageModel(ignorant(5), None))
     plain = word_level(["one two three"], eos=None)
-    lm = language_model(ignorant(plain.vocab_size), plain)
+    lm = LanguageModel(ignorant(plain.vocab_size), plain)
     with pytest.raises(LabError, match="no bos or eos"):
         Perplexity(data=data, bos=True)(lm)
     assert (

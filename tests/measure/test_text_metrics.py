@@ -171,16 +171,16 @@ def test_a_text_is_cut_at_its_first_repeated_ngram() -> None:
     assert ours.cut_at_repetition([1, 1, 1, 1], 2) == [1]
 
 
-def test_a_hundred_texts_against_twenty_thousand_take_seconds() -> None:
+def test_a_hundred_texts_against_eight_thousand_take_seconds() -> None:
     generator = random.Random(3)
     vocabulary = [f"word{i}" for i in range(2000)]
     weights = [1 / (i + 3) for i in range(2000)]
-    corpus = [" ".join(generator.choices(vocabulary, weights, k=80)) for _ in range(20_000)]
+    corpus = [" ".join(generator.choices(vocabulary, weights, k=80)) for _ in range(8_000)]
     texts = [*corpus[5:55], *(" ".join(generator.choices(vocabulary, weights, k=80)) for _ in range(50))]
     started = time.perf_counter()
     nearest = copying.nearest_texts(texts, corpus)
     spans = copying.copied_spans(texts, corpus)
-    assert time.perf_counter() - started < 30  # about 4 s on an idle core
+    assert time.perf_counter() - started < 30  # about 2 s on an idle core (5 s for 20,000)
     assert all(found.rouge.precision == 1.0 for found in nearest[:50])
     assert all(span.length == 80 for span in spans[:50])
     assert all(found.rouge.precision < 0.5 for found in nearest[50:])

@@ -1,13 +1,16 @@
 """Models of which the right answer is known, and the slow way to it."""
 
-from types import SimpleNamespace
 from typing import Any
 
 import torch
 
 from gpt2lab.model import Transformer, TransformerConfig
-from gpt2lab.text.tokenizer import Tokenizer, byte_level
+from gpt2lab.text.language_model import LanguageModel
+from gpt2lab.text.tokenizer import byte_level
 from tests.tiny import tiny
+
+START = 256
+"""The id of the start token of a model that reads bytes."""
 
 TEXT = (
     "Once upon a time there was a girl named Lily. She had a red ball. \u201cLook!\u201d she said \u2014 it rolled.\n\n"
@@ -15,14 +18,9 @@ TEXT = (
 )
 
 
-def language_model(model: Transformer, tokenizer: Tokenizer | None) -> Any:
-    """What a measure needs of a language model, with or without a tokenizer."""
-    return SimpleNamespace(model=model, tokenizer=tokenizer, config=model.config)
-
-
-def reader(family: str = "gpt2", **changes: Any) -> Any:
+def reader(family: str = "gpt2", **changes: Any) -> LanguageModel:
     """A tiny random model that reads bytes."""
-    return language_model(tiny(family, vocab_size=257, **changes), byte_level())
+    return LanguageModel(tiny(family, vocab_size=257, **changes), byte_level())
 
 
 def ignorant(vocab_size: int, max_positions: int = 32) -> Transformer:
