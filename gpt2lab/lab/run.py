@@ -23,7 +23,7 @@ from gpt2lab.lab.events import EventWriter
 from gpt2lab.lab.home import check_name, disk_full, make_folder
 from gpt2lab.lab.plain import as_number, decode_numbers, encode
 from gpt2lab.lab.process import this_process
-from gpt2lab.lab.record import RunRecord, read_json, write_table
+from gpt2lab.lab.record import RunRecord, read_json, record, write_table
 from gpt2lab.lab.store import Row, Store, now
 
 if TYPE_CHECKING:
@@ -117,6 +117,11 @@ class Run:
     def arm(self) -> str | None:
         """The arm, if the run is one."""
         return self.row.arm
+
+    @property
+    def record(self) -> RunRecord:
+        """The run as it lies on the disk."""
+        return record(self.row, self.store.home)
 
     @property
     def checkpoints(self) -> Path:

@@ -186,7 +186,7 @@ def resume_study(row: Row, *, home: Path | str | None = None, workers: int | Non
     LabError if its paper is not there any more or its settings do not fit the code.
     """
     run = Run.reopen(row, home)
-    about = RunRecord(row.id, run.folder, {}).json("settings.json")
+    about = run.record.json("settings.json")
     run.device = about["device"]
     experiment = load_experiment(paper(about["paper"]))
     return _go_on(run, experiment, about, workers)

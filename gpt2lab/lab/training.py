@@ -1,0 +1,354 @@
+"""The verb `train`: settings in, a run with a language model out. Pre-trains a new model or fine-tunes a given one."""
+
+import inspect
+import math
+import shlex
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch.optim import Optimizer
+
+from gpt2lab import decode
+from gpt2lab.base.errors import LabError, unknown
+from gpt2lab.base.settings import from_plain, options, show
+from gpt2lab.base.values import Mismatch, fit
+from gpt2lab.lab.registry import part
+from gpt2lab.lab.report import write_report
+from gpt2lab.lab.run import Run
+from gpt2lab.lab.store import Row
+from gpt2lab.lab.verbs import find_model, pick_device
+from gpt2lab.model import Transformer, TransformerConfig
+from gpt2lab.model.families import gpt2_config, gpt_neo_config, llama_config
+from gpt2lab.model.loss import linear_cross_entropy
+from gpt2lab.text import shards as token_shards
+from gpt2lab.text import sources
+from gpt2lab.text.batches import PackedBatches
+from gpt2lab.text.language_model import LanguageModel
+from gpt2lab.text.language_model import load as load_folder
+from gpt2lab.text.shards import Shards
+from gpt2lab.text.tokenizer import Tokenizer, byte_level, train_bpe, word_level
+from gpt2lab.train import TrainResult, TrainSettings, adamw, parameter_groups, train
+
+_CONFIGS = {"gpt2": gpt2_config, "gpt_neo": gpt_neo_config, "llama": llama_config}
+_SAMPLE_TOKENS = 80
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingSettings:
+    """What `gpt2lab train` trains, on what, and how."""
+
+    data: tuple[str, ...] = ()
+    """Files, folders, globs, `hub:ID`, or built-in names such as `docstrings`."""
+    data_field: str = "text"
+    """Field that holds the text in jsonl, csv, parquet and hub rows."""
+    valid_fraction: float = 0.05
+    """Share of the documents kept for validation, chosen by the hash of their text."""
+    model: str | None = None
+    """Folder, hub id or run to go on from; none begins a new model of the shape below."""
+    family: Literal["gpt2", "gpt_neo", "llama"] = "gpt2"
+    """Architecture of a new model."""
+    d_model: int = 192
+    """Width of a new model."""
+    n_layers: int = 4
+    """Blocks of a new model."""
+    n_heads: int = 6
+    """Attention heads of a new model."""
+    context: int = 128
+    """Tokens that a training row has; also the positions of a new model."""
+    tokenizer: str = "auto"
+    """auto trains a byte-level BPE on the data (or takes the given model's); bytes, words, a folder or a hub id."""
+    vocab_size: int = 2048
+    """Ids of a tokenizer that is made from the data."""
+    batch_size: int = 16
+    """Rows of a micro-batch."""
+    train: TrainSettings = field(
+        default_factory=lambda: TrainSettings(
+            steps=300, learning_rate=3e-3, warmup=30, evaluate_every=100, checkpoint_every=100
+        )
+    )
+    """The loop."""
+    optimizer: str = "adamw"
+    """Name of the optimizer; `gpt2lab papers optimizer` lists those of the papers."""
+    optimizer_options: Mapping[str, str] = field(default_factory=dict)
+    """Further arguments of the optimizer, `optimizer_options.NAME=VALUE`; adamw takes those of the loop."""
+    evaluation_tokens: int = 65_536
+    """Validation tokens that an evaluation reads, always the same."""
+    samples: int = 3
+    """Texts written at the end, each from the beginning of a validation row."""
+    seed: int = 0
+    """Where every stream of randomness starts: initialisation, order of the data, dropout, samples."""
+    device: str | None = None
+    """cpu, cuda, ...; none is the GPU if there is one, else the CPU."""
+
+    def __post_init__(self) -> None:
+        for name in (
+            "d_model",
+            "n_layers",
+            "n_heads",
+            "context",
+            "vocab_size",
+            "batch_size",
+            "evaluation_tokens",
+        ):
+            if getattr(self, name) < 1:
+                raise LabError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.samples < 0:
+            raise LabError(f"samples must not be negative, got {self.samples}")
+
+
+def train_model(
+    settings: TrainingSettings, *, name: str = "train", home: Path | str | None = None, command: str = ""
+) -> Run:
+    """Train as the settings say and return the finished run, its model in `run.folder / "model"`.
+
+    The tokenizer, the model in Hugging Face's layout, checkpoints, metrics, samples and a report are in the run's
+    folder. LabError for data, a model or settings that do not fit; KeyboardInterrupt, with the command that goes on,
+    after Ctrl-C.
+    """
+    if not settings.data:
+        raise LabError(
+            "data: nothing to train on; give files, folders, hub:ID or a built-in name such as docstrings"
+        )
+    device = str(pick_device(settings.device))
+    run = Run.start(
+        "train",
+        name,
+        home=home,
+        settings=settings,
+        device=device,
+        seed=settings.seed,
+        command=command or _command(settings, name),
+    )
+    return _train(run, settings, again=False)
+
+
+def resume_training(row: Row, *, home: Path | str | None = None) -> Run:
+    """Go on with a training run from its last checkpoint; it ends with the weights of one that was never stopped.
+
+    LabError if it has finished already or its data have changed.
+    """
+    if row.status == "finished":
+        raise LabError(f"{row.id}: this run has finished; its model is in {row.folder(home) / 'model'}")
+    run = Run.reopen(row, home)
+    settings = from_plain(TrainingSettings, run.record.json("settings.json"), row.id)
+    run.device = str(pick_device(settings.device))
+    return _train(run, settings, again=True)
+
+
+def _train(run: Run, settings: TrainingSettings, *, again: bool) -> Run:
+    """Do the work of a run, new or reopened, and write its report."""
+    with run:
+        lm = _language_model(run, settings, again)
+        shards = _tokens(run, settings, lm)
+        batches = PackedBatches(
+            shards, batch_size=settings.batch_size, context=settings.context, seed=settings.seed
+        )
+        validation = _Validation(lm.model, shards, settings)
+        try:
+            done = train(
+                lm.model,
+                batches,
+                settings=settings.train,
+                optimizer=_optimizer(lm.model, settings),
+                evaluate=validation,
+                log=run.log,
+                checkpoints=run.checkpoints,
+                resume=again,
+                seed=settings.seed,
+                label=run.id,
+            )
+        except KeyboardInterrupt as stop:
+            raise KeyboardInterrupt(f"{stop or 'stopped'}; go on with: gpt2lab resume {run.id}") from None
+        run.model(lm)
+        _report(run, settings, lm, shards, batches, done)
+    write_report(run.id, home=run.store.home)
+    return run
+
+
+class _Validation:
+    """Mean loss over the same validation windows at every call."""
+
+    def __init__(self, model: Transformer, shards: Shards, settings: TrainingSettings) -> None:
+        self.model = model
+        batches = PackedBatches(
+            shards, "valid", batch_size=settings.batch_size, context=settings.context, shuffle=False
+        )
+        self.windows = min(batches.windows, math.ceil(settings.evaluation_tokens / settings.context))
+        self.batches, self.rows = batches, settings.batch_size
+        entry = shards.manifest.splits["valid"]
+        self.bytes_per_token = sum(shard.bytes for shard in entry) / sum(shard.tokens for shard in entry)
+
+    @torch.no_grad()
+    def __call__(self) -> dict[str, float]:
+        """Return the loss in nats per token and in bits per byte of text."""
+        total, device = 0.0, self.model.device
+        for start in range(0, self.windows, self.rows):
+            batch = self.batches[start // self.rows]
+            rows = min(self.rows, self.windows - start)  # the last batch goes on into windows seen before
+            hidden = self.model.hidden(batch["tokens"][:rows].to(device))
+            targets = batch["targets"][:rows].to(device)
+            head = self.model.head
+            total += float(
+                linear_cross_entropy(
+                    hidden.flatten(0, 1), head.weight, targets.flatten(), bias=head.bias, reduction="sum"
+                )
+            )
+        loss = total / (self.windows * self.batches.context)
+        return {"validation_loss": loss, "bits_per_byte": loss / math.log(2) / self.bytes_per_token}
+
+    def beginnings(self, count: int, tokens: int) -> list[list[int]]:
+        """Return the first tokens of `count` validation windows, spread over those there are."""
+        every = max(1, self.batches.windows // max(count, 1))
+        places = [i * every * self.batches.context for i in range(min(count, self.batches.windows))]
+        return [self.batches.stream.read(place, place + tokens).tolist() for place in places]
+
+
+def _language_model(run: Run, settings: TrainingSettings, again: bool) -> LanguageModel:
+    """Return the model to train with its tokenizer: a given one, or a new one."""
+    device = torch.device(run.device)
+    if settings.model is not None:
+        lm = load_folder(find_model(settings.model), device=device, dtype=torch.float32)
+        if lm.tokenizer is None:
+            raise LabError(f"{settings.model}: holds no tokenizer, so no text can be encoded for it")
+        longest = lm.config.max_positions
+        if settings.context > longest:
+            raise LabError(f"context {settings.context}: {settings.model} has {longest} positions")
+        return lm
+    tokenizer = _tokenizer(run, settings, again)
+    config: TransformerConfig = _CONFIGS[settings.family](
+        vocab_size=tokenizer.vocab_size,
+        d_model=settings.d_model,
+        n_layers=settings.n_layers,
+        n_heads=settings.n_heads,
+        max_positions=settings.context,
+    )
+    model = Transformer(config, generator=torch.Generator().manual_seed(settings.seed)).to(device)
+    return LanguageModel(model, tokenizer)
+
+
+def _tokenizer(run: Run, settings: TrainingSettings, again: bool) -> Tokenizer:
+    """Return the tokenizer of a new model; one made from the data is kept in the run's folder."""
+    folder = run.folder / "tokenizer"
+    if again and folder.exists():
+        return Tokenizer.load(folder)
+    documents = sources.documents(settings.data, field=settings.data_field)
+    match settings.tokenizer:
+        case "auto":
+            tokenizer = train_bpe(documents, settings.vocab_size)
+        case "words":
+            tokenizer = word_level(documents, vocab_size=settings.vocab_size)
+        case "bytes":
+            tokenizer = byte_level()
+        case given:
+            tokenizer = Tokenizer.load(given)
+    tokenizer.save(folder)
+    return tokenizer
+
+
+def _tokens(run: Run, settings: TrainingSettings, lm: LanguageModel) -> Shards:
+    """Return the data as tokens, encoded once for all runs on the same data; refuse data that have changed."""
+    assert lm.tokenizer is not None
+    key = token_shards.key(
+        settings.data, lm.tokenizer, valid_fraction=settings.valid_fraction, field=settings.data_field
+    )
+    noted = run.folder / "data.txt"
+    if noted.exists() and noted.read_text(encoding="utf-8") != key:
+        raise LabError(
+            f"{run.id}: the data have changed since this run began; train anew with: {run.row.command}"
+        )
+    run.write_file("data.txt", key)
+    return token_shards.build(
+        settings.data,
+        lm.tokenizer,
+        run.store.home / "tokens" / key[:16],
+        valid_fraction=settings.valid_fraction,
+        field=settings.data_field,
+    )
+
+
+def _optimizer(model: Transformer, settings: TrainingSettings) -> Optimizer:
+    """Return the optimizer by name, its options checked against its own arguments."""
+    given = dict(settings.optimizer_options)
+    if settings.optimizer == "adamw":
+        if given:
+            raise LabError(
+                "optimizer_options: adamw takes train.betas, train.eps and train.weight_decay instead"
+            )
+        return adamw(model, settings.train)
+    cls = part("optimizer", settings.optimizer)
+    parameters = inspect.signature(cls).parameters
+    hints = typing.get_type_hints(cls.__init__)
+    values: dict[str, object] = {}
+    for name, text in given.items():
+        if name not in parameters or name in ("self", "params", "lr"):
+            known = [known for known in parameters if known not in ("params", "lr")]
+            raise unknown(f"option of {settings.optimizer}", name, known)
+        try:
+            values[name] = fit(text, hints.get(name, object), text=True)
+        except Mismatch as mismatch:
+            raise LabError(f"optimizer_options.{name} must be {mismatch}, got {text!r}") from None
+    groups = parameter_groups(model, settings.train.weight_decay)
+    made: Optimizer = cls(groups, lr=settings.train.learning_rate, **values)
+    return made
+
+
+def _report(
+    run: Run,
+    settings: TrainingSettings,
+    lm: LanguageModel,
+    shards: Shards,
+    batches: PackedBatches,
+    done: TrainResult,
+) -> None:
+    """Write results and samples."""
+    updates = settings.train.steps * settings.train.accumulation
+    for name, value in done.validation.items():
+        run.result(name, value)
+    if done.losses:
+        run.result("loss", done.loss)
+        run.result("tokens_per_second", done.tokens_per_second)
+    run.result("perplexity", math.exp(min(done.validation.get("validation_loss", math.nan), 700.0)))
+    run.result("tokens", updates * batches.tokens_per_batch)
+    run.result("epochs", batches.epoch(updates))
+    for name, value in lm.model.count_parameters().items():
+        run.result(f"parameters.{name}", value)
+    run.note(str(shards))
+    validation = _Validation(lm.model, shards, settings)
+    length = max(1, min(16, settings.context // 2))
+    prompts = validation.beginnings(settings.samples, length)
+    if prompts:
+        room = min(_SAMPLE_TOKENS, lm.config.max_positions - length)
+        texts = decode.generate(
+            lm,
+            prompts,
+            decoder="sampling",
+            max_new_tokens=max(room, 1),
+            seed=settings.seed,
+            temperature=0.8,
+            top_p=0.95,
+        )
+        told = [f"{text.prompt} ⟶{text.text}" for text in texts]
+        run.text(
+            "samples",
+            "\n\n".join(told),
+            caption="Beginnings of validation text, and how the model goes on after ⟶",
+        )
+
+
+def _command(settings: TrainingSettings, name: str) -> str:
+    """Return the command line that repeats a training."""
+    words = ["gpt2lab train --data", *(shlex.quote(source) for source in settings.data)]
+    usual = {option.name: option.default for option in options(TrainingSettings)}
+    for option in options(TrainingSettings, default=settings):
+        if option.name in ("data", "optimizer_options") or option.default == usual.get(option.name):
+            continue
+        words.append(f"--set {option.name}={shlex.quote(show(option.default))}")
+    words += [
+        f"--set optimizer_options.{key}={shlex.quote(text)}"
+        for key, text in settings.optimizer_options.items()
+    ]
+    return " ".join([*words, f"--name {name}"] if name != "train" else words)
