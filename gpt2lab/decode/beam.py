@@ -67,7 +67,7 @@ class Beam:
         with deciding(model):
             text = Continuation(model, prompts, limits)
             logits = text.start().repeat_interleave(self.beams, dim=0)
-            text.repeat(self.beams)
+            text.select(torch.arange(len(prompts), device=text.device).repeat_interleave(self.beams))
             search = _Search(self, len(prompts), limits, text.device)
             while True:
                 beam, token = search.step(self._logp(logits, text, search.length, limits))

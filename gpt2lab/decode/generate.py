@@ -5,7 +5,7 @@ import hashlib
 import importlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, overload
+from typing import Any, overload
 
 import torch
 
@@ -15,11 +15,10 @@ from gpt2lab.base.settings import build
 from gpt2lab.decode.interface import Decoded, Decoder, Finish, Limits
 from gpt2lab.decode.loop import StepDecoder, check_prompts
 from gpt2lab.decode.packed import Weights, pack
-from gpt2lab.decode.transcript import CONTEXT, Transcript
+from gpt2lab.decode.prompts import Prompt, added_text, end_tokens, need_tokenizer, pad_token, prompt_tokens
+from gpt2lab.decode.transcript import Transcript
 from gpt2lab.model import Transformer
-
-if TYPE_CHECKING:
-    from gpt2lab.text.language_model import LanguageModel
+from gpt2lab.text.language_model import LanguageModel
 
 DECODERS: Mapping[str, str] = {
     "greedy": "gpt2lab.decode.greedy:Greedy",
@@ -28,7 +27,6 @@ DECODERS: Mapping[str, str] = {
 }
 """Names of decoders and where their classes are."""
 
-Prompt = str | Sequence[int]
 Stream = Callable[[int, str], object]
 """Called as stream(index of the prompt, new piece of its text)."""
 
@@ -38,7 +36,7 @@ class Generation:
     """A prompt and how it went on; as a string, both."""
 
     prompt: str
-    """The prompt's text."""
+    """The prompt's text; without a tokenizer this and `text` are empty."""
     text: str
     """The new text, without special tokens."""
     tokens: list[int]
@@ -59,11 +57,11 @@ class Generation:
 
 
 @overload
-def generate(lm: "LanguageModel", prompts: str, **settings: Any) -> Generation: ...
+def generate(lm: LanguageModel, prompts: str, **settings: Any) -> Generation: ...
 @overload
-def generate(lm: "LanguageModel", prompts: Sequence[Prompt], **settings: Any) -> list[Generation]: ...
+def generate(lm: LanguageModel, prompts: Sequence[Prompt], **settings: Any) -> list[Generation]: ...
 def generate(
-    lm: "LanguageModel",
+    lm: LanguageModel,
     prompts: str | Sequence[Prompt],
     *,
     decoder: str | Decoder = "greedy",
@@ -98,8 +96,8 @@ def generate(
     limits = Limits(
         max_new_tokens=max_new_tokens,
         min_new_tokens=min_new_tokens,
-        eos=_end_tokens(lm) if stop_at_eos else (),
-        pad=_pad_token(lm),
+        eos=end_tokens(lm) if stop_at_eos else (),
+        pad=pad_token(lm),
     )
     if not tokens:
         return []
@@ -144,37 +142,12 @@ def build_decoder(
     return made
 
 
-def prompt_tokens(lm: "LanguageModel", prompt: Prompt) -> list[int]:
-    """Return the ids that a prompt gives the model: with its bos where its tokenizer puts one, without an eos at the end.
-
-    LabError for an empty prompt of a model that has neither bos nor eos to start from.
-    """
-    if isinstance(prompt, str):
-        ids = lm.tokenizer.encode(prompt, special=True)
-        if ids and ids[-1] == lm.tokenizer.eos and lm.tokenizer.encode(prompt)[-1:] != ids[-1:]:
-            ids = ids[:-1]  # a tokenizer made for training closes every text
-    elif isinstance(prompt, Sequence):
-        ids = [int(token) for token in prompt]
-    else:
-        raise LabError(
-            f"a prompt is text or a list of token ids, got {prompt!r}; several prompts are a list of those"
-        )
-    if ids:
-        return ids
-    for start in (lm.tokenizer.bos, lm.config.bos, *_end_tokens(lm)):
-        if start is not None and start < lm.config.vocab_size:
-            return [start]
-    raise LabError(
-        "empty prompt: this model has no bos or eos token to start from; give it at least one token"
-    )
-
-
 class _Job:
     """One call of `generate`, after everything is checked."""
 
     def __init__(
         self,
-        lm: "LanguageModel",
+        lm: LanguageModel,
         decoder: Decoder,
         prompts: list[list[int]],
         limits: Limits,
@@ -217,7 +190,7 @@ class _Job:
             return transcript is not None and transcript.push(token)
 
         extra = {"logprobs": True} if self.logprobs else {}
-        streams = getattr(self.decoder, "streams", True)
+        streams = _streams(self.decoder)
         decoded = self.decoder.decode(
             model,
             [self.prompts[index] for index in batch],
@@ -238,8 +211,9 @@ class _Job:
         """Start the text of one prompt's continuation."""
         stream = self.stream
         emit = None if stream is None else lambda piece: stream(index, piece)
+        tokenizer = need_tokenizer(self.lm, "stop strings and streaming")
         return Transcript(
-            self.lm.tokenizer, self.prompts[index], stop=self.stops, keep_stop=self.keep_stop, emit=emit
+            tokenizer, self.prompts[index], stop=self.stops, keep_stop=self.keep_stop, emit=emit
         )
 
     def generation(self, index: int, row: int, decoded: Decoded, transcript: Transcript | None) -> Generation:
@@ -251,8 +225,8 @@ class _Job:
             tokens, finished = tokens[:kept], "stop" if transcript.stopped else finished
         prompt = self.prompts[index]
         return Generation(
-            prompt=self.lm.tokenizer.decode(prompt),
-            text=transcript.close() if transcript is not None else self.text(prompt, tokens),
+            prompt=self.lm.tokenizer.decode(prompt) if self.lm.tokenizer is not None else "",
+            text=transcript.close() if transcript is not None else added_text(self.lm, prompt, tokens),
             tokens=tokens,
             finished=finished,
             prompt_tokens=prompt,
@@ -261,17 +235,16 @@ class _Job:
             score=decoded.scores[row] if decoded.scores else None,
         )
 
-    def text(self, prompt: list[int], tokens: list[int]) -> str:
-        """The text that `tokens` add to the prompt's."""
-        before = self.lm.tokenizer.decode(prompt[-CONTEXT:])
-        whole = self.lm.tokenizer.decode([*prompt[-CONTEXT:], *tokens])
-        return whole[len(before) :] if whole.startswith(before) else self.lm.tokenizer.decode(tokens)
-
 
 def row_generator(seed: int, index: int) -> torch.Generator:
     """Return the source of randomness for prompt `index`; it depends on nothing but the two numbers."""
     digest = hashlib.blake2b(f"{seed}/{index}".encode(), digest_size=8).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest, "big") >> 1)
+
+
+def _streams(decoder: Decoder) -> bool:
+    """Whether the decoder calls on_token; one that does not says `streams = False`."""
+    return bool(getattr(decoder, "streams", True))
 
 
 def _check(
@@ -282,24 +255,12 @@ def _check(
         raise LabError(f"batch_size must be at least 1, got {batch_size}")
     if any(not string for string in stops):
         raise LabError("a stop string is empty; it would end every text at once")
-    if streamed and not getattr(decoder, "streams", True):
+    if streamed and not _streams(decoder):
         raise LabError(
             f"decoder {name} knows its text only at the end and cannot stream it; use greedy or sampling"
         )
     if logprobs and not isinstance(decoder, StepDecoder):
         raise LabError(f"decoder {name} gives no log-probabilities of single tokens; use greedy or sampling")
-
-
-def _end_tokens(lm: "LanguageModel") -> tuple[int, ...]:
-    eos = lm.config.eos if lm.config.eos is not None else lm.tokenizer.eos
-    return (eos,) if eos is not None and eos < lm.config.vocab_size else ()
-
-
-def _pad_token(lm: "LanguageModel") -> int:
-    for token in (lm.config.pad, lm.tokenizer.pad, *_end_tokens(lm)):
-        if token is not None and 0 <= token < lm.config.vocab_size:
-            return token
-    return 0
 
 
 _OWN_OPTIONS = (

@@ -3,7 +3,7 @@
 import contextlib
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -46,23 +46,29 @@ class StepDecoder(ABC):
         log-probabilities. logprobs: return log p of every new token under the model and under the processed logits.
         """
         rows = Rows(len(prompts), limits, on_token)
-        record = Record() if logprobs else None
+        record = Record(len(prompts)) if logprobs else None
         with deciding(model):
             text = Continuation(model, prompts, limits)
             draws = Draws(row_generators(generator, len(prompts)), text.device)
-            force = _forced(forced, len(prompts), limits, text.device)
+            force = _Forced(forced, len(prompts), limits, text.device)
             logits = text.start()
             while True:
                 raw = logits.float()
                 ready = self.process(hold_back(raw, rows.step, limits), *text.so_far())
-                chosen = force(rows.step, self.pick(ready, draws))
+                chosen = force.at(rows.step, self.pick(ready, draws))
                 refuse_nan(raw, chosen)
                 if record is not None:
-                    record.add(raw, ready, chosen)
+                    record.add(rows.batch, raw, ready, chosen)
                 rows.take(chosen.tolist())
                 if not rows.running:
                     break
-                logits = text.step(rows.padded(chosen))
+                chosen = rows.padded(chosen)
+                if 2 * len(rows.running) <= len(rows.batch):  # half of the work is for rows that have ended
+                    kept = rows.drop_ended(text.device)
+                    chosen = chosen[kept]
+                    for part in (text, draws, force):
+                        part.select(kept)
+                logits = text.step(chosen)
         return rows.decoded(record)
 
 
@@ -107,14 +113,13 @@ class Continuation:
         """Return all tokens and where they are real, both [batch, length]."""
         return self.tokens[:, : self.length], self.real[:, : self.length]
 
-    def repeat(self, times: int) -> None:
-        """Let each row become `times` neighbouring rows (beams); the prompt's keys and values are copied."""
-        rows = torch.arange(self.tokens.shape[0], device=self.device).repeat_interleave(times)
+    def select(self, rows: Tensor) -> None:
+        """Let row r be a copy of what was row rows[r]; there may be more rows than before (beams) or fewer."""
         self.tokens, self.real = self.tokens[rows], self.real[rows]
-        self.cache = repeated(self.cache, rows)
+        self.cache = selected(self.cache, rows)
 
     def reorder(self, rows: Tensor) -> None:
-        """Let row r go on from what was row rows[r]."""
+        """Let row r go on from what was row rows[r]: `select` in place, for as many rows as before."""
         self.tokens[:, : self.length] = self.tokens[:, : self.length].index_select(0, rows)
         if self.padded:
             self.real[:, : self.width] = self.real[:, : self.width].index_select(0, rows)
@@ -122,46 +127,50 @@ class Continuation:
 
 
 class Rows:
-    """Which rows still run, what each has said and why it ended."""
+    """Which rows still run, what each has said and why it ended.
 
-    def __init__(self, batch: int, limits: Limits, on_token: OnToken | None = None) -> None:
+    `batch` lists the rows that the model still computes, `running` those of them that have not ended.
+    """
+
+    def __init__(self, rows: int, limits: Limits, on_token: OnToken | None = None) -> None:
         self.limits, self.on_token, self.step = limits, on_token, 0
-        self.tokens: list[list[int]] = [[] for _ in range(batch)]
-        self.finished: list[Finish] = ["length"] * batch
-        self.running = list(range(batch))
-        """Rows that have not ended, in order."""
-        self._ended: Tensor | None = None
+        self.tokens: list[list[int]] = [[] for _ in range(rows)]
+        self.finished: list[Finish] = ["length"] * rows
+        self.batch = list(range(rows))
+        self.running = list(range(rows))
         self._eos = frozenset(limits.eos)
 
     def take(self, tokens: Sequence[int]) -> None:
-        """Give every running row its next token, tokens[row]; those of ended rows are not looked at."""
+        """Give every running row its next token; tokens[i] is that of row batch[i]."""
         self.step += 1
-        ended = self.step >= self.limits.max_new_tokens
+        full = self.step >= self.limits.max_new_tokens
+        said = dict(zip(self.batch, tokens, strict=True))
         still = []
         for row in self.running:
-            token = tokens[row]
+            token = said[row]
             self.tokens[row].append(token)
             stopped = self.on_token is not None and self.on_token(row, token)
             if token in self._eos:
                 self.finished[row] = "eos"
             elif stopped:
                 self.finished[row] = "stop"
-            elif not ended:
+            elif not full:
                 still.append(row)
-        if len(still) < len(self.running):
-            self._ended = None
         self.running = still
 
     def padded(self, tokens: Tensor) -> Tensor:
         """Return tokens [batch] with the pad id in rows that have ended."""
-        if len(self.running) == len(self.tokens):
+        if len(self.running) == len(self.batch):
             return tokens
-        if self._ended is None:
-            running = set(self.running)
-            self._ended = torch.tensor(
-                [row not in running for row in range(len(self.tokens))], device=tokens.device
-            )
-        return tokens.masked_fill(self._ended, self.limits.pad)
+        running = set(self.running)
+        ended = torch.tensor([row not in running for row in self.batch], device=tokens.device)
+        return tokens.masked_fill(ended, self.limits.pad)
+
+    def drop_ended(self, device: torch.device) -> Tensor:
+        """Take the rows that have ended out of the batch; return where the others stood in it, [running] int64."""
+        place = {row: index for index, row in enumerate(self.batch)}
+        self.batch = list(self.running)
+        return torch.tensor([place[row] for row in self.running], device=device)
 
     def decoded(self, record: "Record | None" = None) -> Decoded:
         """Return the outcome, with log-probabilities if they were recorded."""
@@ -171,28 +180,29 @@ class Rows:
         return Decoded(
             tokens=self.tokens,
             finished=self.finished,
-            logprobs=record.rows(record.model, lengths),
-            sampling_logprobs=record.rows(record.processed, lengths),
+            logprobs=_per_row(record.model, lengths),
+            sampling_logprobs=_per_row(record.processed, lengths),
         )
 
 
 class Record:
-    """Log-probabilities of the chosen tokens, step by step."""
+    """Log-probabilities of the chosen tokens, row by row."""
 
-    def __init__(self) -> None:
-        self.model: list[Tensor] = []
-        self.processed: list[Tensor] = []
+    def __init__(self, rows: int) -> None:
+        self.model: list[list[float]] = [[] for _ in range(rows)]
+        self.processed: list[list[float]] = [[] for _ in range(rows)]
 
-    def add(self, raw: Tensor, processed: Tensor, chosen: Tensor) -> None:
-        """Keep log p of `chosen` [batch] under both logits, each [batch, vocab]."""
+    def add(self, batch: Sequence[int], raw: Tensor, processed: Tensor, chosen: Tensor) -> None:
+        """Keep log p of `chosen` [batch] under both logits, each [batch, vocab]; batch names the rows."""
         for kept, logits in ((self.model, raw), (self.processed, processed)):
-            picked = logits.gather(1, chosen[:, None])[:, 0]
-            kept.append(picked - logits.logsumexp(-1))
+            picked = logits.gather(1, chosen[:, None])[:, 0] - logits.logsumexp(-1)
+            for row, value in zip(batch, picked.tolist(), strict=True):
+                kept[row].append(value)
 
-    def rows(self, steps: list[Tensor], lengths: Sequence[int]) -> list[Tensor]:
-        """Return one tensor [new tokens] per row, as ordinary tensors that may enter a loss."""
-        table = torch.stack(steps, dim=1).clone()  # [batch, steps]; a copy made outside inference mode
-        return [table[row, :length] for row, length in enumerate(lengths)]
+
+def _per_row(values: list[list[float]], lengths: Sequence[int]) -> list[Tensor]:
+    """One tensor [new tokens] per row; what was recorded after a row's end is cut."""
+    return [torch.tensor(row[:length]) for row, length in zip(values, lengths, strict=True)]
 
 
 class Draws:
@@ -216,6 +226,11 @@ class Draws:
             self._block, self._next = torch.stack(drawn).to(self.device), 0
         self._next += 1
         return self._block[:, self._next - 1 : self._next]
+
+    def select(self, rows: Tensor) -> None:
+        """Go on with some of the rows only."""
+        self.generators = [self.generators[row] for row in rows.tolist()]
+        self._block = self._block[rows] if self._next < self.BLOCK else self._block
 
 
 @contextlib.contextmanager
@@ -260,8 +275,8 @@ def new_cache(model: Transformer, *, batch: int, length: int) -> KeyValueCache:
     return cache
 
 
-def repeated(cache: KeyValueCache, rows: Tensor) -> KeyValueCache:
-    """Return a cache whose row r is a copy of row rows[r]; there may be more rows than before."""
+def selected(cache: KeyValueCache, rows: Tensor) -> KeyValueCache:
+    """Return a cache whose row r is a copy of row rows[r]; there may be more rows than before, or fewer."""
     new = copy.copy(cache)
     new.keys = [tensor.index_select(0, rows) for tensor in cache.keys]
     new.values = [tensor.index_select(0, rows) for tensor in cache.values]
@@ -284,24 +299,31 @@ def refuse_nan(logits: Tensor, chosen: Tensor) -> None:
         )
 
 
-def _forced(
-    forced: Sequence[Sequence[int]] | None, rows: int, limits: Limits, device: torch.device
-) -> Callable[[int, Tensor], Tensor]:
-    """Return a function (step, chosen) → chosen, with the forced tokens of that step in place."""
-    if forced is None:
-        return lambda step, chosen: chosen
-    if len(forced) != rows:
-        raise LabError(
-            f"forced has {len(forced)} rows for {rows} prompts; give each prompt its own, perhaps empty"
-        )
-    longest = max(len(row) for row in forced)
-    if longest > limits.max_new_tokens:
-        raise LabError(f"{longest} forced tokens are more than max_new_tokens, {limits.max_new_tokens}")
-    table = torch.tensor(
-        [[*row, *[-1] * (longest - len(row))] for row in forced], device=device, dtype=torch.int64
-    )
+class _Forced:
+    """Tokens that rows say before they choose any."""
 
-    def force(step: int, chosen: Tensor) -> Tensor:
-        return torch.where(table[:, step] >= 0, table[:, step], chosen) if step < longest else chosen
+    def __init__(
+        self, forced: Sequence[Sequence[int]] | None, rows: int, limits: Limits, device: torch.device
+    ) -> None:
+        forced = [[]] * rows if forced is None else forced
+        if len(forced) != rows:
+            raise LabError(
+                f"forced has {len(forced)} rows for {rows} prompts; give each prompt its own, perhaps empty"
+            )
+        self.longest = max((len(row) for row in forced), default=0)
+        if self.longest > limits.max_new_tokens:
+            raise LabError(
+                f"{self.longest} forced tokens are more than max_new_tokens, {limits.max_new_tokens}"
+            )
+        table = [[*row, *[-1] * (self.longest - len(row))] for row in forced]
+        self.table = torch.tensor(table, dtype=torch.int64, device=device)
 
-    return force
+    def at(self, step: int, chosen: Tensor) -> Tensor:
+        """Return the tokens of that step [batch]: forced ones where there are, else the chosen ones."""
+        if step >= self.longest:
+            return chosen
+        return torch.where(self.table[:, step] >= 0, self.table[:, step], chosen)
+
+    def select(self, rows: Tensor) -> None:
+        """Go on with some of the rows only."""
+        self.table = self.table[rows]

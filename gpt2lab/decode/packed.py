@@ -38,7 +38,7 @@ def pack(
     """
     if weights not in ("auto", "plain", "packed", "int8"):
         raise LabError(f"weights {weights}: no such layout; choose auto, plain, packed or int8")
-    known = _has_kernels(model)
+    known = has_kernels(model)
     if weights == "int8":
         if not known:
             raise LabError("weights=int8 needs an x86 CPU and a float32 or bfloat16 model; use weights=plain")
@@ -131,8 +131,12 @@ def _strips(weight: Tensor, widest: int) -> tuple[int, Tensor]:
     strips = -(-outputs // (widest * threads)) * threads  # the same number for each thread
     width = -(-outputs // (strips * 16)) * 16  # whole vectors
     strips = -(-outputs // width)
-    table = F.pad(weight, (0, 0, 0, strips * width - outputs)).view(strips, width, inputs)
-    return strips, table.transpose(1, 2).reshape(strips * inputs, width).contiguous()
+    table = weight.new_zeros(strips, inputs, width)
+    for strip, part in zip(
+        table, weight.split(width), strict=True
+    ):  # one by one: 2-D transposes are copied in tiles
+        strip[:, : len(part)] = part.t()
+    return strips, table.view(strips * inputs, width)
 
 
 def _swapped(module: M, make: Callable[[nn.Linear], nn.Module]) -> M:
@@ -150,7 +154,7 @@ def _swapped(module: M, make: Callable[[nn.Linear], nn.Module]) -> M:
     return new
 
 
-def _has_kernels(model: Transformer) -> bool:
+def has_kernels(model: Transformer) -> bool:
     """Whether the layouts have their kernels here: x86 with vector units, oneDNN, and a number type they know."""
     return (
         model.device.type == "cpu"

@@ -1,0 +1,158 @@
+"""Tokens per second of greedy decoding beside transformers: same weights, same prompts, same minutes.
+
+    python benchmarks/decoding.py                        GPT-2 124M, random weights, batch 1 and 8, both number types
+    python benchmarks/decoding.py --new 32 --rounds 3    shorter
+    python benchmarks/decoding.py --int8                 8-bit weights beside them
+
+Ours and theirs take turns (A B A B …), so that other work on the machine meets both; each round gives one ratio, and the
+table has their median and range. Ours is the path of `generate`: weights packed anew in every call, the prompt read,
+then a token at a time; "kept" is the same without the packing, for weights that are packed once. GB/s: the bytes of
+the matrices, which every step has to read, times steps per second, beside what this machine reads at most. Two
+processes that share the cores wait for each other at every matrix: run this alone.
+"""
+
+import argparse
+import contextlib
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+
+import torch
+from transformers import GPT2LMHeadModel
+
+from gpt2lab.decode import Greedy, Limits, pack
+from gpt2lab.decode.packed import Weights
+from gpt2lab.model import Transformer, save_model
+from gpt2lab.model.families.gpt2 import gpt2_config
+
+SIZES = {
+    "124M": gpt2_config(vocab_size=50257, d_model=768, n_layers=12, n_heads=12),
+    "10M": gpt2_config(vocab_size=4096, d_model=320, n_layers=8, n_heads=5),
+}
+PROMPT = 32
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--size", choices=SIZES, default="124M")
+    parser.add_argument("--new", type=int, default=128, help="tokens after the prompt")
+    parser.add_argument("--rounds", type=int, default=5, help="turns of each")
+    parser.add_argument("--batch", type=int, nargs="+", default=[1, 8])
+    parser.add_argument(
+        "--types", nargs="+", choices=["float32", "bfloat16"], default=["float32", "bfloat16"]
+    )
+    parser.add_argument("--threads", type=int, default=None)
+    parser.add_argument("--int8", action="store_true", help="also weights=int8")
+    asked = parser.parse_args()
+    if asked.threads:
+        torch.set_num_threads(asked.threads)
+    best = bandwidth()
+    print(f"{torch.get_num_threads()} threads, torch {torch.__version__}, memory read at {best:.1f} GB/s")
+    print(
+        "| weights | batch | ours tok/s | theirs tok/s | ratio | kept tok/s | ratio | kept GB/s | same tokens |"
+    )
+    print("|---|---|---|---|---|---|---|---|---|")
+    for name in asked.types:
+        with both(asked.size, getattr(torch, name)) as (ours, theirs):
+            for batch in asked.batch:
+                for weights in ("packed", "int8") if asked.int8 else ("packed",):
+                    compare(ours, theirs, weights, batch=batch, new=asked.new, rounds=asked.rounds)
+
+
+def compare(
+    ours: Transformer, theirs: GPT2LMHeadModel, weights: Weights, *, batch: int, new: int, rounds: int
+) -> None:
+    """Print one row of the table."""
+    prompts = torch.randint(
+        ours.config.vocab_size, (batch, PROMPT), generator=torch.Generator().manual_seed(0)
+    )
+    packing, deciding, other = [], [], []
+    for turn in range(rounds + 1):
+        pack_seconds, seconds, mine = run_ours(ours, weights, prompts, new)
+        their_seconds, their_tokens = run_theirs(theirs, prompts, new)
+        if turn:  # the first turn warms up
+            packing.append(pack_seconds)
+            deciding.append(seconds)
+            other.append(their_seconds)
+    whole = [a + b for a, b in zip(packing, deciding, strict=True)]
+    tokens, bytes_read = batch * new, matrix_bytes(ours)
+    same = (
+        sum(a == b for x, y in zip(mine, their_tokens, strict=True) for a, b in zip(x, y, strict=True))
+        / tokens
+    )
+    kept = statistics.median(deciding)
+    label = f"{str(ours.dtype).removeprefix('torch.')}{' as int8' if weights == 'int8' else ''}"
+    print(
+        f"| {label} | {batch} | {tokens / statistics.median(whole):.1f} | {tokens / statistics.median(other):.1f} "
+        f"| {ratio(other, whole)} | {tokens / kept:.1f} | {ratio(other, deciding)} "
+        f"| {bytes_read / (4 if weights == 'int8' else 1) * new / kept / 1e9:.1f} | {same:.0%} |"
+    )
+    sys.stdout.flush()
+
+
+def run_ours(
+    model: Transformer, weights: Weights, prompts: torch.Tensor, new: int
+) -> tuple[float, float, list[list[int]]]:
+    """Return the seconds of packing and of decoding, and the new tokens."""
+    start = time.perf_counter()
+    packed = pack(model, rows=len(prompts), weights=weights)
+    middle = time.perf_counter()
+    decoded = Greedy().decode(packed, prompts.tolist(), Limits(max_new_tokens=new))
+    return middle - start, time.perf_counter() - middle, decoded.tokens
+
+
+def run_theirs(model: GPT2LMHeadModel, prompts: torch.Tensor, new: int) -> tuple[float, list[list[int]]]:
+    """Return the seconds of transformers' generate, and the new tokens."""
+    start = time.perf_counter()
+    out = model.generate(
+        prompts,
+        attention_mask=torch.ones_like(prompts),
+        max_new_tokens=new,
+        min_new_tokens=new,
+        do_sample=False,
+        pad_token_id=0,
+        eos_token_id=None,
+    )
+    return time.perf_counter() - start, out[:, prompts.shape[1] :].tolist()
+
+
+@contextlib.contextmanager
+def both(size: str, dtype: torch.dtype) -> Iterator[tuple[Transformer, GPT2LMHeadModel]]:
+    """Give the same random weights to both."""
+    ours = Transformer(SIZES[size], generator=torch.Generator().manual_seed(0)).eval()
+    with tempfile.TemporaryDirectory() as folder:
+        save_model(ours, folder)
+        theirs = GPT2LMHeadModel.from_pretrained(folder, dtype=dtype).eval()
+        yield ours.to(dtype), theirs
+
+
+def ratio(theirs: list[float], ours: list[float]) -> str:
+    """Median and range of how many times faster ours is."""
+    ratios = [b / a for a, b in zip(ours, theirs, strict=True)]
+    return f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
+
+
+def matrix_bytes(model: Transformer) -> float:
+    """Bytes that each step reads: all but the position table (and the embedding table, where it is not the head)."""
+    counts = model.count_parameters()
+    head = model.config.vocab_size * model.config.d_model
+    return (counts["non_embedding"] + head) * model.dtype.itemsize
+
+
+def bandwidth() -> float:
+    """Return GB/s of summing 1 GB, the best of ten."""
+    data = torch.ones(250_000_000)
+    seconds = []
+    for _ in range(10):
+        start = time.perf_counter()
+        data.sum()
+        seconds.append(time.perf_counter() - start)
+    return data.numel() * 4 / min(seconds) / 1e9
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,73 @@
+"""Between text and token ids: what a prompt gives the model, which tokens end and fill a row."""
+
+from collections.abc import Sequence
+
+from gpt2lab.base.errors import LabError
+from gpt2lab.decode.transcript import CONTEXT
+from gpt2lab.text.language_model import LanguageModel
+from gpt2lab.text.tokenizer import Tokenizer
+
+Prompt = str | Sequence[int]
+"""Text, or token ids as they are."""
+
+
+def prompt_tokens(lm: LanguageModel, prompt: Prompt) -> list[int]:
+    """Return the ids that a prompt gives the model: with its bos where its tokenizer puts one, with no eos at the end.
+
+    An empty prompt becomes the bos, or the eos. LabError if the model has neither, for text without a tokenizer, and
+    for what is neither text nor ids.
+    """
+    if isinstance(prompt, str):
+        tokenizer = need_tokenizer(lm, "a prompt in words")
+        ids = tokenizer.encode(prompt, special=True)
+        if ids and ids[-1] == tokenizer.eos and tokenizer.encode(prompt)[-1:] != ids[-1:]:
+            ids = ids[:-1]  # a tokenizer made for training closes every text
+    elif isinstance(prompt, Sequence):
+        ids = [int(token) for token in prompt]
+    else:
+        raise LabError(
+            f"a prompt is text or a list of token ids, got {prompt!r}; several are a list of those"
+        )
+    if ids:
+        return ids
+    starts = (lm.tokenizer.bos if lm.tokenizer is not None else None, lm.config.bos, *end_tokens(lm))
+    for start in starts:
+        if start is not None and start < lm.config.vocab_size:
+            return [start]
+    raise LabError(
+        "empty prompt: this model has no bos or eos token to start from; give it at least one token"
+    )
+
+
+def end_tokens(lm: LanguageModel) -> tuple[int, ...]:
+    """Return the ids that end a text: the configuration's eos, or else the tokenizer's."""
+    eos = lm.config.eos
+    if eos is None and lm.tokenizer is not None:
+        eos = lm.tokenizer.eos
+    return (eos,) if eos is not None and eos < lm.config.vocab_size else ()
+
+
+def pad_token(lm: LanguageModel) -> int:
+    """Return an id to fill rows with; any will do, because no real token ever looks at it."""
+    for token in (lm.config.pad, lm.tokenizer.pad if lm.tokenizer is not None else None, *end_tokens(lm)):
+        if token is not None and 0 <= token < lm.config.vocab_size:
+            return token
+    return 0
+
+
+def added_text(lm: LanguageModel, prompt: Sequence[int], tokens: Sequence[int]) -> str:
+    """Return the text that `tokens` add to the prompt's, without special tokens; empty without a tokenizer."""
+    if lm.tokenizer is None:
+        return ""
+    before = lm.tokenizer.decode(prompt[-CONTEXT:])
+    whole = lm.tokenizer.decode([*prompt[-CONTEXT:], *tokens])
+    return whole[len(before) :] if whole.startswith(before) else lm.tokenizer.decode(tokens)
+
+
+def need_tokenizer(lm: LanguageModel, what: str) -> Tokenizer:
+    """Return the model's tokenizer; LabError if it has none, saying what needs it."""
+    if lm.tokenizer is None:
+        raise LabError(
+            f"{what} need a tokenizer, and this model has none; give prompts as lists of token ids"
+        )
+    return lm.tokenizer
