@@ -14,6 +14,7 @@ from pathlib import Path
 
 from gpt2lab.base.errors import LabError
 from gpt2lab.base.files import atomic_write
+from gpt2lab.text import sources
 
 SEPARATOR = "<|endoftext|>"
 ARTEFACTS = re.compile("â€|Ã.|Â[\\u0080-\\u00bf]|\\ufffd")
@@ -49,6 +50,19 @@ def read_stories(path: Path | str) -> list[str]:
     stories = [story for story in iterate_stories(path) if story]
     if not stories:
         raise LabError(f"{path}: all stories are empty")
+    return stories
+
+
+def stories_of(source: str) -> list[str]:
+    """Return the stories of a text file with separator lines, or of any other source the lab knows.
+
+    Such as `tinyworld:SIZE[:SEED]` or `hub:roneneldan/TinyStories:train`. LabError as `read_stories`.
+    """
+    if Path(source).suffix == ".txt":
+        return read_stories(source)
+    stories = [story for story in sources.documents(source) if story.strip()]
+    if not stories:
+        raise LabError(f"{source}: no stories there")
     return stories
 
 

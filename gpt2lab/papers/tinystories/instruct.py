@@ -108,20 +108,14 @@ def instruct_records(stories: Sequence[Story], *, seed: int) -> list[Record]:
     return [_instruct(story, random.Random(f"{seed} {i}")) for i, story in enumerate(stories)]
 
 
-def story_targets(
-    record: Record, encode: Callable[[str], list[int]], eos: int, *, story_only: bool = False
-) -> tuple[list[int], list[int]]:
-    """Return (ids, targets) of a record: instruction, story, eos; targets are the next ids, -100 has no loss.
+def encode_record(record: Record, encode: Callable[[str], list[int]], eos: int) -> tuple[list[int], int]:
+    """Return the ids of a record (eos, instruction, story, eos) and the index of the story's first id.
 
-    `encode` turns text into ids; `story_only` trains on the story alone (an option of ours: the paper trains on
-    everything). Both lists have the length of the record's ids.
+    The index is `loss_from` of `SequenceBatches` for training on the story alone (an option of ours: the paper
+    trains on everything). `encode` turns text into ids.
     """
-    instruction, story = encode(record.instruction), encode(record.story)
-    ids = [eos, *instruction, *story, eos]
-    targets = ids[1:]
-    if story_only:
-        targets[: len(instruction)] = [-100] * len(instruction)
-    return ids[:-1], targets
+    instruction = encode(record.instruction)
+    return [eos, *instruction, *encode(record.story), eos], 1 + len(instruction)
 
 
 def _instruct(story: Story, draw: random.Random) -> Record:

@@ -9,9 +9,9 @@ import json
 import random
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 
 from gpt2lab.base.errors import LabError
+from gpt2lab.papers.tinystories.lexicon import DATA
 
 FEATURES = {
     "dialogue": "somebody speaks in it",
@@ -62,7 +62,7 @@ class Recipe:
 @cache
 def own_words() -> WordLists:
     """Return the word lists that come with the lab."""
-    content = json.loads((Path(__file__).parent / "data" / "words.json").read_text("utf-8"))
+    content = json.loads((DATA / "words.json").read_text("utf-8"))
     return WordLists(*(tuple(content[name]) for name in ("verbs", "nouns", "adjectives")))
 
 

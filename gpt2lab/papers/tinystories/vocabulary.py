@@ -18,6 +18,7 @@ import torch
 
 from gpt2lab.base.errors import LabError
 from gpt2lab.base.files import atomic_write
+from gpt2lab.measure.corpus import need_tokenizer
 from gpt2lab.model import Transformer
 from gpt2lab.text.language_model import LanguageModel
 from gpt2lab.text.tokenizer import Tokenizer
@@ -231,10 +232,11 @@ class ReduceVocabulary:
 
     def __call__(self, lm: LanguageModel, documents: Iterable[str]) -> LanguageModel:
         """Count `documents` with the model's tokenizer and return the reduced model; `lm` stays as it is."""
-        eos = lm.tokenizer.eos
-        ids = ([*lm.tokenizer.encode(text), *([eos] if eos is not None else [])] for text in documents)
-        reduction = reduce_vocabulary(count_tokens(ids, lm.tokenizer), size=self.vocabulary, eos=eos)
-        return LanguageModel(reduce_model(lm.model, reduction), ReducedTokenizer(lm.tokenizer, reduction))
+        tokenizer = need_tokenizer(lm, "reduce-vocabulary")
+        eos = tokenizer.eos
+        ids = ([*tokenizer.encode(text), *([eos] if eos is not None else [])] for text in documents)
+        reduction = reduce_vocabulary(count_tokens(ids, tokenizer), size=self.vocabulary, eos=eos)
+        return LanguageModel(reduce_model(lm.model, reduction), ReducedTokenizer(tokenizer, reduction))
 
 
 def reduce_model(model: Transformer, reduction: VocabularyReduction) -> Transformer:

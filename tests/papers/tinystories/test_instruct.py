@@ -30,7 +30,9 @@ WORD = st.text("abcdefghij", min_size=1, max_size=6)
 PHRASE = st.lists(WORD, min_size=1, max_size=5).map(" ".join)
 
 
-@given(chosen=st.permutations(FIELDS), count=st.integers(0, 4), words=st.lists(PHRASE, min_size=4, max_size=4))
+@given(
+    chosen=st.permutations(FIELDS), count=st.integers(0, 4), words=st.lists(PHRASE, min_size=4, max_size=4)
+)
 @hypothesis_settings(max_examples=60, deadline=None)
 def test_writing_and_reading_are_inverse(chosen, count, words):
     record = Record(tuple(zip(chosen[:count], words[:count], strict=True)), "A story .\n\nIts end .")
@@ -87,16 +89,13 @@ def test_records_of_tinyworld_say_what_is_true_in_the_story():
         instruct.instruct_records(stories(0, 1, variant="binding"), seed=0)
 
 
-def test_targets_of_the_story_alone_begin_with_its_first_word():
+def test_the_story_of_an_encoded_record_begins_where_it_says():
     vocabulary: dict[str, int] = {"<eos>": 0}
 
     def encode(text: str) -> list[int]:
         return [vocabulary.setdefault(word, len(vocabulary)) for word in text.split()]
 
     record = parse_record("Words: kite, ball\nStory: \n\nTom had a kite .")
-    ids, targets = instruct.story_targets(record, encode, 0, story_only=True)
-    everything = instruct.story_targets(record, encode, 0)
-    assert everything[0] == ids and everything[1] == [*ids[1:], 0]
-    scored = [target for target in targets if target != -100]
-    assert scored == [*encode("Tom had a kite ."), 0]
-    assert targets[-len(scored) :] == scored
+    ids, begins = instruct.encode_record(record, encode, 0)
+    assert ids[begins:] == [*encode("Tom had a kite ."), 0]
+    assert ids[:begins] == [0, *encode("Words: kite, ball Story:")]

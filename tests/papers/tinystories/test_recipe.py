@@ -9,7 +9,9 @@ from gpt2lab.papers.tinystories.recipe import FEATURES, WordLists, own_words, re
 def test_a_prompt_names_its_three_words_and_every_feature():
     for recipe in recipes(200, seed=1):
         words = own_words()
-        assert recipe.verb in words.verbs and recipe.noun in words.nouns and recipe.adjective in words.adjectives
+        assert (
+            recipe.verb in words.verbs and recipe.noun in words.nouns and recipe.adjective in words.adjectives
+        )
         for word in (recipe.verb, recipe.noun, recipe.adjective):
             assert f'"{word}"' in recipe.prompt
         for feature, meaning in FEATURES.items():
