@@ -3,13 +3,14 @@
 import torch
 
 from gpt2lab.model import Transformer, TransformerConfig
-from gpt2lab.model.families import gpt2_config, gpt_neo_config, llama_config
+from gpt2lab.model.families import gpt2_config, gpt_neo_config, gpt_neox_config, llama_config
 
 CONFIGS: dict[str, TransformerConfig] = {
     "gpt2": gpt2_config(vocab_size=61, d_model=24, n_layers=3, n_heads=3, max_positions=40),
     "gpt_neo": gpt_neo_config(
         vocab_size=61, d_model=24, n_layers=3, n_heads=4, max_positions=40, local_window=5
     ),
+    "gpt_neox": gpt_neox_config(vocab_size=61, d_model=24, n_layers=3, n_heads=3, max_positions=40),
     "llama": llama_config(
         vocab_size=61, d_model=24, n_layers=3, n_heads=6, n_kv_heads=2, d_mlp=40, max_positions=40
     ),

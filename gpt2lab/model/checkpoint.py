@@ -211,6 +211,8 @@ def _translated(
                     f"config.json makes it {list(expected)}"
                 )
         tensor = parts[0] if len(parts) == 1 else torch.cat(parts)
+        if row.by_head:
+            tensor = _regrouped(tensor, (model.config.layer(_layer(row)).n_heads, 3))
         tensor = (tensor.T if row.transposed else tensor).to(device=device, dtype=dtype)
         yield row.ours, nn.Parameter(tensor.clone(memory_format=torch.contiguous_format))
     assert not wanted, f"{family.name}: no row for {sorted(wanted)}"
@@ -223,6 +225,8 @@ def _exported(model: Transformer, family: Family) -> Iterator[tuple[str, Tensor]
         if row.ours not in state:
             continue
         tensor = state.pop(row.ours)
+        if row.by_head:
+            tensor = _regrouped(tensor, (3, model.config.layer(_layer(row)).n_heads))
         sizes = [shape[0] for shape in _part_shapes(row, tensor.shape, model.config)]
         parts = [tensor.T] if row.transposed else tensor.split(sizes)
         for name, part in zip(row.theirs, parts, strict=True):
@@ -249,11 +253,20 @@ def _part_shapes(row: Weight, shape: torch.Size, config: TransformerConfig) -> l
     if len(row.theirs) == 1:
         return [shape]
     if len(row.theirs) == 3:
-        layer = config.layer(int(row.ours.split(".")[1]))
+        layer = config.layer(_layer(row))
         sizes = [layer.n_heads * layer.d_head] + 2 * [layer.n_kv_heads * layer.d_head]
     else:
         sizes = 2 * [shape[0] // 2]
     return [torch.Size((size, *shape[1:])) for size in sizes]
+
+
+def _layer(row: Weight) -> int:
+    return int(row.ours.split(".")[1])
+
+
+def _regrouped(tensor: Tensor, groups: tuple[int, int]) -> Tensor:
+    """Swap the two outer factors of the first axis: rows [a, b, rest] → [b, a, rest]."""
+    return tensor.unflatten(0, (*groups, -1)).transpose(0, 1).flatten(0, 2)
 
 
 def _sharded(tensors: dict[str, Tensor], limit: int) -> list[dict[str, Tensor]]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from gpt2lab.base.errors import LabError
+from gpt2lab.model.rotary import RotaryScaling
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +50,8 @@ class TransformerConfig:
     rotary_base: float = 10000.0
     rotary_fraction: float = 1.0
     """Share of each head's width that is rotated (GPT-NeoX: 0.25)."""
+    rotary_scaling: RotaryScaling | None = None
+    """How rotary angles are stretched beyond the trained positions."""
     attention_scale: float | None = None
     """Factor on the scores; None means 1/sqrt(d_head). GPT-Neo: 1.0."""
     windows: tuple[int | None, ...] | None = None
@@ -59,6 +62,8 @@ class TransformerConfig:
     activation: Literal["gelu_tanh", "gelu", "silu", "relu"] = "gelu_tanh"
     gated: bool = False
     """Feed-forward is activation(gate) * up instead of activation(up)."""
+    parallel_residual: bool = False
+    """Attention and feed-forward both read the block's input, each through its own norm, and are added together."""
     tied_head: bool = True
     """The head reads with the embedding table."""
 

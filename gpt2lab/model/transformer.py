@@ -19,11 +19,15 @@ from gpt2lab.model.tap import Pass, Tap, Write
 
 
 class Block(nn.Module):
-    """x + attention(norm x), then x + feed-forward(norm x); x [batch, time, d_model]."""
+    """x + attention(norm x), then x + feed-forward(norm x); x [batch, time, d_model].
+
+    With a parallel residual both read the same x: x + attention(norm x) + feed-forward(norm' x) (Wang & Komatsuzaki 2021).
+    """
 
     def __init__(self, config: TransformerConfig, index: int) -> None:
         super().__init__()
         self.name, self.dropout = f"blocks.{index}", config.residual_dropout
+        self.parallel = config.parallel_residual
         self.norm1 = Norm(config, f"{self.name}.ln1")
         self.attention = Attention(config, index)
         self.norm2 = Norm(config, f"{self.name}.ln2")
@@ -32,12 +36,15 @@ class Block(nn.Module):
     def forward(self, x: Tensor, run: Pass) -> Tensor:
         """Add what this block has to say to the residual stream."""
         if run.tap is None:
-            x = x + self._dropped(self.attention(self.norm1(x, run), run))
-            return x + self._dropped(self.mlp(self.norm2(x, run), run))
+            middle = x + self._dropped(self.attention(self.norm1(x, run), run))
+            return middle + self._dropped(self.mlp(self.norm2(x if self.parallel else middle, run), run))
         x = run.see(x, f"{self.name}.hook_resid_pre")
-        x = x + self._dropped(run.see(self.attention(self.norm1(x, run), run), f"{self.name}.hook_attn_out"))
-        x = run.see(x, f"{self.name}.hook_resid_mid")
-        x = x + self._dropped(run.see(self.mlp(self.norm2(x, run), run), f"{self.name}.hook_mlp_out"))
+        middle = x + self._dropped(
+            run.see(self.attention(self.norm1(x, run), run), f"{self.name}.hook_attn_out")
+        )
+        if not self.parallel:  # there, nothing reads the sum of the input and the attention alone
+            x = middle = run.see(middle, f"{self.name}.hook_resid_mid")
+        x = middle + self._dropped(run.see(self.mlp(self.norm2(x, run), run), f"{self.name}.hook_mlp_out"))
         return run.see(x, f"{self.name}.hook_resid_post")
 
     def _dropped(self, x: Tensor) -> Tensor:
@@ -227,14 +234,16 @@ class Transformer(nn.Module):
     def _rotary_at(self, positions: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """cos and sin at positions [batch or 1, time] → each [batch or 1, 1, time, rotary_width]."""
         needed = int(positions.max()) + 1 if positions.numel() else 1
-        if (
-            self._rotary is None
-            or self._rotary[0].shape[0] < needed
-            or self._rotary[0].device != positions.device
-        ):
-            length = max(needed, self.config.max_positions)
-            cos, sin = rotary_tables(self.config.rotary_width, self.config.rotary_base, length)
+        scaling = self.config.rotary_scaling
+        # Dynamic scaling turns by the length at hand: its table is made anew whenever that changes.
+        dynamic = scaling is not None and scaling.kind == "dynamic"
+        length = max(needed, scaling.original_positions if scaling and dynamic else self.config.max_positions)
+        held = self._rotary[0] if self._rotary is not None else None
+        fits = held is not None and (held.shape[0] == length if dynamic else held.shape[0] >= needed)
+        if held is None or not fits or held.device != positions.device:
+            cos, sin = rotary_tables(self.config.rotary_width, self.config.rotary_base, length, scaling)
             self._rotary = cos.to(positions.device), sin.to(positions.device)
+        assert self._rotary is not None
         cos, sin = self._rotary
         return cos[positions][:, None].to(dtype), sin[positions][:, None].to(dtype)
 
@@ -296,7 +305,8 @@ class Transformer(nn.Module):
                 *(f"ln1.{kind}" for kind in norm),
                 *(f"attn.{kind}" for kind in heads),
             ]
-            inside += ["hook_attn_out", "hook_resid_mid", *(f"ln2.{kind}" for kind in norm)]
+            inside += ["hook_attn_out"] + ([] if self.config.parallel_residual else ["hook_resid_mid"])
+            inside += [f"ln2.{kind}" for kind in norm]
             inside += ["mlp.hook_pre", "mlp.hook_post", "hook_mlp_out", "hook_resid_post"]
             names += [f"blocks.{i}.{name}" for name in inside]
         return [*names, *(f"ln_final.{kind}" for kind in norm), "logits"]

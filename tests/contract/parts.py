@@ -11,7 +11,7 @@ from gpt2lab.lab.registry import Part, parts
 from gpt2lab.model import Transformer
 from tests.tiny import tiny
 
-FAMILIES = ("gpt2", "gpt_neo", "llama")
+FAMILIES = ("gpt2", "gpt_neo", "gpt_neox", "llama")
 
 
 def built(kind: str) -> list[Any]:

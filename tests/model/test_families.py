@@ -7,7 +7,16 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForCausalLM, GPT2Config, GPTNeoConfig, LlamaConfig, PreTrainedModel
+from transformers import (
+    AutoModelForCausalLM,
+    GPT2Config,
+    GPTNeoConfig,
+    GPTNeoXConfig,
+    LlamaConfig,
+    MistralConfig,
+    PreTrainedModel,
+    Qwen2Config,
+)
 
 from gpt2lab.base.errors import LabError
 from gpt2lab.model import KeyValueCache, Transformer, load_model, save_model
@@ -37,9 +46,41 @@ HF_CONFIGS = {
     ),
     "llama-grouped-biased": LlamaConfig(
         vocab_size=53, hidden_size=48, intermediate_size=44, num_hidden_layers=2, num_attention_heads=6,
-        num_key_value_heads=2, head_dim=10, max_position_embeddings=30, attention_bias=True, mlp_bias=True, tie_word_embeddings=True,
-        rope_theta=500.0, rms_norm_eps=1e-4,
+        num_key_value_heads=2, head_dim=10, max_position_embeddings=30, attention_bias=True, mlp_bias=True,
+        tie_word_embeddings=True, rope_theta=500.0, rms_norm_eps=1e-4,
     ),
+    "gpt_neox": GPTNeoXConfig(
+        vocab_size=53, hidden_size=48, num_hidden_layers=2, num_attention_heads=3, intermediate_size=40,
+        max_position_embeddings=30,
+    ),
+    "gpt_neox-serial-tied-whole": GPTNeoXConfig(
+        vocab_size=53, hidden_size=40, num_hidden_layers=2, num_attention_heads=5, intermediate_size=40,
+        max_position_embeddings=30, use_parallel_residual=False, tie_word_embeddings=True, attention_bias=False,
+        rope_parameters={"rope_type": "default", "rope_theta": 300.0, "partial_rotary_factor": 1.0},
+    ),
+    "qwen2": Qwen2Config(
+        vocab_size=53, hidden_size=36, intermediate_size=44, num_hidden_layers=3, num_attention_heads=6,
+        num_key_value_heads=3, max_position_embeddings=30, use_sliding_window=True, sliding_window=4, max_window_layers=1,
+    ),
+    "mistral": MistralConfig(
+        vocab_size=53, hidden_size=36, intermediate_size=44, num_hidden_layers=2, num_attention_heads=6,
+        num_key_value_heads=2, max_position_embeddings=30, sliding_window=5, head_dim=8,
+    ),
+    **{
+        f"llama-{scaling['rope_type']}": LlamaConfig(
+            vocab_size=53, hidden_size=36, intermediate_size=44, num_hidden_layers=2, num_attention_heads=3,
+            num_key_value_heads=3, max_position_embeddings=30, rope_parameters={"rope_theta": 50.0, **scaling},
+        )
+        for scaling in (
+            {"rope_type": "linear", "factor": 2.5},
+            {"rope_type": "dynamic", "factor": 3.0},
+            {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 8, "beta_fast": 3.0, "beta_slow": 0.2},
+            {
+                "rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+                "original_max_position_embeddings": 12,
+            },
+        )
+    },
 }  # fmt: skip
 
 
@@ -172,6 +213,18 @@ def test_bf16_is_kept_in_files_and_close_in_logits(family: str, tmp_path: Path) 
     with torch.no_grad():
         difference = (model(ids) - theirs(ids).logits).abs().max()
     assert difference <= 0.03 * theirs(ids).logits.abs().max()  # bf16 keeps 8 bits
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", [name for name in HF_CONFIGS if name.startswith("llama")])
+def test_positions_beyond_training_follow_the_scaling(name: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    theirs = AutoModelForCausalLM.from_config(HF_CONFIGS[name]).eval()
+    theirs.save_pretrained(tmp_path)
+    ours = load_model(tmp_path)
+    for time in (70, 12, 45):  # dynamic scaling goes back when the next sequence is shorter
+        ids = tokens(2, time, vocab=53)
+        close(ours(ids), theirs(ids).logits)
 
 
 def saved(tmp_path: Path, **changes: object) -> Path:

@@ -1,6 +1,3 @@
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -8,26 +5,15 @@ import pytest
 from gpt2lab.base.errors import LabError
 from gpt2lab.model import hub
 
-ROOT = Path(__file__).parents[2]
 
-
-def offline(code: str, cwd: Path, cache: Path) -> str:
-    """Run code in a process whose hub library is told that there is no network."""
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HUB_CACHE": str(cache), "PYTHONPATH": str(ROOT)}
-    run = subprocess.run(
-        [sys.executable, "-c", code], cwd=cwd, env=environment, capture_output=True, text=True
-    )
-    return run.stdout.strip() + run.stderr.strip()
-
-
-CODE = """
-from gpt2lab.base.errors import LabError
-from gpt2lab.model.hub import resolve
-try:
-    print(resolve({name!r}))
-except LabError as error:
-    print(error)
-"""
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty cache of a hub library that is told that there is no network."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    return tmp_path / "cache"
 
 
 def cached(cache: Path, name: str) -> Path:
@@ -46,20 +32,21 @@ def test_an_existing_folder_is_taken_as_it_is(tmp_path: Path, monkeypatch: pytes
     assert hub.resolve("gpt2") == Path("gpt2")
 
 
-def test_without_the_hub_a_cached_model_is_found_and_others_are_named(tmp_path: Path) -> None:
-    cache = tmp_path / "cache"
+def test_without_the_hub_a_cached_model_is_found_and_others_are_named(cache: Path) -> None:
     snapshot = cached(cache, "EleutherAI/pythia-70m")
-    assert offline(CODE.format(name="EleutherAI/pythia-70m"), tmp_path, cache) == str(snapshot)
-    message = offline(CODE.format(name="EleutherAI/pythia-160m"), tmp_path, cache)
-    assert message == (
+    assert hub.resolve("EleutherAI/pythia-70m") == snapshot
+    with pytest.raises(LabError) as error:
+        hub.resolve("EleutherAI/pythia-160m")
+    assert str(error.value) == (
         "EleutherAI/pythia-160m: no such folder here, and the hub cannot be reached; "
         "on this machine: EleutherAI/pythia-70m"
     )
 
 
-def test_without_the_hub_and_a_cache_the_sentence_says_what_a_model_is(tmp_path: Path) -> None:
-    message = offline(CODE.format(name="gpt2"), tmp_path, tmp_path / "none")
-    assert message == (
+def test_without_the_hub_and_a_cache_the_sentence_says_what_a_model_is(cache: Path) -> None:
+    with pytest.raises(LabError) as error:
+        hub.resolve("gpt2")
+    assert str(error.value) == (
         "gpt2: no such folder here, and the hub cannot be reached; "
         "give a folder with config.json, *.safetensors and tokenizer.json"
     )

@@ -24,7 +24,8 @@ def test_reading_everything_changes_no_logit_and_fits_together(model: Transforme
     for i in range(model.config.n_layers):
         block = f"blocks.{i}"
         middle = seen[f"{block}.hook_resid_pre"] + seen[f"{block}.hook_attn_out"]
-        assert torch.allclose(middle, seen[f"{block}.hook_resid_mid"], atol=1e-6)
+        if not model.config.parallel_residual:
+            assert torch.allclose(middle, seen[f"{block}.hook_resid_mid"], atol=1e-6)
         assert torch.allclose(
             middle + seen[f"{block}.hook_mlp_out"], seen[f"{block}.hook_resid_post"], atol=1e-5
         )
@@ -57,18 +58,18 @@ def test_the_window_of_a_local_layer_is_seen_in_its_pattern() -> None:
 @torch.no_grad()
 def test_norm_parts_match_their_formula(model: Transformer) -> None:
     with model.tap(
-        read=["blocks.1.hook_resid_mid", "blocks.1.ln2.hook_scale", "blocks.1.ln2.hook_normalized"]
+        read=["blocks.1.hook_resid_pre", "blocks.1.ln1.hook_scale", "blocks.1.ln1.hook_normalized"]
     ) as seen:
         model(tokens(2, 5))
-    x, norm = seen["blocks.1.hook_resid_mid"].double(), model.blocks[1].norm2
+    x, norm = seen["blocks.1.hook_resid_pre"].double(), model.blocks[1].norm1
     if model.config.norm == "layernorm":
         x = x - x.mean(-1, keepdim=True)
     scale = (x.pow(2).mean(-1, keepdim=True) + model.config.norm_eps).sqrt()
     expected = x / scale * norm.weight.double() + (
         norm.bias.double() if model.config.norm == "layernorm" else 0
     )
-    assert torch.allclose(seen["blocks.1.ln2.hook_scale"].double(), scale, atol=1e-6)
-    assert torch.allclose(seen["blocks.1.ln2.hook_normalized"].double(), expected, atol=1e-5)
+    assert torch.allclose(seen["blocks.1.ln1.hook_scale"].double(), scale, atol=1e-6)
+    assert torch.allclose(seen["blocks.1.ln1.hook_normalized"].double(), expected, atol=1e-5)
 
 
 @torch.no_grad()
@@ -121,7 +122,7 @@ def test_indexed_writes_touch_only_their_place(model: Transformer) -> None:
 
 def test_gradients_are_those_of_finite_differences(model: Transformer) -> None:
     model = model.double()
-    ids, name = tokens(1, 5), "blocks.1.hook_resid_mid"
+    ids, name = tokens(1, 5), "blocks.1.hook_resid_post"
 
     def metric(shift: torch.Tensor | None = None) -> torch.Tensor:
         with model.tap(write={name: lambda x, _: x if shift is None else x + shift}):

@@ -1,11 +1,13 @@
 """How a family of checkpoints maps to the transformer: configuration entries and a table of weight names."""
 
+import math
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from gpt2lab.base.errors import LabError
 from gpt2lab.model.config import TransformerConfig
+from gpt2lab.model.rotary import RotaryScaling
 
 
 @dataclass(frozen=True)
@@ -19,6 +21,8 @@ class Weight:
     ours: str
     theirs: tuple[str, ...]
     transposed: bool = False
+    by_head: bool = False
+    """Their rows go head by head (q, k, v of head 0, then of head 1 …), ours all queries, all keys, all values."""
 
     def rows(self, n_layers: int) -> Iterator["Weight"]:
         """Write the row out for every layer."""
@@ -26,9 +30,8 @@ class Weight:
             yield self
             return
         for i in range(n_layers):
-            yield Weight(
-                self.ours.format(i=i), tuple(name.format(i=i) for name in self.theirs), self.transposed
-            )
+            theirs = tuple(name.format(i=i) for name in self.theirs)
+            yield replace(self, ours=self.ours.format(i=i), theirs=theirs)
 
 
 @dataclass(frozen=True)
@@ -124,6 +127,60 @@ def special_ids(entries: Entries) -> dict[str, int | None]:
 def written_ids(config: TransformerConfig) -> dict[str, Any]:
     """The reverse of `special_ids`; a list of end ids stands in `extra`."""
     return {"bos_token_id": config.bos, "eos_token_id": config.eos, "pad_token_id": config.pad}
+
+
+def read_rotary(entries: Entries, max_positions: int) -> dict[str, Any]:
+    """Read base, rotated share and scaling: `rope_parameters` as transformers 5 writes them, or the older entries."""
+    told = {**entries.get("rope_scaling", {}), **entries.get("rope_parameters", {})}
+    base = (
+        told.get("rope_theta") or entries.get("rope_theta", None) or entries.get("rotary_emb_base", 10000.0)
+    )
+    share = told.get("partial_rotary_factor") or entries.get("partial_rotary_factor", None)
+    fields = {"rotary_base": float(base), "rotary_fraction": float(share or entries.get("rotary_pct", 1.0))}
+    kind = told.get("rope_type") or told.get("type") or "default"
+    if kind == "default":
+        return fields
+    original = told.get("original_max_position_embeddings") or max_positions
+    factor = told.get("factor") or max_positions / original
+    options: dict[str, Any] = {"kind": kind, "factor": float(factor), "original_positions": int(original)}
+    if kind == "yarn":
+        wide, all_wide = told.get("mscale"), told.get("mscale_all_dim")
+        if told.get("attention_factor") is not None:
+            options["magnitude"] = float(told["attention_factor"])
+        elif wide and all_wide:
+            grown = math.log(max(factor, 1.0)) * 0.1
+            options["magnitude"] = (wide * grown + 1) / (all_wide * grown + 1)
+        options |= {name: float(told[name]) for name in ("beta_fast", "beta_slow") if told.get(name)}
+        options["truncate"] = told.get("truncate", True)
+    elif kind == "llama3":
+        options["low_frequency"] = float(told["low_freq_factor"])
+        options["high_frequency"] = float(told["high_freq_factor"])
+    elif kind not in ("linear", "dynamic"):
+        raise LabError(
+            f"{entries.where}: rotary scaling {kind!r} is not supported, only linear, dynamic, yarn and llama3"
+        )
+    return {**fields, "rotary_scaling": RotaryScaling(**options)}
+
+
+def written_rotary(config: TransformerConfig) -> dict[str, Any]:
+    """The reverse of `read_rotary`, in the form that transformers 5 reads."""
+    told: dict[str, Any] = {"rope_type": "default", "rope_theta": config.rotary_base}
+    if config.rotary_fraction != 1.0:
+        told["partial_rotary_factor"] = config.rotary_fraction
+    scaling = config.rotary_scaling
+    if scaling is not None:
+        told |= {"rope_type": scaling.kind, "factor": scaling.factor}
+        told["original_max_position_embeddings"] = scaling.original_positions
+        if scaling.kind == "yarn":
+            told |= {
+                "beta_fast": scaling.beta_fast,
+                "beta_slow": scaling.beta_slow,
+                "truncate": scaling.truncate,
+            }
+            told["attention_factor"] = scaling.amplitude
+        if scaling.kind == "llama3":
+            told |= {"low_freq_factor": scaling.low_frequency, "high_freq_factor": scaling.high_frequency}
+    return {"rope_parameters": told, "rope_theta": config.rotary_base}
 
 
 def require(config: TransformerConfig, **needed: Any) -> None:

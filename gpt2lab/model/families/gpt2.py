@@ -56,7 +56,14 @@ def _read(entries: Entries) -> dict[str, Any]:
 
 def _write(config: TransformerConfig) -> dict[str, Any]:
     require(config, norm="layernorm", positions="learned", gated=False, windows=None, attention_scale=None)
-    require(config, qkv_bias=True, attention_out_bias=True, mlp_bias=True, n_kv_heads=None)
+    require(
+        config,
+        qkv_bias=True,
+        attention_out_bias=True,
+        mlp_bias=True,
+        n_kv_heads=None,
+        parallel_residual=False,
+    )
     require_uniform(config, "n_heads", "d_mlp")
     if config.head_width * config.layer(0).n_heads != config.d_model:
         require(config, d_head=config.d_model // config.layer(0).n_heads)

@@ -81,7 +81,14 @@ def _read(entries: Entries) -> dict[str, Any]:
 
 def _write(config: TransformerConfig) -> dict[str, Any]:
     require(config, norm="layernorm", positions="learned", gated=False, attention_scale=1.0)
-    require(config, qkv_bias=False, attention_out_bias=True, mlp_bias=True, n_kv_heads=None)
+    require(
+        config,
+        qkv_bias=False,
+        attention_out_bias=True,
+        mlp_bias=True,
+        n_kv_heads=None,
+        parallel_residual=False,
+    )
     require_uniform(config, "n_heads", "d_mlp")
     windows = config.windows or (None,) * config.n_layers
     sizes = {window for window in windows if window is not None}

@@ -2,7 +2,6 @@
 
 from typing import Any
 
-from gpt2lab.base.errors import LabError
 from gpt2lab.model.config import TransformerConfig
 from gpt2lab.model.families.base import (
     ACTIVATION_NAMES,
@@ -11,10 +10,12 @@ from gpt2lab.model.families.base import (
     Family,
     Weight,
     norm_rows,
+    read_rotary,
     require,
     require_uniform,
     special_ids,
     written_ids,
+    written_rotary,
 )
 
 
@@ -52,17 +53,8 @@ def llama_config(
     return TransformerConfig(**{**fields, **changes})
 
 
-def _rotary_base(entries: Entries) -> float:
-    """Read `rope_theta`, or `rope_parameters` as transformers 5 writes it; scaled rotations are refused."""
-    parameters = dict(entries.get("rope_parameters", {}))
-    scaling = dict(entries.get("rope_scaling", {}))
-    kind = parameters.get("rope_type") or scaling.get("rope_type") or scaling.get("type") or "default"
-    if kind != "default":
-        raise LabError(f"{entries.where}: rotary scaling {kind!r} is not supported")
-    return float(parameters.get("rope_theta") or entries.get("rope_theta", 10000.0))
-
-
-def _read(entries: Entries) -> dict[str, Any]:
+def llama_fields(entries: Entries) -> dict[str, Any]:
+    """Read the entries that Llama and its heirs share."""
     n_heads, d_model = entries.need("num_attention_heads"), entries.need("hidden_size")
     n_kv_heads = entries.get("num_key_value_heads", n_heads)
     d_head = entries.get("head_dim", d_model // n_heads)
@@ -78,7 +70,7 @@ def _read(entries: Entries) -> dict[str, Any]:
         "norm": "rmsnorm",
         "norm_eps": entries.get("rms_norm_eps", 1e-6),
         "positions": "rotary",
-        "rotary_base": _rotary_base(entries),
+        **read_rotary(entries, entries.get("max_position_embeddings", 2048)),
         "activation": entries.choose("hidden_act", "silu", ACTIVATION_NAMES),
         "gated": True,
         "qkv_bias": entries.get("attention_bias", False),
@@ -92,9 +84,14 @@ def _read(entries: Entries) -> dict[str, Any]:
 
 
 def _write(config: TransformerConfig) -> dict[str, Any]:
-    require(config, norm="rmsnorm", positions="rotary", gated=True, windows=None, attention_scale=None)
-    require(config, rotary_fraction=1.0, embedding_dropout=0.0, residual_dropout=0.0)
-    require(config, attention_out_bias=config.qkv_bias)
+    require(config, windows=None, attention_out_bias=config.qkv_bias)
+    return {**llama_entries(config), "attention_bias": config.qkv_bias, "mlp_bias": config.mlp_bias}
+
+
+def llama_entries(config: TransformerConfig) -> dict[str, Any]:
+    """Write the entries that Llama and its heirs share."""
+    require(config, norm="rmsnorm", positions="rotary", gated=True, attention_scale=None)
+    require(config, parallel_residual=False, rotary_fraction=1.0, embedding_dropout=0.0, residual_dropout=0.0)
     require_uniform(config, "n_heads", "n_kv_heads", "d_mlp")
     layer = config.layer(0)
     return {
@@ -107,10 +104,8 @@ def _write(config: TransformerConfig) -> dict[str, Any]:
         "intermediate_size": layer.d_mlp,
         "max_position_embeddings": config.max_positions,
         "rms_norm_eps": config.norm_eps,
-        "rope_theta": config.rotary_base,
+        **written_rotary(config),
         "hidden_act": ACTIVATION_WRITTEN[config.activation],
-        "attention_bias": config.qkv_bias,
-        "mlp_bias": config.mlp_bias,
         "tie_word_embeddings": config.tied_head,
         "attention_dropout": config.attention_dropout,
         "initializer_range": config.init_std,
@@ -141,6 +136,6 @@ LLAMA = Family(
     ),
     dropped=("layers.*.self_attn.rotary_emb.inv_freq",),
     head="lm_head.weight",
-    read=_read,
+    read=llama_fields,
     write=_write,
 )

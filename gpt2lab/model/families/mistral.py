@@ -1,0 +1,23 @@
+"""Mistral (Jiang et al. 2023): Llama with a sliding window in every layer."""
+
+from dataclasses import replace
+from typing import Any
+
+from gpt2lab.model.config import TransformerConfig
+from gpt2lab.model.families.base import Entries, require, require_uniform
+from gpt2lab.model.families.llama import LLAMA, llama_entries, llama_fields
+
+
+def _read(entries: Entries) -> dict[str, Any]:
+    fields = llama_fields(entries)
+    window = entries.get("sliding_window", None)
+    return {**fields, "windows": (window,) * fields["n_layers"] if window is not None else None}
+
+
+def _write(config: TransformerConfig) -> dict[str, Any]:
+    require(config, qkv_bias=False, attention_out_bias=False, mlp_bias=False)
+    require_uniform(config, "windows")
+    return {**llama_entries(config), "sliding_window": config.windows[0] if config.windows else None}
+
+
+MISTRAL = replace(LLAMA, name="mistral", architecture="MistralForCausalLM", read=_read, write=_write)

@@ -1,0 +1,41 @@
+"""Qwen2 (Yang et al. 2024): Llama with biases on queries, keys and values, and windows in the upper layers if asked for."""
+
+from dataclasses import replace
+from typing import Any
+
+from gpt2lab.base.errors import LabError
+from gpt2lab.model.config import TransformerConfig
+from gpt2lab.model.families.base import Entries, require
+from gpt2lab.model.families.llama import LLAMA, llama_entries, llama_fields
+
+
+def _read(entries: Entries) -> dict[str, Any]:
+    fields = llama_fields(entries)
+    fields |= {"qkv_bias": True, "attention_out_bias": False, "mlp_bias": False}
+    window = entries.get("sliding_window", 4096) if entries.get("use_sliding_window", False) else None
+    first = entries.get("max_window_layers", 28)
+    kinds = entries.get("layer_types", None)
+    if kinds is None:
+        kinds = ["full_attention" if i < first else "sliding_attention" for i in range(fields["n_layers"])]
+    if window is None:
+        return fields
+    return {**fields, "windows": tuple(None if kind == "full_attention" else window for kind in kinds)}
+
+
+def _write(config: TransformerConfig) -> dict[str, Any]:
+    require(config, qkv_bias=True, attention_out_bias=False, mlp_bias=False)
+    windows = config.windows or (None,) * config.n_layers
+    sizes = {window for window in windows if window is not None}
+    if len(sizes) > 1:
+        raise LabError(f"a qwen2 checkpoint has one sliding_window, this model {sorted(sizes)}")
+    kinds = ["full_attention" if window is None else "sliding_attention" for window in windows]
+    return {
+        **llama_entries(config),
+        "use_sliding_window": bool(sizes),
+        "sliding_window": sizes.pop() if sizes else None,
+        "max_window_layers": kinds.count("full_attention"),
+        "layer_types": kinds,
+    }
+
+
+QWEN2 = replace(LLAMA, name="qwen2", architecture="Qwen2ForCausalLM", read=_read, write=_write)
