@@ -180,12 +180,23 @@ def _from_merges(folder: Path, config: Mapping[str, Any]) -> Tokenizer:
         add_prefix_space=bool(config.get("add_prefix_space", False))
     )
     backend.decoder = tokenizers.decoders.ByteLevel()
+    _add_tokens(folder / "added_tokens.json", backend)
     defaults = (
         {f"{name}_token": END_OF_TEXT for name in ("bos", "eos", "unk")} if END_OF_TEXT in vocabulary else {}
     )
     ids = _special_ids(backend, defaults | dict(config), folder)
     _declare_special(backend, ids)
     return Tokenizer(backend, settings=_kept(config), **ids)
+
+
+def _add_tokens(path: Path, backend: tokenizers.Tokenizer) -> None:
+    """Add the tokens that a fine-tuned GPT-2 has beside its vocabulary, with the ids they were given."""
+    if not path.is_file():
+        return
+    for token, id in sorted(_vocabulary(path).items(), key=lambda item: item[1]):
+        backend.add_tokens([tokenizers.AddedToken(token, normalized=False)])
+        if backend.token_to_id(token) != id:
+            raise LabError(f"{path}: {token!r} should have id {backend.token_to_id(token)}, found {id}")
 
 
 def _merges(path: Path) -> list[tuple[str, str]]:

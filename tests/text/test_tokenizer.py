@@ -229,6 +229,19 @@ def test_a_broken_tokenizer_folder_is_named_in_one_sentence(
     assert "\n" not in str(error.value)
 
 
+def test_tokens_added_to_gpt2s_vocabulary_keep_their_ids(shared_data: Path, tmp_path: Path) -> None:
+    for name in ("vocab.json", "merges.txt"):
+        (tmp_path / name).symlink_to(shared_data / "gpt2-tokenizer" / name)
+    (tmp_path / "added_tokens.json").write_text('{"<sep>": 50258, "<pad>": 50257}')
+    (tmp_path / "special_tokens_map.json").write_text('{"pad_token": "<pad>"}')
+    tokenizer = Tokenizer.load(tmp_path)
+    assert (tokenizer.vocab_size, tokenizer.pad, tokenizer.eos) == (50259, 50257, 50256)
+    assert tokenizer.encode("a<sep>") == [64, 50258]
+    (tmp_path / "added_tokens.json").write_text('{"<pad>": 50300}')
+    with pytest.raises(LabError, match="'<pad>' should have id 50257, found 50300"):
+        Tokenizer.load(tmp_path)
+
+
 def test_a_missing_folder_names_the_nearest_one(bpe: Tokenizer, tmp_path: Path) -> None:
     bpe.save(tmp_path / "stories")
     with pytest.raises(LabError, match=r"no such folder; did you mean .*stories\?"):
