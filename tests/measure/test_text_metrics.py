@@ -73,7 +73,7 @@ def _slow_lcs(first: Sequence[int], second: Sequence[int]) -> int:
 
 
 @given(few_tokens, few_tokens)
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 def test_the_bitwise_subsequence_equals_the_table(first: list[int], second: list[int]) -> None:
     assert ours.common_subsequence(first, second) == _slow_lcs(first, second)
 
@@ -101,7 +101,7 @@ def test_the_common_span_is_the_longest_that_both_hold(first: list[int], second:
 
 
 @given(texts_of_tokens, texts_of_tokens)
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=200, deadline=None)
 def test_copied_spans_are_the_longest_and_stand_where_they_say(
     texts: list[list[int]], corpus: list[list[int]]
 ) -> None:
@@ -112,7 +112,7 @@ def test_copied_spans_are_the_longest_and_stand_where_they_say(
 
 
 @given(texts_of_tokens, texts_of_tokens, st.integers(1, 4), st.sampled_from(["clipped", "membership"]))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 def test_the_index_agrees_with_rouge_of_each_pair(
     texts: list[list[int]], corpus: list[list[int]], n: int, counting: ours.Counting
 ) -> None:
@@ -171,16 +171,16 @@ def test_a_text_is_cut_at_its_first_repeated_ngram() -> None:
     assert ours.cut_at_repetition([1, 1, 1, 1], 2) == [1]
 
 
-def test_a_hundred_texts_against_eight_thousand_take_seconds() -> None:
+def test_a_hundred_texts_against_five_thousand_take_seconds() -> None:
     generator = random.Random(3)
     vocabulary = [f"word{i}" for i in range(2000)]
     weights = [1 / (i + 3) for i in range(2000)]
-    corpus = [" ".join(generator.choices(vocabulary, weights, k=80)) for _ in range(8_000)]
+    corpus = [" ".join(generator.choices(vocabulary, weights, k=80)) for _ in range(5_000)]
     texts = [*corpus[5:55], *(" ".join(generator.choices(vocabulary, weights, k=80)) for _ in range(50))]
     started = time.perf_counter()
     nearest = copying.nearest_texts(texts, corpus)
     spans = copying.copied_spans(texts, corpus)
-    assert time.perf_counter() - started < 30  # about 2 s on an idle core (5 s for 20,000)
+    assert time.perf_counter() - started < 30  # about 1 s on an idle core (5 s for 20,000)
     assert all(found.rouge.precision == 1.0 for found in nearest[:50])
     assert all(span.length == 80 for span in spans[:50])
     assert all(found.rouge.precision < 0.5 for found in nearest[50:])
