@@ -126,9 +126,10 @@ class PackedBatches:
             raise LabError(f"context {context}: must be at least 1")
         if len(self.stream) < context + 1:
             name = f"the {split} split" if isinstance(data, Shards) else "the data"
+            larger = ", a larger valid_fraction" if split == "valid" else ""
             raise LabError(
                 f"{name} has {len(self.stream)} tokens, a window takes {context} and one more; "
-                "give more text or a smaller context"
+                f"give more text{larger} or a smaller context"
             )
         self.context = context
         self.windows = len(self.stream) // context

@@ -52,6 +52,7 @@ BUILT_IN: dict[str, BuiltIn] = {
 }
 
 _HUB = re.compile(r"hub:(?P<id>[\w./-]+)(@(?P<config>[\w.-]+))?(:(?P<split>[\w\[\]%:]+))?")
+_LONGEST_NAME = 255  # bytes of a file's name on the usual file systems
 _GLOB = re.compile(r"[*?\[]")
 
 
@@ -107,6 +108,8 @@ def _resolve(item: str | Path, format: str | None) -> list[Path] | str:
         if item.split(":")[0] in BUILT_IN:
             _built_in(item)
             return item
+        if "\n" in item or max(len(part) for part in item.split("/")) > _LONGEST_NAME:
+            raise LabError(f"{item[:30]!r}…: a text, not a source; texts themselves are given as an iterator")
     path = Path(item).expanduser()
     if path.is_file():
         if format is None and readers.format_of(path) is None:

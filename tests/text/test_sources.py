@@ -192,6 +192,8 @@ def test_what_does_not_exist_is_refused_before_reading(tmp_path: Path) -> None:
         (tmp_path / "a.bin", "which format"),
         ("tinyworld:many", r"expected tinyworld:SIZE\[:SEED\]"),
         ("hub:", "expected hub:ID"),
+        (["Once upon a time\nthere was"], "a text, not a source; texts themselves are given as an iterator"),
+        ("word " * 99, "a text, not a source"),
         ([], "no data: give a file"),
     ]:
         with pytest.raises(LabError, match=message):
