@@ -2,6 +2,7 @@
 
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -21,27 +22,9 @@ from gpt2lab.lab.training import TrainingSettings, train_model
 from gpt2lab.text.language_model import load
 from gpt2lab.text.tokenizer import byte_level
 
-WORDS = [
-    "the",
-    "a",
-    "small",
-    "old",
-    "cat",
-    "dog",
-    "ship",
-    "sea",
-    "house",
-    "ran",
-    "saw",
-    "found",
-    "lost",
-    "and",
-    "but",
-    "near",
-    "under",
-    "with",
-    "it",
-]
+WORDS = re.findall(
+    r"\w+", "the a small old cat dog ship sea house ran saw found lost and but near under with it"
+)
 
 
 @pytest.fixture
