@@ -8,6 +8,7 @@ import importlib
 import os
 import sys
 import traceback
+import warnings
 from collections.abc import Sequence
 
 from gpt2lab.base.errors import LabError, unknown
@@ -30,6 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb and return the exit status: 0 done, 2 a mistake of the user's, 130 Ctrl-C, 1 a defect."""
     words = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in words
+    warnings.showwarning = _warn
     try:
         return _dispatch(words)
     except KeyboardInterrupt as stop:
@@ -84,6 +86,11 @@ def _sentence(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
         text = f"{error.filename}: {error.strerror.lower()}" if error.filename else error.strerror.lower()
     return text if isinstance(error, (LabError, OSError)) else f"{type(error).__name__}: {text}"
+
+
+def _warn(message: Warning | str, *place: object, **more: object) -> None:
+    """Show a warning as a sentence, without the line of code that gave it."""
+    print(f"gpt2lab: {' '.join(str(message).split())}", file=sys.stderr)
 
 
 def _fail(sentence: str, status: int, debug: bool) -> int:
