@@ -90,7 +90,7 @@ class Fact:
     note: str = ""
     """What the name means."""
     changed_from: str | None = None
-    """The preset's value, if this one differs."""
+    """The usual value, that of the preset or the default, if this one differs."""
 
 
 @dataclass(frozen=True)

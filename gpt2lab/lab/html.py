@@ -209,7 +209,7 @@ def _facts(facts: Facts) -> Iterator[str]:
     for fact in facts.facts:
         value = f"<code>{escape(fact.value)}</code>"
         if fact.changed_from is not None:
-            value = f'<mark>{value}</mark> <span class="small">preset: {escape(fact.changed_from)}</span>'
+            value = f'<mark>{value}</mark> <span class="small">instead of {escape(fact.changed_from)}</span>'
         note = f'<span class="small">{_inline(fact.note)}</span>' if fact.note else ""
         yield f'<tr><th scope="row"><code>{escape(fact.name)}</code></th><td>{value}{note}</td></tr>'
     yield "</tbody></table>"

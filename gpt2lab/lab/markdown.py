@@ -71,7 +71,7 @@ def _block(block: Block | Section, level: int, folder: Path) -> list[str]:
             rows = [
                 {
                     "name": f"`{fact.name}`",
-                    "value": f"**{fact.value}** (preset: {fact.changed_from})"
+                    "value": f"**{fact.value}** (instead of {fact.changed_from})"
                     if fact.changed_from
                     else fact.value,
                     "meaning": fact.note,

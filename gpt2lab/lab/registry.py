@@ -41,6 +41,18 @@ _FLOOR_PARTS = (
     ("decoder", "sampling", "gpt2lab.decode.sampling:Sampling", "temperature, top-k, top-p, min-p, typical"),
     ("decoder", "beam", "gpt2lab.decode.beam:Beam", "beam search"),
     ("measure", "perplexity", "gpt2lab.measure.perplexity:Perplexity", "per token, per byte, per word"),
+    (
+        "measure",
+        "multiple-choice",
+        "gpt2lab.measure.choice:MultipleChoice",
+        "accuracy by likelihood of the answers",
+    ),
+    (
+        "measure",
+        "text-statistics",
+        "gpt2lab.measure.text_statistics:TextStatistics",
+        "diversity, repetition, copying",
+    ),
     ("measure", "cloze", "gpt2lab.measure.cloze:Cloze", "accuracy at the last word of a passage"),
 )
 

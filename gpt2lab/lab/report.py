@@ -26,6 +26,7 @@ from gpt2lab.lab.document import (
 )
 from gpt2lab.lab.html import to_html
 from gpt2lab.lab.markdown import to_markdown
+from gpt2lab.lab.plain import flat
 from gpt2lab.lab.record import RunRecord, record
 from gpt2lab.lab.registry import Paper, paper
 from gpt2lab.lab.store import Row, Store
@@ -82,17 +83,6 @@ def comparison_rows(rows: Sequence[Row], home: Path | str | None = None) -> dict
     return {"results": _side_by_side(results), "settings": _side_by_side(settings, only_different=True)}
 
 
-def flat(plain: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return nested settings by dotted name."""
-    found: dict[str, Any] = {}
-    for name, value in plain.items():
-        if isinstance(value, Mapping):
-            found |= flat(value, f"{prefix}{name}.")
-        else:
-            found[prefix + name] = value
-    return found
-
-
 # What the documents hold.
 
 
@@ -110,7 +100,9 @@ def _study(row: Row, run: RunRecord, store: Store) -> Document:
     blocks.append(Section("Claim by claim", [Prose(_LEGEND), *map(_claim, claims)]))
     blocks += _reported(run)
     blocks.append(Section("Seeds and arms", list(_pieces(pieces, seeds))))
-    blocks.append(_settings(about.get("settings", {}), about.get("preset"), about.get("help", {})))
+    blocks.append(
+        _settings(about.get("settings", {}), about.get("preset", {}), about.get("help", {}), "the preset")
+    )
     blocks += [_environment(run), _again(row)]
     finished = sum(seed.status == "finished" for seed in seeds)
     byline = [
@@ -133,7 +125,10 @@ def _single(row: Row, run: RunRecord, *first: Block) -> Document:
     if curves:
         blocks.append(Section("Training", curves))
     blocks += _reported(run)
-    blocks.append(_settings(run.json("settings.json"), None, {}))
+    usual = run.json("defaults.json")
+    blocks.append(
+        _settings(run.json("settings.json"), usual.get("values", {}), usual.get("help", {}), "the defaults")
+    )
     blocks += [_environment(run), _again(row)]
     what = {"train": "training", "seed": f"seed {row.seed}", "arm": f"seed {row.seed}, arm {row.arm}"}.get(
         row.kind, row.kind
@@ -227,10 +222,10 @@ def _pieces(pieces: Sequence[RunRecord], seeds: Sequence[RunRecord]) -> Iterator
 
 
 def _settings(
-    settings: Mapping[str, Any], preset: Mapping[str, Any] | None, docs: Mapping[str, str]
+    settings: Mapping[str, Any], usual: Mapping[str, Any], docs: Mapping[str, str], whose: str
 ) -> Section:
-    """Return the settings; those that differ from the preset are marked."""
-    before = flat(preset) if preset is not None else {}
+    """Return the settings; those that differ from the usual ones are marked."""
+    before = flat(usual)
     facts = [
         Fact(
             name,
@@ -242,12 +237,9 @@ def _settings(
     ]
     changed = sum(fact.changed_from is not None for fact in facts)
     caption = ""
-    if preset is not None:
-        caption = (
-            f"{count(changed, 'setting differs', 'settings differ')} from the preset"
-            if changed
-            else "The preset, unchanged"
-        )
+    if before:
+        differs = count(changed, "setting differs", "settings differ")
+        caption = f"{differs} from {whose}" if changed else f"{whose.capitalize()}, unchanged"
     return Section("Settings", [Facts(caption, facts)] if facts else [Prose("None.")])
 
 

@@ -8,7 +8,7 @@ import shutil
 import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import is_dataclass
+from dataclasses import MISSING, is_dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TextIO, TypeVar
@@ -17,11 +17,11 @@ from gpt2lab.base.errors import LabError
 from gpt2lab.base.files import atomic_write
 from gpt2lab.base.progress import Progress
 from gpt2lab.base.progress import progress as show_progress
-from gpt2lab.base.settings import to_plain
+from gpt2lab.base.settings import options, to_plain
 from gpt2lab.lab.environment import environment
 from gpt2lab.lab.events import EventWriter
 from gpt2lab.lab.home import check_name, disk_full, make_folder
-from gpt2lab.lab.plain import as_number, decode_numbers, encode
+from gpt2lab.lab.plain import as_number, decode_numbers, encode, flat
 from gpt2lab.lab.process import this_process
 from gpt2lab.lab.record import RunRecord, read_json, record, write_table
 from gpt2lab.lab.store import Row, Store, now
@@ -85,6 +85,8 @@ class Run:
         make_folder(run.folder)
         run.write_file("settings.json", encode(plain, indent=2))
         run.write_file("environment.json", encode(environment(device), indent=2))
+        if is_dataclass(settings):
+            run.write_file("defaults.json", encode(_defaults(type(settings)), indent=2))
         return run
 
     @classmethod
@@ -266,6 +268,16 @@ class Run:
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
                 raise disk_full(self.folder) from error
             raise
+
+
+def _defaults(settings: Any) -> dict[str, Any]:
+    """Return what a report says beside the settings: their defaults and what each means."""
+    known = list(options(settings))
+    values = {option.name: option.default for option in known if option.default is not MISSING}
+    return {
+        "values": flat(to_plain(settings())) if len(values) == len(known) else {},
+        "help": {o.name: o.doc for o in known},
+    }
 
 
 def _before(lines: Sequence[str], step: int) -> str:

@@ -9,7 +9,8 @@ from gpt2lab.base.errors import LabError
 from gpt2lab.lab.document import DataTable, Document, Fact, Facts, Passage, Picture, Prose, Section
 from gpt2lab.lab.html import to_html
 from gpt2lab.lab.markdown import to_markdown
-from gpt2lab.lab.report import comparison_rows, flat, write_comparison, write_report
+from gpt2lab.lab.plain import flat
+from gpt2lab.lab.report import comparison_rows, write_comparison, write_report
 from gpt2lab.lab.run import Run
 from gpt2lab.lab.store import Store
 from gpt2lab.lab.strip import claim_strip
@@ -94,7 +95,7 @@ def test_the_report_of_a_study_says_what_a_reader_asks(study):
         "A sample",
         "Settings",
         "1 setting differs from the preset",
-        "preset: 0.5",
+        "instead of 0.5",
         "By how much tide is better, in nats.",
         "Environment",
         "Run it again",
@@ -112,7 +113,7 @@ def test_the_same_in_markdown(study):
     assert text.startswith("# Tide: An Optimizer That Comes and Goes\n")
     assert "| A | Tide ends with a lower loss than the baseline | ✓ **holds** |" in text
     assert "```\ngpt2lab reproduce tide --scale laptop --seeds 3 --set gain=0.4\n```" in text
-    assert "**0.4** (preset: 0.5)" in text
+    assert "**0.4** (instead of 0.5)" in text
     for linked in re.findall(r"!\[[^]]*\]\(([^)]*)\)", text):
         assert (study.folder / linked).exists()
 

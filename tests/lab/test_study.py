@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -58,6 +59,24 @@ def test_numbers_do_not_depend_on_the_number_of_workers(home):
     steps = [read_metrics(study.folder / "seed1" / "tide" / "metrics.jsonl") for study in (one, several)]
     assert [line["loss"] for line in steps[0]] == [line["loss"] for line in steps[1]]
     assert not (several.folder / "workers.txt").exists()
+
+
+def test_a_trained_model_has_the_same_bits_in_this_process_and_in_one_of_its_own(home, tide):
+    import torch
+
+    shutil.copy(Path(__file__).with_name("torch_experiment.py"), tide / "experiment.py")
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        one = reproduce("tide", scale="smoke", seeds=1, home=home, workers=1)
+        assert torch.get_num_threads() == 2, "the caller's threads are put back"
+    finally:
+        torch.set_num_threads(before)
+    two = reproduce("tide", scale="smoke", seeds=1, home=home, workers=2)
+    for arm in ("narrow", "wide"):
+        results = [study.runs[0].arms[arm].results for study in (one, two)]
+        assert results[0] == results[1]
+        assert results[0]["threads"] == 1
 
 
 def test_the_seeds_can_be_named_and_settings_replaced_and_the_command_says_so(home):
