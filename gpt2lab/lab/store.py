@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import re
+import shutil
 import sqlite3
 import time
 from collections.abc import Iterator, Mapping
@@ -22,6 +23,9 @@ KINDS = ("study", "seed", "arm", "train", "apply", "measure", "generate")
 STATUSES = ("running", "finished", "failed", "interrupted")
 
 _APPLICATION_ID = 0x47324C42  # marks the file as ours among all SQLite files: "G2LB"
+_LEAST_FREE = (
+    1 << 17
+)  # bytes; below it SQLite cannot make the files it works with, and calls that an I/O error
 _PATIENCE = 30.0  # seconds to wait for another writer
 _SCHEMA = """
 CREATE TABLE runs (
@@ -288,12 +292,10 @@ class Store:
             return LabError(
                 f"{self.path}: another process has kept it locked for {_PATIENCE:.0f} s; try again"
             )
-        if "full" in text:
+        if "full" in text or ("I/O error" in text and shutil.disk_usage(self.home).free < _LEAST_FREE):
             return disk_full(self.path)
-        if isinstance(error, sqlite3.OperationalError) and ("readonly" in text or "unable to open" in text):
-            return LabError(
-                f"{self.path}: cannot be written ({text}); choose another folder with GPT2LAB_HOME"
-            )
+        if any(words in text for words in ("readonly", "unable to open", "I/O error")):
+            return LabError(f"{self.path}: cannot be used ({text}); choose another folder with GPT2LAB_HOME")
         return LabError(
             f"{self.path}: damaged, or not a run store ({text}); move it away and a new one is begun "
             "(the runs' folders stay as they are)"

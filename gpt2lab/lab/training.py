@@ -334,7 +334,7 @@ def _report(
         told = [f"{text.prompt} ⟶{text.text}" for text in texts]
         run.text(
             "samples",
-            "\n\n".join(told),
+            "\n\n* * *\n\n".join(told),
             caption="Beginnings of validation text, and how the model goes on after ⟶",
         )
 

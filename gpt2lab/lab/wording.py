@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 
 def number(value: float | None, digits: int = 4) -> str:
-    """Write a number with `digits` significant digits: 0.01234, 1235, 3.1e-07; None is a dash."""
+    """Write a number with `digits` significant digits: 0.01234, 1235, 1,779,840, 3.1e-07; None is a dash."""
     if value is None:
         return "–"
     if isinstance(value, bool):
@@ -18,7 +18,7 @@ def number(value: float | None, digits: int = 4) -> str:
     if size < -4 or size >= 9:
         return f"{value:.{digits - 1}g}"
     if float(value).is_integer():
-        return f"{value:.0f}"
+        return f"{value:,.0f}" if abs(value) >= 10_000 else f"{value:.0f}"
     text = f"{value:.{max(0, digits - 1 - size)}f}"
     return text.rstrip("0").rstrip(".") if "." in text else text
 
