@@ -8,8 +8,9 @@ from typing import Any
 from gpt2lab.lab.figures import GRID, INK, MUTED, PALETTE
 from gpt2lab.lab.wording import number
 
-_WIDTH, _LEFT, _RIGHT = 560.0, 16.0, 544.0
-_LINE, _HEIGHT = 34.0, 78.0
+_WIDTH, _HEIGHT = 560.0, 78.0
+_LEFT, _RIGHT, _LINE = 16.0, 544.0, 34.0
+_BLUE, _GREEN = PALETTE[0], PALETTE[2]
 
 
 def claim_strip(claim: Mapping[str, Any]) -> str:
@@ -18,80 +19,75 @@ def claim_strip(claim: Mapping[str, Any]) -> str:
     The shade is where the claim holds, the paler one where it holds in part; dots are seeds; the bar is the 95 %
     interval with its mean.
     """
-    values = [
-        value for _, value in claim["values"] if isinstance(value, (int, float)) and math.isfinite(value)
-    ]
-    ranges = [claim["holds_in_part_if"], claim["holds_if"]]
+    values = [value for _, value in claim["values"] if math.isfinite(value)]
     if not values:
         return ""
+    ranges = [(given, strength) for given, strength in _ranges(claim) if given]
+    borders = sorted({end for given, _ in ranges for end in map(_finite, _ends(given)) if end is not None})
     interval = claim["interval"]
-    ends = [*values, *(_finite(end) for given in ranges if given for end in (given["low"], given["high"]))]
+    spans = [interval["low"], interval["high"]] if interval is not None else []
+    axis = _Axis([*values, *borders, *spans])
+    pieces = [_stroke(_LEFT, _RIGHT, _LINE, _LINE, GRID, 2)]
+    pieces += [axis.shade(given, strength) for given, strength in ranges]
+    pieces += [_stroke(axis.x(end), axis.x(end), 14, 54, _GREEN, 1.5) for end in borders]
+    pieces += [_label(axis.x(end), 70, number(end, 3), MUTED) for end in borders]
     if interval is not None:
-        ends += [_finite(interval["low"]), _finite(interval["high"])]
-    known = [end for end in ends if end is not None]
-    low, high = min(known), max(known)
-    margin = (high - low) * 0.12 or abs(high) * 0.1 or 1.0
-    low, high = low - margin, high + margin
-
-    def x(value: float) -> float:
-        return round(_LEFT + (min(max(value, low), high) - low) / (high - low) * (_RIGHT - _LEFT), 1)
-
-    pieces = [
-        f'<line x1="{_LEFT}" x2="{_RIGHT}" y1="{_LINE}" y2="{_LINE}" stroke="{GRID}" stroke-width="2"/>'
-    ]
-    for given, strength in zip(ranges, (0.10, 0.18), strict=True):
-        if given:
-            pieces.append(_shade(x(_end(given["low"], low)), x(_end(given["high"], high)), strength))
-    borders = {
-        end for given in ranges if given for end in (given["low"], given["high"]) if _finite(end) is not None
-    }
-    pieces += [
-        f'<line x1="{x(end)}" x2="{x(end)}" y1="14" y2="54" stroke="{PALETTE[2]}" stroke-width="1.5"/>'
-        for end in borders
-    ]
-    if interval is not None:
+        low, mean, high = (axis.x(interval[name]) for name in ("low", "mean", "high"))
         pieces.append(
-            f'<line x1="{x(interval["low"])}" x2="{x(interval["high"])}" y1="{_LINE}" y2="{_LINE}" '
-            f'stroke="{PALETTE[0]}" stroke-width="6" stroke-opacity="0.45" stroke-linecap="round"/>'
-            f'<line x1="{x(interval["mean"])}" x2="{x(interval["mean"])}" y1="24" y2="44" stroke="{PALETTE[0]}" '
-            'stroke-width="2.5"/>'
+            _stroke(low, high, _LINE, _LINE, _BLUE, 6, ' stroke-opacity="0.45" stroke-linecap="round"')
         )
-    pieces += [f'<circle cx="{x(value)}" cy="{_LINE}" r="4" fill="{PALETTE[0]}"/>' for value in values]
-    pieces += _labels([(x(end), number(end, 3), MUTED) for end in sorted(borders)], 70.0)
-    if interval is not None:
-        pieces += _labels([(x(interval["mean"]), number(interval["mean"], 3), INK)], 12.0)
+        pieces += [
+            _stroke(mean, mean, 24, 44, _BLUE, 2.5),
+            _label(mean, 12, number(interval["mean"], 3), INK),
+        ]
+    pieces += [f'<circle cx="{axis.x(value)}" cy="{_LINE}" r="4" fill="{_BLUE}"/>' for value in values]
     title = escape(f"{claim['name']}: {claim['status']}. {claim['reason']}")
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH:.0f} {_HEIGHT:.0f}" width="{_WIDTH:.0f}" '
-        f'height="{_HEIGHT:.0f}" role="img" font-family="system-ui, sans-serif" font-size="12"><title>{title}</title>'
-        + "".join(pieces)
-        + "</svg>"
+        f'height="{_HEIGHT:.0f}" role="img" font-family="system-ui, sans-serif" font-size="12">'
+        f"<title>{title}</title>{''.join(pieces)}</svg>"
     )
 
 
-def _shade(left: float, right: float, strength: float) -> str:
-    return (
-        f'<rect x="{left}" y="16" width="{max(right - left, 0):.1f}" height="36" fill="{PALETTE[2]}" '
-        f'fill-opacity="{strength}"/>'
-    )
+class _Axis:
+    """Places on the line for all of `numbers`, with room on both sides."""
+
+    def __init__(self, numbers: Sequence[float]) -> None:
+        low, high = min(numbers), max(numbers)
+        margin = (high - low) * 0.12 or abs(high) * 0.1 or 1.0
+        self.low, self.high = low - margin, high + margin
+
+    def x(self, value: float) -> float:
+        """Return the place of a number, at an end of the line if it lies beyond."""
+        share = (min(max(value, self.low), self.high) - self.low) / (self.high - self.low)
+        return round(_LEFT + share * (_RIGHT - _LEFT), 1)
+
+    def shade(self, given: Mapping[str, Any], strength: float) -> str:
+        """Return the shade of a range; an end at infinity is the line's."""
+        low, high = map(_finite, _ends(given))
+        left, right = self.x(self.low if low is None else low), self.x(self.high if high is None else high)
+        size = f'x="{left}" y="16" width="{right - left:.1f}" height="36"'
+        return f'<rect {size} fill="{_GREEN}" fill-opacity="{strength}"/>'
 
 
-def _labels(labels: Sequence[tuple[float, str, str]], y: float) -> list[str]:
-    """Return texts centred at their places, but inside the picture."""
-    texts = []
-    for place, text, colour in labels:
-        anchor = "start" if place < 40 else "end" if place > _WIDTH - 40 else "middle"
-        texts.append(
-            f'<text x="{place}" y="{y}" text-anchor="{anchor}" fill="{colour}">{escape(text)}</text>'
-        )
-    return texts
+def _ranges(claim: Mapping[str, Any]) -> list[tuple[Any, float]]:
+    return [(claim["holds_in_part_if"], 0.10), (claim["holds_if"], 0.18)]
+
+
+def _ends(given: Mapping[str, Any]) -> tuple[Any, Any]:
+    return given["low"], given["high"]
 
 
 def _finite(value: Any) -> float | None:
-    """Return a number if it is one and not infinite; JSON holds infinities as text."""
+    """Return a number unless it is infinite, which JSON holds as text."""
     return float(value) if isinstance(value, (int, float)) and math.isfinite(value) else None
 
 
-def _end(value: Any, otherwise: float) -> float:
-    known = _finite(value)
-    return otherwise if known is None else known
+def _stroke(x1: float, x2: float, y1: float, y2: float, colour: str, width: float, more: str = "") -> str:
+    return f'<line x1="{x1}" x2="{x2}" y1="{y1}" y2="{y2}" stroke="{colour}" stroke-width="{width}"{more}/>'
+
+
+def _label(x: float, y: float, text: str, colour: str) -> str:
+    """Return a text centred at its place, but inside the picture."""
+    anchor = "start" if x < 40 else "end" if x > _WIDTH - 40 else "middle"
+    return f'<text x="{x}" y="{y}" text-anchor="{anchor}" fill="{colour}">{escape(text)}</text>'
