@@ -1,0 +1,83 @@
+"""The example of CONTRIBUTING.md, taken from the page word for word, is a paper that runs."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+def _blocks() -> dict[str, str]:
+    """Return the files that the page shows, by name."""
+    page = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    blocks = dict(re.findall(r"```(?:toml|python)\n# gpt2lab/papers/lion/(\S+)\n(.*?)```", page, re.DOTALL))
+    assert list(blocks) == ["paper.toml", "optimizer.py", "experiment.py"]
+    return blocks
+
+
+@pytest.fixture
+def lion(tmp_path: Path) -> dict[str, str]:
+    """Lay the page's files out as a package of somebody else's; return the environment that finds it."""
+    package = tmp_path / "site" / "somebody" / "lion"
+    package.mkdir(parents=True)
+    for folder in (package, package.parent):
+        (folder / "__init__.py").write_text('"""Somebody else\'s."""\n', encoding="utf-8")
+    for name, text in _blocks().items():
+        (package / name).write_text(text.replace("gpt2lab.papers.lion", "somebody.lion"), encoding="utf-8")
+    info = tmp_path / "site" / "somebody-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: somebody\nVersion: 1.0\n", encoding="utf-8")
+    (info / "entry_points.txt").write_text("[gpt2lab.papers]\nlion = somebody.lion\n", encoding="utf-8")
+    path = os.pathsep.join([str(tmp_path / "site"), str(ROOT)])
+    return {**os.environ, "PYTHONPATH": path, "GPT2LAB_HOME": str(tmp_path / "runs"), "OMP_NUM_THREADS": "1"}
+
+
+def _lab(environment: dict[str, str], *words: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-m", "gpt2lab", *words],
+        capture_output=True,
+        text=True,
+        env=environment,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_the_papers_of_other_packages_are_listed_run_and_trained_with(lion: dict[str, str]) -> None:
+    assert "built, not run yet" in _lab(lion, "papers", "lion")
+    study = json.loads(_lab(lion, "reproduce", "lion", "--scale", "smoke", "--seeds", "3", "--json"))
+    assert [claim["status"] for claim in study["claims"]] != ["inconclusive"], study["claims"]
+    assert set(study["results"]["seed0"]) == {"loss.adamw", "loss.lion", "loss.start"}
+    assert Path(study["report"]).is_file()
+    listed = json.loads(_lab(lion, "papers", "lion", "--json"))
+    assert listed[0]["last_run"] == study["id"]
+    small = "--d-model 16 --n-layers 1 --n-heads 2 --context 32 --vocab-size 280 --batch-size 2 --steps 2"
+    trained = _lab(lion, "train", "--data", "tinyworld:60", *small.split(), "--optimizer", "lion", "--json")
+    assert json.loads(trained)["status"] == "finished"
+
+
+def test_the_example_keeps_the_rules_of_the_house(tmp_path: Path) -> None:
+    folder = tmp_path / "gpt2lab" / "papers" / "lion"
+    folder.mkdir(parents=True)
+    for name, text in _blocks().items():
+        (folder / name).write_text(text, encoding="utf-8")
+    config = [
+        "--config",
+        str(ROOT / "pyproject.toml"),
+        "--config",
+        "lint.isort.known-first-party=['gpt2lab']",
+    ]
+    for command in (["check"], ["format", "--check"]):
+        done = subprocess.run(
+            [sys.executable, "-m", "ruff", *command, *config, str(folder)],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout
