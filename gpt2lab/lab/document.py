@@ -46,14 +46,6 @@ class Verdicts:
 
 
 @dataclass(frozen=True)
-class ClaimDetail:
-    """One claim in full."""
-
-    claim: Mapping[str, Any]
-    """As `JudgedClaim.to_plain` gives it."""
-
-
-@dataclass(frozen=True)
 class DataTable:
     """Rows of a table."""
 
@@ -71,6 +63,16 @@ class Picture:
     """The SVG element."""
     file: Path | None = None
     """Where the figure lies, if it is a file of the run."""
+
+
+@dataclass(frozen=True)
+class ClaimDetail:
+    """One claim in full."""
+
+    claim: Mapping[str, Any]
+    """As `JudgedClaim.to_plain` gives it."""
+    picture: Picture | None = None
+    """Its number line."""
 
 
 @dataclass(frozen=True)

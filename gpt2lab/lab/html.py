@@ -23,7 +23,6 @@ from gpt2lab.lab.document import (
     claim_facts,
     interval_words,
 )
-from gpt2lab.lab.strip import claim_strip
 from gpt2lab.lab.stylesheet import STYLE
 from gpt2lab.lab.wording import number
 
@@ -81,7 +80,7 @@ class _Page:
             case Verdicts():
                 yield from _verdicts(block.claims)
             case ClaimDetail():
-                yield from self.claim(block.claim)
+                yield from self.claim(block)
             case DataTable():
                 self.tables += 1
                 yield from _table(block, f"table-{self.tables}")
@@ -105,12 +104,12 @@ class _Page:
             yield from self.block(block, level + 1)
         yield "</details>" if section.folded else "</section>"
 
-    def claim(self, claim: Mapping[str, Any]) -> Iterator[str]:
+    def claim(self, detail: ClaimDetail) -> Iterator[str]:
         """Yield one claim in full: the reason, the number line, the facts."""
+        claim = detail.claim
         yield f"<p>{badge(claim['status'])} {_inline(claim['reason'])}</p>"
-        strip = claim_strip(claim)
-        if strip:
-            yield from self.picture(strip, "")
+        if detail.picture is not None:
+            yield from self.picture(detail.picture.svg, "")
         yield '<dl class="claim">'
         for name, text in claim_facts(claim):
             if text:

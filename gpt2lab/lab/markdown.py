@@ -46,18 +46,15 @@ def _block(block: Block | Section, level: int, folder: Path) -> list[str]:
         case Verdicts():
             return _verdicts(block.claims)
         case ClaimDetail():
-            return _claim(block.claim)
+            picture = _block(block.picture, level, folder) if block.picture is not None else []
+            return _claim(block.claim, picture)
         case DataTable():
             return [*([f"*{block.caption}*", ""] if block.caption else []), *_table(block.rows), ""]
         case Picture():
             if block.file is None:
                 return []
-            return [
-                f"![{block.caption or block.name}]({block.file.relative_to(folder).as_posix()})",
-                "",
-                block.caption,
-                "",
-            ]
+            link = f"![{block.caption or block.name}]({block.file.relative_to(folder).as_posix()})"
+            return [link, "", *([block.caption, ""] if block.caption else [])]
         case Passage():
             fence = "`" * max(3, max((len(run) + 1 for run in re.findall("`+", block.text)), default=0))
             return [
@@ -98,8 +95,8 @@ def _verdicts(claims: Sequence[Mapping[str, Any]]) -> list[str]:
     return [*_table(rows), ""]
 
 
-def _claim(claim: Mapping[str, Any]) -> list[str]:
-    lines = [f"{STATUS_MARKS[claim['status']][1]} **{claim['status']}.** {claim['reason']}", ""]
+def _claim(claim: Mapping[str, Any], picture: Sequence[str]) -> list[str]:
+    lines = [f"{STATUS_MARKS[claim['status']][1]} **{claim['status']}.** {claim['reason']}", "", *picture]
     lines += [f"- {name}: {text}" for name, text in claim_facts(claim) if text]
     return [*lines, ""]
 

@@ -30,11 +30,15 @@ from gpt2lab.lab.plain import flat
 from gpt2lab.lab.record import RunRecord, record
 from gpt2lab.lab.registry import Paper, paper
 from gpt2lab.lab.store import Row, Store
+from gpt2lab.lab.strip import claim_strip
 from gpt2lab.lab.wording import count, listed
 
 _LEGEND = (
     "Dots are seeds, the bar is the 95 % interval around their mean, the shade is where the claim holds "
     "(the paler one: in part)."
+)
+_OTHER_TOKENS = (
+    "These runs may cut text into different tokens: compare their bits per byte, not their losses per token."
 )
 _CURVES = ("loss", "validation_loss")
 
@@ -97,7 +101,9 @@ def _study(row: Row, run: RunRecord, store: Store) -> Document:
         blocks += [Prose(described.summary)]
     blocks += _trouble(row)
     blocks.append(Section("Verdicts", [Verdicts(claims)] if claims else [Prose("No claim was judged.")]))
-    blocks.append(Section("Claim by claim", [Prose(_LEGEND), *map(_claim, claims)]))
+    blocks.append(
+        Section("Claim by claim", [Prose(_LEGEND), *(_claim(claim, run.folder) for claim in claims)])
+    )
     blocks += _reported(run)
     blocks.append(Section("Seeds and arms", list(_pieces(pieces, seeds))))
     blocks.append(
@@ -146,6 +152,7 @@ def _comparison(rows: Sequence[Row], store: Store, folder: Path) -> Document:
     same = [] if sides["settings"] else [Prose("The runs have the same settings.")]
     blocks: list[Block | Section] = [
         DataTable("", facts),
+        *([Prose(_OTHER_TOKENS)] if _differ(sides["settings"], "tokenizer", "vocab_size", "model") else []),
         Section("Results", [DataTable("", sides["results"])]),
         Section("Training", list(_curves(runs, folder)) or [Prose("The runs logged no number in common.")]),
         Section("Settings that differ", [DataTable("", sides["settings"])] if sides["settings"] else same),
@@ -153,8 +160,19 @@ def _comparison(rows: Sequence[Row], store: Store, folder: Path) -> Document:
     return Document(f"{listed(list(runs))} compared", [count(len(rows), "run")], blocks)
 
 
-def _claim(claim: Mapping[str, Any]) -> Section:
-    return Section(f"{claim['name']}. {claim['sentence']}", [ClaimDetail(claim)])
+def _differ(settings: Sequence[Mapping[str, Any]], *names: str) -> bool:
+    """Tell whether one of these settings is among those that differ."""
+    return any(row["name"] in names for row in settings)
+
+
+def _claim(claim: Mapping[str, Any], folder: Path) -> Section:
+    strip = claim_strip(claim)
+    picture = None
+    if strip:
+        file = folder / "figures" / f"claim-{claim['name']}.svg"
+        atomic_write(file, strip)
+        picture = Picture(f"claim {claim['name']}", "", strip, file)
+    return Section(f"{claim['name']}. {claim['sentence']}", [ClaimDetail(claim, picture)])
 
 
 def _claims(path: Path) -> list[dict[str, Any]]:

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
-from gpt2lab.lab.figures import GRID, INK, MUTED, PALETTE
+from gpt2lab.lab.figures import GRID, INK, MUTED, PALETTE, PAPER
 from gpt2lab.lab.wording import number
 
 _WIDTH, _HEIGHT = 560.0, 78.0
@@ -27,7 +27,8 @@ def claim_strip(claim: Mapping[str, Any]) -> str:
     interval = claim["interval"]
     spans = [interval["low"], interval["high"]] if interval is not None else []
     axis = _Axis([*values, *borders, *spans])
-    pieces = [_stroke(_LEFT, _RIGHT, _LINE, _LINE, GRID, 2)]
+    pieces = [f'<rect width="{_WIDTH:.0f}" height="{_HEIGHT:.0f}" fill="{PAPER}"/>']
+    pieces.append(_stroke(_LEFT, _RIGHT, _LINE, _LINE, GRID, 2))
     pieces += [axis.shade(given, strength) for given, strength in ranges]
     pieces += [_stroke(axis.x(end), axis.x(end), 14, 54, _GREEN, 1.5) for end in borders]
     pieces += [_label(axis.x(end), 70, number(end, 3), MUTED) for end in borders]
