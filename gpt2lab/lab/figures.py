@@ -232,17 +232,29 @@ def to_svg(figure: "Figure", title: str = "") -> str:
         figure.savefig(
             text, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None}
         )
-    svg = text.getvalue()
-    svg = svg[svg.index("<svg") :]
-    svg = re.sub(r"\s*<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+    return tidy_svg(text.getvalue(), title)
+
+
+def tidy_svg(svg: str, title: str = "") -> str:
+    """Return an SVG file's element alone, fit to be part of a page: no prologue, no metadata, no style of its own.
+
+    LabError if there is no SVG element.
+    """
+    start = svg.find("<svg")
+    if start < 0:
+        raise LabError("a figure must be SVG text; there is no <svg> in it")
+    svg = re.sub(r"\s*<metadata>.*?</metadata>", "", svg[start:], flags=re.DOTALL)
     # a style element would reach out of the figure into the page that it is part of
-    svg = re.sub(r"\s*<defs>\s*<style.*?</style>\s*</defs>", "", svg, count=1, flags=re.DOTALL)
+    svg = re.sub(r"\s*<style.*?</style>", "", svg, flags=re.DOTALL)
+    svg = re.sub(r"\s*<defs>\s*</defs>", "", svg)
     # Only the last, generic family of matplotlib's list is on every machine; its sizes were reckoned with DejaVu
     # Sans, which is wider than most, so nothing overlaps.
     svg = re.sub(r"(font: [^'\"]*?|font-family: )'DejaVu Sans'[^;\"]*", r"\1system-ui, sans-serif", svg)
     head, _, rest = svg.partition(">")
-    heading = f"\n <title>{escape(title)}</title>" if title else ""
-    return f'{head} role="img" stroke-linejoin="round">{heading}{rest}'
+    if "role=" not in head:
+        head += ' role="img" stroke-linejoin="round"'
+    named = f"\n <title>{escape(title)}</title>" if title and "<title>" not in rest else ""
+    return f"{head}>{named}{rest}"
 
 
 def _label_ends(figure: "Figure", axes: "Axes", series: Mapping[str, Points]) -> None:

@@ -163,11 +163,11 @@ class Run:
 
     def figure(self, name: str, figure: "Figure | str | bytes", caption: str = "") -> None:
         """Write a matplotlib figure, or SVG text, to figures/NAME.svg; a screen reader reads the caption."""
-        from gpt2lab.lab.figures import to_svg
+        from gpt2lab.lab.figures import tidy_svg, to_svg
 
         if isinstance(figure, bytes):
             figure = figure.decode("utf-8")
-        svg = figure if isinstance(figure, str) else to_svg(figure, caption)
+        svg = tidy_svg(figure, caption) if isinstance(figure, str) else to_svg(figure, caption)
         self._keep("figures", name, "svg", svg, caption)
 
     def text(self, name: str, text: str, caption: str = "") -> None:

@@ -7,7 +7,7 @@ import xml.etree.ElementTree as ElementTree
 import pytest
 
 from gpt2lab.base.errors import LabError
-from gpt2lab.lab.figures import band_over_seeds, bars, heatmap, line_chart, spread, to_svg
+from gpt2lab.lab.figures import band_over_seeds, bars, heatmap, line_chart, spread, tidy_svg, to_svg
 
 pytest.importorskip("matplotlib")
 CURVES = {"adamw": ([1, 2, 3], [3.0, 2.5, 2.2]), "conda": ([1, 2, 3], [3.0, 2.4, 2.19])}
@@ -89,3 +89,12 @@ def test_the_band_over_seeds_is_mean_and_range_where_all_seeds_have_a_value():
 
 def test_no_two_figures_of_the_lab_name_a_font_that_a_machine_may_lack():
     assert not re.search("Bitstream|Lucida|Verdana", to_svg(lines()))
+
+
+def test_a_figure_made_elsewhere_is_tidied_and_what_is_none_is_refused():
+    drawn = '<?xml version="1.0"?><!DOCTYPE svg><svg width="9"><defs><style>*{x: y}</style></defs><g/></svg>'
+    tidy = tidy_svg(drawn, "A & B")
+    assert tidy == '<svg width="9" role="img" stroke-linejoin="round">\n <title>A &amp; B</title><g/></svg>'
+    assert tidy_svg(tidy, "A & B") == tidy
+    with pytest.raises(LabError, match="must be SVG text"):
+        tidy_svg("a picture")
