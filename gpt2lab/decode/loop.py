@@ -63,7 +63,8 @@ class StepDecoder(ABC):
                 if not rows.running:
                     break
                 chosen = rows.padded(chosen)
-                if 2 * len(rows.running) <= len(rows.batch):  # half of the work is for rows that have ended
+                # Half of the work is for rows that have ended; but a tap joins what it reads over all steps.
+                if 2 * len(rows.running) <= len(rows.batch) and model.open_tap is None:
                     kept = rows.drop_ended(text.device)
                     chosen = chosen[kept]
                     for part in (text, draws, force):
@@ -78,9 +79,12 @@ class Continuation:
     `tokens` [batch, capacity] holds prompts and new tokens, `real` is False at padding, `length` counts the columns in
     use, `hidden` [batch, time, d_model] are the states of the latest forward pass. LabError: an empty prompt, or
     one that with its new tokens has more tokens than the model has positions.
+    A decoder that looks at several candidates in one pass asks for `spare` slots of the cache, and rewinds it.
     """
 
-    def __init__(self, model: Transformer, prompts: Sequence[Sequence[int]], limits: Limits) -> None:
+    def __init__(
+        self, model: Transformer, prompts: Sequence[Sequence[int]], limits: Limits, *, spare: int = 0
+    ) -> None:
         check_prompts(model, prompts, limits)
         self.model, self.device = model, model.device
         self.width = max(len(prompt) for prompt in prompts)
@@ -93,7 +97,8 @@ class Continuation:
         self.real[:, : self.width] = torch.tensor(known, device=self.device)
         self.padded = any(len(prompt) < self.width for prompt in prompts)
         self.length = self.width
-        self.cache = new_cache(model, batch=len(prompts), length=capacity - 1)  # the last token is never fed
+        # The last token is never fed to the model, so it needs no slot.
+        self.cache = new_cache(model, batch=len(prompts), length=capacity - 1 + spare)
         self.hidden = torch.empty(0)
 
     def start(self) -> Tensor:
@@ -267,16 +272,27 @@ def check_prompts(model: Transformer, prompts: Sequence[Sequence[int]], limits: 
 
 
 def new_cache(model: Transformer, *, batch: int, length: int) -> KeyValueCache:
-    """Return an empty cache: the model's own kind (`model.new_cache`) where it has one, else a `KeyValueCache`."""
+    """Return an empty cache: the model's own kind (`model.new_cache`) where it has one, else a `KeyValueCache`.
+
+    A model with a `cache_dtype` keeps keys and values in that type, others in their own.
+    """
     make = getattr(model, "new_cache", None)
     if make is None:
-        return KeyValueCache(model.config, batch=batch, length=length, device=model.device, dtype=model.dtype)
+        dtype = getattr(model, "cache_dtype", model.dtype)
+        return KeyValueCache(model.config, batch=batch, length=length, device=model.device, dtype=dtype)
     cache: KeyValueCache = make(batch=batch, length=length)
     return cache
 
 
 def selected(cache: KeyValueCache, rows: Tensor) -> KeyValueCache:
-    """Return a cache whose row r is a copy of row rows[r]; there may be more rows than before, or fewer."""
+    """Return a cache whose row r is a copy of row rows[r]; there may be more rows than before, or fewer.
+
+    A cache of another kind does it by a method `select(rows)` of its own.
+    """
+    select = getattr(cache, "select", None)
+    if select is not None:
+        own: KeyValueCache = select(rows)
+        return own
     new = copy.copy(cache)
     new.keys = [tensor.index_select(0, rows) for tensor in cache.keys]
     new.values = [tensor.index_select(0, rows) for tensor in cache.values]

@@ -8,7 +8,7 @@ from gpt2lab.base.errors import LabError
 from gpt2lab.decode.greedy import Greedy
 from gpt2lab.decode.interface import Limits
 from gpt2lab.model import Transformer, TransformerConfig
-from tests.decode.conftest import EOS, VOCAB, Pair
+from tests.decode.conftest import VOCAB, Pair
 
 PROMPTS = [[5, 9, 11, 2, 8], [7], [4, 30, 22], [12, 12, 13, 14, 15, 16, 17, 18]]
 
@@ -24,9 +24,15 @@ def recomputed(model: Transformer, prompt: Sequence[int], new: int, eos: int | N
     return tokens[len(prompt) :]
 
 
-@pytest.mark.parametrize("eos", [None, EOS])
+def end(model: Transformer) -> int:
+    """A token that greedy decoding does come to."""
+    return Greedy().decode(model, PROMPTS, Limits(max_new_tokens=5))[0][4]
+
+
+@pytest.mark.parametrize("with_eos", [False, True])
 @pytest.mark.parametrize("penalty", [1.0, 1.3])
-def test_unequal_prompts_go_on_as_in_transformers(tiny: Pair, eos: int | None, penalty: float) -> None:
+def test_unequal_prompts_go_on_as_in_transformers(tiny: Pair, with_eos: bool, penalty: float) -> None:
+    eos = end(tiny.ours) if with_eos else None
     limits = Limits(max_new_tokens=20, eos=() if eos is None else (eos,))
     ours = Greedy(repetition_penalty=penalty).decode(tiny.ours, PROMPTS, limits)
     theirs = tiny.generate(PROMPTS, eos=eos, max_new_tokens=20, repetition_penalty=penalty)
@@ -35,20 +41,21 @@ def test_unequal_prompts_go_on_as_in_transformers(tiny: Pair, eos: int | None, p
 
 
 def test_min_new_tokens_holds_the_end_back_as_in_transformers(tiny: Pair) -> None:
-    limits = Limits(max_new_tokens=20, min_new_tokens=9, eos=(EOS,))
-    theirs = tiny.generate(PROMPTS, eos=EOS, max_new_tokens=20, min_new_tokens=9)
+    eos = end(tiny.ours)
+    limits = Limits(max_new_tokens=20, min_new_tokens=9, eos=(eos,))
+    theirs = tiny.generate(PROMPTS, eos=eos, max_new_tokens=20, min_new_tokens=9)
     assert Greedy().decode(tiny.ours, PROMPTS, limits).tokens == theirs
 
 
 def test_the_cache_changes_no_token(tiny: Pair) -> None:
-    for eos in (None, EOS):
+    for eos in (None, end(tiny.ours)):
         limits = Limits(max_new_tokens=20, eos=() if eos is None else (eos,))
         ours = Greedy().decode(tiny.ours, PROMPTS, limits)
         assert ours.tokens == [recomputed(tiny.ours, prompt, 20, eos) for prompt in PROMPTS]
 
 
 def test_a_row_alone_says_what_it_says_in_a_batch(tiny: Pair) -> None:
-    limits = Limits(max_new_tokens=20, eos=(EOS,), pad=1)
+    limits = Limits(max_new_tokens=20, eos=(end(tiny.ours),), pad=1)
     together = Greedy().decode(tiny.ours, PROMPTS, limits)
     for row, prompt in enumerate(PROMPTS):
         assert Greedy().decode(tiny.ours, [prompt], limits).tokens == [together[row]]
@@ -156,6 +163,16 @@ def test_a_tap_around_decoding_reads_every_position(tiny: Pair) -> None:
         tiny.ours(torch.tensor([[5, 9, 11, *decoded[0][:-1]]]))
     name = "blocks.1.hook_resid_post"
     torch.testing.assert_close(tap[name], whole[name], rtol=1e-4, atol=1e-5)
+
+
+def test_rows_that_have_ended_stay_in_the_batch_while_a_tap_reads(tiny: Pair) -> None:
+    limits = Limits(max_new_tokens=9)
+    with tiny.ours.tap(read=["blocks.1.hook_resid_post"]) as tap:
+        decoded = Greedy().decode(tiny.ours, PROMPTS, limits, on_token=lambda row, token: row < 3)
+    assert tap["blocks.1.hook_resid_post"].shape == (4, 8 + 9 - 1, 24)
+    alone = Greedy().decode(tiny.ours, PROMPTS, limits, on_token=lambda row, token: row < 3)
+    assert decoded.tokens == alone.tokens
+    assert [len(row) for row in decoded] == [1, 1, 1, 9]
 
 
 def test_a_tap_that_writes_changes_the_text(tiny: Pair) -> None:

@@ -11,7 +11,7 @@ from gpt2lab.model import Transformer, TransformerConfig
 
 PROMPTS = [[5, 9, 11, 2, 8], [7], [4, 30, 22], [12, 12, 13, 14, 15, 16, 17, 18]]
 CONFIG = TransformerConfig(
-    vocab_size=1030, d_model=256, n_layers=2, n_heads=4, max_positions=64, norm="rmsnorm", init_std=0.2
+    vocab_size=1030, d_model=320, n_layers=2, n_heads=4, max_positions=64, norm="rmsnorm", init_std=0.2
 )
 
 
@@ -85,7 +85,7 @@ def test_packed_weights_change_no_token_of_their_model(model: Transformer, weigh
         reference = Transformer(CONFIG).eval()
         for module in list(reference.modules()):
             for name, child in module.named_children():
-                if type(child) is nn.Linear and child.weight.numel() >= 1 << 16:
+                if type(child) is nn.Linear and child.weight.numel() >= 1 << 18:
                     setattr(module, name, rounded(child))
     wanted = Greedy().decode(reference, PROMPTS, limits).tokens
     assert Greedy().decode(pack(model, rows=4, weights=weights), PROMPTS, limits).tokens == wanted
@@ -118,7 +118,7 @@ def test_packing_waits_until_it_pays_and_steps_back_from_a_tap(model: Transforme
     with model.tap(read=["blocks.0.hook_resid_post"]) as tap:
         assert pack(model, rows=1, weights="auto", steps=300) is model
         model(torch.tensor([[1]]))
-    assert tap["blocks.0.hook_resid_post"].shape == (1, 1, 256)
+    assert tap["blocks.0.hook_resid_post"].shape == (1, 1, 320)
 
 
 def test_a_tap_works_on_a_packed_model_too(model: Transformer) -> None:
