@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import os
+import shutil
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -113,6 +114,8 @@ def _open(plan: Plan, unit: Unit) -> Run:
     store = Store(plan.home)
     there = store.get(plan.identity(unit))
     if there is not None:
+        if there.settings_hash != hashed:  # a checkpoint of other settings must not be continued
+            shutil.rmtree(there.folder(plan.home) / "checkpoints", ignore_errors=True)
         store.update(there.id, settings_hash=hashed, settings=encode(plan.settings))
         return Run.reopen(there, plan.home, plan.device, clean=True)
     return Run.start(

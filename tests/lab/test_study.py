@@ -185,6 +185,17 @@ def test_a_resumed_study_gives_the_numbers_of_one_that_was_not_stopped(home):
     assert [run.results for run in again.runs] == [run.results for run in whole.runs]
 
 
+def test_a_stopped_unit_finds_its_checkpoints_again_but_not_those_of_other_settings(home):
+    study = reproduce("tide", scale="smoke", settings={"fail_in": ("0/tide", "1/tide")}, home=home)
+    store = Store(home)
+    kept, lost = (home / study.id / f"seed{seed}" / "tide" / "checkpoints" for seed in (0, 1))
+    for folder in (kept, lost):
+        folder.mkdir()
+    store.update(f"{study.id}/seed1/tide", settings_hash="of other settings")
+    resume_study(store.find(study.id), home=home)
+    assert (kept.exists(), lost.exists()) == (True, False)
+
+
 @pytest.mark.parametrize("workers", [1, 2])
 def test_ctrl_c_stops_all_keeps_what_is_finished_and_says_how_to_go_on(home, calls, workers, tmp_path):
     code = (
