@@ -1,6 +1,5 @@
 """Reports: what a run found, for people to read, from what lies in its folder."""
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -10,6 +9,7 @@ from gpt2lab.base.errors import LabError
 from gpt2lab.base.files import atomic_write
 from gpt2lab.base.progress import duration
 from gpt2lab.base.settings import show
+from gpt2lab.lab.curves import curves_of_run, curves_of_runs, curves_of_study
 from gpt2lab.lab.document import (
     Block,
     ClaimDetail,
@@ -40,7 +40,6 @@ _LEGEND = (
 _OTHER_TOKENS = (
     "These runs may cut text into different tokens: compare their bits per byte, not their losses per token."
 )
-_CURVES = ("loss", "validation_loss")
 
 
 def write_report(name: str, *, home: Path | str | None = None) -> Path:
@@ -105,6 +104,8 @@ def _study(row: Row, run: RunRecord, store: Store) -> Document:
         Section("Claim by claim", [Prose(_LEGEND), *(_claim(claim, run.folder) for claim in claims)])
     )
     blocks += _reported(run)
+    if not run.figures and (curves := list(curves_of_study(pieces, run.folder))):
+        blocks.append(Section("Training", curves))
     blocks.append(Section("Seeds and arms", list(_pieces(pieces, seeds))))
     blocks.append(
         _settings(about.get("settings", {}), about.get("preset", {}), about.get("help", {}), "the preset")
@@ -127,7 +128,7 @@ def _single(row: Row, run: RunRecord, *first: Block) -> Document:
     if run.results:
         rows = [{"result": name, "value": value} for name, value in run.results.items()]
         blocks.append(Section("Results", [DataTable("", rows)]))
-    curves = list(_curves({"": run}, run.folder))
+    curves = list(curves_of_run(run))
     if curves:
         blocks.append(Section("Training", curves))
     blocks += _reported(run)
@@ -154,7 +155,9 @@ def _comparison(rows: Sequence[Row], store: Store, folder: Path) -> Document:
         DataTable("", facts),
         *([Prose(_OTHER_TOKENS)] if _differ(sides["settings"], "tokenizer", "vocab_size", "model") else []),
         Section("Results", [DataTable("", sides["results"])]),
-        Section("Training", list(_curves(runs, folder)) or [Prose("The runs logged no number in common.")]),
+        Section(
+            "Training", list(curves_of_runs(runs, folder)) or [Prose("The runs logged no number in common.")]
+        ),
         Section("Settings that differ", [DataTable("", sides["settings"])] if sides["settings"] else same),
     ]
     return Document(f"{listed(list(runs))} compared", [count(len(rows), "run")], blocks)
@@ -270,40 +273,6 @@ def _again(row: Row) -> Section:
     return Section(
         "Run it again", [Command(row.command)] if row.command else [Prose("Its command was not kept.")]
     )
-
-
-def _curves(runs: Mapping[str, RunRecord], folder: Path) -> Iterator[Block]:
-    """Yield the training and validation loss of runs over steps, in one figure for one run, one each for several."""
-    from gpt2lab.lab.figures import line_chart, to_svg
-
-    found = {
-        (run, metric): points
-        for metric in _CURVES
-        for run, of in runs.items()
-        if (points := of.series(metric))[0] and any(map(math.isfinite, points[1]))
-    }
-    if len(runs) == 1:
-        charts = [("Loss over updates", {metric.replace("_", " "): p for (_, metric), p in found.items()})]
-    else:
-        charts = [
-            (
-                f"{metric.replace('_', ' ').capitalize()} over updates",
-                {run: p for (run, m), p in found.items() if m == metric},
-            )
-            for metric in _CURVES
-        ]
-    for caption, series in charts:
-        if not series:
-            continue
-        try:
-            drawn = line_chart(series, x_label="updates", y_label="nats per token")
-        except LabError as error:  # matplotlib is an extra; a report without figures is still one
-            yield Prose(f"{error}.")
-            return
-        file = folder / "figures" / f"{caption.lower().replace(' ', '-')}.svg"
-        svg = to_svg(drawn, caption)
-        atomic_write(file, svg)
-        yield Picture(file.stem, caption, svg, file)
 
 
 def _numbers(run: RunRecord) -> dict[str, Any]:

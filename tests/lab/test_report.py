@@ -91,6 +91,7 @@ def test_the_report_of_a_study_says_what_a_reader_asks(study):
         "nats per token",
         "With 3 seeds and this spread",
         "Final loss of every arm",
+        "Training loss over updates: mean over seeds",
         "Seeds and arms",
         "A sample",
         "Settings",

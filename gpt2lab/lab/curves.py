@@ -1,0 +1,62 @@
+"""Loss curves that a report draws from what runs have logged."""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from gpt2lab.base.errors import LabError
+from gpt2lab.base.files import atomic_write
+from gpt2lab.lab.document import Picture, Prose
+from gpt2lab.lab.figures import PALETTE, Points, band_over_seeds, line_chart, to_svg
+from gpt2lab.lab.record import RunRecord
+
+_METRICS = {"loss": "Training loss", "validation_loss": "Validation loss"}
+_Bands = Mapping[str, tuple[Sequence[float], Sequence[float]]]
+
+
+def curves_of_run(run: RunRecord) -> Iterator[Picture | Prose]:
+    """Yield one figure with a run's training and validation loss, if it has logged them."""
+    series = {words.lower(): points for name, words in _METRICS.items() if (points := _points(run, name))}
+    yield from _chart("Loss over updates", series, run.folder)
+
+
+def curves_of_runs(runs: Mapping[str, RunRecord], folder: Path) -> Iterator[Picture | Prose]:
+    """Yield a figure for each of training and validation loss, with a line for every run."""
+    for name, words in _METRICS.items():
+        series = {run: points for run, of in runs.items() if (points := _points(of, name))}
+        yield from _chart(f"{words} over updates", series, folder)
+
+
+def curves_of_study(pieces: Sequence[RunRecord], folder: Path) -> Iterator[Picture | Prose]:
+    """Yield the training loss of every arm, mean and range over seeds; nothing if there are too many arms to tell."""
+    arms: dict[str, list[Points]] = {}
+    for piece in pieces:
+        if piece.status == "finished" and (points := _points(piece, "loss")):
+            arms.setdefault(piece.arm or "all seeds", []).append(points)
+    bands = {arm: band_over_seeds(seeds) for arm, seeds in arms.items()}
+    series = {arm: mean for arm, (mean, _) in bands.items() if mean[0]}
+    if len(series) <= len(PALETTE):
+        caption = "Training loss over updates: mean over seeds, the shade from the lowest to the highest"
+        yield from _chart(caption, series, folder, {arm: band for arm, (_, band) in bands.items()})
+
+
+def _points(run: RunRecord, name: str) -> Points | None:
+    steps, values = run.series(name)
+    return (steps, values) if any(map(math.isfinite, values)) else None
+
+
+def _chart(
+    caption: str, series: Mapping[str, Points], folder: Path, bands: _Bands | None = None
+) -> Iterator[Picture | Prose]:
+    """Yield a chart, kept in the folder's figures; without matplotlib, the sentence that says what draws."""
+    if not series:
+        return
+    try:
+        figure = line_chart(series, x_label="updates", y_label="nats per token", bands=bands)
+    except LabError as error:  # a report without figures is still one
+        yield Prose(f"{error}.")
+        return
+    svg = to_svg(figure, caption)
+    file = folder / "figures" / f"{caption.partition(':')[0].lower().replace(' ', '-')}.svg"
+    atomic_write(file, svg)
+    yield Picture(file.stem, caption, svg, file)
