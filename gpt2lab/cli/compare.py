@@ -7,9 +7,10 @@ examples:
 
 import argparse
 from collections.abc import Sequence
+from typing import Any
 
 from gpt2lab.cli.parser import Parser
-from gpt2lab.cli.show import print_json, table
+from gpt2lab.cli.show import cut, print_json, table
 
 
 def add(parser: Parser, argv: Sequence[str]) -> None:
@@ -34,6 +35,10 @@ def run(arguments: argparse.Namespace) -> None:
         lines = found[title]
         if lines:
             header = list(lines[0])
-            cells = [[line[column] for column in header] for line in lines]
+            cells = [[_short(line[column]) for column in header] for line in lines]
             print(table(cells, [title, *header[1:]]), end="\n\n")
     print(f"report  {found['html']}")
+
+
+def _short(value: Any) -> Any:
+    return cut(value, 36) if isinstance(value, str) else value

@@ -35,9 +35,8 @@ def add(parser: Parser, argv: Sequence[str]) -> None:
     parser.add_argument(
         "--max-new-tokens",
         type=whole,
-        default=64,
         metavar="N",
-        help="longest continuation, in tokens (default: 64)",
+        help="longest continuation, in tokens (default: 64, or what fits)",
     )
     parser.add_argument(
         "--min-new-tokens",
@@ -70,33 +69,35 @@ def run(arguments: argparse.Namespace) -> None:
     kind = part("decoder", arguments.decoder)
     settings: dict[str, Any] = {**given(arguments, kind), **arguments.settings}
     streamed = len(arguments.prompts) == 1 and not arguments.json and getattr(kind, "streams", True)
-    prompt = arguments.prompts[0]
-    lm = verbs.load(arguments.model, device=arguments.device)
-    if streamed:
-        print(prompt, end="", flush=True)
+    stream = _Stream(arguments.prompts[0]) if streamed else None
     results: Any = verbs.generate(
-        lm,
+        arguments.model,
         arguments.prompts,
         decoder=arguments.decoder,
+        device=arguments.device,
         max_new_tokens=arguments.max_new_tokens,
         min_new_tokens=arguments.min_new_tokens,
         stop=[text.replace("\\n", "\n").replace("\\t", "\t") for text in arguments.stop],
         seed=arguments.seed,
-        stream=_write if streamed else None,
+        stream=stream,
         **settings,
     )
-    if streamed:
-        print()
+    if stream is not None:
+        stream(0, "\n")
     elif arguments.json:
         print_json([asdict(result) for result in results])
     else:
-        print(
-            "\n\n".join(
-                prompt + result.text for prompt, result in zip(arguments.prompts, results, strict=True)
-            )
-        )
+        texts = [prompt + result.text for prompt, result in zip(arguments.prompts, results, strict=True)]
+        print("\n\n".join(texts))
 
 
-def _write(index: int, piece: str) -> None:
-    sys.stdout.write(piece)
-    sys.stdout.flush()
+class _Stream:
+    """Write a prompt when its first new piece is there, and every piece as it comes."""
+
+    def __init__(self, prompt: str) -> None:
+        self.waiting = prompt
+
+    def __call__(self, index: int, piece: str) -> None:
+        sys.stdout.write(self.waiting + piece)
+        sys.stdout.flush()
+        self.waiting = ""

@@ -32,10 +32,12 @@ def load(
     try:
         return load_folder(place, device=pick_device(device), dtype=dtype)
     except LabError as error:
-        hint = None if place != str(model) else nearest(str(model), _names_of_runs())
-        if hint is None:
+        match = nearest(str(model), _names_of_runs()) if place == model else None
+        if match is None:
             raise
-        raise LabError(f"{error}; did you mean the run {hint}?") from error
+        raise LabError(
+            f"{model}: no folder, no run and no model of the hub that can be had; did you mean the run {match}?"
+        ) from error
 
 
 def find_model(model: str | Path) -> str | Path:
@@ -85,19 +87,25 @@ def generate(
     prompts: "str | Sequence[str]",
     *,
     decoder: "str | Decoder" = "greedy",
+    max_new_tokens: int | None = None,
     device: "torch.device | str | None" = None,
     **settings: Any,
 ) -> "Generation | list[Generation]":
     """Continue a prompt, or each of several, with any decoder of the floors or of a paper.
 
-    `settings` are those of `gpt2lab.decode.generate` and the decoder's own options, such as top_p=0.9.
+    max_new_tokens None is 64, or what the model has positions for. `settings` are those of
+    `gpt2lab.decode.generate` and the decoder's own options, such as top_p=0.9.
     """
     from gpt2lab import decode
 
     known = {one.name: one.object for one in parts("decoder") if one.built}
     if isinstance(decoder, str) and decoder not in known:
         part("decoder", decoder)  # says that it is unknown, or not built yet
-    return decode.generate(_loaded(model, device), prompts, decoder=decoder, decoders=known, **settings)
+    lm = _loaded(model, device)
+    if lm.tokenizer is None:
+        raise LabError(f"{_called(model)}: holds no tokenizer, so it can neither read nor write text")
+    limit = max_new_tokens if max_new_tokens is not None else _room(lm, prompts)
+    return decode.generate(lm, prompts, decoder=decoder, max_new_tokens=limit, decoders=known, **settings)
 
 
 def measure(
@@ -132,6 +140,7 @@ def train(*, name: str = "train", **settings: object) -> "Run":
     if "train.warmup" not in given:
         warmup = min(TrainingSettings().train.warmup, made.train.steps // 10)
         made = update(made, {"train.warmup": warmup}, "train")
+    part("optimizer", made.optimizer)  # before hours of encoding
     return train_model(made, name=name)
 
 
@@ -145,6 +154,23 @@ def compare(names: Sequence[str], *, out: Path | str | None = None) -> dict[str,
     html = write_comparison(names, out=out)
     rows = list({row.id: row for row in map(Store().find, names)}.values())
     return {**comparison_rows(rows), "html": html}
+
+
+def _room(lm: "LanguageModel", prompts: "str | Sequence[str]", most: int = 64) -> int:
+    """Return how many tokens fit behind the longest prompt, at most `most`; `most` if none fits."""
+    from gpt2lab.decode.generate import prompt_tokens
+
+    longest = max((len(prompt_tokens(lm, one)) for one in _several(prompts)), default=0)
+    fits = lm.config.max_positions - longest + 1  # the last new token is not read again
+    return min(most, fits) if fits > 0 else most
+
+
+def _several(prompts: "str | Sequence[str]") -> "Sequence[str]":
+    return [prompts] if isinstance(prompts, str) else prompts
+
+
+def _called(model: "str | Path | LanguageModel") -> str:
+    return str(model) if isinstance(model, (str, Path)) else "this model"
 
 
 def _loaded(model: "str | Path | LanguageModel", device: "torch.device | str | None") -> "LanguageModel":

@@ -1,0 +1,139 @@
+"""What goes wrong for a person is one sentence on stderr and exit status 2, never a traceback."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import SMALL, Lab
+
+
+def _sentence(said: Lab, *words: str) -> str:
+    done = said(*words)
+    assert done.status == 2, done.out + done.err
+    assert done.out == ""
+    assert done.err.startswith("gpt2lab: ")
+    assert done.err.count("\n") == 1
+    return done.err.removeprefix("gpt2lab: ").strip()
+
+
+@pytest.mark.parametrize(
+    ("line", "sentence"),
+    [
+        ("generate smal-1 hello", "did you mean the run small-1?"),
+        ("generate no/such-model hello", "no/such-model: no such folder here, and the hub cannot be reached"),
+        ("generate ./nowhere hello", "./nowhere: no such folder"),
+        ("generate small-1 hello --max-new-tokens 500", "32 positions"),
+        ("generate small-1 hello --set top_q=1", "top_q: no such option of generate with decoder greedy"),
+        ("generate small-1 hello --decoder sampling --top-p 2", "top_p"),
+        ("generate small-1 hello --decoder sampling --top-p x", "top_p must be a number"),
+        ("generate small-1 hello --device quantum", "--device quantum: no such device"),
+        ("generate small-1 hello --device cuda:7", "--device cuda:7: this machine has"),
+        ("measure perplexity small-1 --data nosuch.txt", "nosuch.txt: no such file"),
+        ("measure perplexity small-1 --window 64", "window 64 is longer than the model's 32 positions"),
+        ("measure perplexity small-1 --strid 3", "did you mean --stride?"),
+        (
+            "measure perplexity small-1 --set lmit=3",
+            "measure perplexity: no setting lmit; did you mean limit?",
+        ),
+        ("reproduce tinystory", "tinystory: no such paper; did you mean tinystories?"),
+        ("reproduce conda", "conda is not built yet"),
+        ("report nothing-1", "nothing-1: no such run"),
+        ("compare small-1", "compare takes at least two different runs, got small-1"),
+        ("resume small-1", "small-1: this run has finished"),
+        ("train", "data: nothing to train on"),
+        ("train --data nosuch.txt", "nosuch.txt: no such file"),
+        ("train --data tinyworl:10", "did you mean tinyworld?"),
+        ("train --data tinyworld:10 --steps many", "train: train.steps must be a whole number, got 'many'"),
+        (
+            "train --data tinyworld:10 --set train.stepz=3",
+            "train: no setting train.stepz; did you mean train.steps?",
+        ),
+        ("train --data tinyworld:10 --optimizer adamv", "adamv: no such optimizer; did you mean adamw?"),
+        ("train --data tinyworld:10 --optimizer conda", "conda is not built yet"),
+        ("train --data tinyworld:10 --family gpt3", "family must be one of gpt2, gpt_neo"),
+        ("train --data tinyworld:10 --d-model 10 --n-heads 3", "d_model 10 is not a multiple of n_heads 3"),
+        ("train --data tinyworld:10 --name a/b", "the name of a run is made of letters"),
+    ],
+)
+def test_a_wrong_word_is_named_with_what_would_be_right(line: str, sentence: str, said: Lab) -> None:
+    assert sentence in _sentence(said, *line.split())
+
+
+@pytest.fixture
+def copy(trained: Path, tmp_path: Path) -> Path:
+    """A copy of the trained model that may be damaged."""
+    return Path(shutil.copytree(trained / "small-1" / "model", tmp_path / "model"))
+
+
+def test_a_truncated_checkpoint_is_named(copy: Path, said: Lab) -> None:
+    weights = copy / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    assert f"{weights}: truncated or not a safetensors file" in _sentence(
+        said, "generate", str(copy), "hello"
+    )
+
+
+def test_a_folder_without_model_and_a_file_are_named(tmp_path: Path, said: Lab) -> None:
+    assert "no model here, config.json is missing" in _sentence(said, "generate", str(tmp_path), "hello")
+    file = tmp_path / "weights.bin"
+    file.write_bytes(b"x")
+    assert "a file; a model is a folder" in _sentence(said, "generate", str(file), "hello")
+
+
+def test_a_configuration_that_is_no_json_is_named(copy: Path, said: Lab) -> None:
+    (copy / "config.json").write_text("{", encoding="utf-8")
+    assert "config.json: not valid JSON" in _sentence(said, "generate", str(copy), "hello")
+
+
+def test_a_foreign_tokenizer_is_refused(copy: Path, said: Lab) -> None:
+    from gpt2lab.text.tokenizer import word_level
+
+    for name in ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"):
+        (copy / name).unlink(missing_ok=True)
+    word_level([" ".join(f"word{i}" for i in range(2000))]).save(copy)
+    assert "ids, the model only 300 rows" in _sentence(said, "generate", str(copy), "hello")
+
+
+def test_a_model_without_tokenizer_cannot_take_text(copy: Path, said: Lab) -> None:
+    for name in ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"):
+        (copy / name).unlink(missing_ok=True)
+    assert "tokenizer" in _sentence(said, "generate", str(copy), "hello")
+    assert "tokenizer" in _sentence(said, "measure", "perplexity", str(copy), "--data", "tinyworld:20")
+
+
+def test_a_store_that_is_something_else_is_named(
+    tmp_path: Path, said: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "store.sqlite").write_text("not a database at all, but long enough to be read as one" * 20)
+    monkeypatch.setenv("GPT2LAB_HOME", str(tmp_path))
+    assert "store.sqlite: damaged, or not a run store" in _sentence(said, "runs")
+
+
+def test_no_store_yet_is_said(tmp_path: Path, said: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GPT2LAB_HOME", str(tmp_path / "none"))
+    assert "no such run" in _sentence(said, "report", "small-1")
+    assert "no such run" in _sentence(said, "resume", "small-1")
+    assert not (tmp_path / "none").exists()
+
+
+def test_text_too_short_to_train_on_is_named(tmp_path: Path, said: Lab) -> None:
+    (tmp_path / "short.txt").write_text("one day\n", encoding="utf-8")
+    words = [word if word != "tinyworld:80" else str(tmp_path / "short.txt") for word in SMALL]
+    assert _sentence(said, "train", *words)
+
+
+def test_an_empty_file_is_named(tmp_path: Path, said: Lab) -> None:
+    (tmp_path / "empty.txt").write_text("", encoding="utf-8")
+    assert "empty.txt" in _sentence(
+        said, "measure", "perplexity", "small-1", "--data", str(tmp_path / "empty.txt")
+    )
+
+
+def test_a_loss_that_is_not_finite_stops_with_step_rate_and_checkpoint(said: Lab) -> None:
+    sentence = _sentence(
+        said, "train", *SMALL, "--name", "hot", "--learning-rate", "1e30", "--set", "train.clip=0"
+    )
+    assert "at step " in sentence
+    assert "learning rate" in sentence
+    assert "checkpoint" in sentence
