@@ -4,10 +4,12 @@ A verb is a module of this package with `add(parser, argv)` and `run(arguments)`
 is imported, and torch only when its work begins.
 """
 
+import argparse
 import importlib
 import os
 import sys
 import traceback
+import types
 import warnings
 from collections.abc import Sequence
 
@@ -54,18 +56,24 @@ def _dispatch(words: list[str]) -> int:
 
         print(f"gpt2lab {__version__}")
         return 0
+    module, arguments = parse(words)
+    module.run(arguments)
+    return 0
+
+
+def parse(words: Sequence[str]) -> tuple[types.ModuleType, argparse.Namespace]:
+    """Return the module of the verb and what was typed for it. LabError for what is not understood."""
     verb = next((word for word in words if not word.startswith("-")), words[0])
     if verb not in VERBS:
         raise unknown("verb", verb, VERBS)
-    words.remove(verb)
+    rest = list(words)
+    rest.remove(verb)
     module = importlib.import_module(f"gpt2lab.cli.{verb}")
     summary, _, examples = (module.__doc__ or "").partition("\n\n")
     parser = Parser(prog=f"gpt2lab {verb}", description=summary, epilog=examples.rstrip())
-    module.add(parser, words)
+    module.add(parser, rest)
     add_common(parser)
-    arguments = parser.parse_args(words)
-    module.run(rename_settings(arguments))
-    return 0
+    return module, rename_settings(parser.parse_args(rest))
 
 
 def overview() -> str:
