@@ -143,6 +143,15 @@ def head_reports(
     return sums.reports()
 
 
+def attention_map(model: "Transformer", ids: Sequence[int], layer: int, head: int) -> list[list[float]]:
+    """Return one head's attention on one text, [queries, keys]."""
+    name = f"blocks.{layer}.attn.hook_pattern"
+    with evaluating(model), torch.inference_mode(), model.tap(read=[name]) as tap:
+        model.hidden(torch.tensor([list(ids)], device=model.device))
+    pattern: list[list[float]] = tap[name][0, head].tolist()
+    return pattern
+
+
 class _AttentionSums:
     """Running sums over stories of what is needed for R² and for the share of each class."""
 
