@@ -1,5 +1,6 @@
 """A report before it is HTML or Markdown: sections of blocks."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -132,6 +133,10 @@ class Document:
 
 def claim_facts(claim: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Return what a reader wants to know of one claim, name and text; an empty text is left out."""
+
+    def as_code(name: str) -> str:
+        return f"`{claim[name]}`" if name in claim["expressions"] else str(claim[name])
+
     rule = ""
     if claim["own_rule"]:
         rule = "the specification's own, see the reason"
@@ -139,18 +144,16 @@ def claim_facts(claim: Mapping[str, Any]) -> list[tuple[str, str]]:
         rule = claim["holds_if"]["words"]
         if claim["holds_in_part_if"]:
             rule += f"; in part if {claim['holds_in_part_if']['words']}"
-    seeds = ", ".join(f"{number(value)} (seed {seed})" for seed, value in claim["values"])
+    seeds = ", ".join(f"{shown(value, 4)} (seed {seed})" for seed, value in claim["values"])
     return [
         (
             "measured",
-            f"`{claim['measure']}`" + (f", {claim['unit']}" if claim["unit"] else "")
-            if claim["measure"]
-            else "",
+            ", ".join(filter(None, [as_code("measure"), claim["unit"]])) if claim["measure"] else "",
         ),
         ("holds if", rule),
-        ("needs", f"`{claim['needs']}`" if claim["needs"] else ""),
+        ("needs", as_code("needs")),
         ("mean and 95 % interval", interval_words(claim)),
-        ("seeds", seeds),
+        ("seeds", seeds if seed_words(claim) else ""),
         ("power", claim["power"]),
         ("the paper", claim["paper"]),
     ]
@@ -159,8 +162,21 @@ def claim_facts(claim: Mapping[str, Any]) -> list[tuple[str, str]]:
 def measured(claim: Mapping[str, Any]) -> str:
     """Return the measured quantity in short: mean, interval, seeds."""
     text = interval_words(claim)
-    seeds = ", ".join(number(value, 3) for _, value in claim["values"])
-    return f"{text}; seeds {seeds}" if text and seeds else seeds and f"seeds {seeds}"
+    seeds = seed_words(claim)
+    return f"{text}; {seeds}" if text and seeds else seeds
+
+
+def seed_words(claim: Mapping[str, Any]) -> str:
+    """Return the quantity of every seed in short; "" if no seed has one."""
+    values = [value for _, value in claim["values"]]
+    if all(map(math.isnan, values)):
+        return ""
+    return "seeds " + ", ".join(shown(value, 3) for value in values)
+
+
+def shown(value: float, digits: int = 4) -> str:
+    """Write a number; one that is none as a dash."""
+    return "–" if math.isnan(value) else number(value, digits)
 
 
 def interval_words(claim: Mapping[str, Any]) -> str:
@@ -169,12 +185,14 @@ def interval_words(claim: Mapping[str, Any]) -> str:
     if interval is None:
         return ""
     unit = f" {claim['unit']}" if claim["unit"] else ""
-    ends = f"{number(interval['low'], 3)} to {number(interval['high'], 3)}"
-    return f"{number(interval['mean'], 3)}{unit} ({ends})"
+    mean = f"{number(interval['mean'], 3)}{unit}"
+    if interval["low"] == interval["high"]:
+        return mean
+    return f"{mean} ({number(interval['low'], 3)} to {number(interval['high'], 3)})"
 
 
 def cell(value: Any) -> str:
     """Write one cell of a table."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return "" if value is None else str(value)
-    return number(value)
+    return shown(value)

@@ -103,19 +103,21 @@ def line_chart(
             colour = PALETTE[index % len(PALETTE)]
             dash = "--" if name in dashed else "-"
             marker = "o" if markers or len(x) == 1 else ""
-            axes.plot(x, y, dash, color=colour, marker=marker, markersize=4)
+            axes.plot(x, y, dash, color=colour, marker=marker, markersize=4, clip_on=not marker)
             if bands and name in bands:
                 axes.fill_between(x, *bands[name], color=colour, alpha=0.15, linewidth=0)
         axes.set_xlabel(x_label)
         axes.set_ylabel(y_label)
         if log_x:
             axes.set_xscale("log")
+            _plain_numbers(axes.xaxis)
         elif all(float(value).is_integer() for x, _ in series.values() for value in x):
             from matplotlib.ticker import MaxNLocator
 
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))  # there is no update 2.5
         if log_y:
             axes.set_yscale("log")
+            _plain_numbers(axes.yaxis)
         axes.margins(x=0.0 if max(len(x) for x, _ in series.values()) > 1 else 0.1)
         if len(series) > 1:
             _label_ends(figure, axes, series)
@@ -148,8 +150,9 @@ def heatmap(
     shown = numbers if numbers is not None else len(rows) * len(columns) <= 120
     with style():
         cell = 0.62 if shown else min(0.3, 6.0 / max(len(columns), 1))
+        tall = 0.62 * cell if shown else max(cell, min(0.17, 7.0 / max(len(rows), 1)))  # a row holds its name
         figure, axes = empty_figure(
-            min(9.0, max(3.4, 1.8 + cell * len(columns))), min(9.0, max(1.8, 1.0 + 0.62 * cell * len(rows)))
+            min(9.0, max(3.4, 1.8 + cell * len(columns))), min(9.0, max(1.8, 1.0 + tall * len(rows)))
         )
         colours = "RdBu" if diverging else "cividis"
         mesh = axes.pcolormesh(list(map(list, values)), vmin=low, vmax=high, cmap=colours)
@@ -158,7 +161,7 @@ def heatmap(
         mesh.set_linewidth(1.0 if shown else 0.0)
         axes.grid(visible=False)
         axes.invert_yaxis()
-        _ticks(axes, rows, columns)
+        _ticks(axes, rows, columns, width=72 * cell)
         axes.tick_params(length=0)
         axes.spines[:].set_visible(False)
         axes.set_xlabel(x_label)
@@ -296,8 +299,24 @@ def spread(places: Sequence[float], apart: float) -> list[float]:
     return [centre + (i - (size - 1) / 2) * apart for centre, size in blocks for i in range(size)]
 
 
-def _ticks(axes: "Axes", rows: Sequence[object], columns: Sequence[object]) -> None:
-    """Name rows and columns at the middle of the cells; at most forty of each."""
+def _plain_numbers(axis: Any) -> None:
+    """Write 4,000 and not 4 × 10³ on a logarithmic axis, and between the decades only where there are few."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    low, high = axis.get_view_interval()
+    short = high / low < 30
+    axis.set_major_formatter(FuncFormatter(lambda value, _: number(value, 3)))
+    axis.set_minor_locator(LogLocator(subs=(2.0, 5.0) if short else range(2, 10)))
+    axis.set_minor_formatter(FuncFormatter(lambda value, _: number(value, 3)) if short else NullFormatter())
+
+
+def _ticks(axes: "Axes", rows: Sequence[object], columns: Sequence[object], width: float) -> None:
+    """Name rows and columns at the middle of the cells, at most forty of each; long names stand upright.
+
+    `width` is that of a cell in points.
+    """
+    if max((len(str(name)) for name in columns), default=0) * 6.0 > width:
+        axes.tick_params(axis="x", labelrotation=90)
     for axis, names in ((axes.yaxis, rows), (axes.xaxis, columns)):
         every = math.ceil(len(names) / 40) or 1
         axis.set_ticks([i + 0.5 for i in range(0, len(names), every)], [str(name) for name in names[::every]])

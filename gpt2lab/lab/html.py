@@ -22,6 +22,7 @@ from gpt2lab.lab.document import (
     cell,
     claim_facts,
     interval_words,
+    seed_words,
 )
 from gpt2lab.lab.stylesheet import STYLE
 from gpt2lab.lab.wording import number
@@ -146,10 +147,10 @@ def _verdicts(claims: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     yield "</tr></thead>\n<tbody>"
     for claim in claims:
         interval = interval_words(claim)
-        seeds = ", ".join(number(value, 3) for _, value in claim["values"])
+        seeds = seed_words(claim)
         measured = f'<span class="figure">{_inline(interval)}</span>' if interval else ""
         if seeds:
-            measured += f'<span class="small">seeds {seeds}</span>'
+            measured += f'<span class="small">{seeds}</span>'
         if claim["detectable"]:
             measured += f'<span class="small">80 % power for {number(claim["detectable"], 2)}</span>'
         yield (

@@ -177,15 +177,17 @@ def _quiet() -> Iterator[None]:
 
 
 class _Pool:
-    """Units in processes of their own."""
+    """Units in processes of their own, each of which does one unit after the other."""
 
     def __init__(
         self, plan: Plan, waiting: list[Unit], outcome: Outcome, progress: StudyProgress, workers: int
     ) -> None:
         self.plan, self.waiting, self.outcome, self.progress = plan, waiting, outcome, progress
         self.workers = workers
-        self.running: dict[Unit, subprocess.Popen[str]] = {}
-        self.messages: queue.Queue[tuple[Unit, dict[str, Any] | None]] = queue.Queue()
+        self.processes: list[subprocess.Popen[str]] = []
+        self.units: dict[int, Unit] = {}
+        """What each busy process does, by its pid."""
+        self.messages: queue.Queue[tuple[subprocess.Popen[str], dict[str, Any] | None]] = queue.Queue()
 
     def run(self) -> None:
         """Do all units."""
@@ -193,8 +195,9 @@ class _Pool:
         try:
             with errors.open("a", encoding="utf-8") as stderr:
                 self._fill(stderr)
-                while self.running:
+                while self.units:
                     self._hear(stderr)
+            self._dismiss()
         except BaseException:
             self._stop()
             raise
@@ -203,25 +206,31 @@ class _Pool:
                 errors.unlink()
 
     def _fill(self, stderr: IO[str]) -> None:
-        """Start units until `workers` are running or none can begin."""
-        while len(self.running) < self.workers and (unit := _next(self.plan, self.waiting, self.outcome)):
-            process = subprocess.Popen(
-                [sys.executable, "-m", "gpt2lab.lab.worker"],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=stderr,
-                encoding="utf-8",
-                env=self._environment(),
-                start_new_session=True,  # Ctrl-C reaches this process alone, which then stops each unit once
-            )
-            self.running[unit] = process
+        """Give out units until `workers` processes are busy or no unit can begin."""
+        while len(self.units) < self.workers and (unit := _next(self.plan, self.waiting, self.outcome)):
+            process = next((one for one in self.processes if one.pid not in self.units), None)
+            process = process or self._start(stderr)
+            self.units[process.pid] = unit
             self.progress.start(unit)
             job = encode({"plan": asdict(self.plan), "unit": asdict(unit), "path": sys.path})
             with contextlib.suppress(BrokenPipeError):  # it died at once; its silence will tell
                 assert process.stdin is not None
                 process.stdin.write(job + "\n")
                 process.stdin.flush()
-            threading.Thread(target=self._listen, args=(unit, process), daemon=True).start()
+
+    def _start(self, stderr: IO[str]) -> subprocess.Popen[str]:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "gpt2lab.lab.worker"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=stderr,
+            encoding="utf-8",
+            env=self._environment(),
+            start_new_session=True,  # Ctrl-C reaches this process alone, which then stops each unit once
+        )
+        self.processes.append(process)
+        threading.Thread(target=self._listen, args=(process,), daemon=True).start()
+        return process
 
     def _environment(self) -> dict[str, str]:
         """Return the environment of a worker: this one's, and its import path, so that it finds gpt2lab."""
@@ -231,50 +240,60 @@ class _Pool:
             environment["OMP_NUM_THREADS"] = str(self.plan.threads)
         return environment
 
-    def _listen(self, unit: Unit, process: subprocess.Popen[str]) -> None:
+    def _listen(self, process: subprocess.Popen[str]) -> None:
         """Pass on what a worker says; None when it has ended."""
         assert process.stdout is not None
         for line in process.stdout:
             with contextlib.suppress(ValueError):
-                self.messages.put((unit, json.loads(line)))
+                self.messages.put((process, json.loads(line)))
         process.wait()
-        self.messages.put((unit, None))
+        self.messages.put((process, None))
 
     def _hear(self, stderr: IO[str]) -> None:
         """Take one message, or let half a second pass."""
         try:
-            unit, message = self.messages.get(timeout=0.5)
+            process, message = self.messages.get(timeout=0.5)
         except queue.Empty:
             self.progress.show()
             return
+        unit = self.units.get(process.pid)
         if message is None:
-            self._ended(unit)
-            self._fill(stderr)
-        elif "step" in message:
+            self.processes.remove(process)
+            message = {"failed": _silent_end(process.returncode)}
+        if unit is None:
+            return  # it ended after its unit
+        if "step" in message:
             self.progress.step(unit, message["step"])
-        elif "done" in message:
+            return
+        if "done" in message:
             self.outcome.finished.append(unit)
         else:
             self.outcome.failures[unit] = message.get("failed") or message.get("interrupted") or "interrupted"
+        del self.units[process.pid]
+        self.progress.end(unit, well="done" in message)
+        self._fill(stderr)
 
-    def _ended(self, unit: Unit) -> None:
-        process = self.running.pop(unit)
-        if unit not in self.outcome.failures and unit not in self.outcome.finished:
-            self.outcome.failures[unit] = _silent_end(process.returncode)
-        self.progress.end(unit, well=unit not in self.outcome.failures)
+    def _dismiss(self) -> None:
+        """Let the idle processes end."""
+        for process in self.processes:
+            assert process.stdin is not None
+            with contextlib.suppress(OSError):
+                process.stdin.close()
+        for process in self.processes:
+            process.wait()
 
     def _stop(self) -> None:
         """Interrupt the running units once and wait for their checkpoints; a second Ctrl-C ends them at once."""
-        for process in self.running.values():
+        for process in self.processes:
             with contextlib.suppress(OSError):
                 process.send_signal(signal.SIGINT)
         deadline = time.monotonic() + _GRACE
         try:
-            for process in self.running.values():
+            for process in self.processes:
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     process.wait(max(deadline - time.monotonic(), 0.1))
         finally:
-            for process in self.running.values():
+            for process in self.processes:
                 with contextlib.suppress(OSError):
                     process.kill()
 

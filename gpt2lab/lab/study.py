@@ -53,6 +53,7 @@ class JudgedClaim:
             "measure": claim.measure_words,
             "unit": claim.unit,
             "needs": claim.needs_words,
+            "expressions": [name for name in ("measure", "needs") if isinstance(getattr(claim, name), str)],
             "holds_if": _range(claim.holds_if),
             "holds_in_part_if": _range(claim.holds_in_part_if),
             "own_rule": claim.rule is not None,

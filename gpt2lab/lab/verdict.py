@@ -143,7 +143,10 @@ def _untestable(claim: Claim, seeds: Mapping[int, Mapping[str, float]]) -> str |
         return None
     detail = claim.needed(seeds[failed[0]])
     which = f"seed {failed[0]}" if len(failed) == 1 else f"seeds {listed(failed)}"
-    reason = f"It needs {claim.needs_words}, which fails in {which}"
+    needed = claim.needs_words
+    if not isinstance(claim.needs, str):
+        needed = needed[:1].lower() + needed[1:]  # the sentence of a docstring inside another
+    reason = f"It needs {needed}, which fails in {which}"
     if detail:
         reason += f" ({detail}" + (f" in seed {failed[0]})" if len(failed) > 1 else ")")
     return reason + "."

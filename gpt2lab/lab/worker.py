@@ -1,13 +1,16 @@
-"""A process that does one unit of a study: `python -m gpt2lab.lab.worker`, started by `gpt2lab.lab.schedule`.
+"""A process that does units of a study: `python -m gpt2lab.lab.worker`, started by `gpt2lab.lab.schedule`.
 
-It reads a job, one line of JSON, from its standard input and writes messages, one line of JSON each, to its
-standard output. Its input stays open as long as the process that started it lives; when it ends, so does the
-worker. Anything that an experiment prints goes to standard error.
+It reads jobs, one line of JSON each, from its standard input, does one after the other, and writes messages, one line
+of JSON each, to its standard output. Its input stays open as long as the process that started it has work for it; when
+it ends in the middle of a job, so does the worker. Anything that an experiment prints goes to standard error.
+
+One process does many jobs because importing torch takes longer than a small unit.
 """
 
 import _thread
 import json
 import os
+import queue
 import sys
 import threading
 import time
@@ -18,25 +21,34 @@ _LOG_EVERY = 0.2  # seconds between two messages about steps
 
 
 def main() -> int:
-    """Do the job on standard input."""
+    """Do the jobs on standard input."""
     messages = os.fdopen(os.dup(1), "w", encoding="utf-8", buffering=1)
     os.dup2(2, 1)
     os.environ["GPT2LAB_QUIET"] = "1"  # the process that started this one draws the progress line
+    jobs: queue.Queue[Mapping[str, Any] | None] = queue.Queue()
+    busy = threading.Event()
+    threading.Thread(target=_read, args=(jobs, busy), daemon=True).start()
     try:
-        job = json.loads(sys.stdin.readline())
-        threading.Thread(target=_end_with_parent, daemon=True).start()
-        _work(job, messages)
-        _send(messages, {"done": True})
+        while (job := jobs.get()) is not None:
+            busy.set()
+            _send(messages, _outcome(job, messages))
+            busy.clear()
     except KeyboardInterrupt as stop:
         _send(messages, {"interrupted": str(stop)})
         return 130
+    return 0
+
+
+def _outcome(job: Mapping[str, Any], messages: TextIO) -> dict[str, object]:
+    """Do one job and say what became of it."""
+    try:
+        _work(job, messages)
+        return {"done": True}
     except Exception as error:
         from gpt2lab.base.errors import LabError
 
         is_sentence = isinstance(error, LabError)
-        _send(messages, {"failed": str(error) if is_sentence else f"{type(error).__name__}: {error}"})
-        return 1
-    return 0
+        return {"failed": str(error) if is_sentence else f"{type(error).__name__}: {error}"}
 
 
 def _work(job: Mapping[str, Any], messages: TextIO) -> None:
@@ -62,14 +74,17 @@ def _send(messages: TextIO, message: Mapping[str, object]) -> None:
     try:
         messages.write(json.dumps(message) + "\n")
         messages.flush()
-    except OSError:  # nobody listens any more; `_end_with_parent` ends the work
+    except OSError:  # nobody listens any more; `_read` ends the work
         pass
 
 
-def _end_with_parent() -> None:
-    """Interrupt the work when the process that started it is gone."""
-    sys.stdin.read()
-    _thread.interrupt_main()
+def _read(jobs: "queue.Queue[Mapping[str, Any] | None]", busy: threading.Event) -> None:
+    """Hand on the jobs; at the end of the input, interrupt the one that is under way: whoever wanted it is gone."""
+    for line in sys.stdin:
+        jobs.put(json.loads(line))
+    jobs.put(None)
+    if busy.is_set():
+        _thread.interrupt_main()
 
 
 if __name__ == "__main__":

@@ -1,12 +1,13 @@
 """Reports: what they hold, that they stand alone, that they are well formed."""
 
 import html.parser
+import math
 import re
 
 import pytest
 
 from gpt2lab.base.errors import LabError
-from gpt2lab.lab.document import DataTable, Document, Fact, Facts, Passage, Picture, Prose, Section
+from gpt2lab.lab.document import DataTable, Document, Fact, Facts, Passage, Picture, Prose, Section, measured
 from gpt2lab.lab.html import to_html
 from gpt2lab.lab.markdown import to_markdown
 from gpt2lab.lab.plain import flat
@@ -209,6 +210,13 @@ def test_the_colours_of_a_figure_follow_the_page():
         Document("x", [], [Picture("a", "", '<svg><g fill="#0072b2" style="stroke: #22272e"/></svg>')])
     )
     assert '<g style="fill: var(--c0); stroke: var(--ink)"/>' in page
+
+
+def test_a_quantity_that_no_seed_has_is_left_out_and_one_that_some_lack_is_a_dash():
+    claim = {"values": [(0, math.nan), (1, math.nan)], "interval": None, "unit": ""}
+    assert measured(claim) == ""
+    assert measured(claim | {"values": [(0, math.nan), (1, 0.25)]}) == "seeds –, 0.25"
+    assert measured(claim | {"interval": {"low": 0.5, "mean": 0.5, "high": 0.5}, "unit": "s"}) == "0.5 s"
 
 
 def test_nested_settings_are_flattened():
