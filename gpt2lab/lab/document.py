@@ -163,7 +163,7 @@ def measured(claim: Mapping[str, Any]) -> str:
     """Return the measured quantity in short: mean, interval, seeds."""
     text = interval_words(claim)
     seeds = seed_words(claim)
-    return f"{text}; {seeds}" if text and seeds else seeds
+    return "; ".join(filter(None, [text, seeds]))
 
 
 def seed_words(claim: Mapping[str, Any]) -> str:
