@@ -218,16 +218,15 @@ class _Progress:
         }
 
     def log(self, step: int, **numbers: float) -> None:
-        """Pass a row of numbers on, and keep those of an evaluation, on the disk too if there is a folder."""
+        """Keep the numbers of an evaluation, on the disk too if there is a folder, and pass every row on."""
+        if "validation_loss" in numbers:
+            graded = {name: numbers.get(name, math.nan) for name in GRADED}
+            self.history = [row for row in self.history if row["step"] < step]
+            self.history.append({"step": step, "loss": numbers["validation_loss"], **graded})
+            if self.kept is not None:
+                atomic_write(self.kept, json.dumps(self.history))
         if self.passed_on is not None:
             self.passed_on(step, **numbers)
-        if "validation_loss" not in numbers:
-            return
-        graded = {name: numbers.get(name, math.nan) for name in GRADED}
-        self.history = [row for row in self.history if row["step"] < step]
-        self.history.append({"step": step, "loss": numbers["validation_loss"], **graded})
-        if self.kept is not None:
-            atomic_write(self.kept, json.dumps(self.history))
 
 
 def check_equal(parameters: Sequence[int], *, within: float = 0.2) -> None:
