@@ -14,6 +14,8 @@ SAMPLING_ERROR = 0.01
 """By how much a share of some 500 sentences near 1 is off by chance (claim B)."""
 MARGIN = 0.05
 """Difference in binding accuracy that counts as one: three sampling errors of 128 stories (claim C)."""
+TRAINED = ("laptop", "gpu", "paper")
+"""Scales whose models have seen enough stories for a verdict; at smoke scale forty updates teach nothing."""
 
 
 def _in_tinyworld(measure: Callable[[Results], float]) -> Callable[[Results], float]:
@@ -95,6 +97,7 @@ CLAIMS = [
         holds_if=AtLeast(LEARNT),
         paper="headline: fluent stories below 10M parameters, or with one block; grammar 7.72 of 10 at width 256 (Fig. 4)",
         unit="share",
+        scales=TRAINED,
     ),
     Claim(
         "Grammar comes before consistency: at a smaller width, or in fewer steps, and no model is more consistent "
@@ -103,6 +106,7 @@ CLAIMS = [
         rule=_grammar_first,
         paper="Fig. 4: grammar 6.19 and consistency 4.75 of 10 at width 64; 7.72 and 8.02 at width 256",
         unit="ratio of widths",
+        scales=TRAINED,
     ),
     Claim(
         "Depth helps to keep track of context: with equal parameters, two or more layers bind better than one",
@@ -111,6 +115,7 @@ CLAIMS = [
         needs=_can_bind,
         paper="in words: one layer fails at context tracking, depth matters more for it, width for facts",
         unit="share of bindings",
+        scales=TRAINED,
     ),
     Claim(
         "Models do not recite: their stories are hardly nearer to the training stories than new stories are",
@@ -119,6 +124,7 @@ CLAIMS = [
         needs="small.grammar_and_stops >= 0.5",
         paper="section on diversity, in words: only common short phrases are shared (ROUGE study)",
         unit="Rouge-2 precision",
+        scales=TRAINED,
     ),
 ]
 """A, B, C, D of the specification."""
