@@ -51,23 +51,28 @@ class TrainingSettings:
     """Folder, hub id or run to go on from; none begins a new model of the shape below."""
     family: Literal["gpt2", "gpt_neo", "llama"] = "gpt2"
     """Architecture of a new model."""
-    d_model: int = 192
+    d_model: int = 128
     """Width of a new model."""
-    n_layers: int = 4
+    n_layers: int = 3
     """Blocks of a new model."""
-    n_heads: int = 6
+    n_heads: int = 4
     """Attention heads of a new model."""
     context: int = 128
     """Tokens that a training row has; also the positions of a new model."""
     tokenizer: str = "auto"
     """auto trains a byte-level BPE on the data (or takes the given model's); bytes, words, a folder or a hub id."""
-    vocab_size: int = 2048
+    vocab_size: int = 8192
     """Ids of a tokenizer that is made from the data."""
-    batch_size: int = 16
+    batch_size: int = 32
     """Rows of a micro-batch."""
     train: TrainSettings = field(
         default_factory=lambda: TrainSettings(
-            steps=300, learning_rate=3e-3, warmup=30, evaluate_every=100, checkpoint_every=100
+            steps=300,
+            learning_rate=5e-3,
+            final_fraction=0.0,
+            warmup=30,
+            evaluate_every=100,
+            checkpoint_every=100,
         )
     )
     """The loop."""
@@ -328,8 +333,8 @@ def _report(
             decoder="sampling",
             max_new_tokens=max(room, 1),
             seed=settings.seed,
-            temperature=0.8,
-            top_p=0.95,
+            temperature=0.7,
+            top_p=0.9,
         )
         told = [f"{text.prompt} ⟶{text.text}" for text in texts]
         run.text(
