@@ -92,6 +92,9 @@ class _Loop:
         self.checkpoints: Path | None = None
         self.saved: Path | None = None
         self.result = TrainResult()
+        self.positions, self.time_steps = 0, 0
+        """Positions trained on in this process, padding included, and how many in a row of the last batch."""
+        self._before = (0, 0.0)
         for group in optimizer.param_groups:
             group.setdefault("initial_lr", float(group["lr"]))
         self.parameters = [p for group in optimizer.param_groups for p in group["params"]]
@@ -119,6 +122,7 @@ class _Loop:
                 if self._due(settings.checkpoint_every) or last:
                     self.save()
                 if step == first or self._due(settings.log_every) or last or "validation_loss" in numbers:
+                    numbers |= self._throughput()
                     line.note(self._note(numbers))
                     if self.log is not None:
                         self.log(step + 1, **numbers)
@@ -141,14 +145,12 @@ class _Loop:
             raise self._not_finite("the gradient's norm", norm, step, rate)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        seconds = time.perf_counter() - start
         self.result.losses.append(loss)
         self.result.tokens += targets
-        self.result.seconds += seconds
-        numbers = {"loss": loss, "learning_rate": rate, "gradient_norm": norm, **metrics}
-        numbers["tokens_per_second"] = shape.numel() * self.settings.accumulation / seconds
-        numbers["mfu"] = numbers["tokens_per_second"] * self._flops(shape[1]) / self._peak()
-        return numbers
+        self.result.seconds += time.perf_counter() - start
+        self.positions += shape.numel() * self.settings.accumulation
+        self.time_steps = shape[1]
+        return {"loss": loss, "learning_rate": rate, "gradient_norm": norm, **metrics}
 
     def _gradient(self, step: int) -> tuple[float, dict[str, float], int, torch.Size]:
         """Accumulate the gradient of one update: loss in nats a target, metrics, number of targets, batch shape."""
@@ -231,12 +233,15 @@ class _Loop:
             text += f"  val {self.result.validation['validation_loss']:.3f}"
         return f"{text}  {quantity(numbers['tokens_per_second'])} tok/s  MFU {numbers['mfu']:.0%}"
 
-    def _flops(self, time_steps: int) -> float:
-        return flops_per_token(self.model.config, time_steps, self.parameter_count)
-
-    def _peak(self) -> float:
+    def _throughput(self) -> dict[str, float]:
+        """Positions per second since the last time this was asked, and which share of the machine's peak they need."""
+        positions, seconds = self.positions - self._before[0], self.result.seconds - self._before[1]
+        self._before = (self.positions, self.result.seconds)
+        rate = positions / seconds
         dtype = torch.bfloat16 if self.bf16 else self.model.dtype
-        return peak_flops(str(self.model.device), dtype, torch.get_num_threads())
+        peak = peak_flops(str(self.model.device), dtype, torch.get_num_threads())
+        flops = flops_per_token(self.model.config, self.time_steps, self.parameter_count)
+        return {"tokens_per_second": rate, "mfu": rate * flops / peak}
 
 
 def _use_bf16(precision: str, device: str) -> bool:
