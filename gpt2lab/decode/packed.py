@@ -22,9 +22,13 @@ M = TypeVar("M", bound=nn.Module)
 Weights = Literal["auto", "plain", "packed", "int8"]
 
 _SMALLEST = {torch.float32: 1 << 18, torch.bfloat16: 1 << 12}
-"""Weights in the smallest matrix that gains: of smaller ones, calling is all of the cost."""
+"""Weights in the smallest matrix that gains from a layout: of smaller ones, calling is all of the cost."""
+_SMALLEST_STRIPS = 1 << 18  # of smaller matrices, the blocked layout is the faster one for a single row too
 _WORTH_PACKING = 24  # steps: packing takes about as long as ten of them and saves about half of each
-_STRIP = 384  # outputs: their sums stay in the registers while all inputs pass by
+_STRIP = {
+    torch.float32: 384,
+    torch.bfloat16: 192,
+}  # outputs whose sums stay in registers while all inputs pass by
 _INT8_STRIP = 192  # weights that share a scale
 
 
@@ -36,7 +40,8 @@ def pack(
     weights: "packed" lays them out anew (x86 CPUs, float32 and bfloat16; elsewhere `model` itself is returned);
     "auto" does so if it pays within `steps` steps and no tap is open; "plain" returns `model`; "int8" rounds them to 8
     bits, with a scale and an offset for each run of weights from one input to a few hundred outputs, which pays
-    for one row at a time. The copy needs the memory of the weights again, and does not follow later changes of `model`.
+    for one row at a time. The copy needs the memory of the weights again, does not follow later changes of `model`, and
+    gives no gradients. To keep it over several calls of `generate`, put it in a LanguageModel of its own.
     LabError for int8 where there is no kernel for it.
     """
     if weights not in ("auto", "plain", "packed", "int8"):
@@ -49,8 +54,7 @@ def pack(
     too_short = steps is not None and steps < _WORTH_PACKING
     if not known or weights == "plain" or (weights == "auto" and (too_short or model.open_tap is not None)):
         return model
-    # In bfloat16 the blocked layout is as good for one row as for several.
-    return _packed(model, StripLinear if rows == 1 and model.dtype == torch.float32 else BlockedLinear)
+    return _packed(model, _for_one_row if rows == 1 else BlockedLinear)
 
 
 class StripLinear(nn.Module):
@@ -60,8 +64,9 @@ class StripLinear(nn.Module):
     weighted by x, which is what `embedding_bag` computes, in registers and reading memory in one direction.
     """
 
-    def __init__(self, linear: nn.Linear, widest: int = _STRIP) -> None:
+    def __init__(self, linear: nn.Linear, widest: int | None = None) -> None:
         super().__init__()
+        widest = widest or _STRIP[linear.weight.dtype]
         self.weight, self.bias, self.out_features = linear.weight, linear.bias, linear.out_features
         self.strips, self.table = _strips(linear.weight.detach(), widest)
         inputs = linear.in_features
@@ -149,6 +154,10 @@ def _strips(weight: Tensor, widest: int) -> tuple[int, Tensor]:
     for strip, part in zip(table, weight.split(width), strict=True):
         strip[:, : len(part)] = part.t()  # one by one, because a 2-D transpose is copied in tiles
     return strips, table.view(strips * inputs, width)
+
+
+def _for_one_row(linear: nn.Linear) -> nn.Module:
+    return StripLinear(linear) if linear.weight.numel() >= _SMALLEST_STRIPS else BlockedLinear(linear)
 
 
 def _packed(model: Transformer, make: Callable[[nn.Linear], nn.Module]) -> Transformer:

@@ -94,6 +94,12 @@ def test_packed_weights_change_no_token_of_their_model(model: Transformer, weigh
     assert type(model.blocks[0].mlp.up) is nn.Linear  # the model itself is as it was
 
 
+def test_a_packed_model_can_be_kept_and_packed_again(model: Transformer) -> None:
+    kept, limits = pack(model, rows=1), Limits(max_new_tokens=9)
+    again = pack(kept, rows=1, weights="auto", steps=1000)
+    assert Greedy().decode(again, [[5]], limits).tokens == Greedy().decode(model, [[5]], limits).tokens
+
+
 def test_beams_of_packed_weights_are_the_same(model: Transformer) -> None:
     limits, beam = Limits(max_new_tokens=12, eos=(3,)), Beam(beams=3)
     assert (
