@@ -135,7 +135,7 @@ def claim_facts(claim: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Return what a reader wants to know of one claim, name and text; an empty text is left out."""
 
     def as_code(name: str) -> str:
-        return f"`{claim[name]}`" if name in claim["expressions"] else str(claim[name])
+        return f"`{claim[name]}`" if name in claim.get("expressions", ()) else str(claim[name])
 
     rule = ""
     if claim["own_rule"]:
@@ -193,6 +193,6 @@ def interval_words(claim: Mapping[str, Any]) -> str:
 
 def cell(value: Any) -> str:
     """Write one cell of a table."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
+    if not isinstance(value, (int, float)):
         return "" if value is None else str(value)
     return shown(value)

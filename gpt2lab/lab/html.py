@@ -151,7 +151,7 @@ def _verdicts(claims: Sequence[Mapping[str, Any]]) -> Iterator[str]:
         measured = f'<span class="figure">{_inline(interval)}</span>' if interval else ""
         if seeds:
             measured += f'<span class="small">{seeds}</span>'
-        if claim["detectable"]:
+        if claim.get("detectable"):
             measured += f'<span class="small">80 % power for {number(claim["detectable"], 2)}</span>'
         yield (
             f'<tr><th scope="row"><span class="letter">{escape(claim["name"])}</span> '
@@ -192,7 +192,7 @@ def _table(table: DataTable, label: str) -> Iterator[str]:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
+    return isinstance(value, (int, float))
 
 
 def _right(yes: bool) -> str:

@@ -96,14 +96,14 @@ def record(
     )
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object; LabError if the file is damaged."""
+def read_json(path: Path, kind: type = dict) -> Any:
+    """Read a JSON object, or a list if `kind` is list; LabError if the file is damaged."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, OSError) as error:
         raise LabError(f"{path}: cannot be read as JSON ({error})") from error
-    if not isinstance(content, dict):
-        raise LabError(f"{path}: must hold a JSON object")
+    if not isinstance(content, kind):
+        raise LabError(f"{path}: must hold a JSON {'list' if kind is list else 'object'}")
     return content
 
 

@@ -27,7 +27,7 @@ from gpt2lab.lab.document import (
 from gpt2lab.lab.html import to_html
 from gpt2lab.lab.markdown import to_markdown
 from gpt2lab.lab.plain import flat
-from gpt2lab.lab.record import RunRecord, record
+from gpt2lab.lab.record import RunRecord, read_json, record
 from gpt2lab.lab.registry import Paper, paper
 from gpt2lab.lab.store import Row, Store
 from gpt2lab.lab.strip import claim_strip
@@ -180,14 +180,15 @@ def _claim(claim: Mapping[str, Any], folder: Path) -> Section:
 
 def _claims(path: Path) -> list[dict[str, Any]]:
     """Read verdicts.json; numbers that are not finite stand there as text."""
-    import json
-
     if not path.exists():
         return []
-    claims: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))
-    for claim in claims:
-        claim["values"] = [(seed, float(value)) for seed, value in claim["values"]]
-    return claims
+    claims: list[dict[str, Any]] = read_json(path, list)
+    try:
+        return [
+            claim | {"values": [(seed, float(value)) for seed, value in claim["values"]]} for claim in claims
+        ]
+    except (KeyError, TypeError, ValueError) as error:
+        raise LabError(f"{path}: not written by this version of gpt2lab ({error!r})") from error
 
 
 def _trouble(row: Row) -> list[Block]:
@@ -235,11 +236,13 @@ def _pieces(pieces: Sequence[RunRecord], seeds: Sequence[RunRecord]) -> Iterator
         yield Section(
             "Results of every seed", [DataTable("", _side_by_side(results, name="result"))], folded=True
         )
-    for piece in pieces:
-        inner = _reported(piece)
+    for number in dict.fromkeys(piece.seed for piece in pieces):
+        inner: list[Block | Section] = []
+        for piece in pieces:
+            if piece.seed == number and (reported := _reported(piece)):
+                inner += [Section(piece.arm, reported, folded=True)] if piece.arm else reported
         if inner:
-            title = f"Seed {piece.seed}" + (f", {piece.arm}" if piece.arm else "")
-            yield Section(title, inner, folded=True)
+            yield Section(f"Seed {number}", inner, folded=True)
 
 
 def _settings(
@@ -250,7 +253,7 @@ def _settings(
     facts = [
         Fact(
             name,
-            show(value),
+            show(value) or "–",
             docs.get(name, ""),
             show(before[name]) if name in before and before[name] != value else None,
         )

@@ -92,8 +92,9 @@ figure svg { display: block; max-width: 100%; height: auto; }
 figcaption { margin-top: .4rem; max-width: 46rem; color: var(--muted); font-size: .9rem; }
 .passage figcaption { margin: 0 0 .3rem; }
 .passage pre { max-height: 28rem; overflow-y: auto; }
-details { margin: 1rem 0; border-top: 1px solid var(--line); }
-details > summary { padding: .7rem 0; cursor: pointer; }
+details { margin: 0; border-top: 1px solid var(--line); }
+details details { margin-left: 1.1rem; }
+details > summary { padding: .45rem 0; cursor: pointer; }
 summary > h2, summary > h3, summary > h4 { display: inline; margin: 0; border: 0; font-size: 1.05rem; }
 @media (max-width: 44rem) {
   body { padding: 1.4rem 1rem 3rem; font-size: 1rem; }

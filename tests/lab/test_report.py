@@ -127,6 +127,15 @@ def test_a_report_is_written_again_from_the_folder_alone(study, home):
     assert study.report.read_text() == page
 
 
+@pytest.mark.parametrize("content", ["{", "{}", "[1]", '[{"values": 3}]'])
+def test_damaged_verdicts_are_a_sentence(study, home, content):
+    (study.folder / "verdicts.json").write_text(content)
+    with pytest.raises(
+        LabError, match=r"verdicts\.json: (cannot be read|must hold a JSON list|not written by)"
+    ):
+        write_report("tide", home=home)
+
+
 def test_a_study_that_failed_says_so_at_the_top(tide, home):
     study = reproduce("tide", scale="smoke", home=home, settings={"fail_in": "1/tide"})
     text, _ = check(study.report.read_text())
