@@ -71,7 +71,9 @@ def finish(loss: torch.Tensor, model: torch.nn.Module, optimizer: torch.optim.Op
     return float(loss.detach())
 
 
-def in_turn(steps: dict[str, Step], count: int, batch: int, context: int, vocab: int) -> dict[str, list[float]]:
+def in_turn(
+    steps: dict[str, Step], count: int, batch: int, context: int, vocab: int
+) -> dict[str, list[float]]:
     generator = torch.Generator().manual_seed(0)
     seconds: dict[str, list[float]] = {name: [] for name in steps}
     for i in range(count + 2):
@@ -98,10 +100,15 @@ def main() -> None:
     logging.disable_progress_bar()
     ours, theirs = build(given.vocab, given.context)
     parameters = ours.count_parameters()["total"]
-    print(f"{parameters / 1e6:.1f}M parameters, context {given.context}, batch {given.batch}, {given.threads} threads")
+    print(
+        f"{parameters / 1e6:.1f}M parameters, context {given.context}, batch {given.batch}, {given.threads} threads"
+    )
     for precision in given.precision:
         bf16 = precision == "bf16"
-        pair = {"gpt2lab": our_step(copy.deepcopy(ours), bf16), "transformers": their_step(copy.deepcopy(theirs), bf16)}
+        pair = {
+            "gpt2lab": our_step(copy.deepcopy(ours), bf16),
+            "transformers": their_step(copy.deepcopy(theirs), bf16),
+        }
         seconds = in_turn(pair, given.steps, given.batch, given.context, given.vocab)
         tokens = given.batch * given.context
         ratios = sorted(b / a for a, b in zip(*seconds.values(), strict=True))
@@ -109,9 +116,13 @@ def main() -> None:
             middle = statistics.median(times)
             rate = tokens / middle
             flops = 6 * (parameters - given.context * 320) * rate
-            print(f"  {precision:8} {name:13} {rate:8.0f} tokens/s  {middle * 1e3:7.1f} ms/step  {flops / 1e9:6.1f} GFLOP/s")
+            print(
+                f"  {precision:8} {name:13} {rate:8.0f} tokens/s  {middle * 1e3:7.1f} ms/step  {flops / 1e9:6.1f} GFLOP/s"
+            )
         low, high = ratios[len(ratios) // 10], ratios[-1 - len(ratios) // 10]
-        print(f"  {precision:8} ratio {statistics.median(ratios):.2f} (10th-90th percentile {low:.2f}-{high:.2f})")
+        print(
+            f"  {precision:8} ratio {statistics.median(ratios):.2f} (10th-90th percentile {low:.2f}-{high:.2f})"
+        )
 
 
 if __name__ == "__main__":
