@@ -21,6 +21,8 @@ from gpt2lab.lab.wording import count, listed, number
 if TYPE_CHECKING:
     from gpt2lab.lab.study import JudgedClaim, Study
 
+_PLAIN = ("holds", "does not hold")  # verdicts that the interval and the threshold explain by themselves
+
 
 def add(parser: Parser, argv: Sequence[str]) -> None:
     """Add the paper, the scale, the seeds; its settings, if --help is asked of a paper."""
@@ -111,9 +113,9 @@ def _verdict(judged: "JudgedClaim", width: int) -> str:
         interval = verdict.interval
         unit = f" {claim.unit}" if claim.unit else ""
         text = f"measured {number(interval.mean)} [{number(interval.low)}, {number(interval.high)}]{unit}"
-        text += f"; it holds {claim.holds_if.words}" if claim.holds_if is not None else ""
+        text += f"; it holds if {claim.holds_if.words}" if claim.holds_if is not None else ""
         lines.append(paragraph(text, indent=width + 5))
-    else:
+    if verdict.interval is None or claim.holds_if is None or verdict.status not in _PLAIN:
         lines.append(paragraph(verdict.reason, indent=width + 5))
     if claim.paper:
         lines.append(paragraph(f"the paper: {claim.paper}", indent=width + 5))
