@@ -1,6 +1,7 @@
 """What every test gets."""
 
 import os
+import signal
 
 # One thread a process: the suite runs two processes on two cores, and sums do not change with the machine.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -11,3 +12,6 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 import torch  # after the environment is set
 
 torch.set_num_threads(1)
+
+# A shell that starts the tests in the background lets them ignore Ctrl-C, and so would every process they start.
+signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -145,7 +145,7 @@ class Paper:
     @property
     def built(self) -> bool:
         """Whether its experiment can be run."""
-        return (self.folder / "experiment.py").is_file()
+        return any((self.folder / file).is_file() for file in ("experiment.py", "experiment/__init__.py"))
 
     def experiment(self) -> ModuleType:
         """Import and return its experiment. LabError if it is not built yet."""

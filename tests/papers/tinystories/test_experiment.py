@@ -9,9 +9,9 @@ from gpt2lab.lab.claim import Results
 from gpt2lab.lab.study import reproduce
 from gpt2lab.lab.verdict import judge
 from gpt2lab.papers.tinystories import experiment
-from gpt2lab.papers.tinystories.claims import CLAIMS
 from gpt2lab.papers.tinystories.corpus import write_stories
 from gpt2lab.papers.tinystories.experiment import PRESETS, Settings, arms
+from gpt2lab.papers.tinystories.experiment.claims import CLAIMS
 from gpt2lab.text.generators.stories import documents
 
 GOOD = {
@@ -115,7 +115,7 @@ def test_real_stories_run_the_same_study_without_a_verdict(tmp_path):
     )  # fmt: skip
     assert study.failures == []
     assert set(study.runs[0].arms) == {"reference", "real_d8_l1"}
-    assert all("real stories" in claim.verdict.reason for claim in study.claims)
+    assert {claim.verdict.status for claim in study.claims} == {"not tested at this scale"}  # smoke
     assert study.runs[0].results["d8_l1.bits_per_byte"] > 0
     assert "bits per byte" in (study.folder / "report.md").read_text()
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from gpt2lab.base.errors import LabError
 from gpt2lab.lab.claim import AtLeast, AtMost, Claim, Results
 from gpt2lab.lab.verdict import Status, Verdict
-from gpt2lab.papers.tinystories.real_text import WHY_NO_VERDICT
+from gpt2lab.papers.tinystories.experiment.real_text import WHY_NO_VERDICT
 
 LEARNT = 0.95
 """Grammar and stopping from which on a model writes grammatical text (claim A)."""

@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from gpt2lab.base.errors import LabError
-from gpt2lab.papers.tinystories import real_text
-from gpt2lab.papers.tinystories.claims import CLAIMS
 from gpt2lab.papers.tinystories.diversity import originality
+from gpt2lab.papers.tinystories.experiment import real_text
+from gpt2lab.papers.tinystories.experiment.claims import CLAIMS
 from gpt2lab.papers.tinystories.grader import calibrate_tinyworld
 from gpt2lab.papers.tinystories.models import Size, count_parameters
 from gpt2lab.papers.tinystories.training import (
@@ -358,6 +358,6 @@ def _binding(records: Mapping[str, "RunRecord"], by_name: Mapping[str, Arm], run
 
 def summarise(settings: Settings, study: "Study") -> None:
     """Add figures and tables over the seeds."""
-    from gpt2lab.papers.tinystories import summary
+    from gpt2lab.papers.tinystories.experiment import summary
 
     summary.real(study) if settings.data else summary.tinyworld(settings, study)
