@@ -1,38 +1,39 @@
-"""Models with a tokenizer and text, for the parts that need both."""
+"""A model with a tokenizer, and text, for the parts that need both."""
 
 import json
 from pathlib import Path
 
 import pytest
 
+from gpt2lab.text.generators.stories import documents
 from gpt2lab.text.language_model import LanguageModel
 from gpt2lab.text.tokenizer import Tokenizer, word_level
 from tests.tiny import tiny
 
-WORDS = "the a cat dog sat ran on under mat tree and then it was big small red blue ."
-
 
 @pytest.fixture(scope="session")
 def word_tokenizer() -> Tokenizer:
-    return word_level([WORDS])
+    return word_level(documents(0, 60))
 
 
 @pytest.fixture
 def lm(word_tokenizer: Tokenizer) -> LanguageModel:
-    return LanguageModel(tiny("gpt2"), word_tokenizer)
+    model = tiny("gpt2", vocab_size=word_tokenizer.vocab_size, max_positions=160, eos=word_tokenizer.eos)
+    return LanguageModel(model, word_tokenizer)
 
 
 @pytest.fixture
 def passages(tmp_path: Path) -> Path:
-    """Six short passages of known words, one a line of a jsonl file."""
-    texts = [
-        "the cat sat on the mat and then the dog ran",
-        "a big dog ran under the tree",
-        "it was a small blue cat",
-        "the red mat was under the big tree and it was small",
-        "then a dog sat",
-        "the cat and the dog ran on and on and on under the big red tree",
+    """Six stories, one a line of a jsonl file; each line is a question with choices too."""
+    rows = [
+        {
+            "text": text,
+            "question": text.split(".")[0],
+            "choices": ["the ball", "a hat", "Anna"],
+            "answer": i % 3,
+        }
+        for i, text in enumerate(documents(1, 6))
     ]
     file = tmp_path / "passages.jsonl"
-    file.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return file

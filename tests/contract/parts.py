@@ -42,9 +42,9 @@ def is_frozen_settings(part: Part) -> None:
     assert (made.__doc__ or "").strip()
 
 
-def broken(family: str = "gpt2") -> Transformer:
-    """A model whose logits are NaN."""
-    model = tiny(family)
+def broken(model: Transformer | None = None) -> Transformer:
+    """A model whose states are NaN from the first one on."""
+    model = model if model is not None else tiny("gpt2")
     with torch.no_grad():
-        model.final_norm.weight[0] = float("nan")
+        model.embedding.weight[:, 0] = float("nan")
     return model

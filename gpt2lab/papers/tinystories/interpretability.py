@@ -139,6 +139,10 @@ def head_reports(
             pattern = torch.stack(
                 [tap[f"blocks.{i}.attn.hook_pattern"][0] for i in range(model.config.n_layers)]
             )
+            if not pattern.isfinite().all():
+                raise LabError(
+                    "the model's attention is NaN; its weights are damaged or its training diverged"
+                )
             sums.add(pattern.double().cpu(), [classify(word) for word in text])
     return sums.reports()
 
