@@ -33,8 +33,8 @@ class ClozeItem:
 class Cloze:
     """Accuracy and perplexity at the last word of passages."""
 
-    data: tuple[str, ...] = ("hub:EleutherAI/lambada_openai:test",)
-    """Passages: files, folders, hub:ID or names of built-in sources."""
+    data: tuple[str, ...] = ()
+    """Passages: files, folders, names of built-in sources, or the published ones, hub:EleutherAI/lambada_openai:test."""
     field: str = "text"
     """Field of jsonl, csv, parquet and hub rows that holds the passage."""
     batch_size: int = 16
@@ -47,6 +47,8 @@ class Cloze:
     def __call__(self, lm: "LanguageModel") -> Measurement:
         """Measure; LabError if there is no passage, or one is a single word and nothing can stand before it."""
         tokenizer = corpus.need_tokenizer(lm, "cloze")
+        if not self.data:
+            raise LabError("cloze: no passages given; give files, or hub:EleutherAI/lambada_openai:test")
         check_batch_size(self.batch_size)
         if self.limit is not None and self.limit < 1:
             raise LabError(f"limit must be at least 1 passage, got {self.limit}")
