@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from gpt2lab.base.files import atomic_write
-from gpt2lab.lab.registry import WORKS, Paper, papers
+from gpt2lab.base.registry import WORKS, Paper, papers
 
 PAGE = Path(__file__).parents[1] / "docs" / "papers.md"
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from gpt2lab.base.registry import parts
 from gpt2lab.cli import VERBS, parse
-from gpt2lab.lab.registry import parts
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]

@@ -12,10 +12,10 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
+from gpt2lab.base.registry import part, parts
 from gpt2lab.base.settings import add_arguments, given
 from gpt2lab.cli.parser import Parser, add_device, add_seed, add_set, typed, whole
 from gpt2lab.cli.show import print_json
-from gpt2lab.lab.registry import part, parts
 
 
 def add(parser: Parser, argv: Sequence[str]) -> None:

@@ -9,9 +9,9 @@ import argparse
 from collections.abc import Sequence
 
 from gpt2lab.base.errors import unknown
+from gpt2lab.base.registry import part, parts
 from gpt2lab.base.settings import add_arguments, given
 from gpt2lab.cli.parser import Parser, add_device, add_seed, add_set
-from gpt2lab.lab.registry import part, parts
 
 
 def add(parser: Parser, argv: Sequence[str]) -> None:

@@ -12,9 +12,9 @@ from dataclasses import asdict
 from typing import Any
 
 from gpt2lab.base.errors import LabError, nearest
+from gpt2lab.base.registry import WORKS, Paper, Part, papers
 from gpt2lab.cli.parser import Parser
 from gpt2lab.cli.show import pairs, paragraph, print_json
-from gpt2lab.lab.registry import WORKS, Paper, Part, papers
 from gpt2lab.lab.store import Row, Store
 
 _SORTS = ("work", "date", "title", "name")

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING
 
 from gpt2lab.base.errors import LabError
 from gpt2lab.base.progress import duration
+from gpt2lab.base.registry import papers
 from gpt2lab.base.settings import options
+from gpt2lab.base.wording import count, listed, number
 from gpt2lab.cli.parser import Parser, add_device, add_seed, add_set, settings_help, typed, whole
 from gpt2lab.cli.show import paragraph, print_json
-from gpt2lab.lab.registry import papers
-from gpt2lab.lab.wording import count, listed, number
 
 if TYPE_CHECKING:
     from gpt2lab.lab.study import JudgedClaim, Study

@@ -7,7 +7,7 @@ import textwrap
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from gpt2lab.lab import wording
+from gpt2lab.base import wording
 
 
 def print_json(value: Any) -> None:

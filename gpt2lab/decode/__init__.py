@@ -1,14 +1,13 @@
 """Model + prompt → tokens: the generation loop, greedy, sampling, beam search, and the interface for others."""
 
 from gpt2lab.decode.beam import Beam
-from gpt2lab.decode.generate import DECODERS, Generation, build_decoder, generate
+from gpt2lab.decode.generate import Generation, build_decoder, generate
 from gpt2lab.decode.greedy import Greedy
 from gpt2lab.decode.interface import Decoded, Decoder, Limits
 from gpt2lab.decode.packed import pack
 from gpt2lab.decode.sampling import Sampling
 
 __all__ = [
-    "DECODERS",
     "Beam",
     "Decoded",
     "Decoder",

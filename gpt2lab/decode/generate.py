@@ -2,7 +2,6 @@
 
 import dataclasses
 import hashlib
-import importlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, overload
@@ -11,6 +10,7 @@ import torch
 
 from gpt2lab.base.errors import LabError, unknown
 from gpt2lab.base.progress import Progress, progress
+from gpt2lab.base.registry import part
 from gpt2lab.base.settings import build
 from gpt2lab.decode.interface import Decoded, Decoder, Finish, Limits
 from gpt2lab.decode.loop import StepDecoder, check_prompts
@@ -19,13 +19,6 @@ from gpt2lab.decode.prompts import Prompt, added_text, end_tokens, need_tokenize
 from gpt2lab.decode.transcript import Transcript
 from gpt2lab.model import Transformer
 from gpt2lab.text.language_model import LanguageModel
-
-DECODERS: Mapping[str, str] = {
-    "greedy": "gpt2lab.decode.greedy:Greedy",
-    "sampling": "gpt2lab.decode.sampling:Sampling",
-    "beam": "gpt2lab.decode.beam:Beam",
-}
-"""Names of decoders and where their classes are."""
 
 Stream = Callable[[int, str], object]
 """Called as stream(index of the prompt, new piece of its text)."""
@@ -75,20 +68,20 @@ def generate(
     stream: Stream | None = None,
     logprobs: bool = False,
     weights: Weights = "auto",
-    decoders: Mapping[str, str] = DECODERS,
     **options: object,
 ) -> Generation | list[Generation]:
     """Continue one prompt, or each of several; a prompt is text or token ids.
 
-    decoder: a name in `decoders`, made with `options` (such as top_p=0.9), or a decoder object. max_new_tokens,
-    min_new_tokens: length of the continuation in tokens. stop: strings that end a text, cut off before them, or after
+    decoder: the name of a decoder, of the floors or of a paper, made with `options` (such as top_p=0.9), or a decoder
+    object. max_new_tokens, min_new_tokens: length of the continuation in tokens. stop: strings that end a text, cut
+    off before them, or after
     them with keep_stop; stop_at_eos=False goes on over end tokens, so that all texts have max_new_tokens tokens.
     seed: with the index of a prompt it decides all draws, so that batch_size (prompts at a time) changes no text.
     stream: called as stream(index, piece) while the text grows. weights: see `pack`.
     An empty prompt starts from the model's bos, or its eos. LabError: no such decoder or option, an empty prompt for a
     model that has neither, more tokens than the model has positions (it says how many fit).
     """
-    chosen = build_decoder(decoder, options, decoders)
+    chosen = build_decoder(decoder, options)
     stops = (stop,) if isinstance(stop, str) else tuple(stop)
     _check(chosen, stops, batch_size=batch_size, streamed=stream is not None, logprobs=logprobs)
     given: Sequence[Prompt] = [prompts] if isinstance(prompts, str) else prompts
@@ -117,10 +110,8 @@ def generate(
     return results[0] if isinstance(prompts, str) else results
 
 
-def build_decoder(
-    decoder: str | Decoder, options: Mapping[str, object], decoders: Mapping[str, str] = DECODERS
-) -> Decoder:
-    """Make the decoder of that name; `decoders` maps names to "module:Class". A decoder object is returned as it is.
+def build_decoder(decoder: str | Decoder, options: Mapping[str, object]) -> Decoder:
+    """Make the decoder of that name. A decoder object is returned as it is.
 
     LabError: a name or an option that does not exist (with the nearest), options beside a decoder object.
     """
@@ -130,10 +121,7 @@ def build_decoder(
                 f"{', '.join(options)}: options belong to a decoder given by name; set them on the object"
             )
         return decoder
-    if decoder not in decoders:
-        raise unknown("decoder", decoder, decoders)
-    module, _, name = decoders[decoder].partition(":")
-    kind = getattr(importlib.import_module(module), name)
+    kind = part("decoder", decoder)
     known = [field.name for field in dataclasses.fields(kind)]
     for option in options:
         if option not in known:

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from gpt2lab.base.errors import LabError
+from gpt2lab.base.wording import listed, number
 from gpt2lab.lab.expression import evaluate, missing_result, names_in
-from gpt2lab.lab.wording import listed, number
 
 if TYPE_CHECKING:
     from gpt2lab.lab.verdict import Verdict

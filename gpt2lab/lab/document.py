@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from gpt2lab.lab.wording import number
+from gpt2lab.base.wording import number
 
 STATUS_MARKS = {
     "holds": ("holds", "✓"),

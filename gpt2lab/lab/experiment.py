@@ -5,11 +5,11 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from gpt2lab.base.errors import LabError, unknown
+from gpt2lab.base.registry import Paper
 from gpt2lab.base.settings import update
+from gpt2lab.base.wording import listed
 from gpt2lab.lab.claim import SCALES, Claim
 from gpt2lab.lab.home import check_name
-from gpt2lab.lab.registry import Paper
-from gpt2lab.lab.wording import listed
 
 if TYPE_CHECKING:
     from gpt2lab.lab.run import Run

@@ -13,7 +13,7 @@ from html import escape
 from typing import TYPE_CHECKING, Any
 
 from gpt2lab.base.errors import LabError
-from gpt2lab.lab.wording import number
+from gpt2lab.base.wording import number
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

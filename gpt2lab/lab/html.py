@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from html import escape
 from typing import Any
 
+from gpt2lab.base.wording import number
 from gpt2lab.lab import figures
 from gpt2lab.lab.document import (
     STATUS_MARKS,
@@ -25,7 +26,6 @@ from gpt2lab.lab.document import (
     seed_words,
 )
 from gpt2lab.lab.stylesheet import STYLE
-from gpt2lab.lab.wording import number
 
 _COLOURS = {
     figures.INK: "var(--ink)",

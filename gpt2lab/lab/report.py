@@ -8,7 +8,9 @@ from typing import Any
 from gpt2lab.base.errors import LabError
 from gpt2lab.base.files import atomic_write
 from gpt2lab.base.progress import duration
+from gpt2lab.base.registry import Paper, paper
 from gpt2lab.base.settings import show
+from gpt2lab.base.wording import count, listed
 from gpt2lab.lab.curves import curves_of_run, curves_of_runs, curves_of_study
 from gpt2lab.lab.document import (
     Block,
@@ -28,10 +30,8 @@ from gpt2lab.lab.html import to_html
 from gpt2lab.lab.markdown import to_markdown
 from gpt2lab.lab.plain import flat
 from gpt2lab.lab.record import RunRecord, read_json, record
-from gpt2lab.lab.registry import Paper, paper
 from gpt2lab.lab.store import Row, Store
 from gpt2lab.lab.strip import claim_strip
-from gpt2lab.lab.wording import count, listed
 
 _LEGEND = (
     "Dots are seeds, the bar is the 95 % interval around their mean, the shade is where the claim holds "

@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
+from gpt2lab.base.wording import number
 from gpt2lab.lab.figures import GRID, INK, MUTED, PALETTE, PAPER
-from gpt2lab.lab.wording import number
 
 _WIDTH, _HEIGHT = 560.0, 78.0
 _LEFT, _RIGHT, _LINE = 16.0, 544.0, 34.0

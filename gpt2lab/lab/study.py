@@ -9,20 +9,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gpt2lab.base.errors import LabError
+from gpt2lab.base.registry import paper
 from gpt2lab.base.settings import from_plain, options, show, to_plain
+from gpt2lab.base.wording import count, listed
 from gpt2lab.lab.claim import Claim
 from gpt2lab.lab.environment import cores
 from gpt2lab.lab.experiment import Experiment, load_experiment
 from gpt2lab.lab.plain import encode
 from gpt2lab.lab.record import RunRecord, record
-from gpt2lab.lab.registry import paper
 from gpt2lab.lab.report import write_report
 from gpt2lab.lab.run import Run
 from gpt2lab.lab.schedule import Outcome, run_units
 from gpt2lab.lab.store import Row, Store
 from gpt2lab.lab.unit import Plan, Unit, arm_records
 from gpt2lab.lab.verdict import Verdict, judge
-from gpt2lab.lab.wording import count, listed
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

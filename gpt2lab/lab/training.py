@@ -14,9 +14,9 @@ from torch.optim import Optimizer
 
 from gpt2lab import decode
 from gpt2lab.base.errors import LabError, unknown
+from gpt2lab.base.registry import part
 from gpt2lab.base.settings import from_plain, options, show
 from gpt2lab.base.values import Mismatch, fit
-from gpt2lab.lab.registry import part
 from gpt2lab.lab.report import write_report
 from gpt2lab.lab.run import Run
 from gpt2lab.lab.store import Row

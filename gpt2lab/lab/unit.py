@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from gpt2lab.base.registry import read_paper
 from gpt2lab.base.settings import from_plain
 from gpt2lab.lab.experiment import Experiment, load_experiment
 from gpt2lab.lab.plain import encode
 from gpt2lab.lab.record import RunRecord, record
-from gpt2lab.lab.registry import read_paper
 from gpt2lab.lab.run import Logged, Run
 from gpt2lab.lab.store import Row, Store
 

@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gpt2lab.base.errors import LabError, nearest
+from gpt2lab.base.registry import part
 from gpt2lab.base.settings import build, options, update
-from gpt2lab.lab.registry import part, parts
 from gpt2lab.lab.store import Row, Store
 
 if TYPE_CHECKING:
@@ -98,14 +98,13 @@ def generate(
     """
     from gpt2lab import decode
 
-    known = {one.name: one.object for one in parts("decoder") if one.built}
-    if isinstance(decoder, str) and decoder not in known:
-        part("decoder", decoder)  # says that it is unknown, or not built yet
+    if isinstance(decoder, str):
+        part("decoder", decoder)  # says that it is unknown, or not built yet, before a model is loaded
     lm = _loaded(model, device)
     if lm.tokenizer is None:
         raise LabError(f"{_called(model)}: holds no tokenizer, so it can neither read nor write text")
     limit = max_new_tokens if max_new_tokens is not None else _room(lm, prompts)
-    return decode.generate(lm, prompts, decoder=decoder, max_new_tokens=limit, decoders=known, **settings)
+    return decode.generate(lm, prompts, decoder=decoder, max_new_tokens=limit, **settings)
 
 
 def measure(

@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from gpt2lab.base.errors import LabError
+from gpt2lab.base.wording import count, listed, number
 from gpt2lab.lab.claim import Claim, Results, Rule
 from gpt2lab.lab.expression import evaluate, names_in
-from gpt2lab.lab.wording import count, listed, number
 from gpt2lab.measure.statistics import Interval, minimum_detectable_difference, t_interval
 
 FEWEST_SEEDS = 3

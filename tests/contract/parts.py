@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from gpt2lab.lab.registry import Part, parts
+from gpt2lab.base.registry import Part, parts
 from gpt2lab.model import Transformer
 from tests.tiny import tiny
 

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from gpt2lab.base.errors import LabError
+from gpt2lab.base.registry import Part
 from gpt2lab.decode.interface import Decoder, Limits
-from gpt2lab.lab.registry import Part
 from tests.contract.parts import FAMILIES, broken, built, is_frozen_settings, refuses_unknown_options
 from tests.tiny import tiny
 

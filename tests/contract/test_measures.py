@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from gpt2lab.base.errors import LabError
-from gpt2lab.lab.registry import Part
+from gpt2lab.base.registry import Part
 from gpt2lab.measure.measurement import Measurement
 from gpt2lab.text.language_model import LanguageModel
 from tests.contract.parts import broken, built, is_frozen_settings, refuses_unknown_options

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from gpt2lab.lab.registry import Part
+from gpt2lab.base.registry import Part
 from gpt2lab.train.checkpoints import load_checkpoint, save_checkpoint
 from tests.contract.parts import built
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from gpt2lab.base.errors import LabError
-from gpt2lab.decode import DECODERS, Beam, Decoded, Generation, Greedy, Sampling, build_decoder, generate
+from gpt2lab.decode import Beam, Decoded, Generation, Greedy, Sampling, build_decoder, generate
 from gpt2lab.decode.prompts import prompt_tokens
 from gpt2lab.model import Transformer, TransformerConfig
 from gpt2lab.text.language_model import LanguageModel, load
@@ -182,7 +182,6 @@ def test_options_as_text_become_their_types() -> None:
         beams=3, early_stopping="never"
     )
     assert build_decoder("beam", {"early_stopping": "true"}) == Beam(early_stopping=True)
-    assert set(DECODERS) == {"greedy", "sampling", "beam"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -195,10 +194,8 @@ class Parrot:
         return Decoded(tokens=[[prompt[-1]] * 3 for prompt in prompts], finished=["length"] * len(prompts))
 
 
-def test_a_foreign_decoder_is_used_by_name_or_as_an_object(lm: LanguageModel) -> None:
+def test_a_foreign_decoder_is_used_as_an_object(lm: LanguageModel) -> None:
     assert generate(lm, "ab", decoder=Parrot()).text == "bbb"
-    known = {**DECODERS, "parrot": f"{Parrot.__module__}:Parrot"}
-    assert generate(lm, "ab", decoder="parrot", decoders=known).text == "bbb"
 
 
 def test_packed_weights_tell_the_same_story(real: Callable[[str], Path]) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from gpt2lab.lab import registry
+from gpt2lab.base import registry
 
 TOML = """
 slug = "tide"

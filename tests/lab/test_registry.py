@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 import gpt2lab
+from gpt2lab.base import registry
 from gpt2lab.base.errors import LabError
-from gpt2lab.lab import registry
+from gpt2lab.base.registry import PART_KINDS, paper, papers, part, parts, read_paper
 from gpt2lab.lab.experiment import load_experiment
-from gpt2lab.lab.registry import PART_KINDS, paper, papers, part, parts, read_paper
 
 from .conftest import TOML, make_paper
 
@@ -126,7 +126,7 @@ def test_thirty_papers_are_read_in_under_a_third_of_a_second_and_import_no_torch
         make_paper(tmp_path, f"paper-{i}", toml=source)
     code = (
         "import sys, time;"
-        "from gpt2lab.lab.registry import papers; n = len(papers());"
+        "from gpt2lab.base.registry import papers; n = len(papers());"
         "print(time.process_time(), n, *sys.modules)"
     )
     path = os.pathsep.join([str(tmp_path), str(Path(gpt2lab.__file__).parents[1])])

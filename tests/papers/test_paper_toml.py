@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import gpt2lab.papers
-from gpt2lab.lab.registry import PART_KINDS, WORKS, papers, parts
+from gpt2lab.base.registry import PART_KINDS, WORKS, papers, parts
 from scripts.papers_table import PAGE, page
 
 HOUSE = Path(gpt2lab.papers.__file__).parent

@@ -18,7 +18,7 @@ from types import ModuleType
 from typing import Any
 
 from gpt2lab.base.errors import LabError, nearest, unknown
-from gpt2lab.lab.wording import listed
+from gpt2lab.base.wording import listed
 
 ENTRY_POINTS = "gpt2lab.papers"
 PART_KINDS = ("optimizer", "architecture", "transform", "decoder", "measure")

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
+from gpt2lab.base.wording import count, listed, number
 from gpt2lab.lab.plain import as_number, decode_numbers, encode
-from gpt2lab.lab.wording import count, listed, number
 
 
 @pytest.mark.parametrize(
