@@ -31,10 +31,11 @@ from gpt2lab.text.language_model import LanguageModel
 from gpt2lab.text.language_model import load as load_folder
 from gpt2lab.text.shards import Shards
 from gpt2lab.text.tokenizer import Tokenizer, byte_level, train_bpe, word_level
-from gpt2lab.train import TrainResult, TrainSettings, adamw, parameter_groups, train
+from gpt2lab.train import TrainResult, TrainSettings, adamw, make_optimizer, train
 
 _CONFIGS = {"gpt2": gpt2_config, "gpt_neo": gpt_neo_config, "llama": llama_config}
 _SAMPLE_TOKENS = 80
+_ARGUMENTS_OF_THE_LOOP = ("self", "params", "model", "lr", "weight_decay")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -285,20 +286,25 @@ def _optimizer(model: Transformer, settings: TrainingSettings) -> Optimizer:
             )
         return adamw(model, settings.train)
     cls = part("optimizer", settings.optimizer)
-    parameters = inspect.signature(cls).parameters
-    hints = typing.get_type_hints(cls.__init__)
+    maker = getattr(cls, "for_model", cls.__init__)
+    parameters = inspect.signature(maker).parameters
+    hints = typing.get_type_hints(maker)
     values: dict[str, object] = {}
     for name, text in given.items():
-        if name not in parameters or name in ("self", "params", "lr"):
-            known = [known for known in parameters if known not in ("params", "lr")]
+        if name not in parameters or name in _ARGUMENTS_OF_THE_LOOP:
+            known = [known for known in parameters if known not in _ARGUMENTS_OF_THE_LOOP]
             raise unknown(f"option of {settings.optimizer}", name, known)
         try:
             values[name] = fit(text, hints.get(name, object), text=True)
         except Mismatch as mismatch:
             raise LabError(f"optimizer_options.{name} must be {mismatch}, got {text!r}") from None
-    groups = parameter_groups(model, settings.train.weight_decay)
-    made: Optimizer = cls(groups, lr=settings.train.learning_rate, **values)
-    return made
+    return make_optimizer(
+        cls,
+        model,
+        learning_rate=settings.train.learning_rate,
+        weight_decay=settings.train.weight_decay,
+        **values,
+    )
 
 
 def _report(

@@ -2,7 +2,16 @@
 
 from gpt2lab.train.loop import train
 from gpt2lab.train.objectives import next_token
-from gpt2lab.train.optimizers import adamw, parameter_groups
+from gpt2lab.train.optimizers import ReadsCurvature, adamw, make_optimizer, parameter_groups
 from gpt2lab.train.settings import TrainResult, TrainSettings
 
-__all__ = ["TrainResult", "TrainSettings", "adamw", "next_token", "parameter_groups", "train"]
+__all__ = [
+    "ReadsCurvature",
+    "TrainResult",
+    "TrainSettings",
+    "adamw",
+    "make_optimizer",
+    "next_token",
+    "parameter_groups",
+    "train",
+]

@@ -18,7 +18,7 @@ from gpt2lab.base.progress import Progress, progress, quantity
 from gpt2lab.model import Transformer
 from gpt2lab.train.checkpoints import load_checkpoint, newest_checkpoint, prune, save_checkpoint
 from gpt2lab.train.objectives import Objective, next_token
-from gpt2lab.train.optimizers import adamw
+from gpt2lab.train.optimizers import ReadsCurvature, adamw
 from gpt2lab.train.schedules import learning_rate_share
 from gpt2lab.train.settings import TrainResult, TrainSettings
 from gpt2lab.train.throughput import flops_per_token, peak_flops
@@ -143,8 +143,10 @@ class _Loop:
         norm = float(torch.nn.utils.clip_grad_norm_(self.parameters, limit))
         if not math.isfinite(norm):
             raise self._not_finite("the gradient's norm", norm, step, rate)
+        metrics |= self._refresh("before", step)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
+        metrics |= self._refresh("after", step)
         self.result.losses.append(loss)
         self.result.tokens += targets
         self.result.seconds += time.perf_counter() - start
@@ -154,12 +156,7 @@ class _Loop:
 
     def _gradient(self, step: int) -> tuple[float, dict[str, float], int, torch.Size]:
         """Accumulate the gradient of one update: loss in nats a target, metrics, number of targets, batch shape."""
-        count = self.settings.accumulation
-        device = self.model.device
-        micro = [self.batches[step * count + k] for k in range(count)]
-        micro = [
-            {name: tensor.to(device, non_blocking=True) for name, tensor in batch.items()} for batch in micro
-        ]
+        count, device, micro = self.settings.accumulation, self.model.device, self._micro_batches(step)
         # A padded micro-batch has fewer targets: weights make each target count the same, as in one large batch.
         targets = [int((batch["targets"] != -100).sum()) if "targets" in batch else 1 for batch in micro]
         total = max(1, sum(targets))
@@ -175,6 +172,27 @@ class _Loop:
         first = next(iter(micro[0].values()))
         shape = micro[0]["tokens"].shape if "tokens" in micro[0] else first.shape[:2]
         return loss, metrics, sum(targets), shape
+
+    def _micro_batches(self, step: int) -> list[dict[str, Tensor]]:
+        """Fetch the micro-batches of one update."""
+        count, device = self.settings.accumulation, self.model.device
+        micro = [self.batches[step * count + k] for k in range(count)]
+        return [
+            {name: tensor.to(device, non_blocking=True) for name, tensor in batch.items()} for batch in micro
+        ]
+
+    def _refresh(self, moment: str, step: int) -> dict[str, float]:
+        """Let an optimizer that asks for it read the loss's curvature."""
+        if not isinstance(self.optimizer, ReadsCurvature) or self.optimizer.refreshes(step) != moment:
+            return {}
+        device = self.model.device
+        micro = self._micro_batches(step if moment == "before" else step + 1)
+        generator = torch.Generator(device).manual_seed((self.seed * 1_000_003 + step) % 2**63)
+        with (
+            _dropout_seed(self.dropout, device, self.seed, step),
+            torch.autocast(device.type, torch.bfloat16, enabled=self.bf16),
+        ):
+            return self.optimizer.refresh(self.model, micro, self.objective, generator)
 
     def validate(self) -> dict[str, float]:
         """Run `evaluate` without touching the run: evaluation mode, no gradients."""

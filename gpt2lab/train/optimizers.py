@@ -1,11 +1,34 @@
-"""The baseline optimizer, and how parameters are grouped for decay."""
+"""The baseline optimizer, how parameters are grouped for decay, and what an optimizer may ask of the loop."""
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
 from torch import nn
+from torch.optim import Optimizer
 
+from gpt2lab.model import Transformer
+from gpt2lab.train.objectives import Batch, Objective
 from gpt2lab.train.settings import TrainSettings
+
+
+@runtime_checkable
+class ReadsCurvature(Protocol):
+    """An optimizer that now and then looks at more than the gradient of the update."""
+
+    def refreshes(self, step: int) -> Literal["before", "after"] | None:
+        """Say whether update `step` (0 is the first) is preceded or followed by a refresh, or neither."""
+        ...
+
+    def refresh(
+        self, model: Transformer, batches: Sequence[Batch], objective: Objective, generator: torch.Generator
+    ) -> dict[str, float]:
+        """Read the curvature on the micro-batches of one update and return numbers for the log.
+
+        Before an update the batches are its own, after it those of the next one, which the weights have not seen.
+        `generator` is a function of the run's seed and the step. Parameters and their `.grad` stay as they are.
+        """
+        ...
 
 
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
@@ -26,3 +49,18 @@ def adamw(model: nn.Module, settings: TrainSettings) -> torch.optim.AdamW:
     return torch.optim.AdamW(
         groups, lr=settings.learning_rate, betas=settings.betas, eps=settings.eps, fused=True
     )
+
+
+def make_optimizer(
+    cls: type[Optimizer], model: nn.Module, *, learning_rate: float, weight_decay: float, **options: Any
+) -> Optimizer:
+    """Make an optimizer of this class for a model's trainable parameters.
+
+    A class that treats parameters by their place in the model has `for_model(model, lr=, weight_decay=, **options)`;
+    any other gets `parameter_groups`. LabError or ValueError for options out of range.
+    """
+    for_model = getattr(cls, "for_model", None)
+    if for_model is not None:
+        made: Optimizer = for_model(model, lr=learning_rate, weight_decay=weight_decay, **options)
+        return made
+    return cls(parameter_groups(model, weight_decay), lr=learning_rate, **options)  # type: ignore[call-arg]  # every optimizer has lr
