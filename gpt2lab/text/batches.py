@@ -49,7 +49,7 @@ class ArrayTokens:
         return out
 
 
-class _Epochs:
+class Epochs:
     """Which items a batch holds: all items once per epoch, in an order of their own each time.
 
     Batch i holds places i·batch_size … (i + 1)·batch_size - 1 of the endless sequence of epochs, so the sequence does
@@ -133,7 +133,7 @@ class PackedBatches:
             )
         self.context = context
         self.windows = len(self.stream) // context
-        self._epochs = _Epochs(self.windows, batch_size, seed, shuffle, rank, world)
+        self._epochs = Epochs(self.windows, batch_size, seed, shuffle, rank, world)
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
         rows = self._epochs.rows(index)
@@ -227,7 +227,7 @@ class SequenceBatches:
         self.truncated = int((lengths > self.longest).sum())
         self.pad, self.loss_from, self.attention_mask = pad, loss_from, attention_mask
         self._mean = float(np.minimum(lengths, self.longest).mean()) - 1
-        self._epochs = _Epochs(len(lengths), batch_size, seed, shuffle, rank, world)
+        self._epochs = Epochs(len(lengths), batch_size, seed, shuffle, rank, world)
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
         items = [item for _, item in self._epochs.rows(index)]

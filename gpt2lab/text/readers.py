@@ -92,8 +92,8 @@ def _decoded(path: Path) -> Iterator[str]:
     read as Windows-1252, with a warning. More of them means that the file is not UTF-8 at all: LabError.
     """
     offset, stray, waiting = 0, 0, b""
-    with _open(path) as handle:
-        while chunk := _guarded(path, lambda: handle.read(_CHUNK)):
+    with open_file(path) as handle:
+        while chunk := guarded(path, lambda: handle.read(_CHUNK)):
             if offset == 0:
                 chunk = _without_mark(path, chunk)
             data = waiting + chunk
@@ -102,11 +102,11 @@ def _decoded(path: Path) -> Iterator[str]:
                 first = f"byte {offset + wrong[0]:,}"
             stray += len(wrong)
             if stray * 1000 > offset + len(data):
-                raise _not_utf8(path, f"byte {offset + wrong[0]:,}", data[wrong[0]])
+                raise not_utf8(path, f"byte {offset + wrong[0]:,}", data[wrong[0]])
             offset += len(data) - len(waiting)
             yield text
     if waiting:
-        raise _not_utf8(path, f"its last {len(waiting)} bytes, a character cut in two", waiting[0])
+        raise not_utf8(path, f"its last {len(waiting)} bytes, a character cut in two", waiting[0])
     if offset == 0:
         raise LabError(f"{path}: the file is empty")
     if stray:
@@ -141,16 +141,16 @@ def _without_mark(path: Path, chunk: bytes) -> bytes:
     return chunk.removeprefix(b"\xef\xbb\xbf")
 
 
-def _not_utf8(path: Path, where: str, byte: int) -> LabError:
+def not_utf8(path: Path, where: str, byte: int) -> LabError:
     return LabError(f"{path}: not UTF-8 at {where} (0x{byte:02x}); convert it (iconv -f LATIN1 -t UTF-8?)")
 
 
 def read_jsonl(path: Path, field: str = "text") -> Iterator[str]:
     """Yield `field` of each line of a JSON-lines file (or the line itself, where it is a string)."""
     empty = True
-    with _open(path) as handle:
+    with open_file(path) as handle:
         for number in _count_up():
-            line = _guarded(path, handle.readline)
+            line = guarded(path, handle.readline)
             if not line:
                 break
             if not line.strip():
@@ -160,7 +160,7 @@ def read_jsonl(path: Path, field: str = "text") -> Iterator[str]:
             try:
                 row = json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8"))
             except UnicodeDecodeError as error:
-                raise _not_utf8(path, f"line {number}", line[error.start]) from error
+                raise not_utf8(path, f"line {number}", line[error.start]) from error
             except json.JSONDecodeError as error:
                 raise LabError(f"{where}: not JSON: {error.msg} at column {error.colno}") from error
             if isinstance(row, dict) and field not in row:
@@ -198,7 +198,7 @@ def read_csv(path: Path, field: str = "text") -> Iterator[str]:
         min(sys.maxsize, 1 << 30)
     )  # the default refuses a cell over 128 KiB, which an essay has
     delimiter = "\t" if ".tsv" in path.suffixes else ","
-    rows = csv.reader(_lines(path), delimiter=delimiter, strict=True)
+    rows = csv.reader(text_lines(path), delimiter=delimiter, strict=True)
     header: list[str] | None = None
     try:
         for row in rows:
@@ -215,7 +215,7 @@ def read_csv(path: Path, field: str = "text") -> Iterator[str]:
         raise LabError(f"{path}, line {rows.line_num}: not csv: {error}") from error
 
 
-def _lines(path: Path) -> Iterator[str]:
+def text_lines(path: Path) -> Iterator[str]:
     """Yield the lines of a UTF-8 file with their ends."""
     rest = ""
     for text in _decoded(path):
@@ -232,11 +232,11 @@ def read_parquet(path: Path, field: str = "text") -> Iterator[str]:
         import pyarrow.parquet as parquet
     except ImportError as error:
         raise LabError(f"{path}: parquet needs pyarrow; pip install 'gpt2lab[parquet]'") from error
-    with _seekable(path) as handle:
+    with seekable(path) as handle:
         try:
             table = parquet.ParquetFile(handle)
         except (pyarrow.ArrowException, OSError) as error:
-            raise LabError(f"{path}: not parquet, or cut off ({_first_line(error)})") from error
+            raise LabError(f"{path}: not parquet, or cut off ({first_line(error)})") from error
         if field not in table.schema_arrow.names:
             raise missing_field(str(path), field, table.schema_arrow.names)
         number = 0
@@ -246,28 +246,28 @@ def read_parquet(path: Path, field: str = "text") -> Iterator[str]:
                     number += 1
                     yield string(value, f"{path}, row {number}", field)
         except (pyarrow.ArrowException, OSError) as error:
-            raise LabError(f"{path}: damaged after row {number} ({_first_line(error)})") from error
+            raise LabError(f"{path}: damaged after row {number} ({first_line(error)})") from error
     if number == 0:
         raise LabError(f"{path}: the file has no rows")
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
     return str(error).split("\n")[0][:100]
 
 
-def _seekable(path: Path) -> BinaryIO:
+def seekable(path: Path) -> BinaryIO:
     """Open a file that is read in any order; a compressed one is unpacked to a temporary file first."""
     if path.suffix != ".gz":
-        return cast(BinaryIO, _open(path))
+        return cast(BinaryIO, open_file(path))
     unpacked = tempfile.TemporaryFile()  # noqa: SIM115  # the caller closes it
-    with _open(path) as handle:
-        while chunk := _guarded(path, lambda: handle.read(_CHUNK)):
+    with open_file(path) as handle:
+        while chunk := guarded(path, lambda: handle.read(_CHUNK)):
             unpacked.write(chunk)
     unpacked.seek(0)
     return cast(BinaryIO, unpacked)
 
 
-def _open(path: Path) -> IO[bytes]:
+def open_file(path: Path) -> IO[bytes]:
     try:
         if path.suffix == ".gz":
             return cast(IO[bytes], gzip.open(path, "rb"))
@@ -276,7 +276,7 @@ def _open(path: Path) -> IO[bytes]:
         raise LabError(f"{path}: cannot be read: {error.strerror or error}") from error
 
 
-def _guarded(path: Path, read: Callable[[], bytes]) -> bytes:
+def guarded(path: Path, read: Callable[[], bytes]) -> bytes:
     try:
         return read()
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
