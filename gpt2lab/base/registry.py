@@ -5,6 +5,7 @@ entry-point group `gpt2lab.papers` (a name, and the dotted path of a package tha
 """
 
 import contextlib
+import dataclasses
 import functools
 import importlib
 import importlib.util
@@ -75,16 +76,19 @@ class Part:
     """Whether its code exists; a paper announces its planned parts too."""
 
     def load(self) -> Any:
-        """Import and return the class or function. LabError if it is not built yet, or its module lacks it."""
+        """Import and return the class or function.
+
+        LabError if it is not built yet, its module lacks it, or somebody else's module cannot be imported.
+        """
         if not self.built:
             raise LabError(
                 f"{self.name} is not built yet: {self.paper} announces this {self.kind}, its code is not there"
             )
         module, _, name = self.object.partition(":")
-        try:
-            return getattr(importlib.import_module(module), name)
-        except AttributeError:
-            raise LabError(f"{self.kind} {self.name}: {module} has no {name}") from None
+        found = _imported(module, f"{self.kind} {self.name}")
+        if not hasattr(found, name):
+            raise LabError(f"{self.kind} {self.name}: {module} has no {name}")
+        return getattr(found, name)
 
 
 @dataclass(frozen=True)
@@ -155,28 +159,27 @@ class Paper:
                 f"{self.slug} is not built yet: its specification is known, its code is not; "
                 f"built so far: {', '.join(there) or 'none'}"
             )
-        return importlib.import_module(f"{self.module}.experiment")
+        return _imported(f"{self.module}.experiment", f"the experiment of {self.slug}")
 
 
 @functools.cache
 def papers() -> tuple[Paper, ...]:
-    """Return all papers, by slug. LabError if a paper.toml of the lab is malformed or two papers share a slug.
+    """Return all papers, by slug. LabError if a paper.toml of the lab is malformed or two of them share a slug.
 
-    A package of somebody else's that cannot be read is left out with a warning.
+    A package of somebody else's that cannot be read, or takes a name that is taken, is left out with a warning.
     """
     folder = Path(__file__).parents[1] / "papers"
-    found = [
-        read_paper(path.parent, f"gpt2lab.papers.{path.parent.name}")
-        for path in sorted(folder.glob("*/paper.toml"))
-    ]
-    found += _announced()
     by_slug: dict[str, Paper] = {}
-    for paper in found:
+    for path in sorted(folder.glob("*/paper.toml")):
+        paper = read_paper(path.parent, f"gpt2lab.papers.{path.parent.name}")
         if paper.slug in by_slug:
-            raise LabError(
-                f"{paper.slug}: two papers of this name, in {by_slug[paper.slug].folder} and {paper.folder}"
-            )
+            raise _taken(paper, by_slug)
         by_slug[paper.slug] = paper
+    for name, paper in _announced():
+        if paper.slug in by_slug:
+            _left_out(name, _taken(paper, by_slug))
+        else:
+            by_slug[paper.slug] = _with_free_names(paper, by_slug.values())
     return tuple(by_slug[slug] for slug in sorted(by_slug))
 
 
@@ -271,21 +274,59 @@ def _announced_part(row: dict[str, str], path: Path, module: str, slug: str) -> 
     return Part(**(row | {"object": f"{module}.{row['object']}"}), paper=slug, built=built)
 
 
-def _announced() -> Iterable[Paper]:
-    """Yield the papers of other packages."""
+def _announced() -> Iterable[tuple[str, Paper]]:
+    """Yield the papers of other packages, each with the name under which it is announced."""
     if not _anything_announced():
         return
     from importlib.metadata import entry_points
 
-    for entry in entry_points(group=ENTRY_POINTS):
+    for entry in sorted(set(entry_points(group=ENTRY_POINTS)), key=lambda entry: entry.name):
         try:
             spec = importlib.util.find_spec(entry.value)
             places = list(spec.submodule_search_locations or ()) if spec is not None else []
             if not places:
                 raise LabError(f"{entry.value} is not a package")
-            yield read_paper(Path(places[0]), entry.value)
-        except (LabError, ImportError) as error:
-            warnings.warn(f"the paper {entry.name} is left out: {error}", stacklevel=3)
+            yield entry.name, read_paper(Path(places[0]), entry.value)
+        except Exception as error:  # finding a package imports the one around it, which may raise anything
+            _left_out(entry.name, error)
+
+
+def _left_out(name: str, error: Exception) -> None:
+    said = str(error) if isinstance(error, LabError) else f"{type(error).__name__}: {error}"
+    warnings.warn(f"the paper {name} is left out: {said}", stacklevel=4)
+
+
+def _taken(paper: Paper, by_slug: Mapping[str, Paper]) -> LabError:
+    return LabError(
+        f"{paper.slug}: two papers of this name, in {by_slug[paper.slug].folder} and {paper.folder}"
+    )
+
+
+def _with_free_names(paper: Paper, others: Iterable[Paper]) -> Paper:
+    """Return a paper without those of its parts whose names are taken, each with a warning."""
+    owners = {(kind, name): "gpt2lab itself" for kind, name, *_ in _FLOOR_PARTS}
+    owners |= {(part.kind, part.name): other.slug for other in others for part in other.parts}
+    for part in paper.parts:
+        owner = owners.get((part.kind, part.name))
+        if owner is not None:
+            warnings.warn(
+                f"the {part.kind} {part.name} of {paper.slug} is left out: {owner} has one of this name",
+                stacklevel=4,
+            )
+    free = tuple(part for part in paper.parts if (part.kind, part.name) not in owners)
+    return dataclasses.replace(paper, parts=free)
+
+
+def _imported(module: str, what: str) -> ModuleType:
+    """Import a module. What goes wrong in somebody else's is a LabError; in ours it is a defect, and stays one."""
+    try:
+        return importlib.import_module(module)
+    except LabError:
+        raise
+    except Exception as error:
+        if module.partition(".")[0] == "gpt2lab":
+            raise
+        raise LabError(f"{what}: {module} cannot be imported ({type(error).__name__}: {error})") from error
 
 
 def _anything_announced() -> bool:

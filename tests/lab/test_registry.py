@@ -165,3 +165,35 @@ def test_the_names_of_parts_are_unique_within_their_kind():
 )
 def test_every_part_of_the_floors_can_be_imported(entry):
     assert entry.load() is not None
+
+
+def test_a_package_that_takes_a_name_is_left_out_or_loses_that_part(tmp_path, monkeypatch, tide):
+    place = tmp_path / "other"
+    make_paper(place, "wave", toml=TOML.replace('slug = "tide"', 'slug = "tinystories"'))
+    monkeypatch.syspath_prepend(place)
+    registry.papers.cache_clear()
+    with pytest.warns(UserWarning, match="the paper wave is left out: tinystories: two papers of this name"):
+        assert {"tide", "tinystories"} <= {found.slug for found in papers()}
+    (place / "wave_papers" / "wave" / "paper.toml").write_text(TOML.replace('slug = "tide"', 'slug = "wave"'))
+    registry.papers.cache_clear()
+    with pytest.warns(UserWarning, match="the optimizer tide of wave is left out: tide has one of this name"):
+        assert [entry.paper for entry in parts("optimizer") if entry.name == "tide"] == ["tide"]
+
+
+def test_a_package_that_cannot_even_be_imported_is_left_out(tmp_path, monkeypatch, tide):
+    place = tmp_path / "other"
+    make_paper(place, "wave")
+    (place / "wave_papers" / "__init__.py").write_text("1 / 0\n")
+    monkeypatch.syspath_prepend(place)
+    registry.papers.cache_clear()
+    with pytest.warns(UserWarning, match="the paper wave is left out: ZeroDivisionError: division by zero"):
+        assert "tide" in [found.slug for found in papers()]
+
+
+def test_a_part_of_somebody_elses_that_cannot_be_imported_is_a_sentence(tide):
+    (tide / "optimizer.py").write_text("import no_such_library\n")
+    sys.modules.pop("tide_papers.tide.optimizer", None)
+    with pytest.raises(
+        LabError, match=r"optimizer tide: tide_papers\.tide\.optimizer cannot be imported .*no_such_"
+    ):
+        part("optimizer", "tide")
