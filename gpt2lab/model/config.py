@@ -18,6 +18,7 @@ class LayerConfig:
     d_head: int
     d_mlp: int
     window: int | None
+    n_experts: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +47,17 @@ class TransformerConfig:
 
     norm: Literal["layernorm", "rmsnorm", "none"] = "layernorm"
     norm_eps: float = 1e-5
+    norm_placement: Literal["pre", "post"] = "pre"
+    """pre: x + f(norm x), and a norm before the head. post: norm(x + f(x)), and none before the head."""
+    embedding_norm: bool = False
+    """A norm over the sum of all embeddings."""
     positions: Literal["learned", "rotary", "none"] = "learned"
+    position_offset: int = 0
+    """Rows of the table of learned positions that stand before the first position's (RoBERTa: 2)."""
+    token_types: int = 0
+    """Rows of the table of token types (BERT's segments); 0 means there is none."""
+    causal: bool = True
+    """A query sees what stands at and before it; otherwise all there is."""
     rotary_base: float = 10000.0
     rotary_fraction: float = 1.0
     """Share of each head's width that is rotated (GPT-NeoX: 0.25)."""
@@ -62,16 +73,32 @@ class TransformerConfig:
     activation: Literal["gelu_tanh", "gelu", "silu", "relu"] = "gelu_tanh"
     gated: bool = False
     """Feed-forward is activation(gate) * up instead of activation(up)."""
+    n_experts: int | tuple[int, ...] = 0
+    """Feed-forwards that a router chooses from, one or one per layer (all alike, or 0); 0 is one plain feed-forward."""
+    experts_per_token: int = 2
+    """How many experts each token is sent to."""
+    normalise_expert_weights: bool = True
+    """The weights of the experts that a token is sent to are divided by their sum."""
+    balance_weight: float = 0.0
+    """Factor of the load-balancing loss in training (Mixtral: 0.001 to 0.02, Switch: 0.01)."""
+    router_z_weight: float = 0.0
+    """Factor of the router's z-loss in training (ST-MoE: 0.001)."""
     parallel_residual: bool = False
     """Attention and feed-forward both read the block's input, each through its own norm, and are added together."""
+    head: Literal["linear", "transform", "none"] = "linear"
+    """transform: norm(activation(dense x)) before the matrix, and a bias for each token. none: states only."""
+    head_activation: Literal["gelu_tanh", "gelu", "silu", "relu"] | None = None
+    """Activation of the head's transform; None means `activation`."""
     tied_head: bool = True
     """The head reads with the embedding table."""
+    pooler: bool = False
+    """tanh(dense(first state)) stands for the whole text; see `Transformer.pooled`."""
 
     embedding_dropout: float = 0.0
     attention_dropout: float = 0.0
     residual_dropout: float = 0.0
     init_std: float = 0.02
-    """Standard deviation of matrices at initialisation; residual projections get init_std / sqrt(2 n_layers)."""
+    """Standard deviation of matrices at initialisation; with pre-norm, residual projections get init_std / sqrt(2 n_layers)."""
 
     family: str = "gpt2"
     """The Hugging Face architecture whose layout the model is saved in."""
@@ -86,7 +113,7 @@ class TransformerConfig:
             value = getattr(self, name)
             if not isinstance(value, int) or value < (0 if name == "n_layers" else 1):
                 raise LabError(f"{name} must be a whole number of at least 1, got {value!r}")
-        for name in ("n_heads", "n_kv_heads", "d_mlp", "windows"):
+        for name in ("n_heads", "n_kv_heads", "d_mlp", "windows", "n_experts"):
             value = getattr(self, name)
             if isinstance(value, tuple) and len(value) != self.n_layers:
                 raise LabError(f"{name} has {len(value)} entries for {self.n_layers} layers")
@@ -102,13 +129,49 @@ class TransformerConfig:
                 )
             if layer.window is not None and layer.window < 1:
                 raise LabError(f"layer {i}: a window sees at least 1 position, got {layer.window}")
+        self._check_experts()
         for name in ("embedding_dropout", "attention_dropout", "residual_dropout"):
             if not 0.0 <= getattr(self, name) < 1.0:
                 raise LabError(f"{name} must lie in [0, 1), got {getattr(self, name)}")
+        self._check_placement()
         if not 0.0 < self.rotary_fraction <= 1.0:
             raise LabError(f"rotary_fraction must lie in (0, 1], got {self.rotary_fraction}")
         if self.positions == "rotary" and self.rotary_width % 2:
             raise LabError(f"rotary positions turn pairs: {self.rotary_width} of a head's width is odd")
+
+    def _check_experts(self) -> None:
+        counts = {self.layer(i).n_experts for i in range(self.n_layers)} - {0}
+        if len(counts) > 1:
+            raise LabError(f"n_experts must be one number, or 0, in every layer, got {self.n_experts}")
+        if counts and not 1 <= self.experts_per_token <= min(counts):
+            raise LabError(
+                f"experts_per_token must lie between 1 and n_experts {min(counts)}, got {self.experts_per_token}"
+            )
+        for name in ("balance_weight", "router_z_weight"):
+            if not getattr(self, name) >= 0:
+                raise LabError(f"{name} must not be negative, got {getattr(self, name)}")
+
+    @property
+    def has_experts(self) -> bool:
+        """Whether any layer's feed-forward is a mixture of experts."""
+        return any(self.layer(i).n_experts for i in range(self.n_layers))
+
+    def _check_placement(self) -> None:
+        for name in ("position_offset", "token_types"):
+            if getattr(self, name) < 0:
+                raise LabError(f"{name} must not be negative, got {getattr(self, name)}")
+        if self.norm_placement == "post" and self.parallel_residual:
+            raise LabError("a post-norm block has no parallel residual: its feed-forward reads a normed sum")
+        if not self.causal and self.windows is not None:
+            raise LabError("windows are for causal attention; a bidirectional model sees everything")
+
+    def require_causal(self, what: str) -> None:
+        """Refuse what needs a causal model. LabError, which begins with `what`, for a bidirectional one."""
+        if not self.causal:
+            raise LabError(
+                f"{what} needs a causal model, and this {self.family} reads in both directions; "
+                "the measure pseudo-perplexity and the objective masked_tokens are made for it"
+            )
 
     def layer(self, index: int) -> LayerConfig:
         """Return the sizes of block `index`."""
@@ -120,6 +183,7 @@ class TransformerConfig:
             d_head=d_head,
             d_mlp=4 * self.d_model if self.d_mlp is None else _at(self.d_mlp, index),
             window=None if self.windows is None else self.windows[index],
+            n_experts=_at(self.n_experts, index),
         )
 
     @property

@@ -11,7 +11,9 @@ Names are TransformerLens 2.x's; `Transformer.activation_names()` lists those th
     blocks.{i}.attn.hook_rot_q / _rot_k  the same after rotation (rotary models only)
     blocks.{i}.attn.hook_attn_scores / hook_pattern   [batch, heads, time, keys]
     blocks.{i}.attn.hook_result        [batch, time, heads, d_model]
-    blocks.{i}.mlp.hook_pre / hook_post  [batch, time, d_mlp]
+    blocks.{i}.mlp.hook_pre / hook_post  [batch, time, d_mlp]; in a mixture of experts [batch, time, chosen, d_mlp]
+    blocks.{i}.mlp.hook_router_logits    [batch, time, experts]
+    blocks.{i}.mlp.hook_expert_indices / hook_expert_weights   [batch, time, chosen]
     logits                             [batch, time, vocab]
 """
 

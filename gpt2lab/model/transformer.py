@@ -11,6 +11,7 @@ from gpt2lab.base.errors import LabError
 from gpt2lab.model.attention import Attention
 from gpt2lab.model.cache import KeyValueCache
 from gpt2lab.model.config import TransformerConfig
+from gpt2lab.model.experts import MixtureOfExperts
 from gpt2lab.model.feedforward import FeedForward
 from gpt2lab.model.masks import attention_masks
 from gpt2lab.model.norms import Norm
@@ -31,7 +32,7 @@ class Block(nn.Module):
         self.norm1 = Norm(config, f"{self.name}.ln1")
         self.attention = Attention(config, index)
         self.norm2 = Norm(config, f"{self.name}.ln2")
-        self.mlp = FeedForward(config, index)
+        self.mlp = (MixtureOfExperts if config.layer(index).n_experts else FeedForward)(config, index)
 
     def forward(self, x: Tensor, run: Pass) -> Tensor:
         """Add what this block has to say to the residual stream."""
@@ -307,15 +308,25 @@ class Transformer(nn.Module):
             ]
             inside += ["hook_attn_out"] + ([] if self.config.parallel_residual else ["hook_resid_mid"])
             inside += [f"ln2.{kind}" for kind in norm]
+            if self.config.layer(i).n_experts:
+                inside += [
+                    f"mlp.hook_{kind}" for kind in ("router_logits", "expert_indices", "expert_weights")
+                ]
             inside += ["mlp.hook_pre", "mlp.hook_post", "hook_mlp_out", "hook_resid_post"]
             names += [f"blocks.{i}.{name}" for name in inside]
         return [*names, *(f"ln_final.{kind}" for kind in norm), "logits"]
 
     def count_parameters(self) -> dict[str, int]:
-        """Count weights: total (tied tables once), embedding (tokens, positions, free head), non_embedding."""
+        """Count weights: total (tied tables once), embedding (tokens, positions, free head), non_embedding.
+
+        With experts also active: those that one token meets, total less the experts it is not sent to.
+        """
         total = sum(parameter.numel() for parameter in self.parameters())
         tables = [self.embedding.weight, *([] if self.config.tied_head else [self.head.weight])]
         if self.config.positions == "learned":
             tables.append(self.position_embedding.weight)
         embedding = sum(table.numel() for table in tables)
-        return {"total": total, "embedding": embedding, "non_embedding": total - embedding}
+        counts = {"total": total, "embedding": embedding, "non_embedding": total - embedding}
+        mixtures = [module for module in self.modules() if isinstance(module, MixtureOfExperts)]
+        idle = sum(mixture.idle_parameters() for mixture in mixtures)
+        return {**counts, "active": total - idle} if mixtures else counts
