@@ -142,6 +142,7 @@ def _without_mark(path: Path, chunk: bytes) -> bytes:
 
 
 def not_utf8(path: Path, where: str, byte: int) -> LabError:
+    """Build the error for a byte that is no part of a character."""
     return LabError(f"{path}: not UTF-8 at {where} (0x{byte:02x}); convert it (iconv -f LATIN1 -t UTF-8?)")
 
 
@@ -252,6 +253,7 @@ def read_parquet(path: Path, field: str = "text") -> Iterator[str]:
 
 
 def first_line(error: Exception) -> str:
+    """Return the beginning of a library's message."""
     return str(error).split("\n")[0][:100]
 
 
@@ -268,6 +270,7 @@ def seekable(path: Path) -> BinaryIO:
 
 
 def open_file(path: Path) -> IO[bytes]:
+    """Open a file, compressed or not, for reading bytes; LabError if it cannot be read."""
     try:
         if path.suffix == ".gz":
             return cast(IO[bytes], gzip.open(path, "rb"))
@@ -277,6 +280,7 @@ def open_file(path: Path) -> IO[bytes]:
 
 
 def guarded(path: Path, read: Callable[[], bytes]) -> bytes:
+    """Return what `read` returns; LabError with the file's name if it is cut off or cannot be read."""
     try:
         return read()
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:

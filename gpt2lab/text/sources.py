@@ -179,17 +179,21 @@ def _hub_parts(item: str) -> tuple[str, str | None, str]:
 
 def _hub_documents(item: str, field: str) -> Iterator[str]:
     """Yield `field` of a data set's rows, streamed from the hub."""
+    for number, row in enumerate(hub_rows(item), start=1):
+        if field not in row:
+            raise readers.missing_field(f"{item}, row {number}", field, list(row))
+        yield readers.string(row[field], f"{item}, row {number}", field)
+
+
+def hub_rows(item: str) -> Iterator[Mapping[str, Any]]:
+    """Yield the rows of `hub:ID[@CONFIG][:SPLIT]`, streamed. LabError if it cannot be fetched."""
     try:
         import datasets
     except ImportError as error:
         raise LabError(f"{item}: hub data needs datasets; pip install 'gpt2lab[hub]'") from error
     id, config, split = _hub_parts(item)
     try:
-        rows = datasets.load_dataset(id, config, split=split, streaming=True)
-        for number, row in enumerate(rows, start=1):
-            if field not in row:
-                raise readers.missing_field(f"{item}, row {number}", field, list(row))
-            yield readers.string(row[field], f"{item}, row {number}", field)
+        yield from datasets.load_dataset(id, config, split=split, streaming=True)
     except LabError:
         raise
     except Exception as error:  # the library raises many kinds: no network, no such id, no such split
