@@ -30,6 +30,10 @@ class Batches(Protocol):
     def __getitem__(self, index: int) -> Mapping[str, Tensor]: ...
 
 
+class NotFinite(LabError):
+    """The loss or the gradient is NaN or infinite; raised before the update that would spread it."""
+
+
 class Interrupted(KeyboardInterrupt):
     """Ctrl-C, after the state was saved; the message says how far the run was."""
 
@@ -56,7 +60,7 @@ def train(
     evaluation mode without gradients. log(step, **numbers) gets a row every `log_every` updates. checkpoints: folder
     for training state; with resume=True the newest whole one there is continued, bit for bit. seed: of dropout only.
 
-    LabError if the loss or the gradient is not finite, before the update that would spread it. Interrupted on Ctrl-C
+    NotFinite if the loss or the gradient is, before the update that would spread it. Interrupted on Ctrl-C
     after the running update, with a checkpoint written if there is a folder for it.
     """
     loop = _Loop(model, batches, settings, objective, optimizer or adamw(model, settings), seed)
@@ -234,13 +238,13 @@ class _Loop:
     def _due(self, every: int) -> bool:
         return every > 0 and self.result.steps % every == 0
 
-    def _not_finite(self, what: str, value: float, step: int, rate: float) -> LabError:
+    def _not_finite(self, what: str, value: float, step: int, rate: float) -> NotFinite:
         last = (
             f"last good checkpoint: {self.saved}"
             if self.saved is not None
             else "no checkpoint was written yet"
         )
-        return LabError(
+        return NotFinite(
             f"{what} is {value} at step {step + 1} with learning rate {rate:.3g}; {last}; "
             "a lower learning rate or a longer warm-up may help"
         )

@@ -1,0 +1,331 @@
+"""Optimizers side by side under equal conditions, as papers about optimizers compare them.
+
+Every contestant trains the same model from the same initial weights on the same batches in the same order, with the
+same schedule, clipping and number of updates. Each first tunes its learning rate, and the options it names, by the same
+rule: all values of its grid over a shorter complete schedule, and further values on the side where the best one lies at
+the edge. Losses of different lengths come from complete schedules of their own, never from the middle of a longer one.
+"""
+
+import dataclasses
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache, partial
+from typing import Any
+
+import torch
+from torch.optim import Optimizer
+
+from gpt2lab.base.errors import LabError
+from gpt2lab.model import Transformer, TransformerConfig, linear_cross_entropy
+from gpt2lab.model.families import gpt2_config
+from gpt2lab.text.batches import ArrayTokens, PackedBatches
+from gpt2lab.text.generators.topic_bigrams import VOCAB_SIZE, stream
+from gpt2lab.train import TrainSettings, make_optimizer, train
+from gpt2lab.train.loop import NotFinite
+
+Log = Callable[..., None]
+Prepare = Callable[[Transformer, Optimizer], None]
+"""Called before the first update; it may register hooks on the optimizer's steps."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Course:
+    """What every contestant trains, and on what: a small GPT-2 on the generated language of topics and bigrams."""
+
+    n_layers: int = 2
+    """Blocks."""
+    d_model: int = 64
+    """Width."""
+    n_heads: int = 4
+    """Attention heads."""
+    context: int = 64
+    """Tokens in a row."""
+    batch_size: int = 32
+    """Rows in an update."""
+    train_tokens: int = 400_000
+    """Length of the training stream."""
+    valid_tokens: int = 60_000
+    """Length of the validation stream; all of it is read."""
+    warmup: float = 0.05
+    """Share of the updates over which the learning rate rises."""
+    final_fraction: float = 0.05
+    """Share of the peak learning rate that is left at the end of the cosine."""
+    clip: float = 1.0
+    """Largest norm of the gradient."""
+    precision: str = "float32"
+    """Arithmetic of forward and backward pass: float32, bf16 or auto."""
+
+    @property
+    def config(self) -> TransformerConfig:
+        """The model: GPT-2 without biases in its linear maps, tied head."""
+        return gpt2_config(
+            vocab_size=VOCAB_SIZE,
+            d_model=self.d_model,
+            n_layers=self.n_layers,
+            n_heads=self.n_heads,
+            max_positions=self.context,
+            qkv_bias=False,
+            attention_out_bias=False,
+            mlp_bias=False,
+        )
+
+    def model(self, seed: int) -> Transformer:
+        """Return the model with the initial weights of a seed."""
+        return Transformer(self.config, generator=torch.Generator().manual_seed(seed))
+
+    def batches(self, seed: int) -> PackedBatches:
+        """Return the training batches of a seed; seed 0 reads stream 1, seed 1 stream 3, ..."""
+        return _packed(2 * seed + 1, self.train_tokens, self.batch_size, self.context, seed)
+
+    def validation(self, seed: int) -> PackedBatches:
+        """Return the validation windows of a seed, in the order of the stream."""
+        return _packed(2 * seed + 2, self.valid_tokens, 128, self.context, None)
+
+    def settings(self, steps: int, learning_rate: float) -> TrainSettings:
+        """Return the loop's settings for a complete schedule of `steps` updates."""
+        return TrainSettings(
+            steps=steps,
+            learning_rate=learning_rate,
+            schedule="cosine",
+            warmup=round(self.warmup * steps),
+            final_fraction=self.final_fraction,
+            clip=self.clip,
+            precision=self.precision,  # type: ignore[arg-type]  # checked by TrainSettings
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Contestant:
+    """An optimizer with what it may choose from."""
+
+    name: str
+    """What reports call it."""
+    optimizer: type[Optimizer]
+    """Its class; made by `make_optimizer`."""
+    learning_rates: tuple[float, ...]
+    """The grid, ascending."""
+    weight_decay: float = 0.1
+    """Decoupled decay."""
+    options: tuple[Mapping[str, Any], ...] = field(default_factory=lambda: ({},))
+    """Alternatives of further arguments; the sweep crosses them with the learning rates."""
+    warmup: float | None = None
+    """Share of the updates in which its learning rate rises; None: the course's."""
+
+
+@dataclass(frozen=True)
+class Finish:
+    """How one training ended."""
+
+    loss: float
+    """Validation loss in nats per token; inf if training broke off because a number was not finite."""
+    seconds: float
+    """Time in updates."""
+    optimizer_seconds: float
+    """Of these, time in the optimizer's own steps."""
+    steps: int
+    """Updates made."""
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """What a sweep found."""
+
+    learning_rate: float
+    """The best."""
+    options: Mapping[str, Any]
+    """The options it was best with."""
+    loss: float
+    """Its validation loss."""
+    at_edge: bool
+    """Whether a further value on one side might have been better still."""
+    tried: tuple[Mapping[str, Any], ...]
+    """Every trial: learning_rate, the options, loss."""
+
+
+def race(
+    course: Course,
+    contestant: Contestant,
+    *,
+    steps: int,
+    learning_rate: float,
+    options: Mapping[str, Any] | None = None,
+    seed: int = 0,
+    device: str = "cpu",
+    log: Log | None = None,
+    prepare: Prepare | None = None,
+) -> Finish:
+    """Train once over a complete schedule and return how it ended.
+
+    log(step, **numbers) gets the training's rows. A loss or gradient that is not finite ends the training with loss inf.
+    """
+    if contestant.warmup is not None:
+        course = dataclasses.replace(course, warmup=contestant.warmup)
+    model = course.model(seed).to(device)
+    optimizer = make_optimizer(
+        contestant.optimizer,
+        model,
+        learning_rate=learning_rate,
+        weight_decay=contestant.weight_decay,
+        **(options if options is not None else contestant.options[0]),
+    )
+    watch = _Stopwatch(optimizer)
+    if prepare is not None:
+        prepare(model, optimizer)
+    try:
+        done = train(
+            model,
+            course.batches(seed),
+            settings=course.settings(steps, learning_rate),
+            optimizer=optimizer,
+            log=log,
+            seed=seed,
+            label=f"{contestant.name} lr {learning_rate:.2g}",
+        )
+    except NotFinite:
+        return Finish(math.inf, watch.total, watch.inside, watch.steps)
+    return Finish(validation_loss(model, course.validation(seed)), done.seconds, watch.inside, done.steps)
+
+
+def tune(
+    course: Course,
+    contestant: Contestant,
+    *,
+    steps: int,
+    seed: int = 0,
+    widen: int = 2,
+    device: str = "cpu",
+) -> Tuned:
+    """Choose learning rate and options by the validation loss after `steps` updates.
+
+    If the best rate lies at the edge of its grid, up to `widen` further values are tried on that side, each by the
+    factor between the two outermost values.
+    """
+    tried: list[dict[str, Any]] = []
+
+    def loss_of(rate: float, options: Mapping[str, Any]) -> float:
+        finish = race(
+            course, contestant, steps=steps, learning_rate=rate, options=options, seed=seed, device=device
+        )
+        tried.append({"learning_rate": rate, **options, "loss": finish.loss})
+        return finish.loss
+
+    best, best_options, best_loss, edge = math.nan, contestant.options[0], math.inf, True
+    for options in contestant.options:
+        rate, loss, at_edge = best_on_grid(
+            contestant.learning_rates, partial(loss_of, options=options), widen=widen
+        )
+        if loss < best_loss or math.isnan(best):
+            best, best_options, best_loss, edge = rate, options, loss, at_edge
+    return Tuned(best, best_options, best_loss, edge, tuple(tried))
+
+
+def best_on_grid(
+    grid: Sequence[float], loss_of: Callable[[float], float], *, widen: int
+) -> tuple[float, float, bool]:
+    """Return the best value of an ascending geometric grid, its loss, and whether it still lies at the edge.
+
+    LabError for a grid that is empty, not ascending or not above 0.
+    """
+    values = list(grid)
+    if not values or values[0] <= 0 or values != sorted(set(values)):
+        raise LabError(f"a grid of learning rates ascends from above 0, got {list(grid)}")
+    losses = {value: loss_of(value) for value in values}
+    ratio_low = values[1] / values[0] if len(values) > 1 else 2.0
+    ratio_high = values[-1] / values[-2] if len(values) > 1 else 2.0
+    for _ in range(widen):
+        best = min(values, key=lambda value: losses[value])
+        if best == values[0]:
+            values.insert(0, values[0] / ratio_low)
+            losses[values[0]] = loss_of(values[0])
+        elif best == values[-1]:
+            values.append(values[-1] * ratio_high)
+            losses[values[-1]] = loss_of(values[-1])
+    best = min(values, key=lambda value: losses[value])
+    return best, losses[best], best in (values[0], values[-1])
+
+
+def steps_to_reach(losses: Mapping[int, float], target: float) -> float:
+    """Return after how many updates a loss of `target` is reached, from complete schedules of several lengths.
+
+    Between two lengths the loss is taken as linear in the logarithm of the steps. Reached already by the shortest: its
+    length, an upper bound. Not reached by the longest: inf.
+    """
+    lengths = sorted(losses)
+    for i, steps in enumerate(lengths):
+        if losses[steps] > target:
+            continue
+        if i == 0:
+            return float(steps)
+        before = lengths[i - 1]
+        share = (losses[before] - target) / (losses[before] - losses[steps])
+        if not math.isfinite(share):
+            return float(steps)
+        return float(before * (steps / before) ** share)
+    return math.inf
+
+
+@torch.no_grad()
+def validation_loss(model: Transformer, windows: PackedBatches) -> float:
+    """Return the mean loss in nats per token over all windows."""
+    was_training = model.training
+    model.eval()
+    total, rows_left = 0.0, windows.windows
+    for i in range(len(windows)):
+        batch = windows[i]
+        rows = min(rows_left, len(batch["tokens"]))  # the last batch goes on into windows seen before
+        rows_left -= rows
+        hidden = model.hidden(batch["tokens"][:rows].to(model.device)).flatten(0, 1)
+        targets = batch["targets"][:rows].flatten().to(model.device)
+        total += float(
+            linear_cross_entropy(
+                hidden, model.head.weight, targets, bias=model.head.bias, reduction="sum"
+            ).double()
+        )
+    model.train(was_training)
+    return total / (windows.windows * windows.context)
+
+
+class _Stopwatch:
+    """Time spent in an optimizer's own steps."""
+
+    def __init__(self, optimizer: Optimizer) -> None:
+        self.inside, self.steps, self._began = 0.0, 0, 0.0
+        self._created = time.perf_counter()
+        optimizer.register_step_pre_hook(self._start)
+        optimizer.register_step_post_hook(self._stop)
+
+    @property
+    def total(self) -> float:
+        """Seconds since it was made."""
+        return time.perf_counter() - self._created
+
+    def _start(self, *_: object) -> None:
+        _synchronise()
+        self._began = time.perf_counter()
+
+    def _stop(self, *_: object) -> None:
+        _synchronise()
+        self.inside += time.perf_counter() - self._began
+        self.steps += 1
+
+
+def _synchronise() -> None:
+    if torch.cuda.is_initialized():
+        torch.cuda.synchronize()
+
+
+@cache
+def _tokens(seed: int, size: int) -> ArrayTokens:
+    return ArrayTokens(stream(seed, size).tokens)
+
+
+def _packed(stream_seed: int, size: int, batch_size: int, context: int, order: int | None) -> PackedBatches:
+    return PackedBatches(
+        _tokens(stream_seed, size),
+        batch_size=batch_size,
+        context=context,
+        seed=order or 0,
+        shuffle=order is not None,
+    )
