@@ -213,6 +213,8 @@ def _translated(
         tensor = parts[0] if len(parts) == 1 else torch.cat(parts)
         if row.by_head:
             tensor = _regrouped(tensor, (model.config.layer(_layer(row)).n_heads, 3))
+        if len(shape) == 3:
+            tensor = tensor.view(shape)  # one matrix for each expert
         tensor = (tensor.T if row.transposed else tensor).to(device=device, dtype=dtype)
         yield row.ours, nn.Parameter(tensor.clone(memory_format=torch.contiguous_format))
     assert not wanted, f"{family.name}: no row for {sorted(wanted)}"
@@ -228,6 +230,7 @@ def _exported(model: Transformer, family: Family) -> Iterator[tuple[str, Tensor]
         if row.by_head:
             tensor = _regrouped(tensor, (3, model.config.layer(_layer(row)).n_heads))
         sizes = [shape[0] for shape in _part_shapes(row, tensor.shape, model.config)]
+        tensor = tensor.flatten(0, 1) if tensor.dim() == 3 else tensor
         parts = [tensor.T] if row.transposed else tensor.split(sizes)
         for name, part in zip(row.theirs, parts, strict=True):
             # Cloned: parts of one tensor share memory, which safetensors refuses to write.
@@ -241,13 +244,15 @@ def _exported(model: Transformer, family: Family) -> Iterator[tuple[str, Tensor]
 
 def _rows(config: TransformerConfig, family: Family) -> Iterator[Weight]:
     for row in family.weights:
-        yield from row.rows(config.n_layers)
+        yield from row.rows(config)
     if not config.tied_head:
         yield Weight("head.weight", (family.head,))
 
 
 def _part_shapes(row: Weight, shape: torch.Size, config: TransformerConfig) -> list[torch.Size]:
-    """Shapes of their tensors, given the shape of ours: [q, k, v] by heads, [gate, up] by halves."""
+    """Shapes of their tensors, given the shape of ours: [q, k, v] by heads, [gate, up] by halves, experts alike."""
+    if len(shape) == 3:
+        return len(row.theirs) * [torch.Size((shape[0] * shape[1] // len(row.theirs), shape[2]))]
     if row.transposed:
         return [torch.Size(reversed(shape))]
     if len(row.theirs) == 1:

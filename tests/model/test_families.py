@@ -14,6 +14,7 @@ from transformers import (
     GPTNeoXConfig,
     LlamaConfig,
     MistralConfig,
+    MixtralConfig,
     PreTrainedModel,
     Qwen2Config,
 )
@@ -65,6 +66,15 @@ HF_CONFIGS = {
     "mistral": MistralConfig(
         vocab_size=53, hidden_size=36, intermediate_size=44, num_hidden_layers=2, num_attention_heads=6,
         num_key_value_heads=2, max_position_embeddings=30, sliding_window=5, head_dim=8,
+    ),
+    "mixtral": MixtralConfig(
+        vocab_size=53, hidden_size=36, intermediate_size=20, num_hidden_layers=2, num_attention_heads=6,
+        num_key_value_heads=2, max_position_embeddings=30, num_local_experts=5, num_experts_per_tok=3,
+    ),
+    "mixtral-one-expert-windows": MixtralConfig(
+        vocab_size=53, hidden_size=36, intermediate_size=20, num_hidden_layers=2, num_attention_heads=6,
+        num_key_value_heads=6, max_position_embeddings=30, num_local_experts=3, num_experts_per_tok=1,
+        sliding_window=5, tie_word_embeddings=True, router_aux_loss_coef=0.02,
     ),
     **{
         f"llama-{scaling['rope_type']}": LlamaConfig(

@@ -6,10 +6,11 @@ from gpt2lab.model.families.gpt_neo import GPT_NEO, gpt_neo_config
 from gpt2lab.model.families.gpt_neox import GPT_NEOX, gpt_neox_config
 from gpt2lab.model.families.llama import LLAMA, llama_config
 from gpt2lab.model.families.mistral import MISTRAL
+from gpt2lab.model.families.mixtral import MIXTRAL, mixtral_config
 from gpt2lab.model.families.qwen2 import QWEN2
 
 FAMILIES: dict[str, Family] = {
-    family.name: family for family in (GPT2, GPT_NEO, GPT_NEOX, LLAMA, MISTRAL, QWEN2)
+    family.name: family for family in (GPT2, GPT_NEO, GPT_NEOX, LLAMA, MISTRAL, MIXTRAL, QWEN2)
 }
 
 __all__ = [
@@ -21,4 +22,5 @@ __all__ = [
     "gpt_neo_config",
     "gpt_neox_config",
     "llama_config",
+    "mixtral_config",
 ]

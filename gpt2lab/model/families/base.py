@@ -12,10 +12,10 @@ from gpt2lab.model.rotary import RotaryScaling
 
 @dataclass(frozen=True)
 class Weight:
-    """One row of a family's table: our tensor and the checkpoint's, `{i}` standing for the layer.
+    """One row of a family's table: our tensor and the checkpoint's, `{i}` standing for the layer, `{e}` for the expert.
 
-    Several names on their side are stacked along the first axis of ours, in that order. `transposed`: theirs is
-    [in, out] (GPT-2's Conv1D), ours [out, in].
+    Several names on their side are stacked along the first axis of ours, in that order, expert after expert.
+    `transposed`: theirs is [in, out] (GPT-2's Conv1D), ours [out, in].
     """
 
     ours: str
@@ -24,13 +24,14 @@ class Weight:
     by_head: bool = False
     """Their rows go head by head (q, k, v of head 0, then of head 1 …), ours all queries, all keys, all values."""
 
-    def rows(self, n_layers: int) -> Iterator["Weight"]:
-        """Write the row out for every layer."""
+    def rows(self, config: TransformerConfig) -> Iterator["Weight"]:
+        """Write the row out for every layer and expert."""
         if "{i}" not in self.ours:
             yield self
             return
-        for i in range(n_layers):
-            theirs = tuple(name.format(i=i) for name in self.theirs)
+        for i in range(config.n_layers):
+            experts = range(config.layer(i).n_experts) if any("{e}" in name for name in self.theirs) else (0,)
+            theirs = tuple(name.format(i=i, e=e) for e in experts for name in self.theirs)
             yield replace(self, ours=self.ours.format(i=i), theirs=theirs)
 
 

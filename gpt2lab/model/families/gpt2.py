@@ -64,6 +64,7 @@ def _write(config: TransformerConfig) -> dict[str, Any]:
         n_kv_heads=None,
         parallel_residual=False,
     )
+    require(config, n_experts=0)
     require_uniform(config, "n_heads", "d_mlp")
     if config.head_width * config.layer(0).n_heads != config.d_model:
         require(config, d_head=config.d_model // config.layer(0).n_heads)

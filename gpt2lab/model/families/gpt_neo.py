@@ -89,6 +89,7 @@ def _write(config: TransformerConfig) -> dict[str, Any]:
         n_kv_heads=None,
         parallel_residual=False,
     )
+    require(config, n_experts=0)
     require_uniform(config, "n_heads", "d_mlp")
     windows = config.windows or (None,) * config.n_layers
     sizes = {window for window in windows if window is not None}

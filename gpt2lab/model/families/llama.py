@@ -84,7 +84,7 @@ def llama_fields(entries: Entries) -> dict[str, Any]:
 
 
 def _write(config: TransformerConfig) -> dict[str, Any]:
-    require(config, windows=None, attention_out_bias=config.qkv_bias)
+    require(config, windows=None, attention_out_bias=config.qkv_bias, n_experts=0)
     return {**llama_entries(config), "attention_bias": config.qkv_bias, "mlp_bias": config.mlp_bias}
 
 

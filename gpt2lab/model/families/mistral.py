@@ -15,7 +15,7 @@ def _read(entries: Entries) -> dict[str, Any]:
 
 
 def _write(config: TransformerConfig) -> dict[str, Any]:
-    require(config, qkv_bias=False, attention_out_bias=False, mlp_bias=False)
+    require(config, qkv_bias=False, attention_out_bias=False, mlp_bias=False, n_experts=0)
     require_uniform(config, "windows")
     return {**llama_entries(config), "sliding_window": config.windows[0] if config.windows else None}
 

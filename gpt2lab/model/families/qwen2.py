@@ -23,7 +23,7 @@ def _read(entries: Entries) -> dict[str, Any]:
 
 
 def _write(config: TransformerConfig) -> dict[str, Any]:
-    require(config, qkv_bias=True, attention_out_bias=False, mlp_bias=False)
+    require(config, qkv_bias=True, attention_out_bias=False, mlp_bias=False, n_experts=0)
     windows = config.windows or (None,) * config.n_layers
     sizes = {window for window in windows if window is not None}
     if len(sizes) > 1:
