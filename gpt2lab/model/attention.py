@@ -73,10 +73,12 @@ class Attention(nn.Module):
         """The same with scores and pattern as tensors; softmax in float32."""
         k, v = self._shared(k), self._shared(v)
         scores = (q @ k.transpose(-1, -2)) * self.scale  # [batch, heads, time, keys]
-        if mask is None:
+        if mask is None and run.causal:
             time, keys = scores.shape[-2:]
             mask = torch.ones(time, keys, dtype=torch.bool, device=q.device).tril(keys - time)
-        scores = run.see(scores.masked_fill(~mask, float("-inf")), f"{self.name}.hook_attn_scores")
+        if mask is not None:
+            scores = scores.masked_fill(~mask, float("-inf"))
+        scores = run.see(scores, f"{self.name}.hook_attn_scores")
         pattern = scores.softmax(-1, dtype=torch.promote_types(scores.dtype, torch.float32)).to(v.dtype)
         pattern = run.see(pattern, f"{self.name}.hook_pattern")
         return F.dropout(pattern, self.dropout, self.training) @ v

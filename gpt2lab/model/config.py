@@ -98,7 +98,7 @@ class TransformerConfig:
     attention_dropout: float = 0.0
     residual_dropout: float = 0.0
     init_std: float = 0.02
-    """Standard deviation of matrices at initialisation; with pre-norm, residual projections get init_std / sqrt(2 n_layers)."""
+    """Standard deviation of matrices at initialisation; pre-norm residual projections get init_std / sqrt(2 n_layers)."""
 
     family: str = "gpt2"
     """The Hugging Face architecture whose layout the model is saved in."""

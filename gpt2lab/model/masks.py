@@ -6,32 +6,54 @@ from functools import cache
 import torch
 from torch import Tensor
 
+Order = Callable[[Tensor, Tensor, Tensor | None], Tensor]
+"""Called as order(query slots [time, 1], key slots [1, keys], valid [batch, keys] or None): which keys a query may look
+at, windows and padding aside, bool [time, keys] or [batch, time, keys]."""
+
 
 def attention_masks(
-    slots: slice, valid: Tensor | None, device: torch.device
+    slots: slice,
+    valid: Tensor | None,
+    device: torch.device,
+    *,
+    causal: bool = True,
+    order: Order | None = None,
 ) -> Callable[[int | None], Tensor | None]:
-    """Return a function window → mask [batch or 1, 1, time, keys], True where a query may look.
+    """Return a function window → mask [batch or 1, 1, time or 1, keys], True where a query may look.
 
     Queries stand at `slots`, keys at 0 … slots.stop. valid [batch, keys] is true at real tokens, None if all are.
     A query sees keys at and before its own slot, the last `window` of them, and no padding; a padding query sees
     itself, so that its row of the softmax is never empty. None stands for plain causal attention without padding,
     which the kernels mask themselves (or need not mask, for a single query at the end).
+    Not causal: every query sees all real tokens, and in a row without any sees everything; None stands for no mask.
+    An `order` says which keys a query sees in place of those at and before its own slot.
     """
+    if not causal and order is None:
+        return _both_ways(valid)
 
     @cache
     def mask(window: int | None) -> Tensor | None:
         time = slots.stop - slots.start
         alone = window is None or slots.stop <= window
-        if valid is None and alone and (slots.start == 0 or time == 1):
+        if order is None and valid is None and alone and (slots.start == 0 or time == 1):
             return None
         query = torch.arange(slots.start, slots.stop, device=device)[:, None]
         key = torch.arange(slots.stop, device=device)[None, :]
-        seen = key <= query
+        seen = key <= query if order is None else order(query, key, valid)
         if not alone:
             seen = seen & (key > query - window)  # type: ignore[operator]  # alone covers None
         if valid is None:
-            return seen[None, None]
+            return seen.view(-1, 1, *seen.shape[-2:])
         own = key == query
         return ((seen & valid.bool()[:, None, :]) | own)[:, None]
 
     return mask
+
+
+def _both_ways(valid: Tensor | None) -> Callable[[int | None], Tensor | None]:
+    """The masks of bidirectional attention, which has no windows."""
+    seen = None
+    if valid is not None:
+        valid = valid.bool()
+        seen = (valid | ~valid.any(1, keepdim=True))[:, None, None]  # [batch, 1, 1, keys]
+    return lambda window: seen

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gpt2lab.model.config import TransformerConfig
-from gpt2lab.model.tap import Pass
+from gpt2lab.model.tap import Seen
 
 
 class Norm(nn.Module):
@@ -15,16 +15,16 @@ class Norm(nn.Module):
     `hook_normalized` is what the next map receives, after gain and bias.
     """
 
-    def __init__(self, config: TransformerConfig, name: str) -> None:
+    def __init__(self, config: TransformerConfig, name: str, *, absent: bool = False) -> None:
         super().__init__()
-        self.kind, self.eps, self.name = config.norm, config.norm_eps, name
+        self.kind, self.eps, self.name = "none" if absent else config.norm, config.norm_eps, name
         self.d_model = config.d_model
         if self.kind != "none":
             self.weight = nn.Parameter(torch.ones(config.d_model))
         if self.kind == "layernorm":
             self.bias = nn.Parameter(torch.zeros(config.d_model))
 
-    def forward(self, x: Tensor, run: Pass) -> Tensor:
+    def forward(self, x: Tensor, run: Seen) -> Tensor:
         """Normalise x [..., d_model]."""
         if run.tap is not None and run.tap.wants(f"{self.name}.hook_scale"):
             return run.see(self._scaled(x, run), f"{self.name}.hook_normalized")
@@ -36,7 +36,7 @@ class Norm(nn.Module):
             y = x
         return y if run.tap is None else run.see(y, f"{self.name}.hook_normalized")
 
-    def _scaled(self, x: Tensor, run: Pass) -> Tensor:
+    def _scaled(self, x: Tensor, run: Seen) -> Tensor:
         """The same in open form, so that the scale can be read, replaced and differentiated."""
         if self.kind == "none":
             return x

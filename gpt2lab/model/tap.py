@@ -3,9 +3,10 @@
 The forward pass calls `run.see(x, name)` at every named place. Without an open tap that is one comparison with None.
 Names are TransformerLens 2.x's; `Transformer.activation_names()` lists those that a model has:
 
-    hook_embed, hook_pos_embed                                        [batch, time, d_model]
+    hook_embed, hook_pos_embed, hook_token_type_embed                 [batch, time, d_model]
     blocks.{i}.hook_resid_pre / _mid / _post, hook_attn_out, hook_mlp_out [batch, time, d_model]
-    blocks.{i}.ln1.hook_scale [batch, time, 1], .hook_normalized [batch, time, d_model]; the same for ln2, ln_final
+    blocks.{i}.ln1.hook_scale [batch, time, 1], .hook_normalized [batch, time, d_model]; the same for ln2, ln_final and,
+        where there is a norm over the embeddings, ln_embed
     blocks.{i}.attn.hook_q / hook_z    [batch, time, heads, d_head]   (q, k before any rotation)
     blocks.{i}.attn.hook_k / hook_v    [batch, time, kv_heads, d_head]
     blocks.{i}.attn.hook_rot_q / _rot_k  the same after rotation (rotary models only)
@@ -14,12 +15,19 @@ Names are TransformerLens 2.x's; `Transformer.activation_names()` lists those th
     blocks.{i}.mlp.hook_pre / hook_post  [batch, time, d_mlp]; in a mixture of experts [batch, time, chosen, d_mlp]
     blocks.{i}.mlp.hook_router_logits    [batch, time, experts]
     blocks.{i}.mlp.hook_expert_indices / hook_expert_weights   [batch, time, chosen]
+    mlm_head.hook_pre / hook_post, mlm_head.ln.…   [batch, time, d_model] (heads with a transform only)
     logits                             [batch, time, vocab]
+
+With pre-norm, resid_mid = resid_pre + attn_out, resid_post = resid_mid + mlp_out, and the next block's resid_pre is this
+resid_post. With post-norm (BERT) the norms stand on the stream itself, and names mean what they mean in
+TransformerLens: resid_mid = resid_pre + attn_out is what ln1 reads, resid_post = ln1.hook_normalized + mlp_out is what
+ln2 reads, and ln2.hook_normalized is the block's output, the next block's resid_pre. No norm stands before the head, so
+ln_final.hook_normalized is the last of them.
 """
 
 import fnmatch
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -30,29 +38,53 @@ from gpt2lab.base.errors import LabError, nearest
 
 if TYPE_CHECKING:
     from gpt2lab.model.cache import KeyValueCache
+    from gpt2lab.model.config import TransformerConfig
     from gpt2lab.model.transformer import Transformer
 
 Write = Callable[[Tensor, str], Tensor] | Tensor | tuple[Any, Tensor]
 
 
 @dataclass
-class Pass:
+class Seen:
+    """A place of the forward pass that shows its tensors to the open tap."""
+
+    tap: "Tap | TapUnder | None"
+
+    def see(self, x: Tensor, name: str) -> Tensor:
+        """Show the tensor at the place `name` to the open tap, if any, and go on with what it returns."""
+        return x if self.tap is None else self.tap.visit(x, name)
+
+
+@dataclass
+class Pass(Seen):
     """What one forward pass shares with all of its blocks."""
 
     mask: Callable[[int | None], Tensor | None]
     """Window → boolean mask [batch or 1, 1, time, keys], True where a query may look; None = plainly causal."""
     causal: bool
-    """Without a mask: whether queries and keys start together, so that the kernel's own causal mask applies."""
+    """Without a mask: whether the model is causal and queries and keys start together: the kernel's own mask applies."""
     rotary: tuple[Tensor, Tensor] | None
     """cos and sin, each [batch or 1, 1, time, rotary_width]."""
     cache: "KeyValueCache | None"
     slots: slice
     """Where this pass's keys and values go in the cache."""
-    tap: "Tap | None"
+    notes: Mapping[str, Any] = field(default_factory=dict)
+    """What the wrappers of architectures have to say to blocks."""
 
-    def see(self, x: Tensor, name: str) -> Tensor:
-        """Show the tensor at the place `name` to the open tap, if any, and go on with what it returns."""
-        return x if self.tap is None else self.tap.visit(x, name)
+
+class TapUnder:
+    """A tap that sees the names of a repeated forward pass behind a prefix; see `architecture.under`."""
+
+    def __init__(self, tap: "Tap | TapUnder", prefix: str) -> None:
+        self.tap, self.prefix = tap, prefix
+
+    def wants(self, name: str) -> bool:
+        """As the tap does."""
+        return self.tap.wants(self.prefix + name)
+
+    def visit(self, x: Tensor, name: str) -> Tensor:
+        """As the tap does."""
+        return self.tap.visit(x, self.prefix + name)
 
 
 class StopForward(Exception):
@@ -223,3 +255,32 @@ class Tap:
 
 def _is_pattern(name: str) -> bool:
     return name.endswith(("hook_attn_scores", "hook_pattern"))
+
+
+def activation_names(config: "TransformerConfig") -> list[str]:
+    """Return the names that a model of this configuration has, in the order of the forward pass."""
+    norm = ["hook_scale", "hook_normalized"] if config.norm != "none" else ["hook_normalized"]
+    names = ["hook_embed"] + (["hook_token_type_embed"] if config.token_types else [])
+    names += ["hook_pos_embed"] if config.positions == "learned" else []
+    names += [f"ln_embed.{kind}" for kind in norm] if config.embedding_norm else []
+    for i in range(config.n_layers):
+        names += [f"blocks.{i}.{name}" for name in _names_in_block(config, i, norm)]
+    names += [
+        f"ln_final.{kind}" for kind in (norm if config.norm_placement == "pre" else ["hook_normalized"])
+    ]
+    if config.head == "transform":
+        names += ["mlm_head.hook_pre", "mlm_head.hook_post", *(f"mlm_head.ln.{kind}" for kind in norm)]
+    return [*names, *(["logits"] if config.head != "none" else [])]
+
+
+def _names_in_block(config: "TransformerConfig", index: int, norm: list[str]) -> list[str]:
+    rotated = ["rot_q", "rot_k"] if config.positions == "rotary" else []
+    heads = ["q", "k", "v", *rotated, "attn_scores", "pattern", "z", "result"]
+    attention = [*(f"attn.hook_{kind}" for kind in heads), "hook_attn_out"]
+    middle = [] if config.parallel_residual else ["hook_resid_mid"]
+    routed = ["router_logits", "expert_indices", "expert_weights"] if config.layer(index).n_experts else []
+    mlp = [*(f"mlp.hook_{kind}" for kind in (*routed, "pre", "post")), "hook_mlp_out"]
+    first, second = ([f"{name}.{kind}" for kind in norm] for name in ("ln1", "ln2"))
+    if config.norm_placement == "post":
+        return ["hook_resid_pre", *attention, *middle, *first, *mlp, "hook_resid_post", *second]
+    return ["hook_resid_pre", *first, *attention, *middle, *second, *mlp, "hook_resid_post"]

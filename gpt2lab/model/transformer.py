@@ -15,20 +15,23 @@ from gpt2lab.model.experts import MixtureOfExperts
 from gpt2lab.model.feedforward import FeedForward
 from gpt2lab.model.masks import attention_masks
 from gpt2lab.model.norms import Norm
+from gpt2lab.model.readout import HeadTransform, Pooler
 from gpt2lab.model.rotary import rotary_tables
-from gpt2lab.model.tap import Pass, Tap, Write
+from gpt2lab.model.tap import Pass, Seen, Tap, Write, activation_names
 
 
 class Block(nn.Module):
     """x + attention(norm x), then x + feed-forward(norm x); x [batch, time, d_model].
 
     With a parallel residual both read the same x: x + attention(norm x) + feed-forward(norm' x) (Wang & Komatsuzaki 2021).
+    With post-norm the norms come after the sums: x = norm(x + attention(x)), then norm(x + feed-forward(x)) (Vaswani et
+    al. 2017, section 3.1).
     """
 
     def __init__(self, config: TransformerConfig, index: int) -> None:
         super().__init__()
         self.name, self.dropout = f"blocks.{index}", config.residual_dropout
-        self.parallel = config.parallel_residual
+        self.parallel, self.post_norm = config.parallel_residual, config.norm_placement == "post"
         self.norm1 = Norm(config, f"{self.name}.ln1")
         self.attention = Attention(config, index)
         self.norm2 = Norm(config, f"{self.name}.ln2")
@@ -36,6 +39,8 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor, run: Pass) -> Tensor:
         """Add what this block has to say to the residual stream."""
+        if self.post_norm:
+            return self._norm_last(x, run)
         if run.tap is None:
             middle = x + self._dropped(self.attention(self.norm1(x, run), run))
             return middle + self._dropped(self.mlp(self.norm2(x if self.parallel else middle, run), run))
@@ -48,18 +53,28 @@ class Block(nn.Module):
         x = middle + self._dropped(run.see(self.mlp(self.norm2(x, run), run), f"{self.name}.hook_mlp_out"))
         return run.see(x, f"{self.name}.hook_resid_post")
 
+    def _norm_last(self, x: Tensor, run: Pass) -> Tensor:
+        x = run.see(x, f"{self.name}.hook_resid_pre")
+        added = run.see(self.attention(x, run), f"{self.name}.hook_attn_out")
+        x = self.norm1(run.see(x + self._dropped(added), f"{self.name}.hook_resid_mid"), run)
+        added = run.see(self.mlp(x, run), f"{self.name}.hook_mlp_out")
+        return self.norm2(run.see(x + self._dropped(added), f"{self.name}.hook_resid_post"), run)
+
     def _dropped(self, x: Tensor) -> Tensor:
         return F.dropout(x, self.dropout, self.training) if self.training and self.dropout else x
 
 
 class Transformer(nn.Module):
-    """A decoder-only transformer language model.
+    """A transformer language model: causal, or reading in both directions.
 
     `block` is the class of its blocks (a paper may pass its own, with the constructor and forward of `Block`).
     Weights are drawn from `generator` (default: seed 0): N(0, init_std) for matrices and embeddings,
     N(0, init_std / sqrt(2 n_layers)) for the two projections into the residual stream, zero biases, unit gains
-    (Radford et al. 2019, section 2.3).
+    (Radford et al. 2019, section 2.3). With post-norm those two projections are like all others (Devlin et al. 2019).
     """
+
+    head: nn.Linear
+    """The matrix from states to logits; absent where config.head is "none"."""
 
     def __init__(
         self,
@@ -75,12 +90,21 @@ class Transformer(nn.Module):
         ):  # torch's modules draw weights of their own from the global generator
             self.embedding = nn.Embedding(config.vocab_size, config.d_model)
             if config.positions == "learned":
-                self.position_embedding = nn.Embedding(config.max_positions, config.d_model)
+                rows = config.max_positions + config.position_offset
+                self.position_embedding = nn.Embedding(rows, config.d_model)
+            if config.token_types:
+                self.token_type_embedding = nn.Embedding(config.token_types, config.d_model)
+            if config.embedding_norm:
+                self.embedding_norm = Norm(config, "ln_embed")
             self.blocks = nn.ModuleList(block(config, i) for i in range(config.n_layers))
-            self.final_norm = Norm(config, "ln_final")
-            self.head = nn.Linear(config.d_model, config.vocab_size, bias=False)
-        if config.tied_head:
-            self.head.weight = self.embedding.weight
+            self.final_norm = Norm(config, "ln_final", absent=config.norm_placement == "post")
+            if config.head == "transform":
+                self.head_transform = HeadTransform(config)
+            if config.head != "none":
+                self.head = nn.Linear(config.d_model, config.vocab_size, bias=config.head == "transform")
+            if config.pooler:
+                self.pooler = Pooler(config)
+        self.tie_head()
         self.gradient_checkpointing = False
         """Recompute each block in the backward pass instead of keeping its activations."""
         self.open_tap: Tap | None = None
@@ -88,11 +112,18 @@ class Transformer(nn.Module):
         if self.embedding.weight.device.type != "meta":
             self.reset_parameters(generator)
 
+    def tie_head(self) -> None:
+        """Let the head read with the embedding table, if the configuration says so."""
+        if self.config.tied_head and self.config.head != "none":
+            self.head.weight = self.embedding.weight
+
     @torch.no_grad()
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
         """Draw all weights anew, in the order of `named_parameters`."""
         generator = generator if generator is not None else torch.Generator().manual_seed(0)
-        residual_std = self.config.init_std / (2 * max(self.config.n_layers, 1)) ** 0.5
+        residual_std = self.config.init_std
+        if self.config.norm_placement == "pre":
+            residual_std /= (2 * max(self.config.n_layers, 1)) ** 0.5
         for name, parameter in self.named_parameters():
             if parameter.dim() >= 2:
                 std = (
@@ -123,17 +154,25 @@ class Transformer(nn.Module):
         embeddings: Tensor | None = None,
         attention_mask: Tensor | None = None,
         positions: Tensor | None = None,
+        token_types: Tensor | None = None,
         cache: KeyValueCache | None = None,
     ) -> Tensor:
-        """Return the logits of the next token at every position, [batch, time, vocab].
+        """Return the logits at every position, [batch, time, vocab]: of the next token, or of a bidirectional model's own.
 
         tokens [batch, time] int64, or embeddings [batch, time, d_model] in their place. attention_mask [batch, time]
         is 1 at real tokens; padding may stand on either side. positions [batch, time] default to counting real
-        tokens from 0, so that padding never changes a row. With a cache, all of these describe the new tokens only.
-        LabError: ids outside the vocabulary, more positions than the model has, a mask of another shape.
+        tokens from 0, so that padding never changes a row. token_types [batch, time] int64 default to 0, for models
+        that have them. With a cache, all of these describe the new tokens only.
+        LabError: ids outside the vocabulary, more positions than the model has, a mask of another shape, token types
+        that the model does not have, a cache for a bidirectional model, a model without a head.
         """
         hidden = self.hidden(
-            tokens, embeddings=embeddings, attention_mask=attention_mask, positions=positions, cache=cache
+            tokens,
+            embeddings=embeddings,
+            attention_mask=attention_mask,
+            positions=positions,
+            token_types=token_types,
+            cache=cache,
         )
         return self.unembed(hidden)
 
@@ -144,9 +183,10 @@ class Transformer(nn.Module):
         embeddings: Tensor | None = None,
         attention_mask: Tensor | None = None,
         positions: Tensor | None = None,
+        token_types: Tensor | None = None,
         cache: KeyValueCache | None = None,
     ) -> Tensor:
-        """Return the states after the final norm, which the head reads, [batch, time, d_model]; as for `forward`."""
+        """Return the last states, which the head reads, [batch, time, d_model]; arguments as for `forward`."""
         if (tokens is None) == (embeddings is None):
             raise LabError("give the model either tokens or embeddings, not both and not neither")
         x = self.embed(tokens) if tokens is not None else embeddings
@@ -155,10 +195,11 @@ class Transformer(nn.Module):
             raise LabError(f"embeddings must be [batch, time, {self.config.d_model}], got {list(x.shape)}")
         if attention_mask is not None and attention_mask.shape != x.shape[:2]:
             raise LabError(f"attention_mask is {list(attention_mask.shape)}, the input {list(x.shape[:2])}")
-        x, run = self._begin(x, attention_mask, positions, cache)
+        x, run = self._begin(x, attention_mask, positions, token_types, cache)
         for block in self.blocks:
             if self.gradient_checkpointing and self.training and torch.is_grad_enabled():
-                x = checkpoint(block, x, run, use_reentrant=False)
+                twice = {} if run.tap is None else {"context_fn": run.twice}
+                x = checkpoint(block, x, run, use_reentrant=False, **twice)
             else:
                 x = block(x, run)
         return self.final_norm(x, run)
@@ -178,15 +219,48 @@ class Transformer(nn.Module):
             ) from None
 
     def unembed(self, hidden: Tensor) -> Tensor:
-        """Return logits for states after the final norm; [..., d_model] → [..., vocab]."""
-        logits = self.head(hidden)
+        """Return logits for the last states; [..., d_model] → [..., vocab]. LabError for a model without a head."""
+        logits = self.head(self.head_input(hidden))
         return logits if self.open_tap is None else self.open_tap.visit(logits, "logits")
 
+    def head_input(self, hidden: Tensor) -> Tensor:
+        """Return what the head's matrix reads: the last states [..., d_model], transformed where the head has a transform.
+
+        LabError for a model without a head.
+        """
+        if self.config.head == "linear":
+            return hidden
+        if self.config.head == "none":
+            raise LabError(
+                f"this {self.config.family} has no language-model head, because its files hold none; it gives states "
+                "(model.hidden), not logits"
+            )
+        return self.head_transform(hidden, Seen(tap=self.open_tap))
+
+    def pooled(self, hidden: Tensor, attention_mask: Tensor | None = None) -> Tensor:
+        """Return tanh(dense(first real token's state)): last states [batch, time, d_model] → [batch, d_model].
+
+        LabError for a model without a pooler.
+        """
+        if not self.config.pooler:
+            raise LabError(
+                f"this {self.config.family} has no pooler, because its files hold none or its family has none; "
+                "the mean of model.hidden over the real tokens is the usual summary then"
+            )
+        return self.pooler(hidden, attention_mask)
+
     def _begin(
-        self, x: Tensor, attention_mask: Tensor | None, positions: Tensor | None, cache: KeyValueCache | None
+        self,
+        x: Tensor,
+        attention_mask: Tensor | None,
+        positions: Tensor | None,
+        token_types: Tensor | None,
+        cache: KeyValueCache | None,
     ) -> tuple[Tensor, Pass]:
         """Add positions to the embeddings and prepare what all blocks share."""
         tap, time = self.open_tap, x.shape[1]
+        if cache is not None:
+            self.config.require_causal("a key/value cache")
         slots = cache.claim(attention_mask, time) if cache is not None else slice(0, time)
         if positions is None:
             positions = self._count_positions(slots, attention_mask, cache, x.device)
@@ -198,19 +272,45 @@ class Transformer(nn.Module):
             raise LabError(
                 f"position {int(positions.max())} is beyond the model's {self.config.max_positions}"
             )
-        if tap is not None:
-            x = tap.visit(x, "hook_embed")
-        if self.config.positions == "learned":
-            place = self.position_embedding(positions)  # [batch or 1, time, d_model]
-            x = x + (place if tap is None else tap.visit(place.expand_as(x), "hook_pos_embed"))
+        x = self._embed_rest(x, positions, token_types)
         if self.training and self.config.embedding_dropout:
             x = F.dropout(x, self.config.embedding_dropout)
         rotary = self._rotary_at(positions, x.dtype) if self.config.positions == "rotary" else None
         padded = (
             attention_mask if cache is None else (cache.attention[:, : slots.stop] if cache.padded else None)
         )
-        mask = attention_masks(slots, padded, x.device)
-        return x, Pass(mask=mask, causal=slots.start == 0, rotary=rotary, cache=cache, slots=slots, tap=tap)
+        causal = self.config.causal
+        mask = attention_masks(slots, padded, x.device, causal=causal)
+        together = causal and slots.start == 0
+        return x, Pass(mask=mask, causal=together, rotary=rotary, cache=cache, slots=slots, tap=tap)
+
+    def _embed_rest(self, x: Tensor, positions: Tensor, token_types: Tensor | None) -> Tensor:
+        """Add to the token embeddings those of types and places, and norm the sum, as far as the model has them."""
+        config, run = self.config, Seen(tap=self.open_tap)
+        x = run.see(x, "hook_embed")
+        if config.token_types:
+            kind = self._type_embedding(x, token_types)  # [batch, time, d_model], or [d_model]
+            x = x + (kind if run.tap is None else run.see(kind.expand_as(x), "hook_token_type_embed"))
+        elif token_types is not None:
+            raise LabError(f"token_types: this {config.family} has none")
+        if config.positions == "learned":
+            rows = positions + config.position_offset if config.position_offset else positions
+            place = self.position_embedding(rows)  # [batch or 1, time, d_model]
+            x = x + (place if run.tap is None else run.see(place.expand_as(x), "hook_pos_embed"))
+        return self.embedding_norm(x, run) if config.embedding_norm else x
+
+    def _type_embedding(self, x: Tensor, token_types: Tensor | None) -> Tensor:
+        if token_types is None:
+            return self.token_type_embedding.weight[0]
+        if token_types.shape != x.shape[:2]:
+            raise LabError(f"token_types is {list(token_types.shape)}, the input {list(x.shape[:2])}")
+        try:
+            return self.token_type_embedding(token_types)
+        except IndexError:
+            raise LabError(
+                f"token types run from {int(token_types.min())} to {int(token_types.max())}, "
+                f"the model has {self.config.token_types}"
+            ) from None
 
     def _count_positions(
         self, slots: slice, attention_mask: Tensor | None, cache: KeyValueCache | None, device: torch.device
@@ -287,45 +387,18 @@ class Transformer(nn.Module):
 
     def activation_names(self) -> list[str]:
         """Return the names that `tap` knows, in the order of the forward pass; shapes in `gpt2lab.model.tap`."""
-        norm = ["hook_scale", "hook_normalized"] if self.config.norm != "none" else ["hook_normalized"]
-        rotated = ["hook_rot_q", "hook_rot_k"] if self.config.positions == "rotary" else []
-        heads = [
-            "hook_q",
-            "hook_k",
-            "hook_v",
-            *rotated,
-            "hook_attn_scores",
-            "hook_pattern",
-            "hook_z",
-            "hook_result",
-        ]
-        names = ["hook_embed"] + (["hook_pos_embed"] if self.config.positions == "learned" else [])
-        for i in range(self.config.n_layers):
-            inside = [
-                "hook_resid_pre",
-                *(f"ln1.{kind}" for kind in norm),
-                *(f"attn.{kind}" for kind in heads),
-            ]
-            inside += ["hook_attn_out"] + ([] if self.config.parallel_residual else ["hook_resid_mid"])
-            inside += [f"ln2.{kind}" for kind in norm]
-            if self.config.layer(i).n_experts:
-                inside += [
-                    f"mlp.hook_{kind}" for kind in ("router_logits", "expert_indices", "expert_weights")
-                ]
-            inside += ["mlp.hook_pre", "mlp.hook_post", "hook_mlp_out", "hook_resid_post"]
-            names += [f"blocks.{i}.{name}" for name in inside]
-        return [*names, *(f"ln_final.{kind}" for kind in norm), "logits"]
+        return activation_names(self.config)
 
     def count_parameters(self) -> dict[str, int]:
-        """Count weights: total (tied tables once), embedding (tokens, positions, free head), non_embedding.
+        """Count weights: total (tied tables once), embedding (tokens, positions, types, free head), non_embedding.
 
         With experts also active: those that one token meets, total less the experts it is not sent to.
         """
         total = sum(parameter.numel() for parameter in self.parameters())
-        tables = [self.embedding.weight, *([] if self.config.tied_head else [self.head.weight])]
-        if self.config.positions == "learned":
-            tables.append(self.position_embedding.weight)
-        embedding = sum(table.numel() for table in tables)
+        tables: list[nn.Module] = [self.embedding]
+        for name in ("head", "position_embedding", "token_type_embedding"):
+            tables += [getattr(self, name)] if hasattr(self, name) else []
+        embedding = sum(weight.numel() for weight in nn.ModuleList(tables).parameters())
         counts = {"total": total, "embedding": embedding, "non_embedding": total - embedding}
         mixtures = [module for module in self.modules() if isinstance(module, MixtureOfExperts)]
         idle = sum(mixture.idle_parameters() for mixture in mixtures)
