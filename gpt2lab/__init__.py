@@ -21,6 +21,7 @@ _PUBLIC = {
     "LanguageModel": "gpt2lab.text.language_model:LanguageModel",
     "Transformer": "gpt2lab.model:Transformer",
     "TransformerConfig": "gpt2lab.model:TransformerConfig",
+    "apply": "gpt2lab.lab.verbs:apply",
     "compare": "gpt2lab.lab.verbs:compare",
     "generate": "gpt2lab.lab.verbs:generate",
     "load": "gpt2lab.lab.verbs:load",

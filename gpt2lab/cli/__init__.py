@@ -7,6 +7,7 @@ is imported, and torch only when its work begins.
 import argparse
 import importlib
 import os
+import shlex
 import sys
 import traceback
 import types
@@ -21,6 +22,7 @@ VERBS = {
     "reproduce": "run a paper's study over its seeds: report and verdicts",
     "train": "pre-train or fine-tune any family on files, a hub data set or a built-in source",
     "generate": "continue a prompt with any decoder",
+    "apply": "any transform on any model: a new model",
     "measure": "any measure on any model",
     "runs": "what has been run",
     "report": "write a run's report again and say where it is",
@@ -73,7 +75,9 @@ def parse(words: Sequence[str]) -> tuple[types.ModuleType, argparse.Namespace]:
     parser = Parser(prog=f"gpt2lab {verb}", description=summary, epilog=examples.rstrip())
     module.add(parser, rest)
     add_common(parser)
-    return module, rename_settings(parser.parse_args(rest))
+    arguments = rename_settings(parser.parse_args(rest))
+    arguments.line = shlex.join(["gpt2lab", *words])  # what a run keeps as the command that repeats it
+    return module, arguments
 
 
 def overview() -> str:

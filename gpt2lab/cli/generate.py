@@ -64,17 +64,18 @@ _OWN = ("seed", "device", "stop", "max_new_tokens", "min_new_tokens")
 
 def run(arguments: argparse.Namespace) -> None:
     """Print each prompt with its continuation; one prompt is streamed as it grows."""
-    from gpt2lab.lab import verbs
+    from gpt2lab.lab import remember
 
     kind = part("decoder", arguments.decoder)
     settings: dict[str, Any] = {**given(arguments, kind), **arguments.settings}
     streamed = len(arguments.prompts) == 1 and not arguments.json and getattr(kind, "streams", True)
     stream = _Stream(arguments.prompts[0]) if streamed else None
-    results: Any = verbs.generate(
+    results = remember.generate(
         arguments.model,
         arguments.prompts,
         decoder=arguments.decoder,
         device=arguments.device,
+        command=arguments.line,
         max_new_tokens=arguments.max_new_tokens,
         min_new_tokens=arguments.min_new_tokens,
         stop=[text.replace("\\n", "\n").replace("\\t", "\t") for text in arguments.stop],

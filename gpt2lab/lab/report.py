@@ -27,6 +27,7 @@ from gpt2lab.lab.document import (
     Verdicts,
 )
 from gpt2lab.lab.html import to_html
+from gpt2lab.lab.lineage import lineage
 from gpt2lab.lab.markdown import to_markdown
 from gpt2lab.lab.plain import flat
 from gpt2lab.lab.record import RunRecord, read_json, record
@@ -55,7 +56,9 @@ def write_report(name: str, *, home: Path | str | None = None) -> Path:
     elif row.parent is not None:
         document = _single(row, run, Prose(f"A piece of the study `{row.id.partition('/')[0]}`."))
     else:
-        document = _single(row, run)
+        chain = [step.id for step in lineage(row)]
+        made = [Prose("The model's way here: " + ", then ".join(f"`{step}`" for step in chain) + ".")]
+        document = _single(row, run, *(made if len(chain) > 1 else []))
     return _write(document, run.folder, "report")
 
 
@@ -195,7 +198,7 @@ def _trouble(row: Row) -> list[Block]:
     """Say what kept a run from finishing."""
     if row.status not in ("failed", "interrupted"):
         return []
-    again = "" if row.parent else f" `gpt2lab resume {row.id}` goes on with it."
+    again = f" `gpt2lab resume {row.id}` goes on with it." if row.kind in ("study", "train") else ""
     return [
         Prose(
             f"This run {'has failed' if row.status == 'failed' else 'was interrupted'}: {row.message}.{again}",

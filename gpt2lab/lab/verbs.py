@@ -1,6 +1,7 @@
 """What people type, as functions: models by folder, hub id or run, parts by name, devices by word."""
 
-from collections.abc import Sequence
+import json
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -123,6 +124,35 @@ def measure(
     return result
 
 
+def apply(
+    name: str,
+    model: "str | Path | LanguageModel",
+    *,
+    device: "torch.device | str | None" = None,
+    **options: object,
+) -> "LanguageModel":
+    """Return a new model, made of this one by the transform of that name; the given one stays as it is.
+
+    `options` are the transform's own fields, text or typed. LabError: no such transform or option, an option of the
+    wrong type, and whatever the transform cannot work on.
+    """
+    made = build(part("transform", name), options, f"apply {name}")
+    return transformed(name, made, _loaded(model, device))
+
+
+def transformed(name: str, made: "Callable[[LanguageModel], object]", lm: "LanguageModel") -> "LanguageModel":
+    """Call a transform. LabError if what it returns is no new language model."""
+    from gpt2lab.text.language_model import LanguageModel
+
+    result = made(lm)
+    if not isinstance(result, LanguageModel):
+        raise LabError(f"transform {name} returned {type(result).__name__}; it must return a LanguageModel")
+    if result.model is lm.model:
+        raise LabError(f"transform {name} returned the model it was given; it must return a new one")
+    result.model.eval()
+    return result
+
+
 def train(*, name: str = "train", **settings: object) -> "Run":
     """Train a model as `settings` say, text or typed, and return its finished run.
 
@@ -177,7 +207,8 @@ def _loaded(model: "str | Path | LanguageModel", device: "torch.device | str | N
 
 
 def _model_of(row: Row) -> Path:
-    folder = row.folder() / "model"
+    out = json.loads(row.settings).get("out") if row.kind == "apply" else None
+    folder = Path(out) if out else row.folder() / "model"
     if (folder / "config.json").is_file():
         return folder
     with_model = [

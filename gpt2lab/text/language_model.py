@@ -67,7 +67,7 @@ def save(lm: LanguageModel, folder: Path | str) -> None:
     A model already there is replaced. LabError if the folder holds anything else.
     """
     folder = Path(folder).expanduser()
-    _refuse_foreign(folder)
+    refuse_foreign(folder)
     with atomic_folder(folder) as temporary:
         write_model(lm.model, temporary)
         if lm.tokenizer is not None:
@@ -75,8 +75,8 @@ def save(lm: LanguageModel, folder: Path | str) -> None:
             _name_special_ids(temporary / "config.json", lm.tokenizer)
 
 
-def _refuse_foreign(folder: Path) -> None:
-    """LabError if saving would take the place of something that is no model."""
+def refuse_foreign(folder: Path) -> None:
+    """LabError if saving a model there would take the place of something that is no model."""
     if folder.is_file():
         raise LabError(f"{folder}: a file; a model is saved as a folder")
     if not folder.is_dir():

@@ -1,0 +1,49 @@
+"""Apply a transform to a model and save the new model; the given one stays as it is. A run keeps what was done.
+
+examples:
+  gpt2lab apply --help                             the transforms there are
+"""
+
+import argparse
+from collections.abc import Sequence
+
+from gpt2lab.base.progress import duration
+from gpt2lab.base.registry import part
+from gpt2lab.base.settings import given
+from gpt2lab.cli.parser import Parser
+from gpt2lab.cli.part_options import add_part
+from gpt2lab.cli.runs import plain
+from gpt2lab.cli.show import number, print_json
+
+
+def add(parser: Parser, argv: Sequence[str]) -> None:
+    """Add transform, model, --out, and the options of the transform that was typed."""
+    parser.add_argument(
+        "--out", metavar="DIR", help="folder of the new model (default: model, in the folder of the run)"
+    )
+    add_part(parser, argv, "transform", "what to do", skip=("out",))
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Print what was written, its size, and how long it took."""
+    from gpt2lab.lab import remember
+
+    name = arguments.transform
+    done = remember.apply(
+        name,
+        arguments.model,
+        out=arguments.out,
+        device=arguments.device,
+        options={**given(arguments, part("transform", name)), **arguments.settings},
+        command=arguments.line,
+    )
+    results = done.run.results
+    if arguments.json:
+        print_json({**plain(done.run.row), "out": str(done.folder)})
+        return
+    print(f"wrote   {done.folder}")
+    print(f"size    {results['bytes'] / 1e6:,.1f} MB, {number(results['parameters'])} parameters", end="")
+    print(f" (before: {number(results['parameters_before'])})")
+    print(f"took    {duration(results['seconds'])}")
+    print(f"run     {done.run.id}")
+    print(f'next    gpt2lab generate {done.run.id} "..."')

@@ -1,0 +1,32 @@
+"""What the verbs apply and measure take: a part's name, a model, and the part's own options."""
+
+from collections.abc import Sequence
+
+from gpt2lab.base.errors import unknown
+from gpt2lab.base.registry import part, parts
+from gpt2lab.base.settings import add_arguments
+from gpt2lab.cli.parser import Parser, add_device, add_seed, add_set
+
+
+def add_part(parser: Parser, argv: Sequence[str], kind: str, what: str, skip: Sequence[str] = ()) -> None:
+    """Add NAME, MODEL, --device, --set, --seed and a flag for every option of the part that was typed.
+
+    LabError if the first word that could be its name is none.
+    """
+    known = {one.name: one for one in parts(kind)}
+    listed = "; ".join(f"{name}: {one.summary}" for name, one in known.items() if one.built)
+    parser.add_argument(kind, metavar="NAME", help=f"{what} ({listed or 'none is built yet'})")
+    parser.add_argument("model", metavar="MODEL", help="a folder, a hub id, or the name of a run")
+    add_device(parser)
+    add_set(parser)
+    plain = [word for word in argv if not word.startswith("-")]
+    name = next((word for word in plain if word in known), plain[0] if plain else None)
+    if name is None:
+        add_seed(parser)
+        return
+    if name not in known:
+        raise unknown(kind, name, [one for one in known if known[one].built])
+    cls = part(kind, name)
+    if "seed" not in getattr(cls, "__dataclass_fields__", {}):
+        add_seed(parser)
+    add_arguments(parser.add_argument_group(f"{kind} {name}"), cls, skip=("device", *skip))

@@ -1,0 +1,147 @@
+"""What the verbs apply, measure and generate leave in the store: a run each, with the model it worked on."""
+
+import contextlib
+import re
+import time
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gpt2lab.base.errors import LabError
+from gpt2lab.base.registry import part
+from gpt2lab.base.settings import build, to_plain
+from gpt2lab.lab import verbs
+from gpt2lab.lab.lineage import about
+from gpt2lab.lab.run import Run
+
+if TYPE_CHECKING:
+    from gpt2lab.decode import Generation
+    from gpt2lab.measure.measurement import Measurement
+
+
+@dataclass(frozen=True)
+class Applied:
+    """What `apply` wrote."""
+
+    run: Run
+    """The finished run."""
+    folder: Path
+    """The new model's folder."""
+
+    @property
+    def bytes(self) -> int:
+        """Size of the folder's files."""
+        return sum(file.stat().st_size for file in self.folder.rglob("*") if file.is_file())
+
+
+def apply(
+    name: str,
+    model: str,
+    *,
+    out: Path | str | None = None,
+    device: str | None = None,
+    options: Mapping[str, object],
+    command: str = "",
+) -> Applied:
+    """Apply a transform to a model and save the result in `out`, or in the run's own folder.
+
+    LabError before any work for an unknown transform or option, for an `out` that holds something else, and for one
+    that is the given model's own folder.
+    """
+    from gpt2lab.text.language_model import refuse_foreign, save
+
+    made = build(part("transform", name), options, f"apply {name}")
+    place = verbs.find_model(model)
+    folder = Path(out).expanduser().resolve() if out is not None else None
+    if folder is not None:
+        refuse_foreign(folder)
+        if Path(place).expanduser().resolve() == folder:
+            raise LabError(f"--out {out}: the folder of the given model, which would be lost; give another")
+    lm = verbs.load(model, device=device)
+    before = _count(lm)
+    settings = {**about(model, place), "out": str(folder) if folder else None, "options": to_plain(made)}
+    began = time.monotonic()
+    with Run.start("apply", name, settings=settings, command=command, device=str(lm.model.device)) as run:
+        result = verbs.transformed(name, made, lm)
+        written = folder or run.folder / "model"
+        save(result, written)
+        applied = Applied(run, written)
+        run.result("parameters", _count(result))
+        run.result("parameters_before", before)
+        run.result("bytes", applied.bytes)
+        run.result("seconds", round(time.monotonic() - began, 3))
+    return applied
+
+
+def measure(
+    name: str, model: str, *, device: str | None = None, options: Mapping[str, object], command: str = ""
+) -> "Measurement":
+    """Measure a model as `gpt2lab.lab.verbs.measure` does, and leave a run with the numbers and the tables."""
+    made = build(part("measure", name), options, f"measure {name}")
+    place = verbs.find_model(model)
+    lm = verbs.load(model, device=device)
+    settings = {**about(model, place), "options": to_plain(made)}
+    with _noted("measure", name, settings, command, str(lm.model.device)) as run:
+        result: Measurement = made(lm)
+        if run is not None:
+            run.write_file("measurement.json", result.to_json())
+            for key, value in result.numbers.items():
+                run.result(_word(key), value)
+            for key, rows in result.tables.items():
+                run.table(_word(key), rows, caption=key)
+    return result
+
+
+def generate(
+    model: str,
+    prompts: Sequence[str],
+    *,
+    decoder: str,
+    device: str | None = None,
+    command: str = "",
+    **settings: Any,
+) -> "list[Generation]":
+    """Continue prompts as `gpt2lab.lab.verbs.generate` does, and leave a run with the texts."""
+    part("decoder", decoder)  # says that it is unknown before a model is loaded
+    place = verbs.find_model(model)
+    lm = verbs.load(model, device=device)
+    shown = {key: value for key, value in settings.items() if key != "stream"}
+    noted = {**about(model, place), "decoder": decoder, "prompts": list(prompts), "options": shown}
+    seed = settings.get("seed", 0)
+    with _noted("generate", "generate", noted, command, str(lm.model.device), seed=seed) as run:
+        results = verbs.generate(lm, prompts, decoder=decoder, **settings)
+        assert isinstance(results, list)
+        if run is not None:
+            run.text("texts", "\n\n* * *\n\n".join(map(str, results)))
+            run.result("texts", len(results))
+            run.result("new_tokens", sum(len(result.tokens) for result in results))
+    return results
+
+
+# How a run is kept.
+
+
+@contextlib.contextmanager
+def _noted(
+    kind: str, name: str, settings: Mapping[str, Any], command: str, device: str, **columns: Any
+) -> Iterator[Run | None]:
+    """Yield a run; None, with a warning, where none can be kept: the numbers are worth having without one."""
+    try:
+        run = Run.start(kind, name, settings=settings, command=command, device=device, **columns)
+    except LabError as error:
+        warnings.warn(f"not kept among the runs: {error}", stacklevel=4)
+        yield None
+        return
+    with run:
+        yield run
+
+
+def _count(lm: Any) -> int:
+    return sum(parameter.numel() for parameter in lm.model.parameters())
+
+
+def _word(name: str) -> str:
+    """Return a number's name as the name of a result."""
+    return re.sub(r"^(?=\d)|[^A-Za-z0-9_.]+|\.(?=\.|$)", "_", name)
