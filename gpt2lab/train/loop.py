@@ -105,7 +105,8 @@ class _Loop:
         self.bf16 = _use_bf16(settings.precision, model.device.type)
         config = model.config
         self.dropout = max(config.embedding_dropout, config.attention_dropout, config.residual_dropout) > 0
-        self.parameter_count = model.count_parameters()["total"]
+        counts = model.count_parameters()
+        self.parameter_count = counts.get("active", counts["total"])
         if settings.compile:
             for block in model.blocks:
                 block.compile(dynamic=False)
