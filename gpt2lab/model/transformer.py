@@ -198,8 +198,7 @@ class Transformer(nn.Module):
         x, run = self._begin(x, attention_mask, positions, token_types, cache)
         for block in self.blocks:
             if self.gradient_checkpointing and self.training and torch.is_grad_enabled():
-                twice = {} if run.tap is None else {"context_fn": run.twice}
-                x = checkpoint(block, x, run, use_reentrant=False, **twice)
+                x = _checkpointed(block, x, run)
             else:
                 x = block(x, run)
         return self.final_norm(x, run)
@@ -350,11 +349,12 @@ class Transformer(nn.Module):
 
     def tap(
         self,
-        read: Sequence[str] = (),
+        read: Sequence[str] | str = (),
         write: Mapping[str, Write] | None = None,
         *,
         grad: bool = False,
         pos: int | slice | None = None,
+        heads: Sequence[int] | None = None,
         dtype: torch.dtype | None = None,
         device: torch.device | str | None = None,
         stop_after: str | None = None,
@@ -367,10 +367,12 @@ class Transformer(nn.Module):
             tap["resid_post"]  # [layers, batch, time, d_model]
 
         read: exact names, globs, or short names that stand for every layer. write: name → function (x, name) → tensor,
-        a tensor, or (index, tensor). Reads see what writes wrote, and are detached copies unless grad=True, where
-        `tap.grad[name]` holds the gradient after backward(). pos (int or slice) keeps only those positions;
-        dtype/device convert what is kept; reduce(old, new, name) keeps a running value instead of each tensor.
-        stop_after=name ends the forward pass there, and with it the rest of the `with` block.
+        a tensor, or (index, values). Reads see what writes wrote, those of inner and outer blocks, and are detached
+        copies unless grad=True, where `tap.grad[name]` holds the gradient after backward(). pos (int or slice) keeps only
+        those positions, heads only those heads; dtype/device convert what is kept; reduce(old, new, name) keeps a running
+        value instead of each tensor. stop_after=name ends the forward pass there, and with it the rest of the `with`
+        block. Around `generate`, positions in pos and in a write's index count from the beginning of the sequence (a
+        function finds those at hand in `tap.positions`), and reads are joined over the steps.
         A name that does not exist or was not reached, and a write of a wrong shape, are LabErrors.
         """
         return Tap(
@@ -379,6 +381,7 @@ class Transformer(nn.Module):
             write or {},
             grad=grad,
             pos=pos,
+            heads=heads,
             dtype=dtype,
             device=device,
             stop_after=stop_after,
@@ -403,3 +406,10 @@ class Transformer(nn.Module):
         mixtures = [module for module in self.modules() if isinstance(module, MixtureOfExperts)]
         idle = sum(mixture.idle_parameters() for mixture in mixtures)
         return {**counts, "active": total - idle} if mixtures else counts
+
+
+def _checkpointed(block: nn.Module, x: Tensor, run: Pass) -> Tensor:
+    """Run a block without keeping its activations; an open tap sees only the first of its two computations."""
+    if run.tap is None:
+        return checkpoint(block, x, run, use_reentrant=False)
+    return checkpoint(block, x, run, use_reentrant=False, context_fn=run.twice)
