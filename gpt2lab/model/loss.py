@@ -4,7 +4,6 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from gpt2lab.base.errors import LabError
@@ -32,7 +31,7 @@ def linear_cross_entropy(
     hidden [..., d_model], weight [vocab, d_model], targets [...] int64; a target of -100 carries no loss and no
     gradient. "mean" divides by the number of other targets (0 if there are none); "none" gives the shape of targets.
     The gradient is worked out in the same chunks, so memory is that of one chunk plus the gradients themselves.
-    Once differentiable. LabError: targets outside the vocabulary or of another shape.
+    Once differentiable. LabError: targets outside the vocabulary or of another shape; in the backward pass, create_graph.
     """
     if hidden.shape[:-1] != targets.shape:
         raise LabError(f"targets are {list(targets.shape)}, the states {list(hidden.shape[:-1])}")
@@ -78,8 +77,13 @@ class _LinearCrossEntropy(torch.autograd.Function):
         return losses.sum() * scale if reduction == "mean" else losses.sum()
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
+        # torch's own once_differentiable lets a second derivative pass, as zero, where `upstream` is a constant.
+        if torch.is_grad_enabled():
+            raise LabError(
+                "linear_cross_entropy has no second derivative, which create_graph=True asks for; use the plain form, "
+                "gpt2lab.model.adapters.plain_loss or F.cross_entropy of the logits"
+            )
         if ctx.reduction == "none":
             h, w, b, targets = ctx.saved_tensors
             gradients = _in_chunks(h, w, b, targets, upstream)[1]

@@ -102,3 +102,11 @@ def test_targets_outside_the_vocabulary_are_refused(bad: list[int]) -> None:
         linear_cross_entropy(torch.randn(2, 4), torch.randn(9, 4), torch.tensor(bad))
     with pytest.raises(LabError, match=r"targets are \[3\], the states \[2\]"):
         linear_cross_entropy(torch.randn(2, 4), torch.randn(9, 4), torch.tensor([0, 1, 2]))
+
+
+@pytest.mark.parametrize("reduction", ["mean", "none"])
+def test_a_second_derivative_is_refused_and_never_silently_zero(reduction: str) -> None:
+    hidden = torch.randn(4, 3, requires_grad=True)
+    loss = linear_cross_entropy(hidden, torch.randn(7, 3), torch.arange(4), reduction=reduction).sum()  # type: ignore[arg-type]  # a Literal
+    with pytest.raises(LabError, match="no second derivative"):
+        torch.autograd.grad(loss, hidden, create_graph=True)
