@@ -45,7 +45,7 @@ class MixtureOfExperts(nn.Module):
         post = post * linear if linear is not None else post
         out = self.down(self._see(post, "hook_post", run, chosen, order, places), counts)
         each: Tensor = _Rows.apply(out, places, order[:, None])
-        mixed = (each.view(*chosen.shape, -1) * weights[..., None]).sum(-2)
+        mixed = (each.view(*chosen.shape, out.shape[-1]) * weights[..., None]).sum(-2)
         return mixed.to(out.dtype)
 
     def idle_parameters(self) -> int:
@@ -72,7 +72,7 @@ class MixtureOfExperts(nn.Module):
         name = f"{self.name}.{kind}"
         if run.tap is None or not run.tap.wants(name):
             return rows
-        return run.see(rows[places].view(*chosen.shape, -1), name).flatten(0, 2)[order]
+        return run.see(rows[places].view(*chosen.shape, rows.shape[-1]), name).flatten(0, 2)[order]
 
 
 class ExpertLinear(nn.Module):
