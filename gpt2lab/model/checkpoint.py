@@ -55,17 +55,17 @@ def load_model(
     folder = Path(folder)
     config = read_config(folder)
     family = FAMILIES[config.family]
-    with torch.device("meta"):
-        model = Transformer(config)
     with ExitStack() as stack:
-        checkpoint = _Checkpoint(folder, family, stack)
-        if config.tied_head:
+        checkpoint = _Checkpoint(folder, config, stack)
+        config = config.replace(**family.held(checkpoint.handles))
+        with torch.device("meta"):
+            model = Transformer(config)
+        if config.tied_head and config.head != "none":
             checkpoint.tie()
         state = dict(_translated(model, family, checkpoint, device, dtype))
         checkpoint.refuse_leftovers()
     model.load_state_dict(state, strict=False, assign=True)
-    if config.tied_head:
-        model.head.weight = model.embedding.weight
+    model.tie_head()
     return model.eval()
 
 
@@ -84,7 +84,7 @@ def write_model(model: Transformer, folder: Path, *, shard_bytes: int = SHARD_BY
     entries = {**model.config.extra, **family.write(model.config)}
     entries |= {
         "model_type": family.name,
-        "architectures": [family.architecture],
+        "architectures": [family.bare if model.config.head == "none" else family.architecture],
         "dtype": str(model.dtype).removeprefix("torch."),
     }
     entries.pop("torch_dtype", None)
@@ -107,8 +107,9 @@ def write_model(model: Transformer, folder: Path, *, shard_bytes: int = SHARD_BY
 class _Checkpoint:
     """The tensors of a folder by name, without the family's prefix, read one at a time."""
 
-    def __init__(self, folder: Path, family: Family, stack: ExitStack) -> None:
-        self.folder, self.family = folder, family
+    def __init__(self, folder: Path, config: TransformerConfig, stack: ExitStack) -> None:
+        family = FAMILIES[config.family]
+        self.folder, self.family, self.config = folder, family, config
         self.handles: dict[str, Any] = {}
         self.full_names: dict[str, str] = {}
         for path, expected in _weight_files(folder).items():
@@ -121,15 +122,26 @@ class _Checkpoint:
                 raise LabError(f"{path}: the index promises {_listed(lost)}, the file does not have it")
             for full in names:
                 short = full.removeprefix(family.prefix)
+                for old, new in family.renamed.items():
+                    short = short.removesuffix(old) + new if short.endswith(old) else short
                 if not any(fnmatch.fnmatchcase(short, pattern) for pattern in family.dropped):
                     self.handles[short], self.full_names[short] = handle, full
         self.unused = set(self.handles)
+
+    def names(self, row: Weight) -> tuple[str, ...]:
+        """Return the names to read for a row: of several for one tensor, the last that is there."""
+        there = [name for name in (*row.theirs, *row.also) if name in self.handles]
+        if not row.also or not there:
+            return row.theirs
+        self.unused.difference_update(there)
+        return (there[-1],)
 
     def take(self, name: str) -> Tensor:
         """Read one tensor; LabError if it is missing or holds NaN or infinity."""
         if name not in self.handles:
             have = f"it has {len(self.handles)} tensors"
-            raise LabError(f"{self.folder}: tensor {self.family.prefix}{name} is missing ({have})")
+            full = self.family.full_name(name, self.config)
+            raise LabError(f"{self.folder}: tensor {full} is missing ({have})")
         self.unused.discard(name)
         tensor: Tensor = self.handles[name].get_tensor(self.full_names[name])
         if not torch.isfinite(tensor).all():
@@ -201,10 +213,9 @@ def _translated(
         if row.ours not in wanted:
             continue  # a bias that this configuration does not have
         shape = wanted.pop(row.ours)
-        parts = [checkpoint.take(name) for name in row.theirs]
-        for name, part, expected in zip(
-            row.theirs, parts, _part_shapes(row, shape, model.config), strict=True
-        ):
+        names = checkpoint.names(row)
+        parts = [checkpoint.take(name) for name in names]
+        for name, part, expected in zip(names, parts, _part_shapes(row, shape, model.config), strict=True):
             if part.shape != expected:
                 raise LabError(
                     f"{checkpoint.folder}: tensor {checkpoint.full_names[name]} is {list(part.shape)}, "
@@ -232,12 +243,11 @@ def _exported(model: Transformer, family: Family) -> Iterator[tuple[str, Tensor]
         sizes = [shape[0] for shape in _part_shapes(row, tensor.shape, model.config)]
         tensor = tensor.flatten(0, 1) if tensor.dim() == 3 else tensor
         parts = [tensor.T] if row.transposed else tensor.split(sizes)
-        for name, part in zip(row.theirs, parts, strict=True):
+        named = list(zip(row.theirs, parts, strict=True)) + [(name, parts[0]) for name in row.also]
+        for name, part in named:
             # Cloned: parts of one tensor share memory, which safetensors refuses to write.
-            yield (
-                (name if name == family.head else family.prefix + name),
-                part.clone(memory_format=torch.contiguous_format),
-            )
+            whole = part.clone(memory_format=torch.contiguous_format)
+            yield family.full_name(name, model.config), whole
     if state:
         raise LabError(f"a {family.name} checkpoint has no place for {_listed(sorted(state))}")
 

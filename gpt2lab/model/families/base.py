@@ -1,8 +1,8 @@
 """How a family of checkpoints maps to the transformer: configuration entries and a table of weight names."""
 
 import math
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from gpt2lab.base.errors import LabError
@@ -23,6 +23,10 @@ class Weight:
     transposed: bool = False
     by_head: bool = False
     """Their rows go head by head (q, k, v of head 0, then of head 1 …), ours all queries, all keys, all values."""
+    outside: bool = False
+    """Their name stands outside the family's prefix."""
+    also: tuple[str, ...] = ()
+    """Further names for the same tensor: written under all of them; of those that a file holds, the last one counts."""
 
     def rows(self, config: TransformerConfig) -> Iterator["Weight"]:
         """Write the row out for every layer and expert."""
@@ -54,6 +58,17 @@ class Family:
     """config.json → fields of TransformerConfig."""
     write: Callable[[TransformerConfig], dict[str, Any]]
     """TransformerConfig → config.json entries; LabError for what the architecture does not have."""
+    bare: str = ""
+    """Class of `transformers` that opens a model without a head."""
+    renamed: Mapping[str, str] = field(default_factory=dict)
+    """Old endings of names → today's."""
+    held: Callable[[Collection[str]], dict[str, Any]] = lambda names: {}
+    """Names in a file → fields of TransformerConfig that follow from them rather than from config.json."""
+
+    def full_name(self, name: str, config: TransformerConfig) -> str:
+        """Return a name of the table as it stands in the files of a model of this configuration."""
+        outside = {self.head}.union(*({*row.theirs, *row.also} for row in self.weights if row.outside))
+        return name if name in outside or config.head == "none" else self.prefix + name
 
 
 class Entries:
@@ -182,6 +197,18 @@ def written_rotary(config: TransformerConfig) -> dict[str, Any]:
         if scaling.kind == "llama3":
             told |= {"low_freq_factor": scaling.low_frequency, "high_freq_factor": scaling.high_frequency}
     return {"rope_parameters": told, "rope_theta": config.rotary_base}
+
+
+DECODER: dict[str, Any] = {
+    "causal": True,
+    "norm_placement": "pre",
+    "embedding_norm": False,
+    "token_types": 0,
+    "position_offset": 0,
+    "head": "linear",
+    "pooler": False,
+}
+"""What every causal family requires."""
 
 
 def require(config: TransformerConfig, **needed: Any) -> None:

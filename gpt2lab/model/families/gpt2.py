@@ -6,6 +6,7 @@ from gpt2lab.model.config import TransformerConfig
 from gpt2lab.model.families.base import (
     ACTIVATION_NAMES,
     ACTIVATION_WRITTEN,
+    DECODER,
     Entries,
     Family,
     Weight,
@@ -64,7 +65,7 @@ def _write(config: TransformerConfig) -> dict[str, Any]:
         n_kv_heads=None,
         parallel_residual=False,
     )
-    require(config, n_experts=0)
+    require(config, n_experts=0, **DECODER)
     require_uniform(config, "n_heads", "d_mlp")
     if config.head_width * config.layer(0).n_heads != config.d_model:
         require(config, d_head=config.d_model // config.layer(0).n_heads)

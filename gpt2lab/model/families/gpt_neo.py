@@ -7,6 +7,7 @@ from gpt2lab.model.config import TransformerConfig
 from gpt2lab.model.families.base import (
     ACTIVATION_NAMES,
     ACTIVATION_WRITTEN,
+    DECODER,
     Entries,
     Family,
     Weight,
@@ -89,7 +90,7 @@ def _write(config: TransformerConfig) -> dict[str, Any]:
         n_kv_heads=None,
         parallel_residual=False,
     )
-    require(config, n_experts=0)
+    require(config, n_experts=0, **DECODER)
     require_uniform(config, "n_heads", "d_mlp")
     windows = config.windows or (None,) * config.n_layers
     sizes = {window for window in windows if window is not None}

@@ -6,6 +6,7 @@ from gpt2lab.model.config import TransformerConfig
 from gpt2lab.model.families.base import (
     ACTIVATION_NAMES,
     ACTIVATION_WRITTEN,
+    DECODER,
     Entries,
     Family,
     Weight,
@@ -72,7 +73,7 @@ def _write(config: TransformerConfig) -> dict[str, Any]:
     require(config, norm="layernorm", positions="rotary", gated=False, windows=None, attention_scale=None)
     require(config, mlp_bias=True, n_kv_heads=None, attention_out_bias=config.qkv_bias)
     require(config, embedding_dropout=config.residual_dropout)
-    require(config, n_experts=0)
+    require(config, n_experts=0, **DECODER)
     require_uniform(config, "n_heads", "d_mlp")
     layer = config.layer(0)
     if layer.d_head * layer.n_heads != config.d_model:

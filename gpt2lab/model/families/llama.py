@@ -6,6 +6,7 @@ from gpt2lab.model.config import TransformerConfig
 from gpt2lab.model.families.base import (
     ACTIVATION_NAMES,
     ACTIVATION_WRITTEN,
+    DECODER,
     Entries,
     Family,
     Weight,
@@ -90,7 +91,7 @@ def _write(config: TransformerConfig) -> dict[str, Any]:
 
 def llama_entries(config: TransformerConfig) -> dict[str, Any]:
     """Write the entries that Llama and its heirs share."""
-    require(config, norm="rmsnorm", positions="rotary", gated=True, attention_scale=None)
+    require(config, norm="rmsnorm", positions="rotary", gated=True, attention_scale=None, **DECODER)
     require(config, parallel_residual=False, rotary_fraction=1.0, embedding_dropout=0.0, residual_dropout=0.0)
     require_uniform(config, "n_heads", "n_kv_heads", "d_mlp")
     layer = config.layer(0)

@@ -5,7 +5,20 @@ from typing import Any
 
 from gpt2lab.model.config import TransformerConfig
 from gpt2lab.model.families.base import Entries, require, require_uniform
-from gpt2lab.model.families.llama import LLAMA, llama_entries, llama_fields
+from gpt2lab.model.families.llama import LLAMA, llama_config, llama_entries, llama_fields
+
+
+def mistral_config(
+    *, vocab_size: int, d_model: int, n_layers: int, n_heads: int, window: int | None = 4096, **changes: Any
+) -> TransformerConfig:
+    """Configure a Mistral whose every layer sees the last `window` positions; further fields are those of `llama_config`."""
+    fields: dict[str, Any] = {
+        "windows": None if window is None else (window,) * n_layers,
+        "family": "mistral",
+    }
+    return llama_config(
+        vocab_size=vocab_size, d_model=d_model, n_layers=n_layers, n_heads=n_heads, **{**fields, **changes}
+    )
 
 
 def _read(entries: Entries) -> dict[str, Any]:

@@ -6,7 +6,15 @@ from typing import Any
 from gpt2lab.base.errors import LabError
 from gpt2lab.model.config import TransformerConfig
 from gpt2lab.model.families.base import Entries, require
-from gpt2lab.model.families.llama import LLAMA, llama_entries, llama_fields
+from gpt2lab.model.families.llama import LLAMA, llama_config, llama_entries, llama_fields
+
+
+def qwen2_config(
+    *, vocab_size: int, d_model: int, n_layers: int, n_heads: int, **changes: Any
+) -> TransformerConfig:
+    """Configure a Qwen2; further fields are those of `llama_config`."""
+    fields: dict[str, Any] = {"qkv_bias": True, "family": "qwen2", **changes}
+    return llama_config(vocab_size=vocab_size, d_model=d_model, n_layers=n_layers, n_heads=n_heads, **fields)
 
 
 def _read(entries: Entries) -> dict[str, Any]:
