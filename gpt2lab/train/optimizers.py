@@ -1,6 +1,6 @@
 """The baseline optimizer, how parameters are grouped for decay, and what an optimizer may ask of the loop."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
@@ -64,3 +64,17 @@ def make_optimizer(
         made: Optimizer = for_model(model, lr=learning_rate, weight_decay=weight_decay, **options)
         return made
     return cls(parameter_groups(model, weight_decay), lr=learning_rate, **options)  # type: ignore[call-arg]  # every optimizer has lr
+
+
+def restore_state(optimizer: Optimizer, state_dict: Mapping[str, Any]) -> None:
+    """Put saved tensors of an optimizer's state back in their own types.
+
+    For a `load_state_dict` to call after torch's, which casts every tensor of the state to its parameter's type: that
+    would round the float32 state of bf16 weights, and a resumed run would not end with the same bits.
+    """
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    for index, entries in state_dict["state"].items():
+        state = optimizer.state[parameters[index]]
+        for name, value in entries.items():
+            if isinstance(value, torch.Tensor):
+                state[name] = value.detach().clone().to(state[name].device)
