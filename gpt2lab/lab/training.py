@@ -7,7 +7,7 @@ import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch.optim import Optimizer
@@ -58,6 +58,12 @@ class TrainingSettings:
     """Blocks of a new model."""
     n_heads: int = 4
     """Attention heads of a new model."""
+    experts: int = 0
+    """Experts in each block of a new model, a router choosing among them; 0 is one plain feed-forward."""
+    experts_per_token: int = 2
+    """Experts that each token is sent to."""
+    balance: float = 0.01
+    """Weight of the loss that spreads tokens evenly over experts."""
     context: int = 128
     """Tokens that a training row has; also the positions of a new model."""
     tokenizer: str = "auto"
@@ -102,6 +108,12 @@ class TrainingSettings:
         ):
             if getattr(self, name) < 1:
                 raise LabError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.experts < 0 or (self.experts and not 1 <= self.experts_per_token <= self.experts):
+            raise LabError(
+                f"experts_per_token must lie between 1 and experts {self.experts}, got {self.experts_per_token}"
+            )
+        if self.experts and self.model is not None:
+            raise LabError(f"experts {self.experts}: only a new model gets experts, {self.model} is as it is")
         if self.samples < 0:
             raise LabError(f"samples must not be negative, got {self.samples}")
 
@@ -231,9 +243,22 @@ def _language_model(run: Run, settings: TrainingSettings, again: bool) -> Langua
         n_layers=settings.n_layers,
         n_heads=settings.n_heads,
         max_positions=settings.context,
+        **_experts(settings),
     )
     model = Transformer(config, generator=torch.Generator().manual_seed(settings.seed)).to(device)
     return LanguageModel(model, tokenizer)
+
+
+def _experts(settings: TrainingSettings) -> dict[str, Any]:
+    """Return the fields of a new model with experts; a llama with experts is a mixtral."""
+    if not settings.experts:
+        return {}
+    return {
+        "n_experts": settings.experts,
+        "experts_per_token": settings.experts_per_token,
+        "balance_weight": settings.balance,
+        **({"family": "mixtral"} if settings.family == "llama" else {}),
+    }
 
 
 def _tokenizer(run: Run, settings: TrainingSettings, again: bool) -> Tokenizer:

@@ -84,6 +84,18 @@ def test_a_run_leaves_a_model_with_its_tokenizer_metrics_samples_and_a_report(te
     assert (run.folder / "report.html").exists()
 
 
+def test_a_new_model_gets_experts_and_the_log_says_how_even_their_load_is(text, home):
+    changes = {"family": "llama", "experts": 4, "experts_per_token": 1, "train.accumulation": 2}
+    run = train_model(small(text, **changes), home=home)
+    config = load(run.folder / "model").config
+    assert (config.family, config.n_experts, config.experts_per_token) == ("mixtral", 4, 1)
+    assert config.balance_weight == 0.01
+    balance = record(run.row, home).series("balance")[1]
+    assert len(balance) == 6 and all(0.9 < value < 4 for value in balance)
+    numbers = Store(home).find("train").numbers
+    assert numbers["parameters.active"] < numbers["parameters.total"]
+
+
 def test_the_same_settings_give_the_same_weights(text, home):
     assert weights(train_model(small(text), home=home)) == weights(train_model(small(text), home=home))
     assert weights(train_model(small(text, seed=1), home=home)) != weights(
@@ -226,6 +238,9 @@ def test_a_papers_optimizer_gets_its_options_by_their_types(text, home, tide):
         ({"optimizer_options": {"beta": "1"}}, "adamw takes train.betas"),
         ({"n_heads": 3}, "3"),
         ({"device": "gpu"}, "gpu"),
+        ({"experts": 2, "experts_per_token": 3}, "between 1 and experts 2, got 3"),
+        ({"experts": -1}, "experts -1"),
+        ({"experts": 2, "model": "train-1"}, "only a new model gets experts"),
     ],
 )
 def test_what_does_not_fit_is_a_sentence(text, home, changes, words):
