@@ -227,7 +227,21 @@ def read_out(
     attention_mask: Tensor | None = None,
 ) -> dict[str, Tensor]:
     """Run the backbone once and return what each named head says; see `ReadOut.forward` for shapes."""
+    hidden = model.hidden(tokens, embeddings=embeddings, attention_mask=attention_mask)
+    return read_states(model, hidden, attention_mask, names)
+
+
+def read_states(
+    model: Transformer, hidden: Tensor, attention_mask: Tensor | None, names: tuple[str, ...]
+) -> dict[str, Tensor]:
+    """Return what each named head says of states [batch, time, d_model] after the final norm."""
     for name in names:
         find_head(model, name)
-    hidden = model.hidden(tokens, embeddings=embeddings, attention_mask=attention_mask)
     return {name: _modules(model)[name](hidden, attention_mask) for name in names}
+
+
+def has_dropout(model: Transformer) -> bool:
+    """Tell whether any dropout acts in training: of the backbone or of a head."""
+    config = model.config
+    rates = [config.embedding_dropout, config.attention_dropout, config.residual_dropout]
+    return max([*rates, *(head.dropout for head in heads(model).values())]) > 0

@@ -50,10 +50,11 @@ def _rows(path: Path) -> Iterator[tuple[str, Record]]:
         raise LabError(
             f"{path}: labelled data need fields, which {format or 'this format'} has not; use {known}"
         )
-    number = -1
-    for number, row in enumerate(_READERS[format](path)):
+    empty = True
+    for row in _READERS[format](path):
+        empty = False
         yield row
-    if number < 0:
+    if empty:
         raise LabError(f"{path}: the file has no rows")
 
 

@@ -73,6 +73,10 @@ class Tokenizer:
         )  # the same ids; offsets, which nobody reads here, are not computed
         return self._encoded(lambda: [e.ids for e in fast(list(texts), add_special_tokens=special)], texts)
 
+    def encoding(self, text: str) -> tokenizers.Encoding:
+        """Return the ids of `text` with the characters that each stands for, without special tokens; else as `encode`."""
+        return self._encoded(lambda: self.backend.encode(text, add_special_tokens=False), [text])
+
     def _encoded(self, call: Callable[[], _T], texts: Sequence[str]) -> _T:
         try:
             return call()

@@ -103,8 +103,6 @@ class _Loop:
             group.setdefault("initial_lr", float(group["lr"]))
         self.parameters = [p for group in optimizer.param_groups for p in group["params"]]
         self.bf16 = _use_bf16(settings.precision, model.device.type)
-        config = model.config
-        self.dropout = max(config.embedding_dropout, config.attention_dropout, config.residual_dropout) > 0
         counts = model.count_parameters()
         self.parameter_count = counts.get("active", counts["total"])
         if settings.compile:
@@ -167,7 +165,7 @@ class _Loop:
         total = max(1, sum(targets))
         loss, metrics = 0.0, dict[str, float]()
         for k, (batch, weight) in enumerate(zip(micro, targets, strict=True)):
-            with _dropout_seed(self.dropout, device, self.seed, step * count + k):
+            with _dropout_seed(device, self.seed, step * count + k):
                 with torch.autocast(device.type, torch.bfloat16, enabled=self.bf16):
                     part, extra = self.objective(self.model, batch)
                 (part * (weight / total)).backward()
@@ -194,7 +192,7 @@ class _Loop:
         micro = self._micro_batches(step if moment == "before" else step + 1)
         generator = torch.Generator(device).manual_seed((self.seed * 1_000_003 + step) % 2**63)
         with (
-            _dropout_seed(self.dropout, device, self.seed, step),
+            _dropout_seed(device, self.seed, step),
             torch.autocast(device.type, torch.bfloat16, enabled=self.bf16),
         ):
             return self.optimizer.refresh(self.model, micro, self.objective, generator)
@@ -274,14 +272,11 @@ def _use_bf16(precision: str, device: str) -> bool:
 
 
 @contextlib.contextmanager
-def _dropout_seed(needed: bool, device: torch.device, seed: int, index: int) -> Iterator[None]:
+def _dropout_seed(device: torch.device, seed: int, index: int) -> Iterator[None]:
     """Make dropout a pure function of (seed, micro-batch): torch's dropout knows only the global generator.
 
     The global state is put back afterwards, so nothing outside sees it, and a resumed run needs no saved state.
     """
-    if not needed:
-        yield
-        return
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         torch.manual_seed((seed * 1_000_003 + index) % 2**63)
         yield

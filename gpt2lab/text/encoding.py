@@ -1,0 +1,103 @@
+"""Texts, pairs and words as token ids of a model's input, cut where they are too long, and how many were cut."""
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from gpt2lab.base.errors import LabError
+from gpt2lab.text.tokenizer import Tokenizer
+
+Side = Literal["left", "right"]
+
+
+class Encoder:
+    """Encodes texts for a model that reads at most `limit` tokens; `truncated` counts those it had to cut."""
+
+    def __init__(
+        self, tokenizer: Tokenizer, limit: int, *, truncate: Side = "right", separator: str = ""
+    ) -> None:
+        """Cut from the named side; `separator` stands between the texts of a pair whose tokenizer puts nothing there.
+
+        LabError if `limit` leaves no room for text beside the tokenizer's special tokens.
+        """
+        self.tokenizer, self.limit, self.side, self.separator = tokenizer, limit, truncate, separator
+        self.truncated = 0
+        if limit <= tokenizer.backend.num_special_tokens_to_add(True):
+            raise LabError(f"{limit} tokens leave no room for text beside the tokenizer's special tokens")
+
+    def text(self, text: str, pair: str | None = None) -> list[int]:
+        """Return the ids of a text, or of a pair, with what the tokenizer puts around it.
+
+        Empty text becomes a single start token. Of a pair the longer text is cut first.
+        """
+        second = None if pair is None else self.tokenizer.encoding(self.separator + pair)
+        return self._shaped(self.tokenizer.encoding(text), second)[0]
+
+    def words(self, words: Sequence[str]) -> tuple[list[int], list[list[int]]]:
+        """Return the ids of words with a blank between them, and for each word the places of its tokens.
+
+        A word that was cut off, or that has no token of its own, has no places.
+        """
+        ends = np.cumsum([len(word) + 1 for word in words], dtype=np.int64)
+        ids, encoding = self._shaped(self.tokenizer.encoding(" ".join(words)), None)
+        places: list[list[int]] = [[] for _ in words]
+        if encoding is None:
+            return ids, places
+        for place, ((start, stop), special) in enumerate(
+            zip(encoding.offsets, encoding.special_tokens_mask, strict=True)
+        ):
+            if not special and stop > start:
+                # A token may begin with the blank before its word: its last character tells whose it is.
+                places[int(np.searchsorted(ends, stop - 1, side="right"))].append(place)
+        return ids, places
+
+    def _shaped(self, first: Any, second: Any) -> tuple[list[int], Any]:
+        """Cut to the limit and add special tokens: ids, and the encoding they come from (None for empty text)."""
+        backend = self.tokenizer.backend
+        room = self.limit - backend.num_special_tokens_to_add(second is not None)
+        lengths = [len(first), len(second) if second is not None else 0]
+        if sum(lengths) > room:
+            self.truncated += 1
+            for encoding, kept in zip((first, second), _shares(lengths, room), strict=True):
+                if encoding is not None and len(encoding) > kept:
+                    # `direction` names the side that is kept from: "right" walks from the left and cuts the right.
+                    encoding.truncate(kept, direction=self.side)
+        whole = backend.post_process(first, second, add_special_tokens=True)
+        if len(whole):
+            return list(whole.ids), whole
+        start = self.tokenizer.bos if self.tokenizer.bos is not None else self.tokenizer.eos
+        if start is None:
+            raise LabError(
+                "an empty text has no tokens, and this tokenizer has no bos or eos token to stand for it"
+            )
+        return [start], None
+
+
+def _shares(lengths: Sequence[int], room: int) -> tuple[int, int]:
+    """Cut the longer of two lengths first until both fit."""
+    first, second = lengths
+    if first + second <= room:
+        return first, second
+    half = room // 2
+    if first <= half:
+        return first, room - first
+    if second <= room - half:
+        return room - second, second
+    return half, room - half
+
+
+def padded(
+    rows: Sequence[Sequence[int]], pad: int, side: Side = "right", *, least: int = 0
+) -> tuple[Tensor, Tensor]:
+    """Return rows as tokens [batch, time] int64 and a mask [batch, time] that is true at real tokens."""
+    time = max([least, *(len(row) for row in rows)])
+    tokens: npt.NDArray[np.int64] = np.full((len(rows), time), pad, dtype=np.int64)
+    mask = np.zeros((len(rows), time), dtype=bool)
+    for i, row in enumerate(rows):
+        here = slice(0, len(row)) if side == "right" else slice(time - len(row), time)
+        tokens[i, here], mask[i, here] = row, True
+    return torch.from_numpy(tokens), torch.from_numpy(mask)

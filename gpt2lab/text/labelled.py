@@ -1,0 +1,234 @@
+"""Labelled texts: what a row's fields say for each head, names of labels, and a split that keeps their shares."""
+
+import hashlib
+import json
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from gpt2lab.base.errors import LabError, nearest
+from gpt2lab.model.heads import Kind
+from gpt2lab.text import readers, sources
+from gpt2lab.text.records import Record, read_records
+
+Value = str | tuple[str, ...] | tuple[float, ...] | None
+"""classification: a label; tokens: a label a word; multilabel: labels; regression, or multilabel in columns: numbers."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """What one head learns: its name, its kind and the fields of a row that hold the answer."""
+
+    name: str
+    """Of the head."""
+    kind: Kind
+    """Of the head."""
+    fields: tuple[str, ...]
+    """One field; several for regression on several numbers, or for multilabel with a column of 0 and 1 for each label."""
+
+    def __post_init__(self) -> None:
+        if not self.fields:
+            raise LabError(f"{self.name}: name the field of the data that holds the label")
+        if len(self.fields) > 1 and self.kind in ("classification", "tokens"):
+            raise LabError(f"{self.name}: {self.kind} reads one field, got {', '.join(self.fields)}")
+
+    @property
+    def in_columns(self) -> bool:
+        """Whether the value is one number a field."""
+        return self.kind == "regression" or (self.kind == "multilabel" and len(self.fields) > 1)
+
+
+@dataclass(frozen=True)
+class Example:
+    """One labelled text."""
+
+    text: str
+    """The text; of token labels the words with a blank between them."""
+    values: Mapping[str, Value] = field(default_factory=dict)
+    """The answer for each target by name; None (in numbers NaN) where the row has none."""
+    pair: str | None = None
+    """The second text of a pair."""
+    words: tuple[str, ...] = ()
+    """The words that token labels belong to."""
+    negatives: tuple[str, ...] = ()
+    """Texts that do not match, for contrastive learning."""
+    group: str = ""
+    """Examples of one group are no negatives of each other."""
+    where: str = ""
+    """File and line, for messages."""
+
+
+def read_examples(
+    source: sources.SourceLike,
+    *,
+    text: str = "text",
+    targets: Sequence[Target] = (),
+    pair: str | None = None,
+    negatives: str | None = None,
+    group: str | None = None,
+) -> list[Example]:
+    """Read rows as examples; every name is that of a field. With a target of kind tokens, `text` holds the words.
+
+    A label that is absent (null, an empty cell, NaN) is None or NaN: such a row trains the other heads only.
+    LabError, with file and line, for a field that is missing or holds something else.
+    """
+    wanted = [text, *(name for target in targets for name in target.fields)]
+    wanted += [name for name in (pair, negatives, group) if name is not None]
+    with_words = any(target.kind == "tokens" for target in targets)
+    found = []
+    for where, row in read_records(source, *wanted):
+        words = _listed(row[text], where, text) if with_words else ()
+        found.append(
+            Example(
+                text=" ".join(words) if with_words else readers.string(row[text], where, text),
+                values={target.name: _value(row, target, where, len(words)) for target in targets},
+                pair=readers.string(row[pair], where, pair) if pair is not None else None,
+                words=words,
+                negatives=_listed(row[negatives], where, negatives) if negatives is not None else (),
+                group=str(row[group]) if group is not None else "",
+                where=where,
+            )
+        )
+    return found
+
+
+def _value(row: Record, target: Target, where: str, words: int) -> Value:
+    if target.in_columns:
+        return tuple(_number(row[name], where, name) for name in target.fields)
+    name = target.fields[0]
+    if _absent(row[name]):
+        return None
+    if target.kind == "classification":
+        return _label(row[name], where, name)
+    labels = _listed(row[name], where, name, "|" if target.kind == "multilabel" else None)
+    if target.kind == "tokens" and len(labels) != words:
+        raise LabError(f"{where}: {len(labels)} labels in {name!r} for {words} words; give one for each word")
+    return labels
+
+
+def _absent(value: object) -> bool:
+    return value is None or value == "" or (isinstance(value, float) and math.isnan(value))
+
+
+def _label(value: object, where: str, name: str) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    if isinstance(value, str | int | float):
+        return str(value).strip()
+    raise LabError(f"{where}: field {name!r} should hold a label, found {type(value).__name__}")
+
+
+def _number(value: object, where: str, name: str) -> float:
+    if _absent(value):
+        return math.nan
+    try:
+        number = float(value)  # type: ignore[arg-type]  # what is no number raises
+    except (TypeError, ValueError):
+        raise LabError(f"{where}: field {name!r} should hold a number, found {str(value)[:40]!r}") from None
+    if math.isinf(number):
+        raise LabError(f"{where}: field {name!r} is infinite; a label must be a finite number, or empty")
+    return number
+
+
+def _listed(value: object, where: str, name: str, separator: str | None = None) -> tuple[str, ...]:
+    """Return a list field; in csv a JSON list, or pieces between blanks (labels: between `|`)."""
+    if isinstance(value, str) and value.lstrip().startswith("["):
+        try:
+            value = json.loads(value)
+        except json.JSONDecodeError:
+            raise LabError(f"{where}: field {name!r} begins like a JSON list and is none") from None
+    if isinstance(value, str):
+        return tuple(piece.strip() for piece in value.split(separator) if piece.strip())
+    if isinstance(value, list | tuple):
+        return tuple(_label(item, where, name) for item in value)
+    raise LabError(f"{where}: field {name!r} should hold a list, found {type(value).__name__}")
+
+
+def label_names(examples: Iterable[Example], target: Target) -> tuple[str, ...]:
+    """Return the labels that occur, numbers by size and words by spelling; of columns their names.
+
+    LabError if there are fewer than two classes to tell apart.
+    """
+    if target.kind == "regression":
+        return target.fields if len(target.fields) > 1 else ()
+    if target.in_columns:
+        return target.fields
+    found: set[str] = set()
+    for example in examples:
+        value = example.values[target.name]
+        if isinstance(value, str):
+            found.add(value)
+        elif value is not None:
+            found.update(str(label) for label in value)
+    if len(found) < (1 if target.kind == "multilabel" else 2):
+        have = f"only {next(iter(found))!r}" if found else "no label at all"
+        raise LabError(
+            f"{target.name}: the data have {have}; it takes two classes to learn to tell them apart"
+        )
+    return tuple(sorted(found, key=_by_size_then_spelling))
+
+
+def _by_size_then_spelling(label: str) -> tuple[float, str]:
+    try:
+        return float(label), label
+    except ValueError:
+        return math.inf, label
+
+
+def label_index(label: str, names: Sequence[str], where: str) -> int:
+    """Return the place of a label; LabError with the nearest for one the head does not know."""
+    try:
+        return names.index(label)
+    except ValueError:
+        match = nearest(label, names)
+        hint = f"did you mean {match!r}?" if match else f"it knows {', '.join(names[:12])}"
+        raise LabError(f"{where}: label {label!r} is not among the head's; {hint}") from None
+
+
+def stratified_split(
+    examples: Sequence[Example], fraction: float, target: Target | None = None
+) -> tuple[list[Example], list[Example]]:
+    """Split into training and validation so that each class keeps its share in both.
+
+    Which texts are taken is decided by the hash of their text alone, so that order, seed and other rows do not matter
+    and equal texts never stand on both sides. Of a class with two texts or more at least one is taken; other kinds of
+    targets are split as one class. LabError unless 0 < fraction < 1 and both sides get something.
+    """
+    if not 0.0 < fraction < 1.0:
+        raise LabError(f"valid_fraction must lie between 0 and 1, got {fraction}")
+    classes: dict[str, set[str]] = {}
+    for example in examples:
+        label = (
+            example.values.get(target.name) if target is not None and target.kind == "classification" else ""
+        )
+        classes.setdefault(label if isinstance(label, str) else "", set()).add(_whole(example))
+    taken: set[str] = set()
+    for texts in classes.values():
+        count = min(max(1, round(fraction * len(texts))), len(texts) - 1)
+        taken.update(sorted(texts, key=_hashed)[:count])
+    train = [example for example in examples if _whole(example) not in taken]
+    valid = [example for example in examples if _whole(example) in taken]
+    if not train or not valid:
+        raise LabError(
+            f"{len(examples)} examples are too few to keep {fraction:g} of them for validation; "
+            "give more, or a file of their own (task.valid)"
+        )
+    return train, valid
+
+
+def _whole(example: Example) -> str:
+    return example.text if example.pair is None else f"{example.text}\0{example.pair}"
+
+
+def _hashed(text: str) -> bytes:
+    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+
+
+def shared_texts(
+    first: Iterable[Example], second: Iterable[Example], key: Callable[[str], str] = str.casefold
+) -> int:
+    """Count the examples of `second` whose text, after `key`, is among those of `first`: a leak if they are a test."""
+    seen = {key(_whole(example)) for example in first}
+    return sum(key(_whole(example)) in seen for example in second)

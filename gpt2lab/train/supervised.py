@@ -1,0 +1,136 @@
+"""Objectives of supervised heads: cross entropy, binary cross entropy, squared error, for texts and for tokens."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from gpt2lab.base.errors import LabError
+from gpt2lab.model import Transformer, linear_cross_entropy
+from gpt2lab.model.heads import Head, heads, read_states
+from gpt2lab.model.loss import IGNORE
+from gpt2lab.train.objectives import Batch
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeadLoss:
+    """How one head's loss counts."""
+
+    weight: float = 1.0
+    """Its factor in the sum over heads."""
+    class_weights: tuple[float, ...] | None = None
+    """A factor for each class; multilabel: for the positive answers of each label."""
+    smoothing: float = 0.0
+    """Share of the target's probability that is spread over all classes (Szegedy et al. 2016, section 7)."""
+
+    def __post_init__(self) -> None:
+        if not self.weight >= 0:
+            raise LabError(f"the weight of a head's loss must not be negative, got {self.weight}")
+        if not 0.0 <= self.smoothing < 1.0:
+            raise LabError(f"smoothing must lie in [0, 1), got {self.smoothing}")
+
+
+class Supervised:
+    """Objective: the weighted sum of the losses of one head or several, from one pass of the backbone.
+
+    Reads batches of `LabelledBatches`. What a head's loss is follows from its kind: cross entropy for classification
+    and tokens (nats), the mean of binary cross entropies for multilabel (nats), squared error for regression (units
+    of the label, squared). `language` times the next-token cross entropy of the same texts is added
+    (Radford et al. 2018, eq. 5). LabError if the model lacks a head, or class_weights do not fit it.
+    """
+
+    def __init__(self, losses: Mapping[str, HeadLoss], *, language: float = 0.0) -> None:
+        if not losses:
+            raise LabError("a supervised objective needs a head")
+        if not language >= 0:
+            raise LabError(f"language must not be negative, got {language}")
+        self.losses, self.language = dict(losses), language
+
+    def __call__(self, model: Transformer, batch: Batch) -> tuple[Tensor, dict[str, float]]:
+        """Return the loss, and each head's own loss where there are several parts."""
+        mask = batch.get("attention_mask")
+        hidden = model.hidden(batch["tokens"], attention_mask=mask)
+        said = read_states(model, hidden, mask, tuple(self.losses))
+        known = heads(model)
+        parts: dict[str, Tensor] = {}
+        for name, how in self.losses.items():
+            labels = batch[f"labels.{name}"]
+            parts[name] = how.weight * head_loss(known[name], said[name], labels, how)
+        if self.language:
+            parts["language"] = self.language * _language_loss(model, hidden, batch["tokens"], mask)
+        total = torch.stack(list(parts.values())).sum()
+        metrics = {f"loss_{name}": float(part.detach()) for name, part in parts.items()}
+        return total, metrics if len(parts) > 1 else {}
+
+
+def head_loss(head: Head, said: Tensor, labels: Tensor, how: HeadLoss | None = None) -> Tensor:
+    """Return the mean loss of one head over the labels that are there; 0 if there are none.
+
+    said [batch, outputs] or [batch, time, outputs], labels as in `LabelledBatches`.
+    """
+    how = how or HeadLoss()
+    if how.class_weights is not None and len(how.class_weights) != head.outputs:
+        raise LabError(
+            f"head {head.name}: {len(how.class_weights)} class_weights for {head.outputs} outputs; give one for each"
+        )
+    weights = None if how.class_weights is None else said.new_tensor(how.class_weights)
+    wide = said.to(torch.promote_types(said.dtype, torch.float32))
+    if head.kind in ("classification", "tokens"):
+        return class_loss(wide.flatten(0, -2), labels.flatten(), weights=weights, smoothing=how.smoothing)
+    if head.kind == "multilabel":
+        return multilabel_loss(wide, labels, weights=weights, smoothing=how.smoothing)
+    if head.kind == "regression":
+        return regression_loss(wide, labels)
+    raise LabError(f"head {head.name} is an embedding; train it with a contrastive objective")
+
+
+def class_loss(
+    logits: Tensor, labels: Tensor, *, weights: Tensor | None = None, smoothing: float = 0.0
+) -> Tensor:
+    """Cross entropy -Σ_c q_c w_c log p_c over Σ w_label; q is 1 - s at the label, plus s/classes everywhere.
+
+    logits [rows, classes], labels [rows] int64 (-100: none), weights [classes].
+    """
+    if not bool((labels != IGNORE).any()):
+        return logits.sum() * 0.0
+    if weights is not None:
+        weights = weights.to(logits.dtype)
+    return F.cross_entropy(logits, labels, weight=weights, ignore_index=IGNORE, label_smoothing=smoothing)
+
+
+def multilabel_loss(
+    logits: Tensor, labels: Tensor, *, weights: Tensor | None = None, smoothing: float = 0.0
+) -> Tensor:
+    """Mean of -w y log σ(x) - (1 - y) log(1 - σ(x)) over the labels that are there; with s, y becomes (1 - s)y + s/2.
+
+    logits and labels [rows, classes], NaN where there is no label, weights [classes].
+    """
+    there = ~labels.isnan()
+    truth = torch.where(there, labels, 0.0).to(logits.dtype) * (1 - smoothing) + smoothing / 2
+    if weights is not None:
+        weights = weights.to(logits.dtype)
+    losses = F.binary_cross_entropy_with_logits(logits, truth, pos_weight=weights, reduction="none")
+    return (losses * there).sum() / there.sum().clamp_min(1)
+
+
+def regression_loss(said: Tensor, labels: Tensor) -> Tensor:
+    """Mean squared error over the numbers that are there; said and labels [rows, numbers], NaN where there is none."""
+    there = ~labels.isnan()
+    errors = torch.where(there, said - labels.nan_to_num(0.0).to(said.dtype), 0.0)
+    return errors.square().sum() / there.sum().clamp_min(1)
+
+
+def _language_loss(model: Transformer, hidden: Tensor, tokens: Tensor, mask: Tensor | None) -> Tensor:
+    targets = tokens[:, 1:]
+    if mask is not None:
+        targets = torch.where(mask[:, 1:].bool() & mask[:, :-1].bool(), targets, IGNORE)
+    return linear_cross_entropy(hidden[:, :-1], model.head.weight, targets, bias=model.head.bias)
+
+
+def balanced_weights(counts: Sequence[int]) -> tuple[float, ...]:
+    """Return weights n / (classes · n_class), which make every class count alike. LabError for an empty class."""
+    if not counts or min(counts) < 1:
+        raise LabError(f"balanced class weights need an example of every class, got counts {list(counts)}")
+    return tuple(sum(counts) / (len(counts) * count) for count in counts)
