@@ -255,10 +255,11 @@ def deciding(model: Transformer) -> Iterator[None]:
 
 
 def check_prompts(model: Transformer, prompts: Sequence[Sequence[int]], limits: Limits) -> None:
-    """Raise LabError unless there are prompts, none is empty and all fit the model's positions with their new tokens."""
+    """Raise LabError unless there are prompts that a causal model has room for: none empty, with their new tokens."""
     if not prompts:
         raise LabError("no prompts to continue")
     config = model.config
+    config.require_causal("decoding")
     for index, prompt in enumerate(prompts):
         if len(prompt) == 0:
             raise LabError(f"prompt {index} is empty; a model continues at least one token")

@@ -45,9 +45,10 @@ def score_rows(
     """Score the end of each row; results in the order of `rows`, on the CPU.
 
     Rows of similar length share a batch. LabError: an id outside the vocabulary, NaN logits, a row longer than
-    the model's positions, a row with nothing to score.
+    the model's positions, a row with nothing to score, a model that is not causal.
     """
     check_batch_size(batch_size)
+    model.config.require_causal(label)
     _check_rows(model, rows)
     order = sorted(range(len(rows)), key=lambda i: -len(rows[i].tokens))
     scores: dict[int, RowScore] = {}

@@ -1,7 +1,7 @@
 """The training loop, objectives, schedules, precision and checkpoints."""
 
 from gpt2lab.train.loop import train
-from gpt2lab.train.objectives import next_token
+from gpt2lab.train.objectives import default_objective, masked_tokens, next_token
 from gpt2lab.train.optimizers import ReadsCurvature, adamw, make_optimizer, parameter_groups
 from gpt2lab.train.settings import TrainResult, TrainSettings
 
@@ -10,7 +10,9 @@ __all__ = [
     "TrainResult",
     "TrainSettings",
     "adamw",
+    "default_objective",
     "make_optimizer",
+    "masked_tokens",
     "next_token",
     "parameter_groups",
     "train",

@@ -12,13 +12,14 @@ def flops_per_token(config: TransformerConfig, time_steps: int, parameters: int)
     """Floating-point operations of one token's forward and backward pass.
 
     6 a weight that multiplies (a tied table counts once, as the head; look-ups multiply nothing), and
-    12 · heads · d_head · time/2 a layer for scores and mixing of a causal sequence (Chowdhery et al. 2022, app. B).
+    12 · heads · d_head · time a layer for scores and mixing, half of it if causal (Chowdhery et al. 2022, app. B).
     """
     tables = config.vocab_size * config.d_model * (0 if config.tied_head else 1)
     if config.positions == "learned":
         tables += config.max_positions * config.d_model
     layers = [config.layer(i) for i in range(config.n_layers)]
-    attention = sum(12 * layer.n_heads * layer.d_head * time_steps / 2 for layer in layers)
+    seen = time_steps / 2 if config.causal else time_steps
+    attention = sum(12 * layer.n_heads * layer.d_head * seen for layer in layers)
     return 6.0 * (parameters - tables) + attention
 
 
