@@ -216,7 +216,7 @@ def test_balanced_weights_make_every_class_count_alike() -> None:
 
 @pytest.mark.parametrize("family", ["gpt2", "llama"])
 def test_training_learns_labels_and_accumulation_changes_nothing(family: str) -> None:
-    """The class is whether the first id is small; micro-batches differ in how many labels they hold."""
+    """The class is whether the last id is small; micro-batches differ in how many labels they hold."""
 
     class Data:
         def __init__(self, size: int) -> None:
@@ -224,7 +224,7 @@ def test_training_learns_labels_and_accumulation_changes_nothing(family: str) ->
 
         def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
             ids = torch.cat([tokens(8, 4, seed=index * self.size // 8 + k) for k in range(self.size // 8)])
-            labels = (ids[:, 0] < 30).long()
+            labels = (ids[:, -1] < 30).long()
             labels[ids[:, 1] > 40] = -100
             return {"tokens": ids, "labels.label": labels, "targets": torch.where(labels < 0, -100, 0)}
 
