@@ -60,6 +60,8 @@ class Family:
     """TransformerConfig → config.json entries; LabError for what the architecture does not have."""
     bare: str = ""
     """Class of `transformers` that opens a model without a head."""
+    head_in_model: str = ""
+    """Name of the head's weight in today's model of `transformers`, where files keep an older one."""
     renamed: Mapping[str, str] = field(default_factory=dict)
     """Old endings of names → today's."""
     held: Callable[[Collection[str]], dict[str, Any]] = lambda names: {}

@@ -127,6 +127,7 @@ GPT_NEOX = Family(
         "layers.*.attention.rotary_emb.inv_freq",
     ),
     head="embed_out.weight",
+    head_in_model="lm_head.weight",
     read=_read,
     write=_write,
 )
