@@ -1,7 +1,6 @@
 """The generation loop: prompts padded on the left, a static cache, one forward pass per new token."""
 
 import contextlib
-import copy
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -11,7 +10,7 @@ from torch import Tensor
 
 from gpt2lab.base.errors import LabError
 from gpt2lab.decode.interface import Decoded, Finish, Generators, Limits, OnToken, row_generators
-from gpt2lab.model import KeyValueCache, Transformer
+from gpt2lab.model import Transformer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,7 +97,7 @@ class Continuation:
         self.padded = any(len(prompt) < self.width for prompt in prompts)
         self.length = self.width
         # The last token is never fed to the model, so it needs no slot.
-        self.cache = new_cache(model, batch=len(prompts), length=capacity - 1 + spare)
+        self.cache = model.new_cache(batch=len(prompts), length=capacity - 1 + spare)
         self.hidden = torch.empty(0)
 
     def start(self) -> Tensor:
@@ -121,7 +120,7 @@ class Continuation:
     def select(self, rows: Tensor) -> None:
         """Let row r be a copy of what was row rows[r]; there may be more rows than before (beams) or fewer."""
         self.tokens, self.real = self.tokens[rows], self.real[rows]
-        self.cache = selected(self.cache, rows)
+        self.cache = self.cache.select(rows)
 
     def reorder(self, rows: Tensor) -> None:
         """Let row r go on from what was row rows[r]: `select` in place, for as many rows as before."""
@@ -270,35 +269,6 @@ def check_prompts(model: Transformer, prompts: Sequence[Sequence[int]], limits: 
                 f"prompt {index} has {len(prompt)} tokens and the model {config.max_positions} positions: "
                 f"{max(fits, 0)} new tokens fit, not {limits.max_new_tokens}"
             )
-
-
-def new_cache(model: Transformer, *, batch: int, length: int) -> KeyValueCache:
-    """Return an empty cache: the model's own kind (`model.new_cache`) where it has one, else a `KeyValueCache`.
-
-    A model with a `cache_dtype` keeps keys and values in that type, others in their own.
-    """
-    make = getattr(model, "new_cache", None)
-    if make is None:
-        dtype = getattr(model, "cache_dtype", model.dtype)
-        return KeyValueCache(model.config, batch=batch, length=length, device=model.device, dtype=dtype)
-    cache: KeyValueCache = make(batch=batch, length=length)
-    return cache
-
-
-def selected(cache: KeyValueCache, rows: Tensor) -> KeyValueCache:
-    """Return a cache whose row r is a copy of row rows[r]; there may be more rows than before, or fewer.
-
-    A cache of another kind does it by a method `select(rows)` of its own.
-    """
-    select = getattr(cache, "select", None)
-    if select is not None:
-        own: KeyValueCache = select(rows)
-        return own
-    new = copy.copy(cache)
-    new.keys = [tensor.index_select(0, rows) for tensor in cache.keys]
-    new.values = [tensor.index_select(0, rows) for tensor in cache.values]
-    new.attention = cache.attention.index_select(0, rows)
-    return new
 
 
 def hold_back(logits: Tensor, step: int, limits: Limits) -> Tensor:

@@ -42,14 +42,17 @@ class Attention(nn.Module):
             if run.tap is not None:
                 q = run.see(q.transpose(1, 2), f"{self.name}.hook_rot_q").transpose(1, 2)
                 k = run.see(k.transpose(1, 2), f"{self.name}.hook_rot_k").transpose(1, 2)
-        if run.cache is not None:
-            k, v = run.cache.write(self.index, run.slots, k, v)
+        k, v = self._cached(k, v, run)
         z = self._attend(q, k, v, run).transpose(1, 2)  # [batch, time, heads, d_head]
         if run.tap is not None:
             z = run.see(z, f"{self.name}.hook_z")
             if run.tap.wants(f"{self.name}.hook_result"):
                 return self._per_head(z, run)
         return self.out(z.flatten(2))
+
+    def _cached(self, k: Tensor, v: Tensor, run: Pass) -> tuple[Tensor, Tensor]:
+        """Add keys and values to the cache, if there is one, and return all of it."""
+        return (k, v) if run.cache is None else run.cache.write(self.index, run.slots, k, v)
 
     def _attend(self, q: Tensor, k: Tensor, v: Tensor, run: Pass) -> Tensor:
         """q [batch, heads, time, d_head], k and v [batch, kv_heads, keys, d_head] → like q."""

@@ -1,34 +1,34 @@
-"""Static key/value cache for decoding."""
+"""Static key/value caches for decoding."""
+
+import copy
+from collections.abc import Hashable, Sequence
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
 
 from gpt2lab.base.errors import LabError
-from gpt2lab.model.config import TransformerConfig
 
 
 class KeyValueCache:
-    """Keys and values of every layer in tensors allocated once, filled slot by slot.
+    """Keys and values of every layer in tensors allocated once, at the first write, and filled slot by slot.
 
-    keys[i], values[i]: [batch, n_kv_heads, length, d_head] for layer i.
     `attention` [batch, length] is True where a slot holds a real token (padding stays False), `length` is how many
-    slots are used. Feeding more tokens than fit is a LabError.
+    slots are used. Feeding more tokens than fit is a LabError. dtype None keeps what is written in its own type.
     """
 
     def __init__(
         self,
-        config: TransformerConfig,
         *,
         batch: int,
         length: int,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
-        layers = [config.layer(i) for i in range(config.n_layers)]
-        shapes = [(batch, layer.n_kv_heads, length, layer.d_head) for layer in layers]
-        self.keys = [torch.zeros(shape, device=device, dtype=dtype) for shape in shapes]
-        self.values = [torch.zeros(shape, device=device, dtype=dtype) for shape in shapes]
+        self.tensors: dict[Hashable, Tensor] = {}
+        """What was written, by name: [batch, heads, length, width]; keys of layer i are `("k", i)`."""
         self.attention = torch.zeros(batch, length, dtype=torch.bool, device=device)
+        self.dtype = dtype
         self.capacity = length
         self.length = 0
         self.padded = False
@@ -52,18 +52,29 @@ class KeyValueCache:
         self.length = stop
         return slice(start, stop)
 
-    def write(self, layer: int, slots: slice, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+    def write(self, layer: Hashable, slots: slice, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         """Store keys and values [batch, n_kv_heads, time, d_head] and return all of the layer's used slots."""
-        self.keys[layer][:, :, slots] = keys
-        self.values[layer][:, :, slots] = values
-        return self.keys[layer][:, :, : slots.stop], self.values[layer][:, :, : slots.stop]
+        return self.store(("k", layer), slots, keys), self.store(("v", layer), slots, values)
+
+    def store(self, name: Hashable, slots: slice, x: Tensor) -> Tensor:
+        """Keep x [batch, heads, time, width] at `slots` under a name; return all used slots, [batch, heads, used, width].
+
+        A block that caches something of its own needs only a name that nothing else has.
+        """
+        held = self.tensors.get(name)
+        if held is None:
+            shape = (*x.shape[:2], self.capacity, *x.shape[3:])
+            with torch.inference_mode(False):  # so that it can be written to outside of that mode too
+                held = torch.zeros(shape, device=x.device, dtype=self.dtype or x.dtype)
+            self.tensors[name] = held
+        held[:, :, slots] = x
+        return held[:, :, : slots.stop]
 
     def reorder(self, rows: Tensor) -> None:
         """Let row r continue from old row rows[r] (beam search); rows [batch] int64. Only used slots are moved."""
         used = self.length
-        for tensors in (self.keys, self.values):
-            for tensor in tensors:
-                tensor[:, :, :used] = tensor[:, :, :used].index_select(0, rows)
+        for tensor in self.tensors.values():
+            tensor[:, :, :used] = tensor[:, :, :used].index_select(0, rows)
         self.attention[:, :used] = self.attention[:, :used].index_select(0, rows)
 
     def rewind(self, length: int) -> None:
@@ -72,3 +83,66 @@ class KeyValueCache:
             raise LabError(f"key/value cache: cannot rewind to {length}, {self.length} slots are used")
         self.attention[:, length : self.length] = False
         self.length = length
+
+    def select(self, rows: Tensor) -> "KeyValueCache":
+        """Return a cache whose row r is a copy of row rows[r]; there may be more rows than before, or fewer."""
+        new = copy.copy(self)
+        new.tensors = {name: tensor.index_select(0, rows) for name, tensor in self.tensors.items()}
+        new.attention = self.attention.index_select(0, rows)
+        return new
+
+
+class CacheGroup:
+    """Several caches that are decoded with as one: for a model that passes over each token more than once.
+
+    Each part holds `ahead` slots more than this says, in front of the text (a learned prefix); rewound to 0, the
+    parts forget those too.
+    """
+
+    def __init__(self, parts: Sequence["Cache"], *, ahead: int = 0) -> None:
+        self.parts, self.ahead = tuple(parts), ahead
+
+    @property
+    def batch(self) -> int:
+        """Rows of the caches."""
+        return self.parts[0].batch
+
+    @property
+    def capacity(self) -> int:
+        """Slots for tokens of the text."""
+        return self.parts[0].capacity - self.ahead
+
+    @property
+    def length(self) -> int:
+        """Slots that hold tokens of the text."""
+        return max(0, self.parts[0].length - self.ahead)
+
+    @property
+    def padded(self) -> bool:
+        """Whether any used slot is padding."""
+        return self.parts[0].padded
+
+    @property
+    def attention(self) -> Tensor:
+        """[batch, capacity], True where a slot holds a real token of the text."""
+        return self.parts[0].attention[:, self.ahead :]
+
+    def reorder(self, rows: Tensor) -> None:
+        """As for one cache."""
+        for part in self.parts:
+            part.reorder(rows)
+
+    def rewind(self, length: int) -> None:
+        """As for one cache."""
+        if not 0 <= length <= self.length:
+            raise LabError(f"key/value cache: cannot rewind to {length}, {self.length} slots are used")
+        for part in self.parts:
+            part.rewind(min(part.length, length + self.ahead) if length else 0)
+
+    def select(self, rows: Tensor) -> "CacheGroup":
+        """As for one cache."""
+        return CacheGroup([part.select(rows) for part in self.parts], ahead=self.ahead)
+
+
+Cache: TypeAlias = KeyValueCache | CacheGroup
+"""What `Transformer.new_cache` makes."""

@@ -1,63 +1,84 @@
-"""Models as folders in Hugging Face's layout: config.json and safetensors, read and written without loss."""
+"""Models as folders: config.json and safetensors, in Hugging Face's layout where it has one, else in the lab's own."""
 
 import fnmatch
 import json
-import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from gpt2lab.base.errors import LabError, unknown
 from gpt2lab.base.files import atomic_folder, atomic_write
+from gpt2lab.base.wording import listed
+from gpt2lab.model.architecture import architecture_name
 from gpt2lab.model.config import TransformerConfig
 from gpt2lab.model.families import FAMILIES, Entries, Family, Weight
+from gpt2lab.model.layout import OWN, load_own, read_own, refuse_changed, write_own
 from gpt2lab.model.transformer import Transformer
+from gpt2lab.model.weights import SHARD_BYTES, StoredTensors, some, write_tensors
 
-WEIGHTS = "model.safetensors"
-INDEX = "model.safetensors.index.json"
-SHARD_BYTES = 5_000_000_000
+Layout = Literal["auto", "huggingface", "gpt2lab"]
 
 
 def read_config(folder: Path | str) -> TransformerConfig:
     """Read config.json of a checkpoint folder. LabError: no such file, broken JSON, a family we do not have."""
-    path = Path(folder) / "config.json"
+    folder = Path(folder)
+    entries = _read_entries(folder)
+    where = str(folder / "config.json")
+    return read_own(entries, where)[0] if entries["model_type"] == OWN else _family_config(entries, where)
+
+
+def _read_entries(folder: Path) -> dict[str, Any]:
+    """Return the content of config.json, whose `model_type` is one we know."""
+    path = folder / "config.json"
     if not path.is_file():
         raise LabError(f"{folder}: no model here, config.json is missing")
     try:
-        entries = json.loads(path.read_text(encoding="utf-8"))
+        entries: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise LabError(f"{path}: not valid JSON ({error})") from None
     name = entries.get("model_type") if isinstance(entries, dict) else None
-    if name not in FAMILIES:
+    if name not in FAMILIES and name != OWN:
         raise LabError(f"{path}: {unknown('model family', str(name), FAMILIES)}")
-    reader = Entries(entries, str(path))
+    return entries
+
+
+def _family_config(entries: dict[str, Any], where: str) -> TransformerConfig:
+    """Translate Hugging Face's entries."""
+    name = entries["model_type"]
+    reader = Entries(entries, where)
     try:
         fields = FAMILIES[name].read(reader)
         return TransformerConfig(**fields, family=name, extra=reader.rest())
     except (TypeError, AttributeError) as error:
-        raise LabError(f"{path}: an entry has a wrong type ({error})") from None
+        raise LabError(f"{where}: an entry has a wrong type ({error})") from None
 
 
 def load_model(
-    folder: Path | str, *, device: torch.device | str | None = None, dtype: torch.dtype | None = None
+    folder: Path | str,
+    *,
+    device: torch.device | str | None = None,
+    dtype: torch.dtype | None = None,
+    architectures: Sequence[type] = (),
 ) -> Transformer:
     """Load a checkpoint folder; dtype None keeps the type the weights are stored in.
 
+    architectures: classes of architectures that the model may have been saved with and that are no registered parts.
     LabError names every tensor that is missing, extra, of a wrong shape or not finite, and a truncated file.
     The model is returned in evaluation mode.
     """
     folder = Path(folder)
-    config = read_config(folder)
+    entries = _read_entries(folder)
+    if entries["model_type"] == OWN:
+        return load_own(folder, entries, device=device, dtype=dtype, architectures=architectures).eval()
+    config = _family_config(entries, str(folder / "config.json"))
     family = FAMILIES[config.family]
     with ExitStack() as stack:
         checkpoint = _Checkpoint(folder, config, stack)
-        config = config.replace(**family.held(checkpoint.handles))
+        config = config.replace(**family.held(checkpoint.full_names))
         with torch.device("meta"):
             model = Transformer(config)
         if config.tied_head and config.head != "none":
@@ -69,18 +90,43 @@ def load_model(
     return model.eval()
 
 
-def save_model(model: Transformer, folder: Path | str, *, shard_bytes: int = SHARD_BYTES) -> None:
-    """Write config.json and safetensors as `transformers` does; the folder appears whole or not at all.
+def save_model(
+    model: Transformer, folder: Path | str, *, layout: Layout = "auto", shard_bytes: int = SHARD_BYTES
+) -> None:
+    """Write config.json and safetensors; the folder appears whole or not at all.
 
-    LabError if the model's architecture does not exist in its family's layout.
+    layout: "auto" is Hugging Face's, which `transformers` opens, wherever it can express the model, else the lab's own.
+    LabError: layout "huggingface" for a model that it cannot express, with the reason; a model whose tensors are not
+    those of its config and architectures, which could not be loaded again.
     """
     with atomic_folder(folder) as temporary:
-        write_model(model, temporary, shard_bytes=shard_bytes)
+        write_model(model, temporary, layout=layout, shard_bytes=shard_bytes)
 
 
-def write_model(model: Transformer, folder: Path, *, shard_bytes: int = SHARD_BYTES) -> None:
+def write_model(
+    model: Transformer, folder: Path, *, layout: Layout = "auto", shard_bytes: int = SHARD_BYTES
+) -> None:
     """Write a model's files into an existing folder (`save_model` without the atomic folder around it)."""
+    refuse_changed(model)
+    if layout != "gpt2lab":
+        try:
+            entries, tensors = _hugging_face(model)
+        except LabError:
+            if layout == "huggingface":
+                raise
+        else:
+            atomic_write(folder / "config.json", json.dumps(entries, indent=2, sort_keys=True) + "\n")
+            write_tensors(tensors, folder, shard_bytes=shard_bytes)
+            return
+    write_own(model, folder, shard_bytes=shard_bytes)
+
+
+def _hugging_face(model: Transformer) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Return config.json and tensors in the layout of the model's family. LabError if it cannot express the model."""
     family = FAMILIES[model.config.family]
+    if model.architectures:
+        names = listed([architecture_name(one) for one in model.architectures])
+        raise LabError(f"Hugging Face's {family.name} has no place for what the architecture {names} changes")
     entries = {**model.config.extra, **family.write(model.config)}
     entries |= {
         "model_type": family.name,
@@ -88,20 +134,7 @@ def write_model(model: Transformer, folder: Path, *, shard_bytes: int = SHARD_BY
         "dtype": str(model.dtype).removeprefix("torch."),
     }
     entries.pop("torch_dtype", None)
-    atomic_write(folder / "config.json", json.dumps(entries, indent=2, sort_keys=True) + "\n")
-    shards = _sharded(dict(_exported(model, family)), shard_bytes)
-    if len(shards) == 1:
-        save_file(shards[0], folder / WEIGHTS, metadata={"format": "pt"})
-        return
-    names = [f"model-{i + 1:05d}-of-{len(shards):05d}.safetensors" for i in range(len(shards))]
-    for name, shard in zip(names, shards, strict=True):
-        save_file(shard, folder / name, metadata={"format": "pt"})
-    total = sum(tensor.nbytes for shard in shards for tensor in shard.values())
-    index = {
-        "metadata": {"total_size": total},
-        "weight_map": {key: name for name, shard in zip(names, shards, strict=True) for key in shard},
-    }
-    atomic_write(folder / INDEX, json.dumps(index, indent=2, sort_keys=True) + "\n")
+    return entries, dict(_exported(model, family))
 
 
 class _Checkpoint:
@@ -110,27 +143,19 @@ class _Checkpoint:
     def __init__(self, folder: Path, config: TransformerConfig, stack: ExitStack) -> None:
         family = FAMILIES[config.family]
         self.folder, self.family, self.config = folder, family, config
-        self.handles: dict[str, Any] = {}
+        self.stored = StoredTensors(folder, stack)
         self.full_names: dict[str, str] = {}
-        for path, expected in _weight_files(folder).items():
-            try:
-                handle = stack.enter_context(safe_open(path, framework="pt"))
-            except (SafetensorError, OSError) as error:
-                raise LabError(f"{path}: truncated or not a safetensors file ({error})") from None
-            names = set(handle.keys())
-            if expected is not None and (lost := sorted(expected - names)):
-                raise LabError(f"{path}: the index promises {_listed(lost)}, the file does not have it")
-            for full in names:
-                short = full.removeprefix(family.prefix)
-                for old, new in family.renamed.items():
-                    short = short.removesuffix(old) + new if short.endswith(old) else short
-                if not any(fnmatch.fnmatchcase(short, pattern) for pattern in family.dropped):
-                    self.handles[short], self.full_names[short] = handle, full
-        self.unused = set(self.handles)
+        for full in self.stored.handles:
+            short = full.removeprefix(family.prefix)
+            for old, new in family.renamed.items():
+                short = short.removesuffix(old) + new if short.endswith(old) else short
+            if not any(fnmatch.fnmatchcase(short, pattern) for pattern in family.dropped):
+                self.full_names[short] = full
+        self.unused = set(self.full_names)
 
     def names(self, row: Weight) -> tuple[str, ...]:
         """Return the names to read for a row: of several for one tensor, the last that is there."""
-        there = [name for name in (*row.theirs, *row.also) if name in self.handles]
+        there = [name for name in (*row.theirs, *row.also) if name in self.full_names]
         if not row.also or not there:
             return row.theirs
         self.unused.difference_update(there)
@@ -138,23 +163,16 @@ class _Checkpoint:
 
     def take(self, name: str) -> Tensor:
         """Read one tensor; LabError if it is missing or holds NaN or infinity."""
-        if name not in self.handles:
-            have = f"it has {len(self.handles)} tensors"
-            full = self.family.full_name(name, self.config)
-            raise LabError(f"{self.folder}: tensor {full} is missing ({have})")
         self.unused.discard(name)
-        tensor: Tensor = self.handles[name].get_tensor(self.full_names[name])
-        if not torch.isfinite(tensor).all():
-            raise LabError(f"{self.folder}: tensor {self.full_names[name]} holds NaN or infinity")
-        return tensor
+        return self.stored.read(self.full_names.get(name) or self.family.full_name(name, self.config))
 
     def tie(self) -> None:
         """Make one tensor of head and embedding table: files hold either or both. LabError if they differ."""
         head, table = self.family.head, self.family.weights[0].theirs[0]
-        if head not in self.handles:
+        if head not in self.full_names:
             return
-        if table not in self.handles:
-            self.handles[table], self.full_names[table] = self.handles[head], self.full_names[head]
+        if table not in self.full_names:
+            self.full_names[table] = self.full_names[head]
             self.unused.add(table)
             self.unused.discard(head)
         elif torch.equal(self.take(head), self.take(table)):
@@ -169,35 +187,7 @@ class _Checkpoint:
         """LabError for tensors nobody asked for."""
         if self.unused:
             extra = sorted(self.full_names[name] for name in self.unused)
-            raise LabError(f"{self.folder}: a {self.family.name} model has no place for {_listed(extra)}")
-
-
-def _weight_files(folder: Path) -> dict[Path, set[str] | None]:
-    """Files of the checkpoint, each with the names that the index promises in it (None without an index)."""
-    if (folder / WEIGHTS).is_file():
-        return {folder / WEIGHTS: None}
-    if not (folder / INDEX).is_file():
-        pickled = [name for name in os.listdir(folder) if name.endswith((".bin", ".pt", ".pth", ".ckpt"))]
-        hint = (
-            f"; {pickled[0]} is a pickle file, which is never read: convert it to safetensors"
-            if pickled
-            else ""
-        )
-        raise LabError(f"{folder}: no weights here, {WEIGHTS} is missing{hint}")
-    try:
-        mapping: Mapping[str, str] = json.loads((folder / INDEX).read_text(encoding="utf-8"))["weight_map"]
-        files: dict[Path, set[str] | None] = {}
-        for name, file in mapping.items():
-            path = folder / Path(file).name  # a name only: an index must not lead out of its folder
-            promised = files.setdefault(path, set())
-            assert promised is not None
-            promised.add(name)
-    except (json.JSONDecodeError, KeyError, TypeError, AttributeError, UnicodeDecodeError):
-        raise LabError(f"{folder / INDEX}: not an index of safetensors files") from None
-    for path in files:
-        if not path.is_file():
-            raise LabError(f"{folder}: the index names {path.name}, which is missing")
-    return files
+            raise LabError(f"{self.folder}: a {self.family.name} model has no place for {some(extra)}")
 
 
 def _translated(
@@ -249,7 +239,7 @@ def _exported(model: Transformer, family: Family) -> Iterator[tuple[str, Tensor]
             whole = part.clone(memory_format=torch.contiguous_format)
             yield family.full_name(name, model.config), whole
     if state:
-        raise LabError(f"a {family.name} checkpoint has no place for {_listed(sorted(state))}")
+        raise LabError(f"a {family.name} checkpoint has no place for {some(sorted(state))}")
 
 
 def _rows(config: TransformerConfig, family: Family) -> Iterator[Weight]:
@@ -282,21 +272,3 @@ def _layer(row: Weight) -> int:
 def _regrouped(tensor: Tensor, groups: tuple[int, int]) -> Tensor:
     """Swap the two outer factors of the first axis: rows [a, b, rest] → [b, a, rest]."""
     return tensor.unflatten(0, (*groups, -1)).transpose(0, 1).flatten(0, 2)
-
-
-def _sharded(tensors: dict[str, Tensor], limit: int) -> list[dict[str, Tensor]]:
-    """Cut into files of at most `limit` bytes, in order; a larger tensor gets a file of its own."""
-    shards: list[dict[str, Tensor]] = [{}]
-    used = 0
-    for name, tensor in tensors.items():
-        if shards[-1] and used + tensor.nbytes > limit:
-            shards.append({})
-            used = 0
-        shards[-1][name] = tensor
-        used += tensor.nbytes
-    return shards
-
-
-def _listed(names: list[str]) -> str:
-    shown = ", ".join(names[:4])
-    return f"{shown} and {len(names) - 4} more" if len(names) > 4 else shown

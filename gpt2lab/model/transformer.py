@@ -1,6 +1,8 @@
 """The one transformer: every family and every paper's model is a configuration of this."""
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -8,8 +10,9 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from gpt2lab.base.errors import LabError
+from gpt2lab.model.architecture import Architecture, Inner, Inputs, NewCache, Wrapper
 from gpt2lab.model.attention import Attention
-from gpt2lab.model.cache import KeyValueCache
+from gpt2lab.model.cache import Cache, CacheGroup, KeyValueCache
 from gpt2lab.model.config import TransformerConfig
 from gpt2lab.model.experts import MixtureOfExperts
 from gpt2lab.model.feedforward import FeedForward
@@ -17,7 +20,7 @@ from gpt2lab.model.masks import attention_masks
 from gpt2lab.model.norms import Norm
 from gpt2lab.model.readout import HeadTransform, Pooler
 from gpt2lab.model.rotary import rotary_tables
-from gpt2lab.model.tap import Pass, Seen, Tap, Write, activation_names
+from gpt2lab.model.tap import Pass, Seen, Tap, TapUnder, Write, activation_names
 
 
 class Block(nn.Module):
@@ -107,7 +110,11 @@ class Transformer(nn.Module):
         self.tie_head()
         self.gradient_checkpointing = False
         """Recompute each block in the backward pass instead of keeping its activations."""
-        self.open_tap: Tap | None = None
+        self.open_tap: Tap | TapUnder | None = None
+        self.wrappers = nn.ModuleList()
+        """What architectures put around the forward pass, the innermost first."""
+        self.architectures: tuple[Architecture, ...] = ()
+        """What `architecture.attach` has attached, in order."""
         self._rotary: tuple[Tensor, Tensor] | None = None
         if self.embedding.weight.device.type != "meta":
             self.reset_parameters(generator)
@@ -147,6 +154,28 @@ class Transformer(nn.Module):
         """Type of the weights."""
         return self.embedding.weight.dtype
 
+    def new_cache(
+        self,
+        *,
+        batch: int,
+        length: int,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> Cache:
+        """Return an empty cache for `length` tokens a row, of the kind that this model decodes with.
+
+        device None is the model's; dtype None keeps what is written in its own type.
+        """
+        make: NewCache = partial(KeyValueCache, device=device or self.device, dtype=dtype)
+        for wrapper in self._wrappers():
+            make = partial(wrapper.new_cache, make)
+        return make(batch=batch, length=length)
+
+    @property
+    def context(self) -> int:
+        """Most tokens of text in a row: the configuration's positions less those that architectures take up."""
+        return self.config.max_positions - sum(wrapper.positions_taken for wrapper in self._wrappers())
+
     def forward(
         self,
         tokens: Tensor | None = None,
@@ -155,7 +184,7 @@ class Transformer(nn.Module):
         attention_mask: Tensor | None = None,
         positions: Tensor | None = None,
         token_types: Tensor | None = None,
-        cache: KeyValueCache | None = None,
+        cache: Cache | None = None,
     ) -> Tensor:
         """Return the logits at every position, [batch, time, vocab]: of the next token, or of a bidirectional model's own.
 
@@ -184,7 +213,7 @@ class Transformer(nn.Module):
         attention_mask: Tensor | None = None,
         positions: Tensor | None = None,
         token_types: Tensor | None = None,
-        cache: KeyValueCache | None = None,
+        cache: Cache | None = None,
     ) -> Tensor:
         """Return the last states, which the head reads, [batch, time, d_model]; arguments as for `forward`."""
         if (tokens is None) == (embeddings is None):
@@ -195,7 +224,27 @@ class Transformer(nn.Module):
             raise LabError(f"embeddings must be [batch, time, {self.config.d_model}], got {list(x.shape)}")
         if attention_mask is not None and attention_mask.shape != x.shape[:2]:
             raise LabError(f"attention_mask is {list(attention_mask.shape)}, the input {list(x.shape[:2])}")
-        x, run = self._begin(x, attention_mask, positions, token_types, cache)
+        inputs = Inputs(
+            embeddings=x,
+            tokens=tokens,
+            attention_mask=attention_mask,
+            positions=positions,
+            token_types=token_types,
+            cache=cache,
+        )
+        if not self.wrappers:
+            return self._pass(inputs)
+        inner: Inner = self._pass
+        for wrapper in self._wrappers():
+            inner = partial(wrapper, self, inner)
+        return inner(inputs)
+
+    def _wrappers(self) -> list[Wrapper]:
+        return cast("list[Wrapper]", list(self.wrappers))
+
+    def _pass(self, inputs: Inputs) -> Tensor:
+        """The forward pass as the configuration describes it, up to and with the final norm."""
+        x, run = self._begin(inputs)
         for block in self.blocks:
             if self.gradient_checkpointing and self.training and torch.is_grad_enabled():
                 x = _checkpointed(block, x, run)
@@ -248,18 +297,14 @@ class Transformer(nn.Module):
             )
         return self.pooler(hidden, attention_mask)
 
-    def _begin(
-        self,
-        x: Tensor,
-        attention_mask: Tensor | None,
-        positions: Tensor | None,
-        token_types: Tensor | None,
-        cache: KeyValueCache | None,
-    ) -> tuple[Tensor, Pass]:
+    def _begin(self, inputs: Inputs) -> tuple[Tensor, Pass]:
         """Add positions to the embeddings and prepare what all blocks share."""
-        tap, time = self.open_tap, x.shape[1]
+        x, attention_mask, positions = inputs.embeddings, inputs.attention_mask, inputs.positions
+        cache, tap, time = inputs.cache, self.open_tap, x.shape[1]
         if cache is not None:
             self.config.require_causal("a key/value cache")
+        if isinstance(cache, CacheGroup):
+            raise LabError("this cache was made for another model; make it with model.new_cache(...)")
         slots = cache.claim(attention_mask, time) if cache is not None else slice(0, time)
         if positions is None:
             positions = self._count_positions(slots, attention_mask, cache, x.device)
@@ -271,7 +316,7 @@ class Transformer(nn.Module):
             raise LabError(
                 f"position {int(positions.max())} is beyond the model's {self.config.max_positions}"
             )
-        x = self._embed_rest(x, positions, token_types)
+        x = self._embed_rest(x, positions, inputs.token_types)
         if self.training and self.config.embedding_dropout:
             x = F.dropout(x, self.config.embedding_dropout)
         rotary = self._rotary_at(positions, x.dtype) if self.config.positions == "rotary" else None
@@ -279,9 +324,15 @@ class Transformer(nn.Module):
             attention_mask if cache is None else (cache.attention[:, : slots.stop] if cache.padded else None)
         )
         causal = self.config.causal
-        mask = attention_masks(slots, padded, x.device, causal=causal)
-        together = causal and slots.start == 0
-        return x, Pass(mask=mask, causal=together, rotary=rotary, cache=cache, slots=slots, tap=tap)
+        return x, Pass(
+            mask=attention_masks(slots, padded, x.device, causal=causal, order=inputs.order),
+            causal=causal and slots.start == 0,
+            rotary=rotary,
+            cache=cache,
+            slots=slots,
+            tap=tap,
+            notes=inputs.notes,
+        )
 
     def _embed_rest(self, x: Tensor, positions: Tensor, token_types: Tensor | None) -> Tensor:
         """Add to the token embeddings those of types and places, and norm the sum, as far as the model has them."""
@@ -390,7 +441,10 @@ class Transformer(nn.Module):
 
     def activation_names(self) -> list[str]:
         """Return the names that `tap` knows, in the order of the forward pass; shapes in `gpt2lab.model.tap`."""
-        return activation_names(self.config)
+        names = activation_names(self.config)
+        for wrapper in self._wrappers():
+            names = wrapper.activation_names(names)
+        return names
 
     def count_parameters(self) -> dict[str, int]:
         """Count weights: total (tied tables once), embedding (tokens, positions, types, free head), non_embedding.

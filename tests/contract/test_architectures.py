@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from gpt2lab.model import KeyValueCache, load_model, save_model
+from gpt2lab.model import load_model, save_model
 from gpt2lab.model.families import FAMILIES as KNOWN
 from gpt2lab.train import next_token
 from tests.contract.parts import FAMILIES
@@ -87,6 +87,6 @@ def test_the_callers_tensors_are_untouched(family: str) -> None:
     mask[0, :2] = 0
     positions = (mask.cumsum(1) - 1).clamp_min(0)
     copies = [tensor.clone() for tensor in (ids, mask, positions)]
-    cache = KeyValueCache(model.config, batch=2, length=6)
+    cache = model.new_cache(batch=2, length=6)
     model(ids, attention_mask=mask, positions=positions, cache=cache)
     assert all(torch.equal(a, b) for a, b in zip((ids, mask, positions), copies, strict=True))

@@ -20,7 +20,7 @@ from transformers import (
 )
 
 from gpt2lab.base.errors import LabError
-from gpt2lab.model import KeyValueCache, Transformer, load_model, save_model
+from gpt2lab.model import Transformer, load_model, save_model
 from gpt2lab.model.checkpoint import read_config
 from tests.tiny import CONFIGS, tiny, tokens
 
@@ -159,7 +159,7 @@ def test_decoding_through_the_cache_equals_one_pass(pair, padded: bool) -> None:
     if padded:
         mask[0, :4] = 0
         mask[1, :1] = 0
-    cache = KeyValueCache(ours.config, batch=3, length=ids.shape[1], dtype=ours.dtype)
+    cache = ours.new_cache(batch=3, length=ids.shape[1])
     # A prefill, a chunk of several tokens, then one at a time: the three shapes that decoding uses.
     cuts = [0, 5, 8, *range(9, ids.shape[1] + 1)]
     parts = [
@@ -353,7 +353,7 @@ def test_a_failed_save_leaves_the_old_folder_whole(tmp_path: Path, monkeypatch: 
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("gpt2lab.model.checkpoint.save_file", full)
+    monkeypatch.setattr("gpt2lab.model.weights.save_file", full)
     with pytest.raises(OSError, match="No space left"):
         save_model(tiny("gpt2", seed=5), folder)
     assert (folder / "model.safetensors").read_bytes() == before
@@ -362,8 +362,8 @@ def test_a_failed_save_leaves_the_old_folder_whole(tmp_path: Path, monkeypatch: 
 
 def test_what_a_layout_cannot_express_is_not_written(tmp_path: Path) -> None:
     with pytest.raises(LabError, match=r"gpt2 checkpoint has norm='layernorm', this model 'none'"):
-        save_model(Transformer(CONFIGS["gpt2"].replace(norm="none")), tmp_path / "model")
+        save_model(Transformer(CONFIGS["gpt2"].replace(norm="none")), tmp_path / "model", layout="huggingface")
     uneven = CONFIGS["gpt2"].replace(n_heads=(3, 2, 1), d_head=8)
     with pytest.raises(LabError, match="one n_heads for all layers"):
-        save_model(Transformer(uneven), tmp_path / "model")
+        save_model(Transformer(uneven), tmp_path / "model", layout="huggingface")
     assert not (tmp_path / "model").exists()

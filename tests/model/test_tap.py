@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from gpt2lab.base.errors import LabError
-from gpt2lab.model import KeyValueCache, Transformer, linear_cross_entropy
+from gpt2lab.model import Transformer, linear_cross_entropy
 from tests.tiny import CONFIGS, tiny, tokens
 
 
@@ -184,7 +184,7 @@ def test_a_block_around_cached_decoding_joins_the_steps(model: Transformer) -> N
     ids = tokens(1, 9)
     with model.tap(read=["blocks.1.hook_resid_post"]) as whole:
         model(ids)
-    cache = KeyValueCache(model.config, batch=1, length=9)
+    cache = model.new_cache(batch=1, length=9)
     with model.tap(read=["blocks.1.hook_resid_post"]) as steps:
         model(ids[:, :4], cache=cache)
         for i in range(4, 9):

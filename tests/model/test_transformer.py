@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from gpt2lab.base.errors import LabError
-from gpt2lab.model import KeyValueCache, Transformer, TransformerConfig
+from gpt2lab.model import Transformer, TransformerConfig
 from tests.tiny import CONFIGS, tiny, tokens
 
 
@@ -80,7 +80,7 @@ def test_heads_and_widths_may_differ_by_layer() -> None:
     model = Transformer(config)
     assert [block.attention.qkv.weight.shape[0] for block in model.blocks] == [72, 36, 18]
     ids = tokens(2, 7)
-    cache = KeyValueCache(config, batch=2, length=7)
+    cache = model.new_cache(batch=2, length=7)
     steps = torch.cat([model(ids[:, i : i + 1], cache=cache) for i in range(7)], 1)
     assert torch.allclose(model(ids), steps, atol=1e-5)
 
@@ -135,7 +135,7 @@ def test_too_many_tokens_are_refused_with_the_limit() -> None:
     mask = torch.ones(1, 41)
     mask[0, :1] = 0
     assert model(tokens(1, 41), attention_mask=mask).shape == (1, 41, 61)  # 40 real tokens fit
-    cache = KeyValueCache(model.config, batch=1, length=3)
+    cache = model.new_cache(batch=1, length=3)
     with pytest.raises(LabError, match="4 tokens do not fit in its 3 slots"):
         model(tokens(1, 4), cache=cache)
     with pytest.raises(LabError, match="position 40 is beyond the model's 40"):
@@ -179,7 +179,7 @@ def test_configurations_that_make_no_model_are_refused(message: str, fields: dic
 def test_the_cache_can_be_reordered_and_rewound() -> None:
     model = tiny("llama")
     ids = tokens(3, 6)
-    cache = KeyValueCache(model.config, batch=3, length=8)
+    cache = model.new_cache(batch=3, length=8)
     model(ids, cache=cache)
     cache.reorder(torch.tensor([2, 0, 0]))
     following = torch.tensor([[5], [6], [7]])

@@ -1,0 +1,158 @@
+"""The lab's own layout on disk, for models that Hugging Face's layouts cannot express.
+
+config.json holds {"model_type": "gpt2lab", "gpt2lab": {"config": fields of TransformerConfig, "architectures": [{"name":
+..., "options": {...}}, ...]}}, the safetensors files hold the model's tensors under its own names (`state_dict`).
+"""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gpt2lab.base.errors import LabError
+from gpt2lab.base.files import atomic_write
+from gpt2lab.base.registry import parts
+from gpt2lab.base.settings import from_plain, to_plain
+from gpt2lab.model.architecture import Architecture, architecture_name, attach
+from gpt2lab.model.config import TransformerConfig
+from gpt2lab.model.transformer import Transformer
+from gpt2lab.model.weights import StoredTensors, some, write_tensors
+
+OWN = "gpt2lab"
+"""`model_type` of the layout: transformers knows none of this name and says so."""
+
+
+def blueprint(config: TransformerConfig, architectures: Iterable[Architecture] = ()) -> Transformer:
+    """Return a model with the given architectures attached, on the meta device: names and shapes without numbers."""
+    with torch.device("meta"):
+        model = Transformer(config)
+        for architecture in architectures:
+            attach(model, architecture)
+    return model
+
+
+def named_tensors(model: nn.Module) -> dict[str, Tensor]:
+    """Return what of a model is saved: its parameters, a shared one once, and its persistent buffers."""
+    state = model.state_dict(keep_vars=True)
+    buffers = {name: tensor for name, tensor in state.items() if not isinstance(tensor, nn.Parameter)}
+    return {**dict(model.named_parameters()), **buffers}
+
+
+def refuse_changed(model: Transformer) -> None:
+    """LabError if the model's tensors are not those that its config and architectures make: it could not be loaded."""
+    made = named_tensors(blueprint(model.config, model.architectures))
+    have = named_tensors(model)
+    changed = [
+        name
+        for name in (*have, *made)
+        if name not in made or name not in have or have[name].shape != made[name].shape
+    ]
+    if changed:
+        raise LabError(
+            f"{some(list(dict.fromkeys(changed)))}: changed by hand, so that the model's config and architectures "
+            "do not describe it; make the change an architecture and attach that"
+        )
+
+
+def write_own(model: Transformer, folder: Path, *, shard_bytes: int) -> None:
+    """Write config.json and the tensors. LabError for an architecture whose options cannot be written down."""
+    try:
+        attached = [{"name": architecture_name(one), "options": to_plain(one)} for one in model.architectures]
+    except TypeError as error:
+        raise LabError(f"the model's architecture cannot be saved: {error}") from None
+    entries = {"model_type": OWN, OWN: {"config": to_plain(model.config), "architectures": attached}}
+    atomic_write(folder / "config.json", json.dumps(entries, indent=2, sort_keys=True) + "\n")
+    tensors = {
+        # Cloned: safetensors refuses to write views that share memory.
+        name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
+        for name, tensor in named_tensors(model).items()
+    }
+    write_tensors(tensors, folder, shard_bytes=shard_bytes)
+
+
+def read_own(
+    entries: Mapping[str, Any], where: str, architectures: Sequence[type] = ()
+) -> tuple[TransformerConfig, list[Architecture]]:
+    """Return the configuration and the architectures that a config.json of this layout describes.
+
+    Architectures are found by name among the classes given and the registered parts. LabError for one that is neither,
+    for options that it does not have, and for an entry of another form.
+    """
+    try:
+        content = entries[OWN]
+        config = from_plain(TransformerConfig, content["config"], f"{where}, config")
+        return config, [_architecture(row, where, architectures) for row in content["architectures"]]
+    except (KeyError, TypeError, AttributeError) as error:
+        raise LabError(f"{where}: not as gpt2lab writes it ({error!r})") from None
+
+
+def _architecture(row: Mapping[str, Any], where: str, given: Sequence[type]) -> Architecture:
+    name = row["name"]
+    classes: dict[str, type] = {kind.__name__: kind for kind in given}
+    kind = classes.get(name)
+    if kind is None:
+        found = [part for part in parts("architecture") if part.name == name and part.built]
+        if not found:
+            raise LabError(
+                f"{where}: made with the architecture {name}, which is not installed here; install the package that "
+                "has it, or pass its class: load_model(folder, architectures=[CLASS])"
+            )
+        kind = found[0].load()
+    made: Architecture = from_plain(kind, row["options"], f"{where}, architecture {name}")
+    return made
+
+
+def load_own(
+    folder: Path,
+    entries: Mapping[str, Any],
+    *,
+    device: torch.device | str | None,
+    dtype: torch.dtype | None,
+    architectures: Sequence[type] = (),
+) -> Transformer:
+    """Load a folder of this layout, given its config.json; dtype converts all numbers with a point.
+
+    LabError names tensors that are missing, extra, of another shape or kind, or not finite.
+    """
+    where = str(folder / "config.json")
+    model = blueprint(*read_own(entries, where, architectures))
+    wanted = named_tensors(model)
+    with ExitStack() as stack:
+        stored = StoredTensors(folder, stack)
+        if lost := sorted(wanted.keys() - stored.handles.keys()):
+            raise LabError(f"{folder}: tensor {some(lost)} is missing (it has {len(stored.handles)} tensors)")
+        if extra := sorted(stored.handles.keys() - wanted.keys()):
+            raise LabError(f"{folder}: the model of config.json has no place for {some(extra)}")
+        loaded = {id(like): _loaded(stored, name, like, device, dtype) for name, like in wanted.items()}
+    state = {name: loaded[id(like)] for name, like in model.state_dict(keep_vars=True).items()}
+    model.load_state_dict(state, assign=True)
+    unsaved = [name for name, buffer in model.named_buffers() if buffer.is_meta]
+    if unsaved:
+        raise LabError(
+            f"{folder}: {some(unsaved)} is neither saved nor made on loading; an architecture's buffers must be persistent"
+        )
+    return model
+
+
+def _loaded(
+    stored: StoredTensors,
+    name: str,
+    like: Tensor,
+    device: torch.device | str | None,
+    dtype: torch.dtype | None,
+) -> Tensor:
+    """Read one tensor in the form of `like`, which is on the meta device."""
+    tensor = stored.read(name)
+    if tensor.shape != like.shape or tensor.is_floating_point() != like.is_floating_point():
+        raise LabError(
+            f"{stored.folder}: tensor {name} is {tensor.dtype} {list(tensor.shape)}, "
+            f"config.json makes it {like.dtype} {list(like.shape)}"
+        )
+    tensor = tensor.to(device=device, dtype=dtype if tensor.is_floating_point() else None)
+    return (
+        nn.Parameter(tensor, requires_grad=like.requires_grad) if isinstance(like, nn.Parameter) else tensor
+    )
