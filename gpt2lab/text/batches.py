@@ -5,7 +5,7 @@ work without talking: each takes its rows of the same batch.
 """
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -265,3 +265,67 @@ class SequenceBatches:
     def epoch(self, index: int) -> float:
         """Return how often the data were shown before batch `index`."""
         return index * self._epochs.batch_size / self._epochs.items
+
+
+class Numbered(Protocol):
+    """Batches by number."""
+
+    def __getitem__(self, index: int) -> Mapping[str, Tensor]: ...
+
+
+class MaskedBatches:
+    """Batches in which some tokens are hidden, to be told from all the others (Devlin et al. 2019, section 3.1).
+
+    batches[i] is the wrapped batch with other "tokens" and "targets", both int64 [rows, time]. In each row 15 % of the
+    real tokens that are not special (rounded, at least one) are chosen: 80 % of them become the mask token, 10 % a random
+    token that is not special, 10 % stay. A target is the token that stood there, -100 where none was chosen. What is
+    chosen is a pure function of (seed, i). The wrapped batch's own targets are not used.
+    """
+
+    def __init__(
+        self,
+        batches: Numbered,
+        *,
+        mask: int,
+        vocab_size: int,
+        special: Iterable[int] = (),
+        seed: int = 0,
+        share: float = 0.15,
+    ) -> None:
+        """Wrap batches of a tokenizer with `vocab_size` ids, of which `special` (and `mask`) are never chosen or drawn.
+
+        LabError for a mask outside the vocabulary, a vocabulary of special tokens only, a share outside (0, 1).
+        """
+        if not 0 <= mask < vocab_size:
+            raise LabError(f"mask token {mask}: outside the vocabulary of {vocab_size} ids")
+        if not 0.0 < share < 1.0:
+            raise LabError(f"share {share}: how much is hidden must lie between 0 and 1; the usual is 0.15")
+        self.batches, self.mask, self.seed, self.share = batches, mask, seed, share
+        self.special = torch.tensor(sorted({*special, mask}))
+        ids = torch.arange(vocab_size)
+        self.words = ids[~torch.isin(ids, self.special)]
+        if not len(self.words):
+            raise LabError(f"all {vocab_size} ids are special tokens: there is nothing to hide")
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        batch = dict(self.batches[index])
+        tokens = batch["tokens"]
+        free = ~torch.isin(tokens, self.special)
+        if "attention_mask" in batch:
+            free &= batch["attention_mask"].bool()
+        digest = hashlib.blake2b(f"mask {self.seed} {index}".encode(), digest_size=8).digest()
+        generator = torch.Generator().manual_seed(int.from_bytes(digest, "little") >> 1)
+        chosen = self._choose(free, generator)
+        kind = torch.rand(tokens.shape, generator=generator)
+        words = self.words[torch.randint(len(self.words), tokens.shape, generator=generator)]
+        hidden = torch.where(kind < 0.8, self.mask, torch.where(kind < 0.9, words, tokens))
+        batch["tokens"] = torch.where(chosen, hidden, tokens)
+        batch["targets"] = torch.where(chosen, tokens, IGNORED)
+        return batch
+
+    def _choose(self, free: Tensor, generator: torch.Generator) -> Tensor:
+        """Choose a share of the free places of each row, at least one; [rows, time] bool → same."""
+        draws = torch.rand(free.shape, generator=generator).masked_fill(~free, 2.0)
+        places = draws.argsort(-1).argsort(-1)  # 0 is the row's first choice
+        number = (free.sum(-1) * self.share).round().clamp_min(1)
+        return (places < number[:, None]) & free

@@ -13,13 +13,15 @@ from gpt2lab.base.progress import Progress
 
 _T = TypeVar("_T")
 END_OF_TEXT = "<|endoftext|>"
+PAD = "[PAD]"
+MASK = "[MASK]"
 _REPLACEMENT = "\ufffd"  # what a decoder writes for bytes that are not (yet) UTF-8
 
 
 class Tokenizer:
     """A tokenizer with the ids of its special tokens.
 
-    `bos`, `eos`, `pad`, `unk` are ids, or None where the vocabulary has no such token.
+    `bos`, `eos`, `pad`, `unk`, `mask` are ids, or None where the vocabulary has no such token.
     Never changed after it is made, so that its `fingerprint` stays true.
     """
 
@@ -31,6 +33,7 @@ class Tokenizer:
         eos: int | None = None,
         pad: int | None = None,
         unk: int | None = None,
+        mask: int | None = None,
         settings: Mapping[str, Any] | None = None,
     ) -> None:
         """Wrap a `tokenizers.Tokenizer`; `settings` is what else `tokenizer_config.json` keeps on saving."""
@@ -46,6 +49,7 @@ class Tokenizer:
         self.eos = self._checked("eos", eos)
         self.pad = self._checked("pad", pad)
         self.unk = self._checked("unk", unk)
+        self.mask = self._checked("mask", mask)
         self.settings: dict[str, Any] = dict(settings or {})
         self._fingerprint: str | None = None
 
@@ -280,6 +284,23 @@ def word_level(
         eos=vocabulary.get(eos) if eos else None,
         unk=vocabulary.get(unk) if unk else None,
     )
+
+
+def for_masking(tokenizer: Tokenizer) -> Tokenizer:
+    """Return a tokenizer with a padding and a mask token, which masked language modelling needs: itself if it has both.
+
+    Else its own "[PAD]" and "[MASK]" are taken, or added with the next ids.
+    """
+    ids = {"pad": tokenizer.pad, "mask": tokenizer.mask}
+    if None not in ids.values():
+        return tokenizer
+    backend = tokenizers.Tokenizer.from_str(tokenizer.backend.to_str())
+    for name, token in (("pad", PAD), ("mask", MASK)):
+        if ids[name] is None:
+            _add_special(backend, [token])
+            ids[name] = backend.token_to_id(token)
+    kept = {name: getattr(tokenizer, name) for name in ("bos", "eos", "unk")}
+    return Tokenizer(backend, **kept, **ids, settings=tokenizer.settings)
 
 
 def byte_level(*, eos: str = END_OF_TEXT) -> Tokenizer:

@@ -24,7 +24,7 @@ FILES = (
 )
 """What is fetched from the hub for a tokenizer alone."""
 
-_SPECIAL = ("bos", "eos", "pad", "unk")
+_SPECIAL = ("bos", "eos", "pad", "unk", "mask")
 
 
 def load(source: Path | str) -> Tokenizer:
@@ -118,7 +118,7 @@ def _settings(folder: Path) -> dict[str, Any]:
 def _special_ids(
     backend: tokenizers.Tokenizer, config: Mapping[str, Any], where: Path
 ) -> dict[str, int | None]:
-    """Return the ids of bos, eos, pad and unk; a token named in the tokenizer's own files must exist."""
+    """Return the ids of bos, eos, pad, unk and mask; a token named in the tokenizer's own files must exist."""
     rows = max(backend.get_vocab(with_added_tokens=True).values(), default=-1) + 1
     ids: dict[str, int | None] = {}
     for name in _SPECIAL:
