@@ -34,6 +34,8 @@ class MixtureOfExperts(nn.Module):
     def forward(self, x: Tensor, run: Pass) -> Tensor:
         """Transform each position by its experts: tokens sorted by expert, one matrix product for each expert."""
         weights, chosen = self._route(x, run)
+        if torch.compiler.is_exporting():
+            return self._by_all(x, weights, chosen)
         order = chosen.flatten().argsort(stable=True)  # [slots], a slot being one (token, expert) pair
         places = order.argsort()  # where each slot stands in that order
         counts: list[int] = torch.bincount(chosen.flatten(), minlength=self.n_experts).tolist()
@@ -65,6 +67,15 @@ class MixtureOfExperts(nn.Module):
             weights = weights / weights.sum(-1, keepdim=True)
         return run.see(weights, f"{self.name}.hook_expert_weights"), chosen
 
+    def _by_all(self, x: Tensor, weights: Tensor, chosen: Tensor) -> Tensor:
+        """The same by all experts for all tokens: in a graph made by torch.export no size depends on a value."""
+        gates = torch.zeros_like(weights[..., :1]).repeat(1, 1, self.n_experts).scatter(-1, chosen, weights)
+        pre = self.up.by_all(x[:, :, None].expand(-1, -1, self.n_experts, -1))
+        gate, linear = pre.chunk(2, dim=-1) if self.gated else (pre, None)
+        post = ACTIVATIONS[self.activation](gate)
+        out = self.down.by_all(post * linear if linear is not None else post)
+        return (out * gates[..., None]).sum(-2).to(out.dtype)
+
     def _see(
         self, rows: Tensor, kind: str, run: Pass, chosen: Tensor, order: Tensor, places: Tensor
     ) -> Tensor:
@@ -94,6 +105,11 @@ class ExpertLinear(nn.Module):
         pieces = zip(rows.split(list(counts)), weights, biases, strict=True)
         empty = not len(rows)
         return torch.cat([F.linear(part, w, b) for part, w, b in pieces if empty or len(part)])
+
+    def by_all(self, x: Tensor) -> Tensor:
+        """Map x [batch, time, experts, in] to [batch, time, experts, out]."""
+        y = torch.einsum("btei,eoi->bteo", x, self.weight)
+        return y if self.bias is None else y + self.bias.view(len(self.weight), -1)
 
 
 class _Rows(torch.autograd.Function):

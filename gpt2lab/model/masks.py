@@ -34,7 +34,8 @@ def attention_masks(
     @cache
     def mask(window: int | None) -> Tensor | None:
         time = slots.stop - slots.start
-        alone = window is None or slots.stop <= window
+        # A graph made by torch.export serves all lengths, so it cannot ask whether this one fits into the window.
+        alone = window is None or (not torch.compiler.is_exporting() and slots.stop <= window)
         if order is None and valid is None and alone and (slots.start == 0 or time == 1):
             return None
         query = torch.arange(slots.start, slots.stop, device=device)[:, None]

@@ -384,7 +384,8 @@ class Transformer(nn.Module):
 
     def _rotary_at(self, positions: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """cos and sin at positions [batch or 1, time] → each [batch or 1, 1, time, rotary_width]."""
-        needed = int(positions.max()) + 1 if positions.numel() else 1
+        # torch.export cannot look at values; there, the table made before has all positions.
+        needed = int(positions.max()) + 1 if positions.numel() and not torch.compiler.is_exporting() else 1
         scaling = self.config.rotary_scaling
         # Dynamic scaling turns by the length at hand: its table is made anew whenever that changes.
         dynamic = scaling is not None and scaling.kind == "dynamic"
