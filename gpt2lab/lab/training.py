@@ -20,20 +20,19 @@ from gpt2lab.base.values import Mismatch, fit
 from gpt2lab.lab.report import write_report
 from gpt2lab.lab.run import Run
 from gpt2lab.lab.store import Row
+from gpt2lab.lab.validation import MaskedValidation, Validation, masked
 from gpt2lab.lab.verbs import find_model, pick_device
 from gpt2lab.model import Transformer, TransformerConfig
-from gpt2lab.model.families import gpt2_config, gpt_neo_config, llama_config
-from gpt2lab.model.loss import linear_cross_entropy
+from gpt2lab.model.families import CONSTRUCTORS
 from gpt2lab.text import shards as token_shards
 from gpt2lab.text import sources
 from gpt2lab.text.batches import PackedBatches
 from gpt2lab.text.language_model import LanguageModel
 from gpt2lab.text.language_model import load as load_folder
 from gpt2lab.text.shards import Shards
-from gpt2lab.text.tokenizer import Tokenizer, byte_level, train_bpe, word_level
-from gpt2lab.train import TrainResult, TrainSettings, adamw, make_optimizer, train
+from gpt2lab.text.tokenizer import MASK, PAD, Tokenizer, byte_level, for_masking, train_bpe, word_level
+from gpt2lab.train import TrainResult, TrainSettings, adamw, default_objective, make_optimizer, train
 
-_CONFIGS = {"gpt2": gpt2_config, "gpt_neo": gpt_neo_config, "llama": llama_config}
 _SAMPLE_TOKENS = 80
 _ARGUMENTS_OF_THE_LOOP = ("self", "params", "model", "lr", "weight_decay")
 
@@ -50,8 +49,10 @@ class TrainingSettings:
     """Share of the documents kept for validation, chosen by the hash of their text."""
     model: str | None = None
     """Folder, hub id or run to go on from; none begins a new model of the shape below."""
-    family: Literal["gpt2", "gpt_neo", "llama"] = "gpt2"
-    """Architecture of a new model."""
+    family: Literal[
+        "gpt2", "gpt_neo", "gpt_neox", "llama", "mistral", "qwen2", "bert", "roberta", "distilbert"
+    ] = "gpt2"
+    """Architecture of a new model; the last three learn to fill in hidden tokens."""
     d_model: int = 128
     """Width of a new model."""
     n_layers: int = 3
@@ -165,12 +166,13 @@ def _train(run: Run, settings: TrainingSettings, *, again: bool) -> Run:
         batches = PackedBatches(
             shards, batch_size=settings.batch_size, context=settings.context, seed=settings.seed
         )
-        validation = _Validation(lm.model, shards, settings)
+        validation = _validation(lm, shards, settings)
         try:
             done = train(
                 lm.model,
-                batches,
+                batches if lm.config.causal else masked(batches, lm, settings.seed),
                 settings=settings.train,
+                objective=default_objective(lm.config),
                 optimizer=_optimizer(lm.model, settings),
                 evaluate=validation,
                 log=run.log,
@@ -187,42 +189,14 @@ def _train(run: Run, settings: TrainingSettings, *, again: bool) -> Run:
     return run
 
 
-class _Validation:
-    """Mean loss over the same validation windows at every call."""
-
-    def __init__(self, model: Transformer, shards: Shards, settings: TrainingSettings) -> None:
-        self.model = model
-        batches = PackedBatches(
-            shards, "valid", batch_size=settings.batch_size, context=settings.context, shuffle=False
-        )
-        self.windows = min(batches.windows, math.ceil(settings.evaluation_tokens / settings.context))
-        self.batches, self.rows = batches, settings.batch_size
-        entry = shards.manifest.splits["valid"]
-        self.bytes_per_token = sum(shard.bytes for shard in entry) / sum(shard.tokens for shard in entry)
-
-    @torch.no_grad()
-    def __call__(self) -> dict[str, float]:
-        """Return the loss in nats per token and in bits per byte of text."""
-        total, device = 0.0, self.model.device
-        for start in range(0, self.windows, self.rows):
-            batch = self.batches[start // self.rows]
-            rows = min(self.rows, self.windows - start)  # the last batch goes on into windows seen before
-            hidden = self.model.hidden(batch["tokens"][:rows].to(device))
-            targets = batch["targets"][:rows].to(device)
-            head = self.model.head
-            total += float(
-                linear_cross_entropy(
-                    hidden.flatten(0, 1), head.weight, targets.flatten(), bias=head.bias, reduction="sum"
-                )
-            )
-        loss = total / (self.windows * self.batches.context)
-        return {"validation_loss": loss, "bits_per_byte": loss / math.log(2) / self.bytes_per_token}
-
-    def beginnings(self, count: int, tokens: int) -> list[list[int]]:
-        """Return the first tokens of `count` validation windows, spread over those there are."""
-        every = max(1, self.batches.windows // max(count, 1))
-        places = [i * every * self.batches.context for i in range(min(count, self.batches.windows))]
-        return [self.batches.stream.read(place, place + tokens).tolist() for place in places]
+def _validation(
+    lm: LanguageModel, shards: Shards, settings: TrainingSettings
+) -> Validation | MaskedValidation:
+    """Return what measures the model while it trains."""
+    sizes = {"context": settings.context, "tokens": settings.evaluation_tokens, "rows": settings.batch_size}
+    return (
+        Validation(lm.model, shards, **sizes) if lm.config.causal else MaskedValidation(lm, shards, **sizes)
+    )
 
 
 def _language_model(run: Run, settings: TrainingSettings, again: bool) -> LanguageModel:
@@ -237,16 +211,22 @@ def _language_model(run: Run, settings: TrainingSettings, again: bool) -> Langua
             raise LabError(f"context {settings.context}: {settings.model} has {longest} positions")
         return lm
     tokenizer = _tokenizer(run, settings, again)
-    config: TransformerConfig = _CONFIGS[settings.family](
-        vocab_size=tokenizer.vocab_size,
+    config = _config(settings, tokenizer.vocab_size, tokenizer.pad)
+    model = Transformer(config, generator=torch.Generator().manual_seed(settings.seed)).to(device)
+    return LanguageModel(model, tokenizer)
+
+
+def _config(settings: TrainingSettings, vocab_size: int = 1, pad: int | None = None) -> TransformerConfig:
+    """Return the configuration of a new model; a family whose positions count from its padding's id is told that id."""
+    return CONSTRUCTORS[settings.family](
+        vocab_size=vocab_size,
         d_model=settings.d_model,
         n_layers=settings.n_layers,
         n_heads=settings.n_heads,
         max_positions=settings.context,
+        **({} if pad is None else {"pad": pad}),
         **_experts(settings),
     )
-    model = Transformer(config, generator=torch.Generator().manual_seed(settings.seed)).to(device)
-    return LanguageModel(model, tokenizer)
 
 
 def _experts(settings: TrainingSettings) -> dict[str, Any]:
@@ -267,15 +247,18 @@ def _tokenizer(run: Run, settings: TrainingSettings, again: bool) -> Tokenizer:
     if again and folder.exists():
         return Tokenizer.load(folder)
     documents = sources.documents(settings.data, field=settings.data_field)
+    fills_in = not _config(settings).causal
+    special = (PAD, MASK) if fills_in else ()
     match settings.tokenizer:
         case "auto":
-            tokenizer = train_bpe(documents, settings.vocab_size)
+            tokenizer = train_bpe(documents, settings.vocab_size, special=special)
         case "words":
-            tokenizer = word_level(documents, vocab_size=settings.vocab_size)
+            tokenizer = word_level(documents, vocab_size=settings.vocab_size, special=special)
         case "bytes":
             tokenizer = byte_level()
         case given:
             tokenizer = Tokenizer.load(given)
+    tokenizer = for_masking(tokenizer) if fills_in else tokenizer
     tokenizer.save(folder)
     return tokenizer
 
@@ -347,32 +330,40 @@ def _report(
     if done.losses:
         run.result("loss", done.loss)
         run.result("tokens_per_second", done.tokens_per_second)
-    run.result("perplexity", math.exp(min(done.validation.get("validation_loss", math.nan), 700.0)))
+    perplexity = math.exp(min(done.validation.get("validation_loss", math.nan), 700.0))
+    run.result("perplexity" if lm.config.causal else "masked_perplexity", perplexity)
     run.result("tokens", updates * batches.tokens_per_batch)
     run.result("epochs", batches.epoch(updates))
     for name, value in lm.model.count_parameters().items():
         run.result(f"parameters.{name}", value)
     run.note(str(shards))
-    validation = _Validation(lm.model, shards, settings)
+    validation = _validation(lm, shards, settings)
+    if isinstance(validation, MaskedValidation):
+        told, caption = validation.samples(settings.samples), "Validation text with hidden tokens ⟶ filled in"
+    else:
+        told = _samples(lm, validation, settings)
+        caption = "Beginnings of validation text, and how the model goes on after ⟶"
+    if told:
+        run.text("samples", "\n\n* * *\n\n".join(told), caption=caption)
+
+
+def _samples(lm: LanguageModel, validation: Validation, settings: TrainingSettings) -> list[str]:
+    """Return beginnings of validation windows, each with the model's continuation."""
     length = max(1, min(16, settings.context // 2))
     prompts = validation.beginnings(settings.samples, length)
-    if prompts:
-        room = min(_SAMPLE_TOKENS, lm.config.max_positions - length)
-        texts = decode.generate(
-            lm,
-            prompts,
-            decoder="sampling",
-            max_new_tokens=max(room, 1),
-            seed=settings.seed,
-            temperature=0.7,
-            top_p=0.9,
-        )
-        told = [f"{text.prompt} ⟶{text.text}" for text in texts]
-        run.text(
-            "samples",
-            "\n\n* * *\n\n".join(told),
-            caption="Beginnings of validation text, and how the model goes on after ⟶",
-        )
+    if not prompts:
+        return []
+    room = min(_SAMPLE_TOKENS, lm.config.max_positions - length)
+    texts = decode.generate(
+        lm,
+        prompts,
+        decoder="sampling",
+        max_new_tokens=max(room, 1),
+        seed=settings.seed,
+        temperature=0.7,
+        top_p=0.9,
+    )
+    return [f"{text.prompt} ⟶{text.text}" for text in texts]
 
 
 def _command(settings: TrainingSettings, name: str) -> str:

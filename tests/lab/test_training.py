@@ -108,13 +108,13 @@ def test_the_validation_loss_does_not_depend_on_the_batch_size(text, home):
         train_model(small(text, batch_size=size, **{"train.steps": 0, "train.warmup": 0}), home=home)
         for size in (1, 5)
     )
-    from gpt2lab.lab.training import _tokens, _Validation
+    from gpt2lab.lab.training import _tokens, _validation
 
     losses = []
     for run, size in ((first, 1), (second, 5)):
         lm = load(run.folder / "model")
         settings = small(text, batch_size=size)
-        losses.append(_Validation(lm.model, _tokens(run, settings, lm), settings)()["validation_loss"])
+        losses.append(_validation(lm, _tokens(run, settings, lm), settings)()["validation_loss"])
     assert losses[0] == pytest.approx(losses[1], rel=1e-6)
 
 
