@@ -294,9 +294,18 @@ def _optimizer(model: Transformer, settings: TrainingSettings) -> Optimizer:
             )
         return adamw(model, settings.train)
     cls = part("optimizer", settings.optimizer)
-    maker = getattr(cls, "for_model", cls.__init__)
-    parameters = inspect.signature(maker).parameters
-    hints = typing.get_type_hints(maker)
+    makers = [
+        getattr(cls, "for_model", cls.__init__),
+        cls.__init__,
+    ]  # the first may hand options to the second
+    forwards = any(p.kind is p.VAR_KEYWORD for p in inspect.signature(makers[0]).parameters.values())
+    parameters = [
+        name
+        for maker in makers[: 1 + forwards]
+        for name, parameter in inspect.signature(maker).parameters.items()
+        if parameter.kind is not parameter.VAR_KEYWORD
+    ]
+    hints = {name: hint for maker in reversed(makers) for name, hint in typing.get_type_hints(maker).items()}
     values: dict[str, object] = {}
     for name, text in given.items():
         if name not in parameters or name in _ARGUMENTS_OF_THE_LOOP:

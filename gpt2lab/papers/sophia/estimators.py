@@ -1,0 +1,133 @@
+"""Two estimates of the diagonal of the Hessian of a loss (Liu et al. 2023, section 2.3, algorithms 1 and 2).
+
+Both are unbiased: Hutchinson's for the Hessian itself, the Gauss-Newton-Bartlett estimate for its Gauss-Newton part,
+which for cross entropy is the Fisher information and never negative.
+"""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from gpt2lab.base.errors import LabError
+
+Noise = Literal["normal", "rademacher"]
+IGNORED = -100
+
+
+def sampled_label_loss(
+    logits: Tensor,
+    *,
+    generator: torch.Generator | None = None,
+    keep: Tensor | None = None,
+    vocab_size: int | None = None,
+) -> Tensor:
+    """Return the mean cross entropy, in nats, at labels drawn from the logits themselves (algorithm 2, lines 2 and 3).
+
+    logits [..., vocab]; keep [...] leaves out positions where it is False (padding); vocab_size leaves out the ids from
+    there on (rows of the table that no token has). No gradient flows through the drawing. nan without any position.
+    """
+    flat = logits.flatten(0, -2)
+    if vocab_size is not None:
+        flat = flat[:, :vocab_size]
+    labels = drawn_labels(flat.detach(), generator)
+    if keep is not None:
+        labels = labels.masked_fill(~keep.flatten().bool(), IGNORED)
+    return F.cross_entropy(flat.float(), labels, ignore_index=IGNORED)
+
+
+@torch.no_grad()
+def drawn_labels(logits: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    """Draw one label a row from softmax(logits), [rows, vocab] → [rows], by the Gumbel-max rule."""
+    noise = torch.empty_like(logits, dtype=torch.float32).exponential_(generator=generator)
+    return (logits.float() - noise.log()).argmax(dim=-1)
+
+
+def gauss_newton_bartlett(
+    loss: Tensor, parameters: Sequence[Tensor], *, terms: int, clip: float | None = None
+) -> list[Tensor]:
+    """Return B ĝ ∘ ĝ for every parameter (algorithm 2, line 5): an estimate of the Gauss-Newton diagonal.
+
+    loss: a mean over `terms` labels that were drawn from the model (B). clip: largest norm of the whole ĝ before it is
+    squared, as in the authors' code. Zeros for a parameter the loss does not depend on. LabError unless terms >= 1.
+    """
+    if terms < 1:
+        raise LabError(f"gauss_newton_bartlett: terms counts the labels of the mean, at least 1, got {terms}")
+    gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
+    return squared(filled(gradients, parameters), terms=terms, clip=clip)
+
+
+def squared(gradients: Sequence[Tensor], *, terms: int, clip: float | None = None) -> list[Tensor]:
+    """Return terms · ĝ ∘ ĝ, the whole ĝ first brought to a norm of at most `clip`."""
+    factor = _clip_factor(gradients, clip)
+    return [(factor * gradient).square_().mul_(terms) for gradient in gradients]
+
+
+def hutchinson(
+    loss: Tensor,
+    parameters: Sequence[Tensor],
+    *,
+    generator: torch.Generator | None = None,
+    noise: Noise = "normal",
+) -> list[Tensor]:
+    """Return u ∘ (H u) for every parameter (algorithm 1), with one draw of u: its mean is the Hessian's diagonal.
+
+    noise: u standard normal as in the paper, or of ±1, which has less variance. The loss must be twice differentiable:
+    compute it under `torch.nn.attention.sdpa_kernel(SDPBackend.MATH)`, the fused attention kernels are not. LabError
+    if it is not.
+    """
+    directions = [drawn_direction(parameter, noise, generator) for parameter in parameters]
+    products = hessian_product(loss, parameters, directions)
+    return [direction * product for direction, product in zip(directions, products, strict=True)]
+
+
+def hessian_product(loss: Tensor, parameters: Sequence[Tensor], directions: Sequence[Tensor]) -> list[Tensor]:
+    """Return H u for the directions u, one tensor a parameter; errors as for `hutchinson`."""
+    gradients = torch.autograd.grad(loss, parameters, create_graph=True, allow_unused=True)
+    along = [
+        (gradient * direction).sum()
+        for gradient, direction in zip(gradients, directions, strict=True)
+        if gradient is not None and gradient.requires_grad
+    ]
+    if not along:
+        raise LabError(
+            "hutchinson: the gradient does not depend on the parameters; the loss has no curvature"
+        )
+    try:
+        products = torch.autograd.grad(torch.stack(along).sum(), parameters, allow_unused=True)
+    except (RuntimeError, LabError) as error:
+        raise LabError(
+            f"hutchinson: the loss cannot be differentiated twice ({str(error).splitlines()[0]}); compute it under "
+            "torch.nn.attention.sdpa_kernel(SDPBackend.MATH), with logits and cross_entropy in plain form"
+        ) from error
+    return filled(products, parameters)
+
+
+def filled(gradients: Sequence[Tensor | None], parameters: Sequence[Tensor]) -> list[Tensor]:
+    """Return gradients in float32 or wider, zeros where the loss does not depend on a parameter."""
+    return [
+        torch.zeros_like(parameter, dtype=_wide(parameter))
+        if gradient is None
+        else gradient.to(_wide(parameter))
+        for parameter, gradient in zip(parameters, gradients, strict=True)
+    ]
+
+
+def drawn_direction(parameter: Tensor, noise: Noise, generator: torch.Generator | None) -> Tensor:
+    """Draw u of a parameter's shape."""
+    drawn = torch.empty_like(parameter).normal_(generator=generator)
+    return drawn if noise == "normal" else torch.where(drawn < 0, -1.0, 1.0).to(drawn.dtype)
+
+
+def _clip_factor(tensors: Sequence[Tensor], limit: float | None) -> Tensor | float:
+    """Factor that brings the norm of all tensors together to at most `limit`; as torch's clip_grad_norm_."""
+    if not limit:
+        return 1.0
+    norm = torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(tensor) for tensor in tensors]))
+    return (limit / (norm + 1e-6)).clamp(max=1.0)
+
+
+def _wide(parameter: Tensor) -> torch.dtype:
+    return torch.promote_types(parameter.dtype, torch.float32)
