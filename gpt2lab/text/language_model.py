@@ -9,7 +9,7 @@ import torch
 
 from gpt2lab.base.errors import LabError
 from gpt2lab.base.files import atomic_folder, atomic_write
-from gpt2lab.model.checkpoint import load_model, write_model
+from gpt2lab.model.checkpoint import Layout, load_model, write_model
 from gpt2lab.model.config import TransformerConfig
 from gpt2lab.model.hub import MODEL_FILES, resolve
 from gpt2lab.model.transformer import Transformer
@@ -61,15 +61,16 @@ def load(
         raise LabError(f"{folder}: {error}") from None
 
 
-def save(lm: LanguageModel, folder: Path | str) -> None:
-    """Write model and tokenizer so that `load` and transformers open the folder; it appears whole or not at all.
+def save(lm: LanguageModel, folder: Path | str, *, layout: Layout = "auto") -> None:
+    """Write model and tokenizer so that `load` opens the folder; it appears whole or not at all.
 
+    layout as for `save_model`: transformers opens the folder if its layout can express the model; "huggingface" insists.
     A model already there is replaced. LabError if the folder holds anything else.
     """
     folder = Path(folder).expanduser()
     refuse_foreign(folder)
     with atomic_folder(folder) as temporary:
-        write_model(lm.model, temporary)
+        write_model(lm.model, temporary, layout=layout)
         if lm.tokenizer is not None:
             lm.tokenizer.save(temporary)
             _name_special_ids(temporary / "config.json", lm.tokenizer)
