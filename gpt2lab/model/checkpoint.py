@@ -124,9 +124,13 @@ def write_model(
 def _hugging_face(model: Transformer) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Return config.json and tensors in the layout of the model's family. LabError if it cannot express the model."""
     family = FAMILIES[model.config.family]
-    if model.architectures:
+    head = the_head(model)
+    if model.architectures and head is None:
         names = listed([architecture_name(one) for one in model.architectures])
-        raise LabError(f"Hugging Face's {family.name} has no place for what the architecture {names} changes")
+        ways = "".join(f"; {one.way_out}" for one in model.architectures if hasattr(one, "way_out"))
+        raise LabError(
+            f"Hugging Face's {family.name} has no place for what the architecture {names} changes{ways}"
+        )
     entries = {**model.config.extra, **family.write(model.config)}
     entries |= {
         "model_type": family.name,

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gpt2lab.model.config import TransformerConfig
+from gpt2lab.model.counts import count_weights
 from gpt2lab.model.feedforward import ACTIVATIONS
 from gpt2lab.model.tap import Pass
 
@@ -52,8 +53,8 @@ class MixtureOfExperts(nn.Module):
 
     def idle_parameters(self) -> int:
         """Count the weights that a token does not meet."""
-        weights = [*self.up.parameters(), *self.down.parameters()]
-        return sum(weight.numel() for weight in weights) * (self.n_experts - self.k) // self.n_experts
+        weights = count_weights(self.up) + count_weights(self.down)
+        return weights * (self.n_experts - self.k) // self.n_experts
 
     def _route(self, x: Tensor, run: Pass) -> tuple[Tensor, Tensor]:
         """Weights and numbers of the experts of each token, both [batch, time, k], the likeliest first."""

@@ -152,7 +152,9 @@ def _loaded(
             f"{stored.folder}: tensor {name} is {tensor.dtype} {list(tensor.shape)}, "
             f"config.json makes it {like.dtype} {list(like.shape)}"
         )
-    tensor = tensor.to(device=device, dtype=dtype if tensor.is_floating_point() else None)
+    # What is made in a type of its own (the scales of quantised weights) keeps it, as in `.to(dtype)`.
+    follows = tensor.is_floating_point() and like.dtype == torch.get_default_dtype()
+    tensor = tensor.to(device=device, dtype=dtype if follows else None)
     return (
         nn.Parameter(tensor, requires_grad=like.requires_grad) if isinstance(like, nn.Parameter) else tensor
     )

@@ -14,6 +14,7 @@ from gpt2lab.model.architecture import Architecture, Inner, Inputs, NewCache, Wr
 from gpt2lab.model.attention import Attention
 from gpt2lab.model.cache import Cache, CacheGroup, KeyValueCache
 from gpt2lab.model.config import TransformerConfig
+from gpt2lab.model.counts import count_weights
 from gpt2lab.model.experts import MixtureOfExperts
 from gpt2lab.model.feedforward import FeedForward
 from gpt2lab.model.masks import attention_masks
@@ -147,12 +148,12 @@ class Transformer(nn.Module):
     @property
     def device(self) -> torch.device:
         """Device of the weights."""
-        return self.embedding.weight.device
+        return next(self.parameters()).device
 
     @property
     def dtype(self) -> torch.dtype:
-        """Type of the weights."""
-        return self.embedding.weight.dtype
+        """Type of the weights: of the first, where some are kept in another (adapters, 4-bit codes)."""
+        return next(self.parameters()).dtype
 
     def new_cache(
         self,
@@ -259,7 +260,7 @@ class Transformer(nn.Module):
                 f"tokens must be whole numbers [batch, time], got {tokens.dtype} {list(tokens.shape)}"
             )
         try:
-            return self.embedding(tokens)
+            return self.embedding(tokens).to(self.dtype)
         except IndexError:
             raise LabError(
                 f"token ids run from {int(tokens.min())} to {int(tokens.max())}, "
@@ -452,11 +453,11 @@ class Transformer(nn.Module):
 
         With experts also active: those that one token meets, total less the experts it is not sent to.
         """
-        total = sum(parameter.numel() for parameter in self.parameters())
+        total = count_weights(self)
         tables: list[nn.Module] = [self.embedding]
         for name in ("head", "position_embedding", "token_type_embedding"):
             tables += [getattr(self, name)] if hasattr(self, name) else []
-        embedding = sum(weight.numel() for weight in nn.ModuleList(tables).parameters())
+        embedding = count_weights(nn.ModuleList(tables))
         counts = {"total": total, "embedding": embedding, "non_embedding": total - embedding}
         mixtures = [module for module in self.modules() if isinstance(module, MixtureOfExperts)]
         idle = sum(mixture.idle_parameters() for mixture in mixtures)

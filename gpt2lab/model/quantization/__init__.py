@@ -1,0 +1,36 @@
+"""Weights in 8 and 4 bits: rounding, the layers that compute with them, the architecture and its transforms."""
+
+from gpt2lab.model.quantization.codes import NF4, Format
+from gpt2lab.model.quantization.layers import (
+    QuantizedEmbedding,
+    QuantizedExperts,
+    QuantizedLinear,
+    QuantizedMatrix,
+    TiedHead,
+)
+from gpt2lab.model.quantization.quantized import (
+    Dequantize,
+    Quantize,
+    Quantized,
+    dequantised,
+    plain,
+    quantized_layers,
+    refuse_full_training,
+)
+
+__all__ = [
+    "NF4",
+    "Dequantize",
+    "Format",
+    "Quantize",
+    "Quantized",
+    "QuantizedEmbedding",
+    "QuantizedExperts",
+    "QuantizedLinear",
+    "QuantizedMatrix",
+    "TiedHead",
+    "dequantised",
+    "plain",
+    "quantized_layers",
+    "refuse_full_training",
+]

@@ -1,0 +1,172 @@
+"""The architecture `quantized`, and the transforms that make a quantised model and an ordinary one again."""
+
+import copy
+import dataclasses
+import fnmatch
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar, Protocol, TypeVar
+
+import torch
+from torch import nn
+
+from gpt2lab.base.errors import LabError
+from gpt2lab.model.architecture import attach
+from gpt2lab.model.experts import ExpertLinear
+from gpt2lab.model.quantization.codes import Format
+from gpt2lab.model.quantization.layers import (
+    QuantizedEmbedding,
+    QuantizedExperts,
+    QuantizedLinear,
+    QuantizedMatrix,
+    TiedHead,
+)
+from gpt2lab.model.transformer import Transformer
+
+
+@dataclass(frozen=True, kw_only=True)
+class Quantized(Format):
+    """Matrices in 8 or 4 bits, read back where they are used; without data, each weight to the nearest level."""
+
+    layers: tuple[str, ...] = ("blocks.*",)
+    """Names (globs) of the modules whose matrices are rounded; head and embedding are names too, tied ones go together."""
+    exclude: tuple[str, ...] = ("*.router",)
+    """Names (globs) that are left as they are."""
+    way_out: ClassVar[str] = "make an ordinary model of it with: gpt2lab apply dequantize MODEL --out DIR"
+    """What to do where another program's layout cannot hold the model."""
+
+    def attach(self, model: Transformer, *, generator: torch.Generator | None = None) -> None:
+        """Round the matrices in place. LabError: nothing of that name, already quantised, NaN or infinity in a weight."""
+        if any(True for _ in quantized_layers(model)):
+            raise LabError(
+                "the model is quantised already; dequantise it first (gpt2lab apply dequantize), or take the model "
+                "it was made from"
+            )
+        chosen = self._chosen(model)
+        made = {name: self._made(name, module) for name, module in chosen.items()}
+        for name, module in made.items():
+            model.set_submodule(name, module)
+        if _is_tied(model) and isinstance(model.embedding, QuantizedEmbedding):
+            model.head = TiedHead(model.embedding, model.head.bias)  # type: ignore[assignment]  # maps like a Linear
+
+    def _chosen(self, model: Transformer) -> dict[str, nn.Module]:
+        """Modules to round, by name, in the order of the model; a tied head stands for its table."""
+        matrices = {
+            name: module
+            for name, module in model.named_modules()
+            if type(module) in (nn.Linear, nn.Embedding, ExpertLinear)
+        }
+        for pattern in self.layers:
+            if not fnmatch.filter(matrices, pattern):
+                raise LabError(
+                    f"layers: {pattern} stands for no matrix of this model; it has {', '.join(list(matrices)[:4])} …"
+                )
+        names = {
+            name for name in matrices if _matches(name, self.layers) and not _matches(name, self.exclude)
+        }
+        if _is_tied(model) and names & {"head", "embedding"}:
+            names = (names | {"embedding"}) - {"head"}
+        if not names:
+            raise LabError("layers: nothing is left to quantise once `exclude` is taken away")
+        return {name: module for name, module in matrices.items() if name in names}
+
+    def _made(self, name: str, module: nn.Module) -> nn.Module:
+        how = Format(**{field.name: getattr(self, field.name) for field in dataclasses.fields(Format)})
+        try:
+            if isinstance(module, nn.Linear):
+                return QuantizedLinear.of(module, how)
+            if isinstance(module, nn.Embedding):
+                return QuantizedEmbedding.of(module, how)
+            assert isinstance(module, ExpertLinear)
+            return QuantizedExperts.of(module, how)
+        except LabError as error:
+            raise LabError(f"{name}: {error}") from None
+
+
+class HasModel(Protocol):
+    """Whatever holds a model: a `LanguageModel`, for one."""
+
+    model: Transformer
+
+
+L = TypeVar("L", bound=HasModel)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Quantize(Quantized):
+    """Round a model's matrices to 8 or 4 bits; it is saved as small as it is then."""
+
+    def __call__(self, lm: L) -> L:
+        """Return the quantised model; the given one stays as it is. Errors as `Quantized.attach`."""
+        options = {field.name: getattr(self, field.name) for field in dataclasses.fields(Quantized)}
+        new = copy.copy(lm)
+        new.model = attach(copy.deepcopy(lm.model), Quantized(**options))
+        return new
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dequantize:
+    """Write the rounded weights out again: an ordinary model, as large as before, which transformers opens."""
+
+    def __call__(self, lm: L) -> L:
+        """Return the ordinary model; the given one stays as it is. LabError if it is not quantised."""
+        new = copy.copy(lm)
+        new.model = dequantised(lm.model)
+        return new
+
+
+@torch.no_grad()
+def dequantised(model: Transformer) -> Transformer:
+    """Return an ordinary model with exactly the rounded weights, in the model's number type; `model` stays as it is.
+
+    LabError if it is not quantised.
+    """
+    new = copy.deepcopy(model)
+    found = dict(quantized_layers(new))
+    if not found:
+        raise LabError("the model is not quantised, so there is nothing to dequantise")
+    for name, layer in found.items():
+        new.set_submodule(name, plain(layer, model.dtype))
+    head: object = getattr(new, "head", None)
+    if isinstance(head, TiedHead):
+        new.head = nn.Linear(head.in_features, head.out_features, bias=False, device="meta")
+        new.head.register_parameter("bias", head.bias)
+        new.tie_head()
+    new.architectures = tuple(one for one in new.architectures if not isinstance(one, Quantized))
+    return new
+
+
+def plain(layer: QuantizedMatrix, dtype: torch.dtype) -> nn.Module:
+    """Return the ordinary layer with the weights of a quantised one."""
+    if isinstance(layer, QuantizedLinear):
+        return layer.to_linear(dtype)
+    if isinstance(layer, QuantizedEmbedding):
+        return layer.to_embedding(dtype)
+    assert isinstance(layer, QuantizedExperts)
+    return layer.to_experts(dtype)
+
+
+def quantized_layers(model: nn.Module) -> Iterator[tuple[str, QuantizedMatrix]]:
+    """Yield every quantised layer with its name, in the order of the model."""
+    for name, module in model.named_modules():
+        if isinstance(module, QuantizedMatrix):
+            yield name, module
+
+
+def refuse_full_training(model: Transformer) -> None:
+    """LabError if the model is quantised and nothing was attached that trains beside the rounded weights."""
+    if not any(True for _ in quantized_layers(model)):
+        return
+    if all(isinstance(one, Quantized) for one in model.architectures):
+        raise LabError(
+            "the model is quantised, and rounded weights cannot be trained; train an adapter beside them "
+            "(--set lora.rank=8), or take the model it was made from"
+        )
+
+
+def _matches(name: str, patterns: tuple[str, ...]) -> bool:
+    return any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
+
+
+def _is_tied(model: Transformer) -> bool:
+    return model.config.tied_head and model.config.head != "none"
