@@ -57,7 +57,7 @@ def attach(
     config = model.config
     generator = generator if generator is not None else torch.Generator().manual_seed(0)
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(int(torch.randint(2**62, (), generator=generator)))
+        torch.manual_seed(int(torch.randint(2**62, (), generator=generator, device="cpu")))
         architecture.attach(model, generator=generator)
     if model.config is not config:
         raise LabError(
