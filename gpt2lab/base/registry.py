@@ -41,6 +41,32 @@ _FLOOR_PARTS = (
     ("decoder", "greedy", "gpt2lab.decode.greedy:Greedy", "the likeliest token at every step"),
     ("decoder", "sampling", "gpt2lab.decode.sampling:Sampling", "temperature, top-k, top-p, min-p, typical"),
     ("decoder", "beam", "gpt2lab.decode.beam:Beam", "beam search"),
+    ("architecture", "lora", "gpt2lab.model.adapters.lora:Lora", "low-rank adapters on any layer"),
+    (
+        "architecture",
+        "quantized",
+        "gpt2lab.model.quantization.quantized:Quantized",
+        "matrices in 8 or 4 bits",
+    ),
+    (
+        "transform",
+        "quantize",
+        "gpt2lab.model.quantization.quantized:Quantize",
+        "round the matrices to 8 or 4 bits",
+    ),
+    (
+        "transform",
+        "dequantize",
+        "gpt2lab.model.quantization.quantized:Dequantize",
+        "an ordinary model of the rounded weights",
+    ),
+    ("transform", "merge-lora", "gpt2lab.text.merge_lora:MergeLora", "adapters folded into the weights"),
+    (
+        "architecture",
+        "head",
+        "gpt2lab.model.heads:Head",
+        "reads out classes, numbers, labels of tokens, a vector",
+    ),
     ("measure", "perplexity", "gpt2lab.measure.perplexity:Perplexity", "per token, per byte, per word"),
     (
         "measure",
@@ -54,7 +80,19 @@ _FLOOR_PARTS = (
         "gpt2lab.measure.text_statistics:TextStatistics",
         "diversity, repetition, copying",
     ),
+    (
+        "measure",
+        "quantization-error",
+        "gpt2lab.measure.quantization_error:QuantizationError",
+        "what rounding the weights costs in perplexity",
+    ),
     ("measure", "cloze", "gpt2lab.measure.cloze:Cloze", "accuracy at the last word of a passage"),
+    (
+        "measure",
+        "pseudo-perplexity",
+        "gpt2lab.measure.pseudo_perplexity:PseudoPerplexity",
+        "of bidirectional models, one token hidden at a time",
+    ),
 )
 
 

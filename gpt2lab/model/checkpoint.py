@@ -16,7 +16,8 @@ from gpt2lab.base.wording import listed
 from gpt2lab.model.architecture import architecture_name
 from gpt2lab.model.config import TransformerConfig
 from gpt2lab.model.families import FAMILIES, Entries, Family, Weight
-from gpt2lab.model.layout import OWN, load_own, read_own, refuse_changed, write_own
+from gpt2lab.model.head_layout import head_rows, read_head, the_head, written_head
+from gpt2lab.model.layout import OWN, blueprint, load_own, read_own, refuse_changed, write_own
 from gpt2lab.model.transformer import Transformer
 from gpt2lab.model.weights import SHARD_BYTES, StoredTensors, some, write_tensors
 
@@ -79,14 +80,17 @@ def load_model(
     with ExitStack() as stack:
         checkpoint = _Checkpoint(folder, config, stack)
         config = config.replace(**family.held(checkpoint.full_names))
-        with torch.device("meta"):
-            model = Transformer(config)
+        head = read_head(entries, str(folder / "config.json"))
+        model = blueprint(config, [head] if head is not None else [])
         if config.tied_head and config.head != "none":
             checkpoint.tie()
         state = dict(_translated(model, family, checkpoint, device, dtype))
         checkpoint.refuse_leftovers()
     model.load_state_dict(state, strict=False, assign=True)
-    model.tie_head()
+    if config.head != "none" and isinstance(
+        model.head, nn.Linear
+    ):  # a head for classes may have taken its place
+        model.tie_head()
     return model.eval()
 
 
@@ -138,6 +142,8 @@ def _hugging_face(model: Transformer) -> tuple[dict[str, Any], dict[str, Tensor]
         "dtype": str(model.dtype).removeprefix("torch."),
     }
     entries.pop("torch_dtype", None)
+    if head is not None:
+        entries |= written_head(head, model.config)
     return entries, dict(_exported(model, family))
 
 
@@ -203,7 +209,7 @@ def _translated(
 ) -> Iterator[tuple[str, Tensor]]:
     """Yield our name and tensor for every weight of the model."""
     wanted = {name: tensor.shape for name, tensor in model.named_parameters()}
-    for row in _rows(model.config, family):
+    for row in _rows(model, family):
         if row.ours not in wanted:
             continue  # a bias that this configuration does not have
         shape = wanted.pop(row.ours)
@@ -228,28 +234,57 @@ def _translated(
 def _exported(model: Transformer, family: Family) -> Iterator[tuple[str, Tensor]]:
     """Yield their full name and tensor for every weight of the model."""
     state = {name: parameter.detach().cpu() for name, parameter in model.named_parameters()}
-    for row in _rows(model.config, family):
+    # Files with a head for classes have the family's prefix, whether or not there is a language head.
+    naming = model.config if the_head(model) is None else model.config.replace(head="linear")
+    for row in _rows(model, family):
         if row.ours not in state:
             continue
-        tensor = state.pop(row.ours)
-        if row.by_head:
-            tensor = _regrouped(tensor, (3, model.config.layer(_layer(row)).n_heads))
-        sizes = [shape[0] for shape in _part_shapes(row, tensor.shape, model.config)]
-        tensor = tensor.flatten(0, 1) if tensor.dim() == 3 else tensor
-        parts = [tensor.T] if row.transposed else tensor.split(sizes)
-        named = list(zip(row.theirs, parts, strict=True)) + [(name, parts[0]) for name in row.also]
+        named = _their_parts(row, state.pop(row.ours), model.config)
         for name, part in named:
             # Cloned: parts of one tensor share memory, which safetensors refuses to write.
             whole = part.clone(memory_format=torch.contiguous_format)
-            yield family.full_name(name, model.config), whole
+            yield (name if row.outside else family.full_name(name, naming)), whole
     if state:
         raise LabError(f"a {family.name} checkpoint has no place for {some(sorted(state))}")
 
 
-def _rows(config: TransformerConfig, family: Family) -> Iterator[Weight]:
+def places_of(model: Transformer, name: str) -> tuple[str, Tensor] | None:
+    """Find a weight that the model's family has under `name`, with or without the family's prefix.
+
+    Returns our name of the tensor it is (a part of) and the places of its entries in our flattened tensor, int64 in
+    their shape; None if the family has no such weight.
+    """
+    family = FAMILIES[model.config.family]
+    shapes = {ours: parameter.shape for ours, parameter in model.named_parameters()}
+    if model.config.tied_head and name == family.head:
+        shape = shapes["embedding.weight"]
+        return "embedding.weight", torch.arange(shape.numel()).view(shape)
+    for row in _rows(model, family):
+        wanted = {short for short in (*row.theirs, *row.also) if name in (short, family.prefix + short)}
+        if row.ours in shapes and wanted:
+            shape = shapes[row.ours]
+            parts = dict(_their_parts(row, torch.arange(shape.numel()).view(shape), model.config))
+            return row.ours, parts[wanted.pop()]
+    return None
+
+
+def _their_parts(row: Weight, tensor: Tensor, config: TransformerConfig) -> list[tuple[str, Tensor]]:
+    """Cut one of our tensors into theirs, by name."""
+    if row.by_head:
+        tensor = _regrouped(tensor, (3, config.layer(_layer(row)).n_heads))
+    sizes = [shape[0] for shape in _part_shapes(row, tensor.shape, config)]
+    tensor = tensor.flatten(0, 1) if tensor.dim() == 3 else tensor
+    parts = [tensor.T] if row.transposed else tensor.split(sizes)
+    return list(zip(row.theirs, parts, strict=True)) + [(name, parts[0]) for name in row.also]
+
+
+def _rows(model: Transformer, family: Family) -> Iterator[Weight]:
+    head = the_head(model)
+    if head is not None:
+        yield from head_rows(head, model.config)
     for row in family.weights:
-        yield from row.rows(config)
-    if not config.tied_head:
+        yield from row.rows(model.config)
+    if not model.config.tied_head:
         yield Weight("head.weight", (family.head,))
 
 

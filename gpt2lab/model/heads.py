@@ -15,7 +15,7 @@ from gpt2lab.base.errors import LabError, unknown
 from gpt2lab.model.transformer import Transformer
 
 Kind = Literal["classification", "multilabel", "regression", "tokens", "embedding"]
-Pooling = Literal["last", "mean", "first"]
+Pooling = Literal["last", "mean", "first", "pooler"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +31,7 @@ class Head:
     labels: tuple[str, ...] = ()
     """Names of the outputs, in order; empty for 0, 1, 2, …"""
     pooling: Pooling = "last"
-    """State that stands for the text: the last real token's, the first's, or the mean over real tokens."""
+    """State that stands for the text: the last real token's, the mean over real tokens, the first's, or BERT's pooler."""
     bias: bool = False
     """The linear map has a bias."""
     dense: Literal["none", "tanh", "relu"] = "none"
@@ -41,7 +41,7 @@ class Head:
     normalize: bool = True
     """An embedding has length 1."""
     language_head: bool = False
-    """Keep an output head that is not tied to the embedding table; else it is dropped, as Hugging Face does."""
+    """Keep a language head that has weights of its own; else it is dropped, as Hugging Face does."""
 
     def __post_init__(self) -> None:
         if not self.name.isidentifier():
@@ -77,12 +77,16 @@ class Head:
         attached = _modules(model)
         if self.name in attached:
             raise LabError(f"head {self.name}: the model has a head of this name already")
+        if self.pooling == "pooler" and not model.config.pooler:
+            raise LabError(
+                f"head {self.name}: this model has no pooler; pooling=first with dense=tanh and bias=true begins one"
+            )
         made = ReadOut(
             self, model.config.d_model, model.config.init_std, generator, like=model.embedding.weight
         )
         attached[self.name] = made.train(model.training)
-        if not (self.language_head or model.config.tied_head):
-            model.add_module("head", NoLanguageHead(model.config.d_model))
+        if not self.language_head:
+            _drop_language_head(model)
 
 
 class ReadOut(nn.Module):
@@ -114,13 +118,11 @@ class ReadOut(nn.Module):
             else:
                 parameter.zero_()
 
-    def forward(self, hidden: Tensor, attention_mask: Tensor | None = None) -> Tensor:
-        """Read out states after the final norm.
+    def forward(self, x: Tensor) -> Tensor:
+        """Read out a pooled state [batch, d_model] → [batch, outputs], or all states of a head for tokens.
 
-        hidden [batch, time, d_model], attention_mask [batch, time] true at real tokens → [batch, outputs], of a head
-        for tokens [batch, time, outputs]; an embedding has unit length if so configured.
+        An embedding has unit length if so configured.
         """
-        x = hidden if self.spec.kind == "tokens" else pooled(hidden, attention_mask, self.spec.pooling)
         if self.dense is not None:
             x = self.dense(x).tanh() if self.spec.dense == "tanh" else self.dense(x).relu()
         if self.training and self.spec.dropout:
@@ -143,9 +145,18 @@ class NoLanguageHead(nn.Module):
         self.weight = torch.empty(0, d_model, device="cpu")
         """[0, d_model], so that counting weights finds none."""
 
-    def forward(self, hidden: Tensor) -> Tensor:
+    def forward(self, *states: object) -> Tensor:
         """Raise LabError: there are no logits of tokens."""
         raise LabError("this model has lost its language head to a classification head; it cannot write text")
+
+
+def _drop_language_head(model: Transformer) -> None:
+    """Take away a language head that has weights of its own; one that is the embedding table costs nothing."""
+    config = model.config
+    if config.head == "transform":
+        model.add_module("head_transform", NoLanguageHead(config.d_model))
+    if config.head == "transform" or (config.head == "linear" and not config.tied_head):
+        model.add_module("head", NoLanguageHead(config.d_model))
 
 
 def pooled(hidden: Tensor, attention_mask: Tensor | None, pooling: Pooling) -> Tensor:
@@ -225,9 +236,14 @@ def read_out(
     *,
     embeddings: Tensor | None = None,
     attention_mask: Tensor | None = None,
+    token_types: Tensor | None = None,
 ) -> dict[str, Tensor]:
-    """Run the backbone once and return what each named head says; see `ReadOut.forward` for shapes."""
-    hidden = model.hidden(tokens, embeddings=embeddings, attention_mask=attention_mask)
+    """Run the backbone once and return what each named head says: [batch, outputs], of tokens [batch, time, outputs].
+
+    token_types are passed on to models that have more than one.
+    """
+    types = token_types if model.config.token_types > 1 else None
+    hidden = model.hidden(tokens, embeddings=embeddings, attention_mask=attention_mask, token_types=types)
     return read_states(model, hidden, attention_mask, names)
 
 
@@ -235,9 +251,17 @@ def read_states(
     model: Transformer, hidden: Tensor, attention_mask: Tensor | None, names: tuple[str, ...]
 ) -> dict[str, Tensor]:
     """Return what each named head says of states [batch, time, d_model] after the final norm."""
+    said = {}
     for name in names:
-        find_head(model, name)
-    return {name: _modules(model)[name](hidden, attention_mask) for name in names}
+        spec = find_head(model, name)
+        if spec.kind == "tokens":
+            state = hidden
+        elif spec.pooling == "pooler":
+            state = model.pooled(hidden, attention_mask)
+        else:
+            state = pooled(hidden, attention_mask, spec.pooling)
+        said[name] = _modules(model)[name](state)
+    return said
 
 
 def has_dropout(model: Transformer) -> bool:
