@@ -3,7 +3,15 @@
 import torch
 
 from gpt2lab.model import Transformer, TransformerConfig
-from gpt2lab.model.families import gpt2_config, gpt_neo_config, gpt_neox_config, llama_config
+from gpt2lab.model.families import (
+    bert_config,
+    distilbert_config,
+    gpt2_config,
+    gpt_neo_config,
+    gpt_neox_config,
+    llama_config,
+    roberta_config,
+)
 
 CONFIGS: dict[str, TransformerConfig] = {
     "gpt2": gpt2_config(vocab_size=61, d_model=24, n_layers=3, n_heads=3, max_positions=40),
@@ -14,7 +22,14 @@ CONFIGS: dict[str, TransformerConfig] = {
     "llama": llama_config(
         vocab_size=61, d_model=24, n_layers=3, n_heads=6, n_kv_heads=2, d_mlp=40, max_positions=40
     ),
+    "bert": bert_config(vocab_size=61, d_model=24, n_layers=3, n_heads=3, max_positions=40),
+    "roberta": roberta_config(vocab_size=61, d_model=24, n_layers=3, n_heads=4, max_positions=40),
+    "distilbert": distilbert_config(
+        vocab_size=61, d_model=24, n_layers=3, n_heads=3, d_mlp=50, max_positions=40
+    ),
 }
+CAUSAL = [family for family, config in CONFIGS.items() if config.causal]
+BIDIRECTIONAL = [family for family, config in CONFIGS.items() if not config.causal]
 
 
 def tiny(family: str, *, seed: int = 0, **changes: object) -> Transformer:

@@ -9,9 +9,9 @@ import torch
 
 from gpt2lab.base.registry import Part, parts
 from gpt2lab.model import Transformer
-from tests.tiny import tiny
+from tests.tiny import CONFIGS, tiny
 
-FAMILIES = ("gpt2", "gpt_neo", "gpt_neox", "llama")
+FAMILIES = tuple(CONFIGS)
 
 
 def built(kind: str) -> list[Any]:

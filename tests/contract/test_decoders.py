@@ -6,8 +6,8 @@ import torch
 from gpt2lab.base.errors import LabError
 from gpt2lab.base.registry import Part
 from gpt2lab.decode.interface import Decoder, Limits
-from tests.contract.parts import FAMILIES, broken, built, is_frozen_settings, refuses_unknown_options
-from tests.tiny import tiny
+from tests.contract.parts import broken, built, is_frozen_settings, refuses_unknown_options
+from tests.tiny import BIDIRECTIONAL, CAUSAL, tiny
 
 pytestmark = pytest.mark.parametrize("part", built("decoder"))
 
@@ -28,7 +28,7 @@ def test_it_is_a_decoder_with_documented_frozen_options(part: Part) -> None:
     assert isinstance(part.load()(), Decoder)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", CAUSAL)
 def test_no_text_depends_on_the_batch(part: Part, family: str) -> None:
     together = decode(part, family, PROMPTS)
     assert together == [decode(part, family, [prompt])[0] for prompt in PROMPTS]
@@ -37,7 +37,7 @@ def test_no_text_depends_on_the_batch(part: Part, family: str) -> None:
     assert all(len(row) == 9 for row in together)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", CAUSAL)
 def test_the_same_seed_gives_the_same_tokens(part: Part, family: str) -> None:
     assert decode(part, family, PROMPTS) == decode(part, family, PROMPTS)
 
@@ -80,3 +80,9 @@ def test_what_cannot_be_continued_is_refused(part: Part) -> None:
         decoder.decode(tiny("gpt2"), [[1] * 35], FIXED)
     with pytest.raises(LabError, match=r"NaN|not numbers|not finite"):
         decoder.decode(broken(), PROMPTS, FIXED)
+
+
+@pytest.mark.parametrize("family", BIDIRECTIONAL)
+def test_bidirectional_models_are_refused(part: Part, family: str) -> None:
+    with pytest.raises(LabError, match=f"needs a causal model, and this {family} reads in both directions"):
+        part.load()().decode(tiny(family), PROMPTS, FIXED)

@@ -13,7 +13,9 @@ from gpt2lab.base.errors import LabError
 from gpt2lab.base.registry import Part
 from gpt2lab.measure.measurement import Measurement
 from gpt2lab.text.language_model import LanguageModel
+from gpt2lab.text.tokenizer import for_masking
 from tests.contract.parts import broken, built, is_frozen_settings, refuses_unknown_options
+from tests.tiny import tiny
 
 pytestmark = pytest.mark.parametrize("part", built("measure"))
 
@@ -26,8 +28,22 @@ SMALL: dict[str, dict[str, Any]] = {
     },
     "short-prompts": {"max_new_tokens": 3},
     "story-circuits": {"stories": 4, "neurons": 2},
+    "pseudo-perplexity": {"limit": 60},
 }  # fmt: skip
 """What makes a measure quick; a part that is not here runs with its defaults."""
+
+
+BOTH_WAYS = {"pseudo-perplexity"}
+"""Measures of bidirectional models."""
+
+
+@pytest.fixture
+def lm(part: Part, lm: LanguageModel) -> LanguageModel:
+    """A model that the measure is made for."""
+    if part.name not in BOTH_WAYS:
+        return lm
+    tokenizer = for_masking(lm.tokenizer)
+    return LanguageModel(tiny("bert", vocab_size=tokenizer.vocab_size), tokenizer)
 
 
 def make(part: Part, passages: Path, **options: Any) -> Any:

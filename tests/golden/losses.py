@@ -10,15 +10,17 @@ from pathlib import Path
 import torch
 
 from gpt2lab.model import Transformer
-from gpt2lab.train import TrainSettings, train
-from tests.tiny import CONFIGS
+from gpt2lab.text.batches import MaskedBatches
+from gpt2lab.train import TrainSettings, default_objective, train
+from gpt2lab.train.loop import Batches
+from tests.tiny import BIDIRECTIONAL, CAUSAL, CONFIGS
 from tests.train.data import Counting
 
 FILE = Path(__file__).with_name("losses.json")
 STEPS = 20
-OBJECTIVES = ["next-token"]
 CASES = [
-    *[f"{family} {objective} float32" for family in CONFIGS for objective in OBJECTIVES],
+    *[f"{family} next-token float32" for family in CAUSAL],
+    *[f"{family} masked-tokens float32" for family in BIDIRECTIONAL],
     "gpt2 next-token bf16",
     "gpt2 next-token float32 dropout",
     "llama next-token float32 padded",
@@ -44,7 +46,11 @@ def run(case: str) -> list[float]:
     config = CONFIGS[family].replace(residual_dropout=dropout, attention_dropout=dropout)
     model = Transformer(config, generator=torch.Generator().manual_seed(11))
     settings = TrainSettings(steps=STEPS, learning_rate=5e-3, warmup=3, accumulation=2, precision=precision)  # type: ignore[arg-type]  # a word of the case
-    return train(model, Counting(padded="padded" in rest), settings=settings, seed=7).losses
+    batches: Batches = Counting(padded="padded" in rest)
+    if not config.causal:
+        batches = MaskedBatches(batches, mask=60, vocab_size=61, seed=3)
+    objective = default_objective(config)
+    return train(model, batches, settings=settings, objective=objective, seed=7).losses
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ import torch
 
 from gpt2lab.base.errors import LabError
 from gpt2lab.model import Transformer, linear_cross_entropy
-from tests.tiny import CONFIGS, tiny, tokens
+from tests.tiny import CAUSAL, CONFIGS, tiny, tokens
 
 
 @pytest.fixture(params=CONFIGS)
@@ -21,17 +21,22 @@ def test_reading_everything_changes_no_logit_and_fits_together(model: Transforme
         logits = model(ids)
     assert (logits - plain).abs().max() <= 1e-5 * plain.abs().max()
     assert set(seen.values) == set(model.activation_names())
+    post = model.config.norm_placement == "post"
     for i in range(model.config.n_layers):
         block = f"blocks.{i}"
         middle = seen[f"{block}.hook_resid_pre"] + seen[f"{block}.hook_attn_out"]
         if not model.config.parallel_residual:
             assert torch.allclose(middle, seen[f"{block}.hook_resid_mid"], atol=1e-6)
+        if post:
+            middle = seen[f"{block}.ln1.hook_normalized"]
+            following = f"blocks.{i + 1}.hook_resid_pre" if i < 2 else "ln_final.hook_normalized"
+            assert torch.equal(seen[f"{block}.ln2.hook_normalized"], seen[following])
         assert torch.allclose(
             middle + seen[f"{block}.hook_mlp_out"], seen[f"{block}.hook_resid_post"], atol=1e-5
         )
         pattern = seen[f"{block}.attn.hook_pattern"]
         assert torch.allclose(pattern.sum(-1), torch.ones(pattern.shape[:-1]), atol=1e-5)
-        assert (pattern.triu(1) == 0).all()
+        assert (pattern.triu(1) == 0).all() == model.config.causal
         scores = seen[f"{block}.attn.hook_attn_scores"]
         assert torch.allclose(scores.softmax(-1), pattern, atol=1e-6)
         layer = model.config.layer(i)
@@ -57,11 +62,10 @@ def test_the_window_of_a_local_layer_is_seen_in_its_pattern() -> None:
 
 @torch.no_grad()
 def test_norm_parts_match_their_formula(model: Transformer) -> None:
-    with model.tap(
-        read=["blocks.1.hook_resid_pre", "blocks.1.ln1.hook_scale", "blocks.1.ln1.hook_normalized"]
-    ) as seen:
+    stream = "blocks.1.hook_resid_mid" if model.config.norm_placement == "post" else "blocks.1.hook_resid_pre"
+    with model.tap(read=[stream, "blocks.1.ln1.hook_scale", "blocks.1.ln1.hook_normalized"]) as seen:
         model(tokens(2, 5))
-    x, norm = seen["blocks.1.hook_resid_pre"].double(), model.blocks[1].norm1
+    x, norm = seen[stream].double(), model.blocks[1].norm1
     if model.config.norm == "layernorm":
         x = x - x.mean(-1, keepdim=True)
     scale = (x.pow(2).mean(-1, keepdim=True) + model.config.norm_eps).sqrt()
@@ -116,7 +120,7 @@ def test_indexed_writes_touch_only_their_place(model: Transformer) -> None:
     plain = model(ids)
     with model.tap(write={name: ((slice(None), 3), torch.zeros(24))}):
         patched = model(ids)
-    assert torch.allclose(patched[:, :3], plain[:, :3], atol=1e-6)
+    assert torch.allclose(patched[:, :3], plain[:, :3], atol=1e-6) == model.config.causal
     assert (patched[:, 3:] - plain[:, 3:]).abs().amax(-1).min() > 1e-4
 
 
@@ -180,7 +184,9 @@ def test_stop_after_runs_nothing_later(model: Transformer) -> None:
 
 
 @torch.no_grad()
-def test_a_block_around_cached_decoding_joins_the_steps(model: Transformer) -> None:
+@pytest.mark.parametrize("family", CAUSAL)
+def test_a_block_around_cached_decoding_joins_the_steps(family: str) -> None:
+    model = tiny(family)
     ids = tokens(1, 9)
     with model.tap(read=["blocks.1.hook_resid_post"]) as whole:
         model(ids)
