@@ -10,6 +10,7 @@ from gpt2lab.model.quantization.layers import (
 )
 from gpt2lab.model.quantization.quantized import (
     Dequantize,
+    QuantizationOptions,
     Quantize,
     Quantized,
     dequantised,
@@ -22,6 +23,7 @@ __all__ = [
     "NF4",
     "Dequantize",
     "Format",
+    "QuantizationOptions",
     "Quantize",
     "Quantized",
     "QuantizedEmbedding",

@@ -5,7 +5,7 @@ import dataclasses
 import fnmatch
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import ClassVar, Protocol, TypeVar
+from typing import Any, ClassVar, Protocol, TypeVar
 
 import torch
 from torch import nn
@@ -25,13 +25,23 @@ from gpt2lab.model.transformer import Transformer
 
 
 @dataclass(frozen=True, kw_only=True)
-class Quantized(Format):
-    """Matrices in 8 or 4 bits, read back where they are used; without data, each weight to the nearest level."""
+class QuantizationOptions(Format):
+    """What is rounded, and how."""
 
     layers: tuple[str, ...] = ("blocks.*",)
-    """Names (globs) of the modules whose matrices are rounded; head and embedding are names too, tied ones go together."""
+    """Names (globs) of the matrices that are rounded; head and embedding are names too, tied ones go together."""
     exclude: tuple[str, ...] = ("*.router",)
     """Names (globs) that are left as they are."""
+
+    def options(self) -> dict[str, Any]:
+        """Return these options by name, without those that a subclass adds."""
+        return {field.name: getattr(self, field.name) for field in dataclasses.fields(QuantizationOptions)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Quantized(QuantizationOptions):
+    """Matrices in 8 or 4 bits, read back where they are used; without data, each weight to the nearest level."""
+
     way_out: ClassVar[str] = "make an ordinary model of it with: gpt2lab apply dequantize MODEL --out DIR"
     """What to do where another program's layout cannot hold the model."""
 
@@ -54,7 +64,8 @@ class Quantized(Format):
         matrices = {
             name: module
             for name, module in model.named_modules()
-            if type(module) in (nn.Linear, nn.Embedding, ExpertLinear)
+            if type(module) in (nn.Linear, ExpertLinear)
+            or (name == "embedding" and type(module) is nn.Embedding)
         }
         for pattern in self.layers:
             if not fnmatch.filter(matrices, pattern):
@@ -93,14 +104,13 @@ L = TypeVar("L", bound=HasModel)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Quantize(Quantized):
+class Quantize(QuantizationOptions):
     """Round a model's matrices to 8 or 4 bits; it is saved as small as it is then."""
 
     def __call__(self, lm: L) -> L:
         """Return the quantised model; the given one stays as it is. Errors as `Quantized.attach`."""
-        options = {field.name: getattr(self, field.name) for field in dataclasses.fields(Quantized)}
         new = copy.copy(lm)
-        new.model = attach(copy.deepcopy(lm.model), Quantized(**options))
+        new.model = attach(copy.deepcopy(lm.model), Quantized(**self.options()))
         return new
 
 
