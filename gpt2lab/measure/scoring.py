@@ -4,16 +4,16 @@ Only the states that are scored meet the head, in chunks, so that [batch, time, 
 number depends on the batch size: rows are causal and padded on the right, so a row never sees its padding.
 """
 
-import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from gpt2lab.base.errors import LabError
 from gpt2lab.base.progress import Progress, progress
 from gpt2lab.model import Transformer
+from gpt2lab.model.evaluating import evaluating
 
 _CHUNK_ELEMENTS = {"cpu": 1 << 22, "cuda": 1 << 26}
 """Logits held at a time: 16 and 256 MiB in float32."""
@@ -64,20 +64,6 @@ def score_rows(
                 scores[i] = RowScore(loss, hit)
             bar.advance(sum(lengths))
     return [scores[i] for i in range(len(rows))]
-
-
-@contextlib.contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Switch dropout off for a while, and put every module back into the mode it was in."""
-    modules = list(model.modules())
-    before = [module.training for module in modules]
-    for module in modules:
-        module.training = False
-    try:
-        yield
-    finally:
-        for module, training in zip(modules, before, strict=True):
-            module.training = training
 
 
 def check_batch_size(batch_size: int) -> None:

@@ -1,8 +1,9 @@
 """The one transformer: every family and every paper's model is a configuration of this."""
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from functools import partial
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +23,9 @@ from gpt2lab.model.norms import Norm
 from gpt2lab.model.readout import HeadTransform, Pooler
 from gpt2lab.model.rotary import rotary_tables
 from gpt2lab.model.tap import Pass, Seen, Tap, TapUnder, Write, activation_names
+
+if TYPE_CHECKING:
+    from gpt2lab.model.activations.edits import Edit
 
 
 class Block(nn.Module):
@@ -440,6 +444,12 @@ class Transformer(nn.Module):
             stop_after=stop_after,
             reduce=reduce,
         )
+
+    def edited(self, changes: "Mapping[str, Edit]") -> AbstractContextManager["Transformer"]:
+        """Open a scope in which weights are changed, by our names or the family's; see `activations.edited`."""
+        from gpt2lab.model.activations.edits import edited  # which builds on models
+
+        return edited(self, changes)
 
     def activation_names(self) -> list[str]:
         """Return the names that `tap` knows, in the order of the forward pass; shapes in `gpt2lab.model.tap`."""
