@@ -24,6 +24,7 @@ VERBS = {
     "generate": "continue a prompt with any decoder",
     "apply": "any transform on any model: a new model",
     "measure": "any measure on any model",
+    "export": "a model for other programs: Hugging Face's folder, GGUF, ONNX",
     "runs": "what has been run",
     "report": "write a run's report again and say where it is",
     "compare": "two or more runs side by side: settings that differ, results",

@@ -1,18 +1,20 @@
-"""The papers: what each adds to the lab, whether it is built, and the verdict of its last run.
+"""The papers: what each adds to the lab, whether it is built, and the verdict of its last run; or a new one.
 
 examples:
   gpt2lab papers                        all, by family of work
   gpt2lab papers optimizer --sort date  those that match every word
   gpt2lab papers tinystories            one in full
+  gpt2lab papers new my-idea --kind decoder
 """
 
 import argparse
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
 from gpt2lab.base.errors import LabError, nearest
-from gpt2lab.base.registry import WORKS, Paper, Part, papers
+from gpt2lab.base.registry import PART_KINDS, WORKS, Paper, Part, papers
 from gpt2lab.cli.parser import Parser
 from gpt2lab.cli.show import pairs, paragraph, print_json
 from gpt2lab.lab.store import Row, Store
@@ -23,13 +25,31 @@ _SORTS = ("work", "date", "title", "name")
 def add(parser: Parser, argv: Sequence[str]) -> None:
     """Add the words to search for and the order."""
     parser.add_argument(
-        "words", nargs="*", metavar="WORDS", help="a paper's name, or words that it must hold"
+        "words",
+        nargs="*",
+        metavar="WORDS",
+        help="a paper's name, or words that it must hold; `new NAME` writes a paper that works, to be changed",
     )
     parser.add_argument("--sort", choices=_SORTS, default="work", help="order of the list (default: work)")
+    group = parser.add_argument_group("papers new NAME")
+    kinds = ", ".join(PART_KINDS)
+    group.add_argument("--kind", metavar="KIND", help=f"what it adds: {kinds} (default: optimizer)")
+    group.add_argument(
+        "--out",
+        metavar="DIR",
+        help="as a package of its own, in this folder (default: here, or gpt2lab/papers)",
+    )
+    group.add_argument("--package", action="store_true", help="as a package of its own, in a checkout too")
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Print the papers that match, or one in full."""
+    """Print the papers that match, or one in full; or write a new one."""
+    if arguments.words[:1] == ["new"]:
+        _new(arguments)
+        return
+    for flag in ("kind", "out", "package"):
+        if getattr(arguments, flag):
+            raise LabError(f"--{flag}: goes with `gpt2lab papers new NAME`")
     words = [word.lower() for word in arguments.words]
     everything = papers()
     last = _last_studies()
@@ -46,6 +66,30 @@ def run(arguments: argparse.Namespace) -> None:
         print(_in_full(exact[0], last.get(exact[0].slug)))
     else:
         print(_listed(found, last, by_work=arguments.sort == "work"))
+
+
+def _new(arguments: argparse.Namespace) -> None:
+    """Write a new paper; print its files and what to do next."""
+    from gpt2lab.cli.skeleton import new_paper
+
+    if len(arguments.words) != 2:
+        raise LabError(
+            "papers new takes one NAME, with hyphens between its words: gpt2lab papers new my-idea"
+        )
+    made = new_paper(
+        arguments.words[1], kind=arguments.kind or "optimizer", out=arguments.out, package=arguments.package
+    )
+    if arguments.json:
+        print_json({**asdict(made), "folder": str(made.folder), "files": [str(file) for file in made.files]})
+        return
+    for file in made.files:
+        print(f"wrote   {os.path.relpath(file)}")
+    tests = next(file.parent for file in made.files if file.name == "test_experiment.py")
+    todo = [] if made.installed else [f"pip install -e {os.path.relpath(made.folder)}"]
+    todo += [f"gpt2lab reproduce {made.slug} --scale smoke", f"pytest {os.path.relpath(tests)}"]
+    todo += ["python scripts/papers_table.py"] if made.installed else []
+    for number, command in enumerate(todo):
+        print(f"{'next' if number == 0 else '':<8}{command}")
 
 
 def _order(sort: str) -> Any:

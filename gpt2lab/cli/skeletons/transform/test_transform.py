@@ -1,0 +1,35 @@
+"""The method against its definition."""
+
+import torch
+
+from gpt2lab.cli.skeletons.transform.transform import ExampleTransform
+from gpt2lab.model import Transformer
+from gpt2lab.model.families import llama_config
+from gpt2lab.text.language_model import LanguageModel
+
+
+def small() -> LanguageModel:
+    """Return a random model of two blocks."""
+    config = llama_config(vocab_size=31, d_model=12, n_layers=2, n_heads=3, d_mlp=20, max_positions=16)
+    return LanguageModel(Transformer(config, generator=torch.Generator().manual_seed(0)).eval())
+
+
+def test_the_last_blocks_matrices_lose_rank_and_nothing_else_changes() -> None:
+    """Half of rank 12 stays; the error is what the removed singular values say (Eckart and Young 1936)."""
+    lm = small()
+    before, after = lm.model.state_dict(), ExampleTransform(keep=0.5)(lm).model.state_dict()
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert changed and all(name.startswith("blocks.1.mlp.") for name in changed)
+    for name in changed:
+        assert int(torch.linalg.matrix_rank(after[name], rtol=1e-4)) == 6
+        removed = torch.linalg.svdvals(before[name].double())[6:]
+        error = (before[name] - after[name]).double().norm()
+        assert torch.allclose(error, removed.norm(), rtol=1e-4)
+
+
+def test_all_of_the_rank_is_the_model_itself() -> None:
+    """Up to rounding."""
+    lm = small()
+    same = ExampleTransform(keep=1.0, blocks=2)(lm)
+    tokens = torch.arange(10)[None]
+    assert torch.allclose(lm.model(tokens), same.model(tokens), atol=1e-5)
