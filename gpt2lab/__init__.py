@@ -23,6 +23,7 @@ _PUBLIC = {
     "TransformerConfig": "gpt2lab.model:TransformerConfig",
     "apply": "gpt2lab.lab.verbs:apply",
     "compare": "gpt2lab.lab.verbs:compare",
+    "export": "gpt2lab.lab.verbs:export",
     "generate": "gpt2lab.lab.verbs:generate",
     "load": "gpt2lab.lab.verbs:load",
     "report": "gpt2lab.lab.report:write_report",

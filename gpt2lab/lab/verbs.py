@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from gpt2lab.decode import Decoder, Generation
     from gpt2lab.lab.run import Run
     from gpt2lab.measure.measurement import Measurement
+    from gpt2lab.text.export import Exported, Kind, Precision
     from gpt2lab.text.language_model import LanguageModel
 
 
@@ -171,6 +172,18 @@ def train(*, name: str = "train", **settings: object) -> "Run":
         made = update(made, {"train.warmup": warmup}, "train")
     part("optimizer", made.optimizer)  # before hours of encoding
     return train_model(made, name=name)
+
+
+def export(
+    model: "str | Path | LanguageModel", *, to: "Kind", out: str | Path, precision: "Precision | None" = None
+) -> "Exported":
+    """Write a model for other programs; see `gpt2lab.text.export.export`.
+
+    The model is read on the CPU in the type of its file.
+    """
+    from gpt2lab.text.export import export as write
+
+    return write(_loaded(model, "cpu"), to, out, precision=precision)
 
 
 def compare(names: Sequence[str], *, out: Path | str | None = None) -> dict[str, Any]:

@@ -1,0 +1,87 @@
+"""Models for other programs: Hugging Face's folder, llama.cpp's GGUF, ONNX."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from gpt2lab.base.errors import LabError, unknown
+from gpt2lab.base.files import atomic_file
+from gpt2lab.text.language_model import LanguageModel
+
+Kind = Literal["huggingface", "gguf", "onnx"]
+Precision = Literal["f32", "f16", "bf16"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Exported:
+    """What an export wrote."""
+
+    path: Path
+    """The file, or Hugging Face's folder."""
+    kind: Kind
+    """Its layout."""
+    size: int
+    """Bytes."""
+    notes: tuple[str, ...]
+    """What the file does not hold or does differently, a sentence each."""
+
+
+def export(lm: LanguageModel, to: Kind, out: Path | str, *, precision: Precision | None = None) -> Exported:
+    """Write a model for other programs; what stands at `out` is replaced if it is of the same kind.
+
+    huggingface: a folder that transformers opens. gguf: one file for llama.cpp with the tokenizer, matrices in
+    `precision` (default f32). onnx: one file, input_ids and attention_mask [batch, time] to logits [batch, time, vocab]
+    in float32, compared with the model before it is kept. The file appears whole or not at all.
+    LabError: a model, tokenizer or precision that the layout cannot carry, a package that is missing, `out` taken by
+    something else, no room on the disk.
+    """
+    out = Path(out).expanduser()
+    if to not in get_args(Kind):
+        raise unknown("layout to export to", to, get_args(Kind))
+    if precision is not None and (to != "gguf" or precision not in get_args(Precision)):
+        raise LabError(f"precision {precision}: only a GGUF file has one to choose, of f32, f16 and bf16")
+    try:
+        if to == "huggingface":
+            return _huggingface(lm, out)
+        _refuse_foreign(out, to)
+        return _file(lm, to, out, {"precision": precision or "f32"} if to == "gguf" else {})
+    except OSError as error:
+        raise LabError(f"{out}: nothing was written: {(error.strerror or str(error)).lower()}") from error
+
+
+def _huggingface(lm: LanguageModel, out: Path) -> Exported:
+    from gpt2lab.text.language_model import save
+
+    save(lm, out, layout="huggingface")
+    size = sum(file.stat().st_size for file in out.iterdir())
+    notes = () if lm.tokenizer is not None else ("The model has no tokenizer, so the folder has none.",)
+    return Exported(path=out, kind="huggingface", size=size, notes=notes)
+
+
+def _file(lm: LanguageModel, to: Kind, out: Path, options: dict[str, Any]) -> Exported:
+    write: Callable[..., list[str]]
+    if to == "gguf":
+        from gpt2lab.text.export.gguf_file import write_gguf as write
+    else:
+        from gpt2lab.text.export.onnx_file import write_onnx as write
+    with atomic_file(out) as temporary:
+        notes = write(lm, temporary, **options)
+    return Exported(path=out, kind=to, size=out.stat().st_size, notes=tuple(notes))
+
+
+def _refuse_foreign(out: Path, to: Kind) -> None:
+    """LabError if the file would take the place of something of another kind."""
+    if out.is_dir():
+        raise LabError(f"{out}: a folder; give the name of a file, such as {out / f'model.{to}'}")
+    if not out.exists():
+        return
+    if to == "gguf":
+        with out.open("rb") as handle:
+            ours = handle.read(4) == b"GGUF"
+    else:
+        from gpt2lab.text.export.onnx_file import is_onnx
+
+        ours = is_onnx(out)
+    if not ours:
+        raise LabError(f"{out}: is no {to.upper()} file and would be lost; give another name")

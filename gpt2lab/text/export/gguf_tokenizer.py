@@ -1,0 +1,90 @@
+"""A byte-level BPE as GGUF's fields: tokens, merges, and the name of the rule that cuts text before merging."""
+
+import json
+from typing import Any
+
+from gpt2lab.base.errors import LabError
+from gpt2lab.text.tokenizer import Tokenizer
+
+_NORMAL, _CONTROL, _USER_DEFINED, _UNUSED = 1, 3, 4, 5
+"""GGUF's kinds of tokens."""
+
+_QWEN2 = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+_RULES = {_QWEN2: "qwen2", _QWEN2.replace(r"|\p{N}|", r"|\p{N}{1,3}|"): "llama-bpe"}
+"""Regular expression that cuts the text → llama.cpp's name of it."""
+
+Fields = list[tuple[str, Any]]
+
+
+def tokenizer_fields(tokenizer: Tokenizer | None, rows: int) -> Fields:
+    """Return (name, value) for the writer's add_NAME; `rows` is the model's vocabulary, padded with unused tokens.
+
+    LabError for a tokenizer that GGUF cannot carry: another model than byte-level BPE, a rule or a normaliser that
+    llama.cpp does not know. Unicode normalisation (NFC) is left out, as llama.cpp does for every model.
+    """
+    if tokenizer is None:
+        return [("tokenizer_model", "no_vocab")]
+    content = json.loads(tokenizer.backend.to_str())
+    tokens, kinds = _tokens(tokenizer, content, rows)
+    fields: Fields = [
+        ("tokenizer_model", "gpt2"),
+        ("tokenizer_pre", _rule(content)),
+        ("token_list", tokens),
+        ("token_types", kinds),
+        ("token_merges", _merges(content)),
+    ]
+    for name in ("bos", "eos", "unk", "pad"):
+        if (id := getattr(tokenizer, name)) is not None:
+            fields.append((f"{name}_token_id", id))
+    plain, framed = tokenizer.encode("a"), tokenizer.encode("a", special=True)
+    added = framed != plain
+    fields.append(("add_bos_token", added and framed[0] == tokenizer.bos))
+    fields.append(("add_eos_token", added and framed[-1] == tokenizer.eos))
+    if isinstance(template := tokenizer.settings.get("chat_template"), str):
+        fields.append(("chat_template", template))
+    return fields
+
+
+def _merges(content: dict[str, Any]) -> list[str]:
+    model = content["model"]
+    if model.get("type") != "BPE" or model.get("byte_fallback"):
+        kind = "sentencepiece" if model.get("byte_fallback") else model.get("type")
+        raise LabError(f"GGUF: only byte-level BPE tokenizers are written, this one is {kind}")
+    merges = [pair if isinstance(pair, str) else " ".join(pair) for pair in model["merges"]]
+    if not merges:
+        raise LabError("GGUF: this tokenizer has no merges, and llama.cpp reads no BPE without")
+    return merges
+
+
+def _rule(content: dict[str, Any]) -> str:
+    """Return llama.cpp's name of the rule that cuts the text."""
+    _merges(content)  # says first that it is no BPE at all
+    normalizer = content.get("normalizer")
+    if normalizer is not None and normalizer.get("type") != "NFC":
+        raise LabError(f"GGUF: the normaliser {normalizer.get('type')} of this tokenizer cannot be written")
+    cutter = content.get("pre_tokenizer") or {}
+    steps = cutter.get("pretokenizers", [cutter])
+    last = steps[-1]
+    if last.get("type") != "ByteLevel" or last.get("add_prefix_space"):
+        raise LabError("GGUF: only byte-level BPE tokenizers that add no blank in front are written")
+    if len(steps) == 1 and last.get("use_regex", True):
+        return "gpt-2"
+    if len(steps) == 2 and steps[0].get("type") == "Split" and not last.get("use_regex", True):
+        expression = steps[0].get("pattern", {}).get("Regex", "")
+        if expression in _RULES and steps[0].get("behavior") == "Isolated" and not steps[0].get("invert"):
+            return _RULES[expression]
+    if len(steps) == 2 and steps[0] == {"type": "Digits", "individual_digits": True}:
+        return "smollm"
+    raise LabError("GGUF: llama.cpp has no name for the rule by which this tokenizer cuts text")
+
+
+def _tokens(tokenizer: Tokenizer, content: dict[str, Any], rows: int) -> tuple[list[str], list[int]]:
+    """Spelling and kind of every row of the model's vocabulary."""
+    special = {entry["id"]: entry["special"] for entry in content.get("added_tokens", [])}
+    spelt = {id: token for token, id in tokenizer.vocabulary.items()}
+    tokens = [spelt.get(id, f"[PAD{id}]") for id in range(rows)]
+    kinds = []
+    for id in range(rows):
+        added = _CONTROL if special.get(id) else _USER_DEFINED
+        kinds.append(_UNUSED if id not in spelt else added if id in special else _NORMAL)
+    return tokens, kinds
