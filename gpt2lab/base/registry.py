@@ -60,7 +60,7 @@ _FLOOR_PARTS = (
         "gpt2lab.model.quantization.quantized:Dequantize",
         "an ordinary model of the rounded weights",
     ),
-    ("transform", "merge-lora", "gpt2lab.text.merge_lora:MergeLora", "adapters folded into the weights"),
+    ("transform", "merge-lora", "gpt2lab.model.adapters.merge:MergeLora", "adapters folded into the weights"),
     (
         "architecture",
         "head",
