@@ -1,36 +1,13 @@
 """Reading and replacing named activations of a forward pass.
 
 The forward pass calls `run.see(x, name)` at every named place. Without an open tap that is one comparison with None.
-Names are TransformerLens 2.x's; `Transformer.activation_names()` lists those that a model has:
-
-    hook_embed, hook_pos_embed, hook_token_type_embed                 [batch, time, d_model]
-    blocks.{i}.hook_resid_pre / _mid / _post, hook_attn_out, hook_mlp_out [batch, time, d_model]
-    blocks.{i}.ln1.hook_scale [batch, time, 1], .hook_normalized [batch, time, d_model]; the same for ln2, ln_final and,
-        where there is a norm over the embeddings, ln_embed
-    blocks.{i}.attn.hook_q / hook_z    [batch, time, heads, d_head]   (q, k before any rotation)
-    blocks.{i}.attn.hook_k / hook_v    [batch, time, kv_heads, d_head]
-    blocks.{i}.attn.hook_rot_q / _rot_k  the same after rotation (rotary models only)
-    blocks.{i}.attn.hook_attn_scores / hook_pattern   [batch, heads, time, keys]
-    blocks.{i}.attn.hook_result        [batch, time, heads, d_model]
-    blocks.{i}.mlp.hook_pre / hook_post  [batch, time, d_mlp]; in a mixture of experts [batch, time, chosen, d_mlp]
-    blocks.{i}.mlp.hook_router_logits    [batch, time, experts]
-    blocks.{i}.mlp.hook_expert_indices / hook_expert_weights   [batch, time, chosen]
-    mlm_head.hook_pre / hook_post, mlm_head.ln.…   [batch, time, d_model] (heads with a transform only)
-    logits                             [batch, time, vocab]
-
-With pre-norm, resid_mid = resid_pre + attn_out, resid_post = resid_mid + mlp_out, and the next block's resid_pre is this
-resid_post. With post-norm (BERT) the norms stand on the stream itself, and names mean what they mean in
-TransformerLens: resid_mid = resid_pre + attn_out is what ln1 reads, resid_post = ln1.hook_normalized + mlp_out is what
-ln2 reads, and ln2.hook_normalized is the block's output, the next block's resid_pre. No norm stands before the head, so
-ln_final.hook_normalized is the last of them.
+What the places are called is listed in `gpt2lab.model.places`.
 
 At every place all writes come first, those of outer taps before those of inner ones, then all reads: what is read is
 what the next map receives.
 """
 
 import contextlib
-import fnmatch
-import functools
 import itertools
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -43,19 +20,14 @@ import torch
 from torch import Tensor
 
 from gpt2lab.base.errors import LabError, nearest
+from gpt2lab.model.places import BY_HEAD, PATTERNS, matching, time_axis, within
 
 if TYPE_CHECKING:
     from gpt2lab.model.cache import KeyValueCache
-    from gpt2lab.model.config import TransformerConfig
     from gpt2lab.model.transformer import Transformer
 
 Write = Callable[[Tensor, str], Tensor] | Tensor | tuple[Any, Tensor | float]
 """What takes the place of an activation x: a function of (a copy of x, its name), a tensor, or (index, values)."""
-
-PATTERNS = ("hook_attn_scores", "hook_pattern")
-"""Names whose tensors are [batch, heads, time, keys]."""
-BY_HEAD = ("hook_q", "hook_k", "hook_v", "hook_rot_q", "hook_rot_k", "hook_z", "hook_result")
-"""Names whose tensors are [batch, time, heads, ...]."""
 
 
 @dataclass
@@ -199,7 +171,7 @@ class Tap:
 
     def _match(self, pattern: str) -> list[str]:
         """Names that a glob, an exact name or a short name ("resid_post", "attn.hook_z") stands for."""
-        found = _matching(self.names, pattern)
+        found = matching(self.names, pattern)
         if not found:
             raise LabError(f"tap: {pattern} names no activation of this model; {self._hint(pattern)}")
         return list(found)
@@ -256,13 +228,13 @@ class Tap:
                 f"tap: the values written to {name} are {values.dtype} on {values.device}, "
                 f"the model has {x.dtype} on {x.device} there"
             )
-        axis, positions = _time_axis(name), self._positions(x, name)
+        axis, positions = time_axis(name), self._positions(x, name)
         places = index if isinstance(index, tuple) else (index,)
         if any(place is Ellipsis or place is None for place in places[: axis + 1]):
             if positions.start:
                 raise LabError(f"tap: in a later pass, the index for {name} must name time by its own entry")
         elif len(places) > axis:
-            inside = _within(places[axis], positions, name)
+            inside = within(places[axis], positions, name)
             if inside is None:
                 return x
             index = (*places[:axis], inside, *places[axis + 1 :])
@@ -306,7 +278,7 @@ class Tap:
 
     def _positions(self, x: Tensor, name: str) -> range:
         """Positions that x holds: those of the pass, or the last of them where the head was given only these."""
-        axis = _time_axis(name)
+        axis = time_axis(name)
         time = x.shape[axis] if x.dim() > axis + 1 else 0
         known = self.positions
         return known[len(known) - time :] if time <= len(known) else range(time)
@@ -314,12 +286,12 @@ class Tap:
     def _selected(self, x: Tensor, name: str, positions: range) -> Tensor | None:
         """Cut to the positions and heads asked for; None if this pass computes none of the positions."""
         if self.pos is not None:
-            axis = _time_axis(name)
+            axis = time_axis(name)
             if x.dim() < axis + 2:
                 raise LabError(
                     f"tap: pos={self.pos}, but {name} is {list(x.shape)} here, without an axis of time"
                 )
-            inside = _within(self.pos, positions, name)
+            inside = within(self.pos, positions, name)
             if inside is None:
                 return None
             inside = slice(inside, inside + 1) if isinstance(inside, int) else inside
@@ -447,69 +419,3 @@ class Tap:
                 )
             gradients[name] = self._joined(self._converted(found, name), name)
         return gradients
-
-
-@functools.lru_cache(maxsize=512)
-def _matching(names: tuple[str, ...], pattern: str) -> tuple[str, ...]:
-    if pattern in names:
-        return (pattern,)
-    forms = (pattern, f"*.{pattern}", f"*.hook_{pattern}", f"hook_{pattern}")
-    return tuple(name for name in names if any(fnmatch.fnmatchcase(name, form) for form in forms))
-
-
-def _time_axis(name: str) -> int:
-    return 2 if name.endswith(PATTERNS) else 1
-
-
-def _within(place: Any, positions: range, name: str) -> Any:
-    """Move positions of the whole sequence into the pass that computes `positions`; None if all lie outside.
-
-    Negative ones count from the end of what is known in that pass.
-    """
-    if isinstance(place, int) and not isinstance(place, bool):
-        place = place + positions.stop if place < 0 else place
-        return place - positions.start if place in positions else None
-    if isinstance(place, slice):
-        inside = [at - positions.start for at in range(*place.indices(positions.stop)) if at in positions]
-        return slice(inside[0], inside[-1] + 1, place.step) if inside else None
-    listed = torch.as_tensor(place)
-    if listed.dtype == torch.bool:
-        if positions.start:
-            raise LabError(f"tap: a boolean index for {name} fits one pass only; name the positions")
-        return place
-    listed = torch.where(listed < 0, listed + positions.stop, listed)
-    inside_pass = (listed >= positions.start) & (listed < positions.stop)
-    if not inside_pass.any():
-        return None
-    if not inside_pass.all():
-        raise LabError(f"tap: some of the positions written to {name} lie in this pass and others do not")
-    return listed - positions.start
-
-
-def activation_names(config: "TransformerConfig") -> list[str]:
-    """Return the names that a model of this configuration has, in the order of the forward pass."""
-    norm = ["hook_scale", "hook_normalized"] if config.norm != "none" else ["hook_normalized"]
-    names = ["hook_embed"] + (["hook_token_type_embed"] if config.token_types else [])
-    names += ["hook_pos_embed"] if config.positions == "learned" else []
-    names += [f"ln_embed.{kind}" for kind in norm] if config.embedding_norm else []
-    for i in range(config.n_layers):
-        names += [f"blocks.{i}.{name}" for name in _names_in_block(config, i, norm)]
-    names += [
-        f"ln_final.{kind}" for kind in (norm if config.norm_placement == "pre" else ["hook_normalized"])
-    ]
-    if config.head == "transform":
-        names += ["mlm_head.hook_pre", "mlm_head.hook_post", *(f"mlm_head.ln.{kind}" for kind in norm)]
-    return [*names, *(["logits"] if config.head != "none" else [])]
-
-
-def _names_in_block(config: "TransformerConfig", index: int, norm: list[str]) -> list[str]:
-    rotated = ["rot_q", "rot_k"] if config.positions == "rotary" else []
-    heads = ["q", "k", "v", *rotated, "attn_scores", "pattern", "z", "result"]
-    attention = [*(f"attn.hook_{kind}" for kind in heads), "hook_attn_out"]
-    middle = [] if config.parallel_residual else ["hook_resid_mid"]
-    routed = ["router_logits", "expert_indices", "expert_weights"] if config.layer(index).n_experts else []
-    mlp = [*(f"mlp.hook_{kind}" for kind in (*routed, "pre", "post")), "hook_mlp_out"]
-    first, second = ([f"{name}.{kind}" for kind in norm] for name in ("ln1", "ln2"))
-    if config.norm_placement == "post":
-        return ["hook_resid_pre", *attention, *middle, *first, *mlp, "hook_resid_post", *second]
-    return ["hook_resid_pre", *first, *attention, *middle, *second, *mlp, "hook_resid_post"]

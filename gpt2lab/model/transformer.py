@@ -20,9 +20,10 @@ from gpt2lab.model.experts import MixtureOfExperts
 from gpt2lab.model.feedforward import FeedForward
 from gpt2lab.model.masks import attention_masks
 from gpt2lab.model.norms import Norm
+from gpt2lab.model.places import activation_names
 from gpt2lab.model.readout import HeadTransform, Pooler
 from gpt2lab.model.rotary import rotary_tables
-from gpt2lab.model.tap import Pass, Seen, Tap, TapUnder, Write, activation_names
+from gpt2lab.model.tap import Pass, Seen, Tap, TapUnder, Write
 
 if TYPE_CHECKING:
     from gpt2lab.model.activations.edits import Edit
@@ -452,7 +453,7 @@ class Transformer(nn.Module):
         return edited(self, changes)
 
     def activation_names(self) -> list[str]:
-        """Return the names that `tap` knows, in the order of the forward pass; shapes in `gpt2lab.model.tap`."""
+        """Return the names that `tap` knows, in the order of the forward pass; shapes in `gpt2lab.model.places`."""
         names = activation_names(self.config)
         for wrapper in self._wrappers():
             names = wrapper.activation_names(names)

@@ -8,7 +8,8 @@ from torch import Tensor
 
 from gpt2lab.base.errors import LabError
 from gpt2lab.model.evaluating import evaluating, unseen
-from gpt2lab.model.tap import BY_HEAD, PATTERNS, Tap
+from gpt2lab.model.places import BY_HEAD, PATTERNS
+from gpt2lab.model.tap import Tap
 
 if TYPE_CHECKING:
     from gpt2lab.model.transformer import Transformer

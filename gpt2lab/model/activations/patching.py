@@ -10,7 +10,7 @@ from torch import Tensor
 
 from gpt2lab.base.errors import LabError
 from gpt2lab.model.evaluating import evaluating
-from gpt2lab.model.tap import BY_HEAD, PATTERNS
+from gpt2lab.model.places import BY_HEAD, PATTERNS
 
 if TYPE_CHECKING:
     from gpt2lab.model.transformer import Transformer
