@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
 from transformers import (
     AutoModelForCausalLM,
+    AutoModelForMaskedLM,
     GPT2Config,
     GPTNeoConfig,
     GPTNeoXConfig,
@@ -19,15 +19,24 @@ from transformers import (
     Qwen2Config,
 )
 
-from gpt2lab.base.errors import LabError
 from gpt2lab.model import Transformer, load_model, save_model
 from gpt2lab.model.checkpoint import read_config
 from tests.tiny import CONFIGS, tiny, tokens
 
 SHARED = Path(__file__).parents[3] / "shared" / "data" / "models"
 REAL = ["capp-gpt2-237k", "gpt-nano-sort-85k", "stories260k-llama", "tinystories-656k-llama"]
+AUTO = {True: AutoModelForCausalLM, False: AutoModelForMaskedLM}
 needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason="the shared models are not beside the checkout")
 
+SCALINGS = (
+    {"rope_type": "linear", "factor": 2.5},
+    {"rope_type": "dynamic", "factor": 3.0},
+    {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 8, "beta_fast": 3.0, "beta_slow": 0.2},
+    {
+        "rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+        "original_max_position_embeddings": 12,
+    },
+)  # fmt: skip
 HF_CONFIGS = {
     "gpt2": GPT2Config(vocab_size=53, n_embd=36, n_layer=2, n_head=3, n_positions=30, n_inner=50),
     "gpt2-untied-relu": GPT2Config(
@@ -76,22 +85,42 @@ HF_CONFIGS = {
         num_key_value_heads=6, max_position_embeddings=30, num_local_experts=3, num_experts_per_tok=1,
         sliding_window=5, tie_word_embeddings=True, router_aux_loss_coef=0.02,
     ),
+    "qwen2-odd-tied": Qwen2Config(
+        vocab_size=53, hidden_size=40, intermediate_size=44, num_hidden_layers=2, num_attention_heads=5,
+        num_key_value_heads=1, max_position_embeddings=30, tie_word_embeddings=True,
+    ),
+    "mistral-odd-tied": MistralConfig(
+        vocab_size=53, hidden_size=42, intermediate_size=44, num_hidden_layers=2, num_attention_heads=7,
+        num_key_value_heads=7, max_position_embeddings=30, sliding_window=None, tie_word_embeddings=True,
+    ),
     **{
         f"llama-{scaling['rope_type']}": LlamaConfig(
             vocab_size=53, hidden_size=36, intermediate_size=44, num_hidden_layers=2, num_attention_heads=3,
             num_key_value_heads=3, max_position_embeddings=30, rope_parameters={"rope_theta": 50.0, **scaling},
         )
-        for scaling in (
-            {"rope_type": "linear", "factor": 2.5},
-            {"rope_type": "dynamic", "factor": 3.0},
-            {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 8, "beta_fast": 3.0, "beta_slow": 0.2},
-            {
-                "rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
-                "original_max_position_embeddings": 12,
-            },
-        )
+        for scaling in SCALINGS
     },
+    **{
+        f"gpt_neox-{scaling['rope_type']}": GPTNeoXConfig(
+            vocab_size=53, hidden_size=48, num_hidden_layers=2, num_attention_heads=3, intermediate_size=40,
+            max_position_embeddings=30,
+            rope_parameters={"rope_theta": 50.0, "partial_rotary_factor": 0.5, **scaling},
+        )
+        for scaling in SCALINGS
+    },
+    "qwen2-yarn": Qwen2Config(
+        vocab_size=53, hidden_size=36, intermediate_size=44, num_hidden_layers=2, num_attention_heads=6,
+        num_key_value_heads=3, max_position_embeddings=30, rope_parameters={"rope_theta": 70.0, **SCALINGS[2]},
+    ),
+    "mistral-dynamic": MistralConfig(
+        vocab_size=53, hidden_size=36, intermediate_size=44, num_hidden_layers=2, num_attention_heads=6,
+        num_key_value_heads=2, max_position_embeddings=30, sliding_window=9,
+        rope_parameters={"rope_theta": 70.0, **SCALINGS[1]},
+    ),
 }  # fmt: skip
+
+
+SCALED = [name for name in HF_CONFIGS if name.endswith(("linear", "dynamic", "yarn", "llama3"))]
 
 
 @pytest.fixture(params=[*HF_CONFIGS, *(pytest.param(name, marks=needs_shared) for name in REAL)])
@@ -206,7 +235,7 @@ def test_shards_hold_the_same_tensors(family: str, tmp_path: Path) -> None:
     again = load_model(tmp_path / "many")
     for (name, tensor), other in zip(model.named_parameters(), again.parameters(), strict=True):
         assert torch.equal(tensor, other), name
-    theirs = AutoModelForCausalLM.from_pretrained(tmp_path / "many")
+    theirs = AUTO[model.config.causal].from_pretrained(tmp_path / "many")
     ids = tokens(2, 9)
     with torch.no_grad():
         close(model(ids), theirs(ids).logits)
@@ -217,7 +246,7 @@ def test_bf16_is_kept_in_files_and_close_in_logits(family: str, tmp_path: Path) 
     save_model(tiny(family).to(torch.bfloat16), tmp_path / "saved")
     model = load_model(tmp_path / "saved")
     assert model.dtype is torch.bfloat16
-    theirs = AutoModelForCausalLM.from_pretrained(tmp_path / "saved")
+    theirs = AUTO[model.config.causal].from_pretrained(tmp_path / "saved")
     assert theirs.dtype is torch.bfloat16
     ids = tokens(2, 9)
     with torch.no_grad():
@@ -226,144 +255,31 @@ def test_bf16_is_kept_in_files_and_close_in_logits(family: str, tmp_path: Path) 
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("name", [name for name in HF_CONFIGS if name.startswith("llama")])
+@pytest.mark.parametrize("name", SCALED)
 def test_positions_beyond_training_follow_the_scaling(name: str, tmp_path: Path) -> None:
-    torch.manual_seed(0)
-    theirs = AutoModelForCausalLM.from_config(HF_CONFIGS[name]).eval()
-    theirs.save_pretrained(tmp_path)
-    ours = load_model(tmp_path)
+    ours, theirs = both(name, tmp_path)
     for time in (70, 12, 45):  # dynamic scaling goes back when the next sequence is shorter
         ids = tokens(2, time, vocab=53)
         close(ours(ids), theirs(ids).logits)
 
 
-def saved(tmp_path: Path, **changes: object) -> Path:
-    save_model(tiny("gpt2", **changes), tmp_path / "model")
-    return tmp_path / "model"
+@torch.no_grad()
+@pytest.mark.parametrize("name", SCALED)
+def test_positions_beyond_training_follow_the_scaling_through_the_cache(name: str, tmp_path: Path) -> None:
+    """Dynamic scaling leaves keys in the cache turned as they were; transformers does too."""
+    ours, theirs = both(name, tmp_path)
+    ids, past = tokens(2, 47, vocab=53), None
+    cache = ours.new_cache(batch=2, length=47)
+    for start, stop in pairwise([0, 26, 33, *range(34, 48)]):
+        expected = theirs(ids[:, start:stop], past_key_values=past, use_cache=True)
+        past = expected.past_key_values
+        close(ours(ids[:, start:stop], cache=cache), expected.logits)
+    if "dynamic" not in name:
+        close(ours(ids)[:, -1:], expected.logits[:, -1:])
 
 
-def edit(folder: Path, change) -> None:  # type: ignore[no-untyped-def]
-    state = load_file(folder / "model.safetensors")
-    change(state)
-    save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
-
-
-def refused(folder: Path, *words: str) -> None:
-    with pytest.raises(LabError) as error:
-        load_model(folder)
-    message = str(error.value)
-    assert "\n" not in message
-    for word in words:
-        assert word in message
-
-
-def test_a_missing_tensor_is_named(tmp_path: Path) -> None:
-    folder = saved(tmp_path)
-    edit(folder, lambda state: state.pop("transformer.h.1.mlp.c_fc.bias"))
-    refused(folder, "transformer.h.1.mlp.c_fc.bias is missing")
-
-
-def test_an_extra_tensor_is_named(tmp_path: Path) -> None:
-    folder = saved(tmp_path)
-    edit(folder, lambda state: state.update({"transformer.h.3.ln_1.weight": torch.ones(24)}))
-    refused(folder, "no place for transformer.h.3.ln_1.weight")
-
-
-def test_a_misshapen_tensor_is_named_with_both_shapes(tmp_path: Path) -> None:
-    folder = saved(tmp_path)
-    edit(folder, lambda state: state.update({"transformer.h.0.attn.c_attn.weight": torch.ones(72, 24)}))
-    refused(folder, "transformer.h.0.attn.c_attn.weight is [72, 24]", "[24, 72]")
-
-
-def test_a_misshapen_part_of_a_stacked_tensor_is_named(tmp_path: Path) -> None:
-    save_model(tiny("llama"), tmp_path / "model")
-    edit(
-        tmp_path / "model", lambda s: s.update({"model.layers.2.self_attn.k_proj.weight": torch.ones(24, 24)})
-    )
-    refused(tmp_path / "model", "model.layers.2.self_attn.k_proj.weight is [24, 24]", "[8, 24]")
-
-
-def test_a_tensor_with_nan_is_named(tmp_path: Path) -> None:
-    folder = saved(tmp_path)
-    edit(folder, lambda state: state["transformer.ln_f.weight"].__setitem__(3, float("nan")))
-    refused(folder, "transformer.ln_f.weight holds NaN")
-
-
-@pytest.mark.parametrize("keep", [0, 5, 0.5, 0.999])
-def test_a_truncated_file_is_refused(tmp_path: Path, keep: float) -> None:
-    folder = saved(tmp_path)
-    data = (folder / "model.safetensors").read_bytes()
-    size = keep if isinstance(keep, int) else int(len(data) * keep)
-    (folder / "model.safetensors").write_bytes(data[:size])
-    refused(folder, "truncated or not a safetensors file")
-
-
-def test_a_lost_shard_is_named(tmp_path: Path) -> None:
-    save_model(tiny("gpt2"), tmp_path / "model", shard_bytes=4000)
-    lost = sorted((tmp_path / "model").glob("model-*.safetensors"))[1]
-    lost.unlink()
-    refused(tmp_path / "model", f"names {lost.name}, which is missing")
-
-
-def test_a_tied_head_that_differs_is_refused(tmp_path: Path) -> None:
-    folder = saved(tmp_path)
-    edit(folder, lambda state: state.update({"lm_head.weight": state["transformer.wte.weight"] + 1}))
-    refused(folder, "lm_head.weight differs", "tie_word_embeddings")
-
-
-def test_a_copy_of_the_tied_table_is_accepted(tmp_path: Path) -> None:
-    folder = saved(tmp_path)
-    edit(folder, lambda state: state.update({"lm_head.weight": state["transformer.wte.weight"].clone()}))
-    assert torch.equal(load_model(folder).embedding.weight, tiny("gpt2").embedding.weight)
-
-
-def test_names_without_the_prefix_and_mask_buffers_are_read_as_the_first_gpt2_files_have_them(
-    tmp_path: Path,
-) -> None:
-    folder = saved(tmp_path)
-
-    def strip(state: dict[str, torch.Tensor]) -> None:
-        for name in list(state):
-            state[name.removeprefix("transformer.")] = state.pop(name)
-        state["h.0.attn.bias"] = torch.ones(1, 1, 40, 40)
-
-    edit(folder, strip)
-    assert torch.equal(load_model(folder).blocks[1].mlp.up.weight, tiny("gpt2").blocks[1].mlp.up.weight)
-
-
-def test_folders_that_hold_no_model_say_so(tmp_path: Path) -> None:
-    refused(tmp_path / "nowhere", "no model here, config.json is missing")
-    folder = saved(tmp_path)
-    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
-    refused(folder, "pytorch_model.bin is a pickle file, which is never read")
-    (folder / "config.json").write_text("{")
-    refused(folder, "not valid JSON")
-    (folder / "config.json").write_text('{"model_type": "gpt3"}')
-    refused(folder, "gpt3: no such model family; did you mean gpt2?")
-    (folder / "config.json").write_text('{"model_type": "gpt2", "scale_attn_by_inverse_layer_idx": true}')
-    refused(folder, "scale_attn_by_inverse_layer_idx=True is not supported")
-    (folder / "config.json").write_text('{"model_type": "gpt2", "activation_function": "mish"}')
-    refused(folder, "activation_function 'mish' is not supported")
-
-
-def test_a_failed_save_leaves_the_old_folder_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = saved(tmp_path)
-    before = (folder / "model.safetensors").read_bytes()
-
-    def full(*_: object, **__: object) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr("gpt2lab.model.weights.save_file", full)
-    with pytest.raises(OSError, match="No space left"):
-        save_model(tiny("gpt2", seed=5), folder)
-    assert (folder / "model.safetensors").read_bytes() == before
-    assert [path.name for path in tmp_path.iterdir()] == ["model"]
-
-
-def test_what_a_layout_cannot_express_is_not_written(tmp_path: Path) -> None:
-    with pytest.raises(LabError, match=r"gpt2 checkpoint has norm='layernorm', this model 'none'"):
-        save_model(Transformer(CONFIGS["gpt2"].replace(norm="none")), tmp_path / "model", layout="huggingface")
-    uneven = CONFIGS["gpt2"].replace(n_heads=(3, 2, 1), d_head=8)
-    with pytest.raises(LabError, match="one n_heads for all layers"):
-        save_model(Transformer(uneven), tmp_path / "model", layout="huggingface")
-    assert not (tmp_path / "model").exists()
+def both(name: str, folder: Path) -> tuple[Transformer, PreTrainedModel]:
+    torch.manual_seed(0)
+    theirs = AutoModelForCausalLM.from_config(HF_CONFIGS[name]).eval()
+    theirs.save_pretrained(folder)
+    return load_model(folder), theirs
