@@ -9,6 +9,7 @@ from gpt2lab.base.errors import LabError, nearest
 
 MODEL_FILES = (
     "config.json",
+    "adapter_config.json",
     "generation_config.json",
     "*.safetensors",
     "*.safetensors.index.json",
@@ -18,6 +19,7 @@ MODEL_FILES = (
     "added_tokens.json",
     "vocab.json",
     "merges.txt",
+    "vocabulary_reduction.json",
 )
 """What is fetched of a model: configuration, safetensors and tokenizer; never a pickle."""
 

@@ -10,6 +10,7 @@ import tokenizers
 
 from gpt2lab.base.errors import LabError
 from gpt2lab.base.files import atomic_write
+from gpt2lab.text.reduction import REDUCTION_FILE, ReducedTokenizer, VocabularyReduction
 from gpt2lab.text.tokenizer import END_OF_TEXT, Tokenizer
 
 FILES = (
@@ -21,6 +22,7 @@ FILES = (
     "added_tokens.json",
     "config.json",
     "generation_config.json",
+    "vocabulary_reduction.json",
 )
 """What is fetched from the hub for a tokenizer alone."""
 
@@ -36,6 +38,13 @@ def load(source: Path | str) -> Tokenizer:
         from gpt2lab.model.hub import resolve  # late: the model floor imports torch
 
         path = resolve(source, files=FILES)
+    found = _of_folder(path)
+    if (path / REDUCTION_FILE).is_file():
+        return ReducedTokenizer(found, VocabularyReduction.load(path))
+    return found
+
+
+def _of_folder(path: Path) -> Tokenizer:
     config = _settings(path)
     if (path / "tokenizer.json").is_file():
         return _from_tokenizer_json(path / "tokenizer.json", config)

@@ -8,23 +8,23 @@ byte. A sample of a thousand stories is far too small for fluent text, so the st
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
 from gpt2lab.base.errors import LabError
 from gpt2lab.measure.scoring import Row, score_rows
-from gpt2lab.model import Transformer, load_model
+from gpt2lab.model import Transformer
 from gpt2lab.papers.tinystories import corpus
 from gpt2lab.papers.tinystories.diversity import originality
 from gpt2lab.papers.tinystories.free_text import FreeTextGrader, check_disjoint, check_reference, name_cloze
 from gpt2lab.papers.tinystories.grader import sample_stories
 from gpt2lab.papers.tinystories.grading import calibrate
 from gpt2lab.papers.tinystories.models import story_config
-from gpt2lab.papers.tinystories.vocabulary import ReducedTokenizer, count_tokens, reduce_vocabulary
 from gpt2lab.text.batches import ArrayTokens, PackedBatches
 from gpt2lab.text.language_model import LanguageModel
+from gpt2lab.text.language_model import load as load_folder
+from gpt2lab.text.reduction import ReducedTokenizer, count_tokens, reduce_vocabulary
 from gpt2lab.text.tokenizer import Tokenizer, train_bpe
 from gpt2lab.train import TrainSettings, train
 
@@ -250,15 +250,10 @@ class _RateOfBits:
         }
 
 
-def load_reduced(folder: Path) -> LanguageModel:
-    """Load a model that was saved with a reduced tokenizer."""
-    return LanguageModel(load_model(folder), ReducedTokenizer.open(folder))
-
-
 def run_seed(settings: RealSettings, data: str, run: "Run") -> None:
     """Grade what the models write, beside the grader's own calibration."""
     made = real_corpus(settings, data, run.seed)
-    reference = load_reduced(run.arms[REFERENCE].folder / "model")
+    reference = load_folder(run.arms[REFERENCE].folder / "model")
     grader = FreeTextGrader(reference, made.held_out, seed=run.seed)
     calibration = calibrate(grader.grades, grader.calibration_stories, made.train, seed=run.seed + 1)
     run.table("calibration", calibration.rows(), "The offline grader on texts of known quality, grades of 10")
@@ -287,7 +282,7 @@ def _grade(
     reference: LanguageModel,
     run: "Run",
 ) -> dict[str, object]:
-    lm = load_reduced(record.folder / "model")
+    lm = load_folder(record.folder / "model")
     check_reference(reference, lm)
     drawn = sample_stories(
         lm,
