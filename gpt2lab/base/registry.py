@@ -38,6 +38,12 @@ WORKS = (
 _NEEDED = ("slug", "title", "date", "authors", "work", "summary")
 _FLOOR_PARTS = (
     ("optimizer", "adamw", "torch.optim:AdamW", "Adam with decoupled weight decay"),
+    (
+        "architecture",
+        "soft-prompt",
+        "gpt2lab.model.soft_prompt:SoftPrompt",
+        "learned embeddings in front of the text",
+    ),
     ("decoder", "greedy", "gpt2lab.decode.greedy:Greedy", "the likeliest token at every step"),
     ("decoder", "sampling", "gpt2lab.decode.sampling:Sampling", "temperature, top-k, top-p, min-p, typical"),
     ("decoder", "beam", "gpt2lab.decode.beam:Beam", "beam search"),

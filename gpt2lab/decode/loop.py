@@ -263,10 +263,10 @@ def check_prompts(model: Transformer, prompts: Sequence[Sequence[int]], limits: 
         if len(prompt) == 0:
             raise LabError(f"prompt {index} is empty; a model continues at least one token")
         # The last new token is never fed to the model, so it needs no position.
-        fits = config.max_positions - len(prompt) + 1
+        fits = model.context - len(prompt) + 1
         if config.positions != "none" and limits.max_new_tokens > fits:
             raise LabError(
-                f"prompt {index} has {len(prompt)} tokens and the model {config.max_positions} positions: "
+                f"prompt {index} has {len(prompt)} tokens and the model {model.context} positions: "
                 f"{max(fits, 0)} new tokens fit, not {limits.max_new_tokens}"
             )
 

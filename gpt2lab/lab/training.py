@@ -206,7 +206,7 @@ def _language_model(run: Run, settings: TrainingSettings, again: bool) -> Langua
         lm = load_folder(find_model(settings.model), device=device, dtype=torch.float32)
         if lm.tokenizer is None:
             raise LabError(f"{settings.model}: holds no tokenizer, so no text can be encoded for it")
-        longest = lm.config.max_positions
+        longest = lm.model.context
         if settings.context > longest:
             raise LabError(f"context {settings.context}: {settings.model} has {longest} positions")
         return lm
@@ -362,7 +362,7 @@ def _samples(lm: LanguageModel, validation: Validation, settings: TrainingSettin
     prompts = validation.beginnings(settings.samples, length)
     if not prompts:
         return []
-    room = min(_SAMPLE_TOKENS, lm.config.max_positions - length)
+    room = min(_SAMPLE_TOKENS, lm.model.context - length)
     texts = decode.generate(
         lm,
         prompts,

@@ -21,18 +21,23 @@ if TYPE_CHECKING:
 
 
 def load(
-    model: "str | Path", *, device: "torch.device | str | None" = None, dtype: "torch.dtype | None" = None
+    model: "str | Path",
+    *,
+    device: "torch.device | str | None" = None,
+    dtype: "torch.dtype | None" = None,
+    architectures: Sequence[type] = (),
 ) -> "LanguageModel":
     """Load a language model from a folder, a run of the store, or the hub, in this order.
 
-    device None is the GPU if there is one, else the CPU; dtype None is that of the file. LabError if there is none
-    of this name, or its files are not whole.
+    device None is the GPU if there is one, else the CPU; dtype None is that of the file. architectures: classes that
+    the model may have been saved with and that are no registered parts. LabError if there is none of this name, or its
+    files are not whole.
     """
     from gpt2lab.text.language_model import load as load_folder
 
     place = find_model(model)
     try:
-        return load_folder(place, device=pick_device(device), dtype=dtype)
+        return load_folder(place, device=pick_device(device), dtype=dtype, architectures=architectures)
     except LabError as error:
         match = nearest(str(model), _names_of_runs()) if place == model else None
         if match is None:
@@ -203,7 +208,7 @@ def _room(lm: "LanguageModel", prompts: "str | Sequence[str]", most: int = 64) -
     from gpt2lab.decode.generate import prompt_tokens
 
     longest = max((len(prompt_tokens(lm, one)) for one in _several(prompts)), default=0)
-    fits = lm.config.max_positions - longest + 1  # the last new token is not read again
+    fits = lm.model.context - longest + 1  # the last new token is not read again
     return min(most, fits) if fits > 0 else most
 
 

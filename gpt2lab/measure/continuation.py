@@ -66,7 +66,7 @@ def score_continuations(
         if room < 1 + (keep if len(item.context) > keep else 0):
             raise LabError(
                 f"a continuation of {len(item.tokens)} tokens leaves no room for its context in the model's "
-                f"{model.config.max_positions} positions"
+                f"{model.context} positions"
             )
         context = item.context
         if len(context) > room:
@@ -77,4 +77,4 @@ def score_continuations(
 
 def room_for(model: Transformer, item: Continuation) -> int:
     """Return how many context tokens fit before a continuation, whose last token is not read."""
-    return model.config.max_positions - (len(item.tokens) - 1)
+    return model.context - (len(item.tokens) - 1)

@@ -104,7 +104,7 @@ def score_sequences(
 
 def resolve(model: Transformer, window: int | None, stride: int | None) -> tuple[int, int]:
     """Return window and stride with their defaults filled in. LabError if the model has not so many positions."""
-    most = model.config.max_positions
+    most = model.context
     window = min(most, _LONGEST_DEFAULT) if window is None else window
     if window > most and model.config.positions != "none":
         raise LabError(f"window {window} is longer than the model's {most} positions")

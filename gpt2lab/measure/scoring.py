@@ -73,7 +73,7 @@ def check_batch_size(batch_size: int) -> None:
 
 
 def _check_rows(model: Transformer, rows: Sequence[Row]) -> None:
-    longest, vocabulary = model.config.max_positions, model.config.vocab_size
+    longest, vocabulary = model.context, model.config.vocab_size
     for row in rows:
         if not 1 <= row.scored < len(row.tokens):
             raise LabError(

@@ -1,6 +1,6 @@
 """The one transformer, its families, activations, loading and saving."""
 
-from gpt2lab.model.architecture import Architecture, Inner, Inputs, Wrapper, attach, drawn, under
+from gpt2lab.model.architecture import Architecture, Inner, Inputs, NewCache, Wrapper, attach, drawn, under
 from gpt2lab.model.cache import Cache, CacheGroup, KeyValueCache
 from gpt2lab.model.checkpoint import load_model, save_model
 from gpt2lab.model.config import LayerConfig, TransformerConfig
@@ -17,6 +17,7 @@ __all__ = [
     "Inputs",
     "KeyValueCache",
     "LayerConfig",
+    "NewCache",
     "Pass",
     "Tap",
     "Transformer",

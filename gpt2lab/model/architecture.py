@@ -55,7 +55,7 @@ def attach(
     initialisations inside `attach` follow `generator` too. LabError if the architecture changes the configuration.
     """
     config = model.config
-    generator = generator if generator is not None else torch.Generator().manual_seed(0)
+    generator = generator if generator is not None else torch.Generator("cpu").manual_seed(0)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(int(torch.randint(2**62, (), generator=generator, device="cpu")))
         architecture.attach(model, generator=generator)
@@ -92,7 +92,7 @@ class Inputs:
     embeddings: Tensor
     """[batch, time, d_model], without positions."""
     tokens: Tensor | None
-    """[batch, time] int64, or None if embeddings were given in their place."""
+    """[batch, time] int64, -1 where a wrapper has put an embedding of its own; None if embeddings were given instead."""
     attention_mask: Tensor | None
     """[batch, time], 1 at real tokens; None if all are."""
     positions: Tensor | None
@@ -114,6 +114,34 @@ class Inputs:
         if len(found) != count:
             raise LabError("this cache was made for another model; make it with model.new_cache(...)")
         return list(found)
+
+    def behind(self, first: Tensor) -> "Inputs":
+        """Return these inputs with embeddings in front, [n, d_model] or [batch, n, d_model]; all else follows.
+
+        Those of every row are real, take the positions from 0 on, and have token -1 and token type 0.
+        """
+        if not first.shape[-2]:
+            return self
+        rows, n = len(self.embeddings), first.shape[-2]
+        ones = torch.ones(rows, n, dtype=torch.int64, device=self.embeddings.device)
+
+        def joined(new: Tensor, old: Tensor | None) -> Tensor | None:
+            return (
+                None
+                if old is None
+                else torch.cat([new.to(old.dtype), old.expand(rows, *old.shape[1:])], dim=1)
+            )
+
+        return dataclasses.replace(
+            self,
+            embeddings=torch.cat(
+                [first.to(self.embeddings.dtype).expand(rows, -1, -1), self.embeddings], dim=1
+            ),
+            tokens=joined(-ones, self.tokens),
+            attention_mask=joined(ones, self.attention_mask),
+            positions=joined(ones.cumsum(1) - 1, None if self.positions is None else self.positions + n),
+            token_types=joined(0 * ones, self.token_types),
+        )
 
 
 Inner = Callable[[Inputs], Tensor]
@@ -141,13 +169,13 @@ class Wrapper(nn.Module):
         return inner(batch=batch, length=length)
 
     def activation_names(self, names: list[str]) -> list[str]:
-        """Return all names of activations, given those inside; those of repeated passes stand `under` a prefix."""
+        """Return all names of activations, given those inside; a repeated pass has its own, `under` a prefix and a colon."""
         return names
 
 
 @contextmanager
 def under(model: "Transformer", prefix: str) -> Iterator[None]:
-    """Let a tap see the activations of the passes inside this scope under names that begin with `prefix`.
+    """Let a tap see the activations of the passes inside this scope under names that begin with `prefix` and a colon.
 
     A wrapper that runs the pass several times does so for all runs but the last, and announces the names.
     """
@@ -155,7 +183,7 @@ def under(model: "Transformer", prefix: str) -> Iterator[None]:
     if outside is None:
         yield
         return
-    model.open_tap = TapUnder(outside, prefix)
+    model.open_tap = TapUnder(outside, f"{prefix}:")
     try:
         yield
     finally:
@@ -171,7 +199,7 @@ def drawn(
     Matrices come from N(0, std), by default the configuration's `init_std`; vectors named `weight` are ones, others
     zeros. On the meta device nothing is drawn.
     """
-    generator = generator if generator is not None else torch.Generator().manual_seed(0)
+    generator = generator if generator is not None else torch.Generator("cpu").manual_seed(0)
     std = model.config.init_std if std is None else std
     if model.device.type == "meta":
         return module.to("meta", model.dtype)

@@ -92,6 +92,17 @@ class KeyValueCache:
         return new
 
 
+class GrowingCache(KeyValueCache):
+    """A cache that gradients flow through, for training on what is read token by token: every write makes new tensors."""
+
+    def store(self, name: Hashable, slots: slice, x: Tensor) -> Tensor:
+        """As in `KeyValueCache`."""
+        held = self.tensors.get(name)
+        # What a block under gradient checkpointing writes a second time takes the place of the first.
+        self.tensors[name] = x if held is None else torch.cat([held[:, :, : slots.start], x], dim=2)
+        return self.tensors[name]
+
+
 class CacheGroup:
     """Several caches that are decoded with as one: for a model that passes over each token more than once.
 

@@ -75,6 +75,8 @@ def matching(names: tuple[str, ...], pattern: str) -> tuple[str, ...]:
     """Return those of `names` that a glob, an exact name or a short name ("resid_post", "attn.hook_z") stands for."""
     if pattern in names:
         return (pattern,)
+    # Names of repeated passes ("ponder.0:blocks.1.hook_resid_post") are meant only where their prefix is given.
+    names = tuple(name for name in names if ":" in pattern or ":" not in name)
     forms = (pattern, f"*.{pattern}", f"*.hook_{pattern}", f"hook_{pattern}")
     return tuple(name for name in names if any(fnmatch.fnmatchcase(name, form) for form in forms))
 

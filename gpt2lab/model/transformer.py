@@ -13,7 +13,7 @@ from torch.utils.checkpoint import checkpoint
 from gpt2lab.base.errors import LabError
 from gpt2lab.model.architecture import Architecture, Inner, Inputs, NewCache, Wrapper
 from gpt2lab.model.attention import Attention
-from gpt2lab.model.cache import Cache, CacheGroup, KeyValueCache
+from gpt2lab.model.cache import Cache, CacheGroup, GrowingCache, KeyValueCache
 from gpt2lab.model.config import TransformerConfig
 from gpt2lab.model.counts import count_weights
 from gpt2lab.model.experts import MixtureOfExperts
@@ -167,12 +167,15 @@ class Transformer(nn.Module):
         length: int,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
+        differentiable: bool = False,
     ) -> Cache:
         """Return an empty cache for `length` tokens a row, of the kind that this model decodes with.
 
-        device None is the model's; dtype None keeps what is written in its own type.
+        device None is the model's; dtype None keeps what is written in its own type. differentiable: gradients flow
+        through it, at the price of copying it at every pass.
         """
-        make: NewCache = partial(KeyValueCache, device=device or self.device, dtype=dtype)
+        kind = GrowingCache if differentiable else KeyValueCache
+        make: NewCache = partial(kind, device=device or self.device, dtype=dtype)
         for wrapper in self._wrappers():
             make = partial(wrapper.new_cache, make)
         return make(batch=batch, length=length)

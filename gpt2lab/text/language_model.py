@@ -2,6 +2,7 @@
 
 import fnmatch
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from gpt2lab.base.files import atomic_folder, atomic_write
 from gpt2lab.model.checkpoint import Layout, load_model, write_model
 from gpt2lab.model.config import TransformerConfig
 from gpt2lab.model.hub import MODEL_FILES, resolve
+from gpt2lab.model.layout import OWN
 from gpt2lab.model.transformer import Transformer
 from gpt2lab.text.tokenizer import Tokenizer
 from gpt2lab.text.tokenizer_files import has_tokenizer
@@ -46,14 +48,16 @@ def load(
     *,
     device: torch.device | str | None = None,
     dtype: torch.dtype | None = None,
+    architectures: Sequence[type] = (),
 ) -> LanguageModel:
-    """Load a model and its tokenizer from a folder in Hugging Face's layout, or by hub id.
+    """Load a model and its tokenizer from a folder, in Hugging Face's layout or the lab's own, or by hub id.
 
     dtype None keeps the type the weights are stored in. A folder without a tokenizer gives `tokenizer=None`.
+    architectures: classes that the model may have been saved with and that are no registered parts.
     LabError says which file is missing or broken, or what is at hand when the hub cannot be reached.
     """
     folder = resolve(path_or_hub_id)
-    model = load_model(folder, device=device, dtype=dtype)
+    model = load_model(folder, device=device, dtype=dtype, architectures=architectures)
     tokenizer = Tokenizer.load(folder) if has_tokenizer(folder) else None
     try:
         return LanguageModel(model, tokenizer)
@@ -90,7 +94,10 @@ def refuse_foreign(folder: Path) -> None:
 def _name_special_ids(path: Path, tokenizer: Tokenizer) -> None:
     """Fill in the special ids that config.json leaves open: transformers would assume GPT-2's own."""
     entries = json.loads(path.read_text(encoding="utf-8"))
+    own = entries["model_type"] == OWN
+    named = entries[OWN]["config"] if own else entries
     for name in ("bos", "eos", "pad"):
-        if entries.get(f"{name}_token_id") is None:
-            entries[f"{name}_token_id"] = getattr(tokenizer, name)
+        key = name if own else f"{name}_token_id"
+        if named.get(key) is None:
+            named[key] = getattr(tokenizer, name)
     atomic_write(path, json.dumps(entries, indent=2, sort_keys=True) + "\n")
