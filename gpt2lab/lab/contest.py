@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.optim import Optimizer
@@ -24,6 +24,9 @@ from gpt2lab.text.batches import ArrayTokens, PackedBatches
 from gpt2lab.text.generators.topic_bigrams import VOCAB_SIZE, stream
 from gpt2lab.train import TrainSettings, make_optimizer, train
 from gpt2lab.train.loop import NotFinite
+
+if TYPE_CHECKING:
+    from gpt2lab.lab.run import Run
 
 Log = Callable[..., None]
 Prepare = Callable[[Transformer, Optimizer], None]
@@ -92,6 +95,7 @@ class Course:
             warmup=round(self.warmup * steps),
             final_fraction=self.final_fraction,
             clip=self.clip,
+            log_every=5,
             precision=self.precision,  # type: ignore[arg-type]  # checked by TrainSettings
         )
 
@@ -264,6 +268,82 @@ def steps_to_reach(losses: Mapping[int, float], target: float) -> float:
             return float(steps)
         return float(before * (steps / before) ** share)
     return math.inf
+
+
+def step_ratio(baseline: Mapping[int, float], other: Mapping[int, float]) -> float:
+    """Return how many times fewer updates `other` needs for the loss that the baseline ends with.
+
+    losses by length of the schedule, the same lengths in both. Where `other` does not get there, the ratio is below 1: the
+    updates after which the baseline has the loss that `other` ends with, over the longest length.
+    """
+    longest = max(baseline)
+    needed = steps_to_reach(other, baseline[longest])
+    if math.isfinite(needed):
+        return longest / needed
+    return steps_to_reach(baseline, other[longest]) / longest if math.isfinite(other[longest]) else 0.0
+
+
+def compete(
+    course: Course,
+    contestant: Contestant,
+    run: "Run",
+    *,
+    tuning_steps: int,
+    lengths: Sequence[int],
+    prepare: Prepare | None = None,
+) -> Tuned:
+    """Tune a contestant, let it race over every length, and report to `run`; `prepare` sees the longest race only.
+
+    Results: learning_rate, at_edge, option.NAME, loss.sSTEPS, seconds_per_step, optimizer_share; table `sweep`; the
+    longest race's rows are logged.
+    """
+    tuned = tune(course, contestant, steps=tuning_steps, seed=run.seed, device=run.device)
+    run.table("sweep", tuned.tried, f"Validation loss after {tuning_steps} updates for every setting tried")
+    run.result("learning_rate", tuned.learning_rate)
+    run.result("at_edge", tuned.at_edge)
+    for name, value in tuned.options.items():
+        if isinstance(value, int | float):
+            run.result(f"option.{name}", value)
+    for steps in sorted(lengths):
+        longest = steps == max(lengths)
+        finish = race(
+            course,
+            contestant,
+            steps=steps,
+            learning_rate=tuned.learning_rate,
+            options=tuned.options,
+            seed=run.seed,
+            device=run.device,
+            log=run.log if longest else None,
+            prepare=prepare if longest else None,
+        )
+        run.result(f"loss.s{steps}", finish.loss)
+        if longest:
+            run.result("seconds_per_step", finish.seconds / max(finish.steps, 1))
+            run.result("optimizer_share", finish.optimizer_seconds / finish.seconds)
+    return tuned
+
+
+def standings(run: "Run", lengths: Sequence[int]) -> dict[str, dict[int, float]]:
+    """Report every arm's results under its name, and a table of all; returns losses by arm and length."""
+    losses = dict[str, dict[int, float]]()
+    for arm, record in run.arms.items():
+        for name, value in record.results.items():
+            run.result(f"{arm}.{name}", value)
+        losses[arm] = {steps: record.results[f"loss.s{steps}"] for steps in lengths}
+    rows: list[dict[str, Any]] = [
+        {
+            "optimizer": arm,
+            "learning rate": record.results["learning_rate"],
+            **{f"loss, {steps} updates": losses[arm][steps] for steps in lengths},
+            "ms an update": 1000 * record.results["seconds_per_step"],
+            "share in the optimizer": record.results["optimizer_share"],
+        }
+        for arm, record in run.arms.items()
+    ]
+    rows.sort(key=lambda row: row[f"loss, {max(lengths)} updates"])
+    run.table("standings", rows, "Every optimizer at its tuned learning rate; loss in nats per token")
+    return losses
 
 
 @torch.no_grad()

@@ -13,6 +13,7 @@ from gpt2lab.lab.contest import (
     Course,
     best_on_grid,
     race,
+    step_ratio,
     steps_to_reach,
     tune,
     validation_loss,
@@ -117,3 +118,11 @@ def test_steps_to_a_loss_are_read_between_complete_schedules() -> None:
     assert steps_to_reach(losses, 4.5) == 100  # an upper bound
     assert steps_to_reach(losses, 2.4) == math.inf
     assert steps_to_reach({100: math.inf, 200: 3.0}, 3.0) == 200
+
+
+def test_a_ratio_of_steps_is_above_one_for_the_faster_and_its_inverse_side_for_the_slower() -> None:
+    slow, fast = {200: 4.0, 400: 3.5, 800: 3.0}, {200: 3.5, 400: 3.0, 800: 2.8}
+    assert step_ratio(slow, fast) == pytest.approx(2.0)
+    assert step_ratio(slow, slow) == pytest.approx(1.0)
+    assert step_ratio(fast, slow) == pytest.approx(0.5)
+    assert step_ratio(slow, {200: 9.0, 400: 9.0, 800: math.inf}) == 0.0

@@ -327,7 +327,9 @@ def test_muon_is_torchs_muon_up_to_the_rounding_of_bf16(
         first.step()
         second.step()
     moved, apart = (theirs - start).norm(), (ours - theirs).norm()
-    assert apart < 0.05 * moved  # five products in bf16; the other momentum rule is apart by more than a tenth
+    assert (
+        apart < 0.05 * moved
+    )  # five products in bf16; the other momentum rule is apart by more than a tenth
 
 
 def test_what_muon_does_not_orthogonalise_moves_as_in_adamw() -> None:
