@@ -8,7 +8,7 @@ agree within 1e-6 of the largest.
 
 import math
 from collections.abc import Callable
-from typing import Literal, TypeVar, cast
+from typing import Any, Literal, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -17,8 +17,10 @@ from torch.nn import functional as F
 from gpt2lab.base.errors import LabError
 from gpt2lab.model import Pass, Transformer
 from gpt2lab.model.attention import Attention
+from gpt2lab.model.quantization import Format, QuantizedLinear, TiedHead
 
 M = TypeVar("M", bound=nn.Module)
+AnyLinear = nn.Linear | QuantizedLinear | TiedHead
 Weights = Literal["auto", "plain", "packed", "int8"]
 
 _SMALLEST = {torch.float32: 1 << 18, torch.bfloat16: 1 << 12}
@@ -29,7 +31,9 @@ _STRIP = {
     torch.float32: 384,
     torch.bfloat16: 192,
 }  # outputs whose sums stay in registers while all inputs pass by
-_INT8_STRIP = 192  # weights that share a scale
+_BYTE_STRIP = 192
+INT8 = Format(bits=8)
+"""What weights="int8" rounds to: a scale for each output."""
 
 
 def pack(
@@ -39,9 +43,10 @@ def pack(
 
     weights: "packed" lays them out anew (x86 CPUs, float32 and bfloat16; elsewhere `model` itself is returned);
     "auto" does so if it pays within `steps` steps and no tap is open; "plain" returns `model`; "int8" rounds them to 8
-    bits, with a scale and an offset for each run of weights from one input to a few hundred outputs, which pays
-    for one row at a time. The copy needs the memory of the weights again, does not follow later changes of `model`, and
-    gives no gradients. To keep it over several calls of `generate`, put it in a LanguageModel of its own.
+    bits with a scale for each output, as `gpt2lab.model.quantization` does, which pays for one row at a time.
+    The weights of a quantised model stay rounded as they are: whole-step ones as bytes for one row, others written
+    out. The copy needs the memory of the weights again, does not follow later changes of `model`, and gives no
+    gradients. To keep it over several calls of `generate`, put it in a LanguageModel of its own.
     LabError for int8 where there is no kernel for it.
     """
     if weights not in ("auto", "plain", "packed", "int8"):
@@ -50,11 +55,12 @@ def pack(
     if weights == "int8":
         if not known:
             raise LabError("weights=int8 needs an x86 CPU and a float32 or bfloat16 model; use weights=plain")
-        return _swapped(model, Int8Linear if rows == 1 else lambda linear: BlockedLinear(rounded(linear)))
-    too_short = steps is not None and steps < _WORTH_PACKING
+        return _swapped(model, lambda linear: _quantised(_rounded(linear), rows, model.dtype))
+    # Quantised weights are read back at every step of `model` itself.
+    too_short = steps is not None and steps < (_WORTH_PACKING if not _is_quantised(model) else 2)
     if not known or weights == "plain" or (weights == "auto" and (too_short or model.open_tap is not None)):
         return model
-    return _swapped(model, _for_one_row if rows == 1 else BlockedLinear)
+    return _swapped(model, lambda linear: _laid_out(linear, rows, model.dtype))
 
 
 class StripLinear(nn.Module):
@@ -64,11 +70,10 @@ class StripLinear(nn.Module):
     weighted by x, which is what `embedding_bag` computes, in registers and reading memory in one direction.
     """
 
-    def __init__(self, linear: nn.Linear, widest: int | None = None) -> None:
+    def __init__(self, linear: nn.Linear) -> None:
         super().__init__()
-        widest = widest or _STRIP[linear.weight.dtype]
         self.weight, self.bias, self.out_features = linear.weight, linear.bias, linear.out_features
-        self.strips, self.table = _strips(linear.weight.detach(), widest)
+        self.strips, self.table = _strips(linear.weight.detach(), _STRIP[linear.weight.dtype])
         inputs = linear.in_features
         self.rows = torch.arange(self.strips * inputs, dtype=torch.int32)
         self.starts = torch.arange(0, self.strips * inputs, inputs, dtype=torch.int32)
@@ -77,32 +82,51 @@ class StripLinear(nn.Module):
         """Map x [..., in] to [..., out]."""
         if x.numel() != x.shape[-1]:
             return F.linear(x, self.weight, self.bias)
-        y = self.product(x.reshape(-1).repeat(self.strips)).view(-1)[: self.out_features]
+        row = x.reshape(-1).repeat(self.strips)
+        y = torch.embedding_bag(self.table, self.rows, self.starts, False, 0, False, row)[0]
+        y = y.view(-1)[: self.out_features]
         if self.bias is not None:
             y = y + self.bias
         return y.view(*x.shape[:-1], self.out_features)
 
-    def product(self, x: Tensor) -> Tensor:
-        """Return the sums of all strips, [strips, width]; x [strips · in] is the row once for each strip."""
-        return torch.embedding_bag(self.table, self.rows, self.starts, False, 0, False, x)[0]
 
+class CodesLinear(nn.Module):
+    """x ŵᵀ + b for a single row x, with the signed codes of a quantised layer as bytes, in strips as `StripLinear`'s.
 
-class Int8Linear(StripLinear):
-    """The same with 8-bit weights, w ≈ scale · q + offset for q in 0 … 255; input and sums stay float32.
-
-    Each row of a strip (one input, a few hundred outputs) has its own scale and offset. Inputs of several rows
-    meet the rounded weights too, so that prompts and steps see one model.
+    The codes of each group of inputs are summed, weighted by x, in float32; the sums meet the scales of their outputs.
+    Inputs of several rows are mapped by the quantised layer itself, so that prompts and steps see one model.
     """
 
-    def __init__(self, linear: nn.Linear) -> None:
-        super().__init__(rounded(linear), widest=_INT8_STRIP)
-        self.table = torch.ops.quantized.embedding_bag_byte_prepack(self.table.float())
+    def __init__(self, layer: QuantizedLinear) -> None:
+        super().__init__()
+        self.layer, self.bias, self.out_features = layer, layer.bias, layer.out_features
+        inputs, group = layer.in_features, layer.format.width(layer.in_features)
+        self.strips, table = _strips(layer.signed_codes(), _BYTE_STRIP)
+        self.table = _as_bytes(table)
+        self.rows = torch.arange(len(table), dtype=torch.int32)
+        starts = torch.arange(0, inputs, group, dtype=torch.int32)  # of the groups in a strip
+        self.starts = (torch.arange(self.strips, dtype=torch.int32)[:, None] * inputs + starts).flatten()
+        width = table.shape[1]
+        scales = F.pad(layer.scale_table(), (0, 0, 0, self.strips * width - self.out_features))
+        self.scales = scales.view(self.strips, width, len(starts)).transpose(1, 2).contiguous()
 
-    def product(self, x: Tensor) -> Tensor:
-        """As in `StripLinear`."""
+    @property
+    def weight(self) -> Tensor:
+        """The rounded weights, float32."""
+        return self.layer.weight
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map x [..., in] to [..., out]."""
+        if x.numel() != x.shape[-1]:
+            y: Tensor = self.layer(x)
+            return y
         kernel = torch.ops.quantized.embedding_bag_byte_rowwise_offsets
-        y: Tensor = kernel(self.table, self.rows, self.starts, False, 0, False, x.float(), None, False)
-        return y.to(x.dtype)
+        row = x.reshape(-1).float().repeat(self.strips)
+        sums = kernel(self.table, self.rows, self.starts, False, 0, False, row, None, False)
+        y = (sums.view_as(self.scales) * self.scales).sum(1).view(-1)[: self.out_features]
+        if self.bias is not None:
+            y = y + self.bias
+        return y.to(x.dtype).view(*x.shape[:-1], self.out_features)
 
 
 class BlockedLinear(nn.Module):
@@ -134,16 +158,13 @@ class WideAttention(Attention):
         return super()._attend(q.float(), k, v, run).to(q.dtype)
 
 
-def rounded(linear: nn.Linear) -> nn.Linear:
-    """Return a layer with the 8-bit weights of `Int8Linear`, written out in the layer's own number type."""
-    strips, table = _strips(linear.weight.detach().float(), _INT8_STRIP)
-    stored = torch.ops.quantized.embedding_bag_byte_prepack(table)
-    values = torch.ops.quantized.embedding_bag_byte_unpack(stored).view(strips, linear.in_features, -1)
-    weight = values.transpose(1, 2).reshape(-1, linear.in_features)[: linear.out_features]
-    new = nn.Linear(linear.in_features, linear.out_features, device="meta")
-    new.weight = nn.Parameter(weight.to(linear.weight.dtype).contiguous(), requires_grad=False)
-    new.bias = linear.bias
-    return new
+def _as_bytes(codes: Tensor) -> Tensor:
+    """Signed codes [rows, width] int8 in the form of torch's byte tables: code + 128, then a scale and an offset a row.
+
+    The scale is 1 and the offset -128, so that the kernel sums the codes themselves.
+    """
+    tail = torch.tensor([1.0, -128.0]).view(torch.uint8).expand(len(codes), 8)
+    return torch.cat([(codes.short() + 128).to(torch.uint8), tail], dim=1)
 
 
 def _strips(weight: Tensor, widest: int) -> tuple[int, Tensor]:
@@ -159,18 +180,39 @@ def _strips(weight: Tensor, widest: int) -> tuple[int, Tensor]:
     return strips, table.view(strips * inputs, width)
 
 
-def _for_one_row(linear: nn.Linear) -> nn.Module:
-    return StripLinear(linear) if linear.weight.numel() >= _SMALLEST_STRIPS else BlockedLinear(linear)
+def _laid_out(linear: AnyLinear, rows: int, dtype: torch.dtype) -> nn.Module:
+    if not isinstance(linear, nn.Linear):
+        return _quantised(_rounded(linear), rows, dtype)
+    if rows == 1 and linear.weight.numel() >= _SMALLEST_STRIPS:
+        return StripLinear(linear)
+    return BlockedLinear(linear) if _gains(linear) else linear
 
 
-def _swapped(module: M, make: Callable[[nn.Linear], nn.Module]) -> M:
-    """Copy a tree of modules, sharing every tensor, with each large linear map replaced by make(linear)."""
+def _quantised(linear: QuantizedLinear, rows: int, dtype: torch.dtype) -> nn.Module:
+    if rows == 1 and linear.n_weights >= _SMALLEST_STRIPS and linear.format.levels != "nf4":
+        return CodesLinear(linear)
+    return _laid_out(linear.to_linear(dtype), rows, dtype)
+
+
+def _rounded(linear: AnyLinear) -> QuantizedLinear:
+    """Round a linear map to 8 bits; one that is rounded already stays as it is."""
+    if isinstance(linear, TiedHead):
+        return linear.untied()
+    return linear if isinstance(linear, QuantizedLinear) else QuantizedLinear.of(linear, INT8)
+
+
+def _is_quantised(model: Transformer) -> bool:
+    return any(isinstance(module, QuantizedLinear | TiedHead) for module in model.modules())
+
+
+def _swapped(module: M, make: Callable[[Any], nn.Module]) -> M:
+    """Copy a tree of modules, sharing every tensor, with each linear map that gains replaced by make(linear)."""
     kind: type[nn.Module] = WideAttention if type(module) is Attention else type(module)
     new = kind.__new__(kind)
     new.__dict__ = dict(module.__dict__)
     children: dict[str, nn.Module | None] = {}
     for name, child in module._modules.items():
-        if isinstance(child, nn.Linear) and _gains(child):
+        if child is not None and _gains(child):
             children[name] = make(child)
         else:
             children[name] = None if child is None else _swapped(child, make)
@@ -178,11 +220,13 @@ def _swapped(module: M, make: Callable[[nn.Linear], nn.Module]) -> M:
     return cast(M, new)
 
 
-def _gains(linear: nn.Linear) -> bool:
-    """Whether a layer is a plain one, without hooks of anybody's, and large enough."""
-    hooked = linear._forward_hooks or linear._forward_pre_hooks
-    smallest = _SMALLEST.get(linear.weight.dtype, math.inf)
-    return type(linear) is nn.Linear and not hooked and linear.weight.numel() >= smallest
+def _gains(module: nn.Module) -> bool:
+    """Whether a module is a quantised linear map, or a plain and large one, without hooks of anybody's."""
+    if module._forward_hooks or module._forward_pre_hooks:
+        return False
+    if type(module) is nn.Linear:
+        return module.weight.numel() >= _SMALLEST.get(module.weight.dtype, math.inf)
+    return type(module) in (QuantizedLinear, TiedHead)
 
 
 def has_kernels(model: Transformer) -> bool:

@@ -6,8 +6,10 @@ from gpt2lab.base.errors import LabError
 from gpt2lab.decode.beam import Beam
 from gpt2lab.decode.greedy import Greedy
 from gpt2lab.decode.interface import Limits
-from gpt2lab.decode.packed import BlockedLinear, Int8Linear, StripLinear, has_kernels, pack, rounded
+from gpt2lab.decode.packed import INT8, BlockedLinear, CodesLinear, StripLinear, has_kernels, pack
 from gpt2lab.model import Transformer, TransformerConfig
+from gpt2lab.model.architecture import attach
+from gpt2lab.model.quantization import Format, Quantized, QuantizedLinear, dequantised
 
 PROMPTS = [[5, 9, 11, 2, 8], [7], [4, 30, 22], [12, 12, 13, 14, 15, 16, 17, 18]]
 CONFIG = TransformerConfig(
@@ -63,18 +65,31 @@ def test_bfloat16_layouts_round_no_more_than_the_plain_one(model: Transformer) -
     assert all(other < 1.5 * first for other in others)
 
 
-def test_one_row_and_many_meet_the_same_eight_bit_weights(model: Transformer) -> None:
-    plain = layer(300, 1000)
-    x = torch.randn(1, 5, 300, generator=torch.Generator().manual_seed(0))
+@pytest.mark.parametrize(
+    ("how", "error"),
+    [
+        (INT8, 0.01),
+        (Format(bits=8, group=7), 0.01),
+        (Format(), 0.12),
+        (Format(scheme="symmetric", group=64, double_scales=True), 0.15),
+        (Format(group=301), 0.2),
+    ],
+)
+@pytest.mark.parametrize("shape", [(300, 1000), (50, 7), (64, 193)])
+def test_one_row_and_many_meet_the_same_rounded_weights(
+    model: Transformer, how: Format, error: float, shape: tuple[int, int]
+) -> None:
+    plain = layer(*shape)
+    x = torch.randn(1, 5, shape[0], generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
-        small = Int8Linear(plain)
+        small = CodesLinear(QuantizedLinear.of(plain, how))
         together = small(x)
         apart = torch.cat([small(x[:, at : at + 1]) for at in range(5)], dim=1)
-        written_out = nn.functional.linear(x, rounded(plain).weight, plain.bias)
+        written_out = x.double() @ small.weight.double().T + plain.bias.double()
         exact = plain(x)
-    torch.testing.assert_close(apart, together, rtol=1e-4, atol=1e-3)
-    torch.testing.assert_close(apart, written_out, rtol=1e-4, atol=1e-3)
-    assert 1e-4 < float((apart - exact).norm() / exact.norm()) < 0.01
+    assert float((apart - written_out).norm() / written_out.norm()) < 2e-6
+    torch.testing.assert_close(apart, together, rtol=1e-4, atol=1e-4)
+    assert 1e-4 < float((apart - exact).norm() / exact.norm()) < error
 
 
 @pytest.mark.parametrize("weights", ["packed", "int8"])
@@ -86,12 +101,30 @@ def test_packed_weights_change_no_token_of_their_model(model: Transformer, weigh
         for module in list(reference.modules()):
             for name, child in module.named_children():
                 if type(child) is nn.Linear and child.weight.numel() >= 1 << 18:
-                    setattr(module, name, rounded(child))
+                    setattr(module, name, QuantizedLinear.of(child, INT8).to_linear())
     wanted = Greedy().decode(reference, PROMPTS, limits).tokens
     assert Greedy().decode(pack(model, rows=4, weights=weights), PROMPTS, limits).tokens == wanted
     single = pack(model, rows=1, weights=weights)
     assert [Greedy().decode(single, [prompt], limits)[0] for prompt in PROMPTS] == wanted
     assert type(model.blocks[0].mlp.up) is nn.Linear  # the model itself is as it was
+
+
+@pytest.mark.parametrize("how", [{"bits": 8}, {}, {"scheme": "nf4", "double_scales": True}])
+@pytest.mark.parametrize("layers", [("blocks.*",), ("*",)])
+def test_a_quantised_model_says_the_same_packed_and_written_out(
+    model: Transformer, how: dict[str, object], layers: tuple[str, ...]
+) -> None:
+    limits = Limits(max_new_tokens=12)
+    small = attach(Transformer(CONFIG).eval(), Quantized(layers=layers, **how))
+    wanted = Greedy().decode(dequantised(small), PROMPTS, limits).tokens
+    assert Greedy().decode(small, PROMPTS, limits).tokens == wanted
+    for kind in ("packed", "auto", "int8") if layers == ("*",) else ("packed", "auto"):
+        assert Greedy().decode(pack(small, rows=4, weights=kind), PROMPTS, limits).tokens == wanted
+        single = pack(small, rows=1, weights=kind, steps=12)
+        assert [Greedy().decode(single, [prompt], limits)[0] for prompt in PROMPTS] == wanted
+    codes = [module for module in pack(small, rows=1).modules() if isinstance(module, CodesLinear)]
+    assert bool(codes) == (how.get("scheme") != "nf4")
+    assert not any(isinstance(module, QuantizedLinear) for module in pack(small, rows=4).modules())
 
 
 def test_a_packed_model_can_be_kept_and_packed_again(model: Transformer) -> None:

@@ -122,19 +122,18 @@ def dequantise(stored: Mapping[str, Tensor], how: Format, columns: int) -> Tenso
     """Return ŵ [rows, columns] float32: (level(code) - zero) · scale, exactly what the stored form stands for."""
     codes, group = stored["codes"], how.width(columns)
     scales = effective_scales(stored)
-    zeros = unpack(stored["zeros"], scales.shape[1]) if "zeros" in stored else None
+    shape = (len(codes), columns) if columns % group else (*scales.shape, group)
     if how.bits == 8:
-        values = codes
-    else:
-        pairs = _pairs(how.levels, codes.device)
-        # Two levels move as one 64-bit number: four times as fast as unpacking (benchmarked at 768 × 2304).
-        values = pairs.index_select(0, codes.flatten().int()).view(torch.float32).view(len(codes), -1)
-    whole = columns % group == 0
-    values = values[:, :columns]
-    values = values.reshape(len(codes), -1, group) if whole else values
-    if zeros is not None:
-        values = values - _spread(zeros, group, columns)
-    return (values * _spread(scales, group, columns)).view(len(codes), columns)
+        return (codes.view(shape) * _spread(scales, group, columns)).view(len(codes), columns)
+    pairs = _pairs(how.levels, codes.device)
+    # Two levels move as one 64-bit number: four times as fast as unpacking (at 768 × 2304, one core).
+    values = (
+        pairs.index_select(0, codes.flatten().int()).view(torch.float32).view(len(codes), 2 * codes.shape[1])
+    )
+    values = values[:, :columns].reshape(shape)
+    if "zeros" in stored:
+        values.sub_(_spread(unpack(stored["zeros"], scales.shape[1]), group, columns))
+    return values.mul_(_spread(scales, group, columns)).view(len(codes), columns)
 
 
 def signed_codes(stored: Mapping[str, Tensor], how: Format, columns: int) -> Tensor:

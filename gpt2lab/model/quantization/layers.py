@@ -46,6 +46,14 @@ class QuantizedMatrix(nn.Module):
         """Return exactly the weights that this layer computes with, [rows, columns] float32."""
         return codes.dequantise(self.stored(rows), self.format, self.columns)
 
+    def signed_codes(self) -> Tensor:
+        """Return the whole numbers that the scales multiply, [rows, columns] int8. LabError for nf4, which has none."""
+        return codes.signed_codes(self.stored(), self.format, self.columns)
+
+    def scale_table(self) -> Tensor:
+        """Return the scale of each group, [rows, groups] float32."""
+        return codes.effective_scales(self.stored())
+
     @property
     def weight(self) -> Tensor:
         """`dequantise()`: for those who read weights."""
@@ -154,6 +162,14 @@ class TiedHead(nn.Module):
     def weight(self) -> Tensor:
         """The weights of the table, float32."""
         return self.table.dequantise()
+
+    def untied(self) -> QuantizedLinear:
+        """Return a head of its own that shares the table's codes and scales."""
+        made = QuantizedLinear(
+            self.in_features, self.out_features, self.table.format, bias=self.bias, device="meta"
+        )
+        made._buffers.update(self.table.stored())
+        return made.train(self.training)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map states [..., d_model] to logits [..., vocab]."""
