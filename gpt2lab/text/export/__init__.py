@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from safetensors import SafetensorError
+
 from gpt2lab.base.errors import LabError, unknown
 from gpt2lab.base.files import atomic_file
 from gpt2lab.text.language_model import LanguageModel
@@ -46,8 +48,10 @@ def export(lm: LanguageModel, to: Kind, out: Path | str, *, precision: Precision
             return _huggingface(lm, out)
         _refuse_foreign(out, to)
         return _file(lm, to, out, {"precision": precision or "f32"} if to == "gguf" else {})
-    except OSError as error:
-        raise LabError(f"{out}: nothing was written: {(error.strerror or str(error)).lower()}") from error
+    except (OSError, SafetensorError) as error:
+        # numpy and safetensors tell a full disk in words of their own, without the system's reason.
+        reason = getattr(error, "strerror", None) or "the disk took only a part of it"
+        raise LabError(f"{out}: nothing was written: {reason.lower()}") from error
 
 
 def _huggingface(lm: LanguageModel, out: Path) -> Exported:
