@@ -2,12 +2,15 @@
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor
 
 from gpt2lab.base.errors import LabError
+
+if TYPE_CHECKING:
+    from gpt2lab.model.config import TransformerConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,6 +107,30 @@ def rotary_tables(
     angles = torch.cat([angles, angles], dim=-1)
     amplitude = 1.0 if scaling is None else scaling.amplitude
     return (angles.cos() * amplitude).float(), (angles.sin() * amplitude).float()
+
+
+class RotaryTables:
+    """The tables of a model, made when they are needed and made anew when they no longer fit."""
+
+    def __init__(self) -> None:
+        self.held: tuple[Tensor, Tensor] | None = None
+
+    def at(self, config: "TransformerConfig", positions: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """Return cos and sin at positions [batch or 1, time], each [batch or 1, 1, time, rotary_width]."""
+        scaling = config.rotary_scaling
+        # torch.export cannot look at values; there, the table made before has all positions.
+        needed = int(positions.max()) + 1 if positions.numel() and not torch.compiler.is_exporting() else 1
+        # Dynamic scaling turns by the length at hand: its table is made anew whenever that changes.
+        dynamic = scaling is not None and scaling.kind == "dynamic"
+        length = max(needed, scaling.original_positions if scaling and dynamic else config.max_positions)
+        cos = self.held[0] if self.held is not None else None
+        fits = cos is not None and (cos.shape[0] == length if dynamic else cos.shape[0] >= needed)
+        if cos is None or not fits or cos.device != positions.device:
+            tables = rotary_tables(config.rotary_width, config.rotary_base, length, scaling)
+            self.held = tables[0].to(positions.device), tables[1].to(positions.device)
+        assert self.held is not None
+        cos, sin = self.held
+        return cos[positions][:, None].to(dtype), sin[positions][:, None].to(dtype)
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:

@@ -12,65 +12,21 @@ from torch.utils.checkpoint import checkpoint
 
 from gpt2lab.base.errors import LabError
 from gpt2lab.model.architecture import Architecture, Inner, Inputs, NewCache, Wrapper
-from gpt2lab.model.attention import Attention
+from gpt2lab.model.block import Block
 from gpt2lab.model.cache import Cache, CacheGroup, GrowingCache, KeyValueCache
 from gpt2lab.model.config import TransformerConfig
 from gpt2lab.model.counts import count_weights
 from gpt2lab.model.experts import MixtureOfExperts
-from gpt2lab.model.feedforward import FeedForward
 from gpt2lab.model.masks import attention_masks
 from gpt2lab.model.norms import Norm
 from gpt2lab.model.places import activation_names
+from gpt2lab.model.positions import check_positions, count_positions
 from gpt2lab.model.readout import HeadTransform, Pooler
-from gpt2lab.model.rotary import rotary_tables
+from gpt2lab.model.rotary import RotaryTables
 from gpt2lab.model.tap import Pass, Seen, Tap, TapUnder, Write
 
 if TYPE_CHECKING:
     from gpt2lab.model.activations.edits import Edit
-
-
-class Block(nn.Module):
-    """x + attention(norm x), then x + feed-forward(norm x); x [batch, time, d_model].
-
-    With a parallel residual both read the same x: x + attention(norm x) + feed-forward(norm' x) (Wang & Komatsuzaki 2021).
-    With post-norm the norms come after the sums: x = norm(x + attention(x)), then norm(x + feed-forward(x)) (Vaswani et
-    al. 2017, section 3.1).
-    """
-
-    def __init__(self, config: TransformerConfig, index: int) -> None:
-        super().__init__()
-        self.name, self.dropout = f"blocks.{index}", config.residual_dropout
-        self.parallel, self.post_norm = config.parallel_residual, config.norm_placement == "post"
-        self.norm1 = Norm(config, f"{self.name}.ln1")
-        self.attention = Attention(config, index)
-        self.norm2 = Norm(config, f"{self.name}.ln2")
-        self.mlp = (MixtureOfExperts if config.layer(index).n_experts else FeedForward)(config, index)
-
-    def forward(self, x: Tensor, run: Pass) -> Tensor:
-        """Add what this block has to say to the residual stream."""
-        if self.post_norm:
-            return self._norm_last(x, run)
-        if run.tap is None:
-            middle = x + self._dropped(self.attention(self.norm1(x, run), run))
-            return middle + self._dropped(self.mlp(self.norm2(x if self.parallel else middle, run), run))
-        x = run.see(x, f"{self.name}.hook_resid_pre")
-        middle = x + self._dropped(
-            run.see(self.attention(self.norm1(x, run), run), f"{self.name}.hook_attn_out")
-        )
-        if not self.parallel:  # there, nothing reads the sum of the input and the attention alone
-            x = middle = run.see(middle, f"{self.name}.hook_resid_mid")
-        x = middle + self._dropped(run.see(self.mlp(self.norm2(x, run), run), f"{self.name}.hook_mlp_out"))
-        return run.see(x, f"{self.name}.hook_resid_post")
-
-    def _norm_last(self, x: Tensor, run: Pass) -> Tensor:
-        x = run.see(x, f"{self.name}.hook_resid_pre")
-        added = run.see(self.attention(x, run), f"{self.name}.hook_attn_out")
-        x = self.norm1(run.see(x + self._dropped(added), f"{self.name}.hook_resid_mid"), run)
-        added = run.see(self.mlp(x, run), f"{self.name}.hook_mlp_out")
-        return self.norm2(run.see(x + self._dropped(added), f"{self.name}.hook_resid_post"), run)
-
-    def _dropped(self, x: Tensor) -> Tensor:
-        return F.dropout(x, self.dropout, self.training) if self.training and self.dropout else x
 
 
 class Transformer(nn.Module):
@@ -94,9 +50,8 @@ class Transformer(nn.Module):
     ) -> None:
         super().__init__()
         self.config = config
-        with torch.random.fork_rng(
-            devices=[]
-        ):  # torch's modules draw weights of their own from the global generator
+        # torch's modules draw weights of their own from the global generator.
+        with torch.random.fork_rng(devices=[]):
             self.embedding = nn.Embedding(config.vocab_size, config.d_model)
             if config.positions == "learned":
                 rows = config.max_positions + config.position_offset
@@ -121,7 +76,7 @@ class Transformer(nn.Module):
         """What architectures put around the forward pass, the innermost first."""
         self.architectures: tuple[Architecture, ...] = ()
         """What `architecture.attach` has attached, in order."""
-        self._rotary: tuple[Tensor, Tensor] | None = None
+        self._rotary = RotaryTables()
         if self.embedding.weight.device.type != "meta":
             self.reset_parameters(generator)
 
@@ -277,7 +232,8 @@ class Transformer(nn.Module):
 
     def unembed(self, hidden: Tensor) -> Tensor:
         """Return logits for the last states; [..., d_model] → [..., vocab]. LabError for a model without a head."""
-        logits = self.head(self.head_input(hidden))
+        states = self.head_input(hidden)
+        logits = self.head(states)
         return logits if self.open_tap is None else self.open_tap.visit(logits, "logits")
 
     def head_input(self, hidden: Tensor) -> Tensor:
@@ -316,19 +272,15 @@ class Transformer(nn.Module):
             raise LabError("this cache was made for another model; make it with model.new_cache(...)")
         slots = cache.claim(attention_mask, time) if cache is not None else slice(0, time)
         if positions is None:
-            positions = self._count_positions(slots, attention_mask, cache, x.device)
-        elif (
-            positions.numel()
-            and int(positions.max()) >= self.config.max_positions > 0
-            and self.config.positions == "learned"
-        ):
-            raise LabError(
-                f"position {int(positions.max())} is beyond the model's {self.config.max_positions}"
-            )
+            positions = count_positions(self.config, slots, attention_mask, cache, x.device)
+        else:
+            check_positions(self.config, positions)
         x = self._embed_rest(x, positions, inputs.token_types)
         if self.training and self.config.embedding_dropout:
             x = F.dropout(x, self.config.embedding_dropout)
-        rotary = self._rotary_at(positions, x.dtype) if self.config.positions == "rotary" else None
+        rotary = (
+            self._rotary.at(self.config, positions, x.dtype) if self.config.positions == "rotary" else None
+        )
         padded = (
             attention_mask if cache is None else (cache.attention[:, : slots.stop] if cache.padded else None)
         )
@@ -370,43 +322,6 @@ class Transformer(nn.Module):
                 f"token types run from {int(token_types.min())} to {int(token_types.max())}, "
                 f"the model has {self.config.token_types}"
             ) from None
-
-    def _count_positions(
-        self, slots: slice, attention_mask: Tensor | None, cache: KeyValueCache | None, device: torch.device
-    ) -> Tensor:
-        """Count real tokens from 0: [batch or 1, time]; padding takes the position of the token before it, or 0."""
-        if slots.stop > self.config.max_positions and self.config.positions == "learned":
-            longest = slots.stop if attention_mask is None and (cache is None or not cache.padded) else None
-            if longest is None:
-                valid = cache.attention[:, : slots.stop] if cache is not None else attention_mask
-                longest = int(valid.sum(1).max()) if valid is not None else slots.stop
-            if longest > self.config.max_positions:
-                raise LabError(
-                    f"{longest} tokens are more than the model's {self.config.max_positions} positions"
-                )
-        if cache is not None and cache.padded:
-            counted = cache.attention[:, : slots.stop].long().cumsum(1) - 1
-            return counted[:, slots].clamp_min(0)
-        if attention_mask is not None and cache is None:
-            return (attention_mask.long().cumsum(1) - 1).clamp_min(0)
-        return torch.arange(slots.start, slots.stop, device=device)[None]
-
-    def _rotary_at(self, positions: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-        """cos and sin at positions [batch or 1, time] → each [batch or 1, 1, time, rotary_width]."""
-        # torch.export cannot look at values; there, the table made before has all positions.
-        needed = int(positions.max()) + 1 if positions.numel() and not torch.compiler.is_exporting() else 1
-        scaling = self.config.rotary_scaling
-        # Dynamic scaling turns by the length at hand: its table is made anew whenever that changes.
-        dynamic = scaling is not None and scaling.kind == "dynamic"
-        length = max(needed, scaling.original_positions if scaling and dynamic else self.config.max_positions)
-        held = self._rotary[0] if self._rotary is not None else None
-        fits = held is not None and (held.shape[0] == length if dynamic else held.shape[0] >= needed)
-        if held is None or not fits or held.device != positions.device:
-            cos, sin = rotary_tables(self.config.rotary_width, self.config.rotary_base, length, scaling)
-            self._rotary = cos.to(positions.device), sin.to(positions.device)
-        assert self._rotary is not None
-        cos, sin = self._rotary
-        return cos[positions][:, None].to(dtype), sin[positions][:, None].to(dtype)
 
     def tap(
         self,

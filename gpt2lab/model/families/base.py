@@ -103,8 +103,8 @@ class Entries:
 
     def refuse(self, name: str, *supported: Any) -> None:
         """Refuse an entry whose value changes the computation in a way the transformer does not follow."""
-        value = self.get(name, supported[0])
-        if value not in supported:
+        value = self.entries.get(name)  # not noted as used: it is written back as it is
+        if value is not None and value not in supported:
             raise LabError(f"{self.where}: {name}={value!r} is not supported, only {supported[0]!r}")
 
     def rest(self) -> dict[str, Any]:
