@@ -42,10 +42,10 @@ class Settings:
 
 PRESETS = {
     "smoke": Settings(
-        stories=200,
+        stories=100,
         d_model=24,
-        retrain_steps=10,
-        train=TrainSettings(steps=60, learning_rate=1e-2, warmup=6),
+        retrain_steps=5,
+        train=TrainSettings(steps=30, learning_rate=1e-2, warmup=3),
     ),
     "laptop": Settings(),
 }

@@ -16,12 +16,13 @@ class Sparsity:
     """Largest magnitude that counts as zero."""
 
     def __call__(self, lm: LanguageModel) -> Measurement:
-        """Count. LabError if the blocks have no matrices, or hold weights that are not finite."""
+        """Count. LabError if the blocks have no matrices, or the model holds weights that are not finite."""
+        for name, parameter in lm.model.named_parameters():
+            if not bool(parameter.isfinite().all()):
+                raise LabError(f"sparsity: the weights of {name} are not finite")
         rows = []
         weights = zero = 0
         for name, matrix in matrices(lm.model):
-            if not bool(matrix.isfinite().all()):
-                raise LabError(f"sparsity: the weights of {name} are not finite")
             pruned = int((matrix.abs() <= self.threshold).sum())
             rows.append({"matrix": name, "weights": matrix.numel(), "zero": pruned})
             weights += matrix.numel()

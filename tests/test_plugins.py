@@ -1,0 +1,143 @@
+"""A package of somebody else's, installed as any package is: its paper is there for every verb, and breaks no other."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+EXAMPLE = ROOT / "examples" / "third-party-paper"
+
+
+@dataclass(frozen=True)
+class Site:
+    """A place where packages are installed, and how commands see it."""
+
+    folder: Path
+
+    @property
+    def environment(self) -> dict[str, str]:
+        home = self.folder.parent / "runs"
+        path = os.pathsep.join([str(self.folder), str(ROOT)])
+        return {**os.environ, "PYTHONPATH": path, "GPT2LAB_HOME": str(home), "OMP_NUM_THREADS": "1"}
+
+    def python(self, *words: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, *words],
+            capture_output=True,
+            text=True,
+            env=self.environment,
+            cwd=self.folder.parent,
+            check=False,
+        )
+
+    def lab(self, *words: str) -> str:
+        done = self.python("-m", "gpt2lab", *words)
+        assert done.returncode == 0, done.stderr
+        assert done.stderr == ""
+        return done.stdout
+
+
+def _installed(place: Path) -> Site:
+    """Install the example as `pip install` does; a copy is built, so that nothing is left beside the source."""
+    source, site = place / "source", place / "site"
+    shutil.copytree(EXAMPLE, source)
+    words = "-m pip install --quiet --no-deps --no-build-isolation --no-index --disable-pip-version-check --target"
+    done = subprocess.run(
+        [sys.executable, *words.split(), str(site), str(source)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return Site(site)
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Site:
+    return _installed(tmp_path_factory.mktemp("plugin"))
+
+
+@pytest.fixture
+def broken(site: Site, tmp_path: Path) -> Site:
+    """A copy of the installed package that may be damaged."""
+    shutil.copytree(site.folder, tmp_path / "site")
+    return Site(tmp_path / "site")
+
+
+def test_an_installed_paper_is_listed_applied_measured_trained_with_and_generated_from(site: Site) -> None:
+    listed = json.loads(site.lab("papers", "prune-retrain", "--json"))
+    assert listed[0]["built"] and [part["built"] for part in listed[0]["parts"]] == [True, True, True]
+    small = "--d-model 16 --n-layers 1 --n-heads 2 --context 32 --vocab-size 280 --batch-size 2 --steps 2"
+    train = ("train", "--data", "tinyworld:60", *small.split(), "--optimizer", "masked-adamw", "--json")
+    assert json.loads(site.lab(*train))["id"] == "train-1"
+    applied = json.loads(site.lab("apply", "magnitude-prune", "train-1", "--share", "0.25", "--json"))
+    assert (applied["id"], applied["model"], applied["origin"]) == ("magnitude-prune-1", "train-1", "train-1")
+    measured = json.loads(site.lab("measure", "sparsity", "magnitude-prune-1", "--json"))
+    assert measured["numbers"]["sparsity"] == pytest.approx(0.25, abs=0.01)
+    assert site.lab("generate", "magnitude-prune-1", "one day", "--max-new-tokens", "4").startswith("one day")
+    rows = json.loads(site.lab("runs", "--json"))
+    chain = [(row["id"], row["origin"]) for row in rows]
+    assert chain == [
+        ("sparsity-1", "magnitude-prune-1"), ("magnitude-prune-1", "train-1"), ("train-1", None),
+    ]  # fmt: skip
+
+
+def test_its_study_runs_in_worker_processes_and_gets_verdicts(site: Site) -> None:
+    words = ("reproduce", "prune-retrain", "--scale", "smoke", "--seeds", "3", "--workers", "2", "--json")
+    study = json.loads(site.lab(*words))
+    assert [len(claim["values"]) for claim in study["claims"]] == [3, 3]
+    assert study["claims"][0]["status"] in (
+        "holds",
+        "does not hold",
+        "inconclusive",
+        "not tested at this scale",
+    )
+    assert set(study["results"]) == {"seed0", "seed1", "seed2"}
+
+
+def test_its_parts_pass_the_same_battery_as_ours(site: Site) -> None:
+    done = site.python(
+        *(
+            "-m",
+            "pytest",
+            "-q",
+            "-p",
+            "no:cacheprovider",
+            "--rootdir",
+            str(ROOT),
+            str(ROOT / "tests" / "contract"),
+        ),
+        *("-k", "magnitude-prune or sparsity or masked-adamw", "-c", str(ROOT / "pyproject.toml")),
+    )
+    assert done.returncode == 0, done.stdout[-3000:]
+    assert " passed" in done.stdout and "skipped" not in done.stdout
+
+
+def test_a_broken_description_is_one_sentence_and_the_rest_goes_on(broken: Site) -> None:
+    (broken.folder / "prune_retrain" / "paper.toml").write_text("slug = ")
+    done = broken.python("-m", "gpt2lab", "papers", "tinystories")
+    assert done.returncode == 0 and "TinyStories" in done.stdout
+    assert done.stderr.startswith("gpt2lab: the paper prune-retrain is left out: ")
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_part_that_cannot_be_imported_is_one_sentence_and_the_others_work(broken: Site) -> None:
+    (broken.folder / "prune_retrain" / "optimizer.py").write_text("import no_such_library\n")
+    assert "masked-adamw" in broken.lab("papers", "prune-retrain")
+    done = broken.python("-m", "gpt2lab", "train", "--data", "tinyworld:9", "--optimizer", "masked-adamw")
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
+    assert "optimizer masked-adamw: prune_retrain.optimizer cannot be imported" in done.stderr
+    study = broken.python("-m", "gpt2lab", "reproduce", "prune-retrain", "--scale", "smoke")
+    assert (study.returncode, study.stderr.count("\n")) == (2, 1)
+    assert "the experiment of prune-retrain: prune_retrain.experiment cannot be imported" in study.stderr
+
+
+def test_a_package_that_cannot_be_imported_at_all_is_one_sentence(broken: Site) -> None:
+    (broken.folder / "prune_retrain" / "__init__.py").write_text("def\n")
+    assert "masked-adamw" in broken.lab("papers", "prune-retrain")  # its description needs no import
+    done = broken.python("-m", "gpt2lab", "measure", "sparsity", "train-1")
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
+    assert "measure sparsity: prune_retrain.measure cannot be imported (SyntaxError" in done.stderr
