@@ -2,13 +2,14 @@
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import MixtralForCausalLM
 from transformers.models.mixtral.modeling_mixtral import load_balancing_loss_func
 
 from gpt2lab.base.errors import LabError
 from gpt2lab.decode.greedy import Greedy
 from gpt2lab.decode.interface import Limits
-from gpt2lab.model import KeyValueCache, Transformer, save_model
+from gpt2lab.model import KeyValueCache, Transformer, load_model, save_model
 from gpt2lab.model.experts import MixtureOfExperts, balance_loss, router_z_loss
 from gpt2lab.model.tap import Pass
 from gpt2lab.train import next_token
@@ -212,6 +213,33 @@ def test_parameters_that_a_token_meets_are_counted() -> None:
     assert counts["active"] == dense["total"] + 3 * 4 * 24  # the routers are met by every token
     assert counts["total"] == dense["total"] + 3 * (4 * 24 + 3 * 3 * 24 * 40)
     assert "active" not in dense
+
+
+def test_a_gpt2_with_experts_is_saved_in_the_labs_own_layout(tmp_path) -> None:
+    model = tiny("gpt2", n_experts=(0, 4, 4), experts_per_token=1)
+    with pytest.raises(LabError, match="n_experts=0"):
+        save_model(model, tmp_path / "m", layout="huggingface")
+    save_model(model, tmp_path / "m")
+    again = load_model(tmp_path / "m")
+    assert again.config == model.config
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(again.state_dict()[name], tensor), name
+
+
+def test_a_mixtral_is_saved_without_loss_and_counts_experts_one_by_one(tmp_path) -> None:
+    model = tiny("llama", n_experts=4, router_z_weight=0.001)
+    model.config = model.config.replace(family="mixtral")
+    save_model(model, tmp_path / "m", layout="huggingface")
+    again = load_model(tmp_path / "m")
+    assert again.config == model.config
+    assert all(torch.equal(a, b) for a, b in zip(again.parameters(), model.parameters(), strict=True))
+    path = tmp_path / "m" / "model.safetensors"
+    stored = load_file(path)
+    assert stored["model.layers.2.block_sparse_moe.experts.3.w2.weight"].shape == (24, 40)
+    del stored["model.layers.1.block_sparse_moe.experts.2.w3.weight"]
+    save_file(stored, path)
+    with pytest.raises(LabError, match=r"layers\.1\.block_sparse_moe\.experts\.2\.w3\.weight is missing"):
+        load_model(tmp_path / "m")
 
 
 def test_new_models_draw_experts_like_matrices_and_biases_as_zero() -> None:

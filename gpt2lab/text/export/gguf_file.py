@@ -10,7 +10,9 @@ import torch
 from torch import Tensor
 
 from gpt2lab.base.errors import LabError
+from gpt2lab.base.wording import listed
 from gpt2lab.model import Transformer, TransformerConfig
+from gpt2lab.model.architecture import architecture_name
 from gpt2lab.model.families import FAMILIES
 from gpt2lab.model.rotary import rotary_frequencies
 from gpt2lab.text.export.gguf_tokenizer import tokenizer_fields
@@ -69,7 +71,9 @@ def _architecture(model: Transformer) -> tuple[str, list[str]]:
     if config.family not in _ARCHITECTURES:
         raise LabError(f"GGUF: {config.family} is not written, only {', '.join(_ARCHITECTURES)}")
     if model.architectures:
-        raise LabError("GGUF: this model has an architecture attached, which no other program computes")
+        names = listed([architecture_name(one) for one in model.architectures])
+        ways = "".join(f"; {one.way_out}" for one in model.architectures if hasattr(one, "way_out"))
+        raise LabError(f"GGUF: llama.cpp does not compute what the architecture {names} changes{ways}")
     FAMILIES[config.family].write(config)  # refuses what the family itself does not have
     kind, notes = _ARCHITECTURES[config.family], []
     if config.activation not in _ACTIVATIONS[kind]:

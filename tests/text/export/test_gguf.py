@@ -12,7 +12,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from gpt2lab.base.errors import LabError
 from gpt2lab.model import Transformer, TransformerConfig
+from gpt2lab.model.architecture import attach
 from gpt2lab.model.families import gpt2_config, gpt_neo_config, gpt_neox_config, llama_config, mixtral_config
+from gpt2lab.model.quantization.quantized import Quantized
 from gpt2lab.model.rotary import RotaryScaling
 from gpt2lab.text.export import export
 from gpt2lab.text.language_model import LanguageModel
@@ -152,6 +154,14 @@ def test_what_gguf_cannot_carry_is_refused_in_a_sentence(config, words, tmp_path
     with pytest.raises(LabError, match=words):
         export(LanguageModel(Transformer(config)), "gguf", tmp_path / "m.gguf")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_an_architecture_changes_is_refused_with_the_way_out(tmp_path) -> None:
+    ours = attach(model(OPENED["llama"]), Quantized())
+    with pytest.raises(
+        LabError, match=r"llama\.cpp does not compute what the architecture .*quantized changes"
+    ):
+        export(LanguageModel(ours), "gguf", tmp_path / "m.gguf")
 
 
 def test_values_too_large_for_f16_are_refused(tmp_path) -> None:
