@@ -92,6 +92,30 @@ _FLOOR_PARTS = (
         "gpt2lab.measure.quantization_error:QuantizationError",
         "what rounding the weights costs in perplexity",
     ),
+    (
+        "measure",
+        "classification",
+        "gpt2lab.measure.labelled:Classification",
+        "accuracy, F1, AUROC, calibration of a head for classes",
+    ),
+    (
+        "measure",
+        "regression",
+        "gpt2lab.measure.labelled:Regression",
+        "errors and correlation of a head for numbers",
+    ),
+    (
+        "measure",
+        "token-classification",
+        "gpt2lab.measure.labelled:TokenClassification",
+        "F1 of the spans that a head for tokens marks",
+    ),
+    (
+        "measure",
+        "retrieval",
+        "gpt2lab.measure.retrieval:Retrieval",
+        "recall, MRR, nDCG, MAP of an embedding head",
+    ),
     ("measure", "cloze", "gpt2lab.measure.cloze:Cloze", "accuracy at the last word of a passage"),
     (
         "measure",

@@ -1,6 +1,7 @@
 """Texts, pairs and words as token ids of a model's input, cut where they are too long, and how many were cut."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
@@ -12,6 +13,18 @@ from gpt2lab.base.errors import LabError
 from gpt2lab.text.tokenizer import Tokenizer
 
 Side = Literal["left", "right"]
+
+
+@dataclass(frozen=True)
+class TokenRow:
+    """One text as a model reads it."""
+
+    ids: list[int]
+    """Token ids."""
+    types: list[int]
+    """For each id the text of the pair that it belongs to, 0 or 1."""
+    places: list[list[int]] = field(default_factory=list)
+    """For each word the places of its tokens; of a text that is read as words."""
 
 
 class Encoder:
@@ -29,16 +42,17 @@ class Encoder:
         if limit <= tokenizer.backend.num_special_tokens_to_add(True):
             raise LabError(f"{limit} tokens leave no room for text beside the tokenizer's special tokens")
 
-    def text(self, text: str, pair: str | None = None) -> list[int]:
-        """Return the ids of a text, or of a pair, with what the tokenizer puts around it.
+    def text(self, text: str, pair: str | None = None) -> TokenRow:
+        """Return a text, or a pair, with what the tokenizer puts around it.
 
         Empty text becomes a single start token. Of a pair the longer text is cut first.
         """
         second = None if pair is None else self.tokenizer.encoding(self.separator + pair)
-        return self._shaped(self.tokenizer.encoding(text), second)[0]
+        ids, encoding = self._shaped(self.tokenizer.encoding(text), second)
+        return TokenRow(ids, list(encoding.type_ids) if encoding is not None else [0] * len(ids))
 
-    def words(self, words: Sequence[str]) -> tuple[list[int], list[list[int]]]:
-        """Return the ids of words with a blank between them, and for each word the places of its tokens.
+    def words(self, words: Sequence[str]) -> TokenRow:
+        """Return words with a blank between them, and for each word the places of its tokens.
 
         A word that was cut off, or that has no token of its own, has no places.
         """
@@ -46,14 +60,14 @@ class Encoder:
         ids, encoding = self._shaped(self.tokenizer.encoding(" ".join(words)), None)
         places: list[list[int]] = [[] for _ in words]
         if encoding is None:
-            return ids, places
+            return TokenRow(ids, [0] * len(ids), places)
         for place, ((start, stop), special) in enumerate(
             zip(encoding.offsets, encoding.special_tokens_mask, strict=True)
         ):
             if not special and stop > start:
                 # A token may begin with the blank before its word: its last character tells whose it is.
                 places[int(np.searchsorted(ends, stop - 1, side="right"))].append(place)
-        return ids, places
+        return TokenRow(ids, [0] * len(ids), places)
 
     def _shaped(self, first: Any, second: Any) -> tuple[list[int], Any]:
         """Cut to the limit and add special tokens: ids, and the encoding they come from (None for empty text)."""
@@ -101,3 +115,17 @@ def padded(
         here = slice(0, len(row)) if side == "right" else slice(time - len(row), time)
         tokens[i, here], mask[i, here] = row, True
     return torch.from_numpy(tokens), torch.from_numpy(mask)
+
+
+def token_batch(rows: Sequence[TokenRow], pad: int, side: Side = "right") -> dict[str, Tensor]:
+    """Return {"tokens", "attention_mask"} of rows, and "token_types" where a row is a pair; all [batch, time]."""
+    tokens, mask = padded([row.ids for row in rows], pad, side)
+    batch = {"tokens": tokens, "attention_mask": mask}
+    if any(any(row.types) for row in rows):
+        batch["token_types"] = padded([row.types for row in rows], 0, side)[0]
+    return batch
+
+
+def pad_id(tokenizer: Tokenizer) -> int:
+    """Return the id that fills rows; any does, because the mask tells which tokens are real."""
+    return next((id for id in (tokenizer.pad, tokenizer.eos) if id is not None), 0)

@@ -1,7 +1,7 @@
 """Batches of labelled texts by number: batch i is a pure function of the data, the seed and i."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Literal
 
 import torch
@@ -10,7 +10,7 @@ from torch import Tensor
 from gpt2lab.base.errors import LabError
 from gpt2lab.model.heads import Head
 from gpt2lab.text.batches import IGNORED, Epochs
-from gpt2lab.text.encoding import Encoder, Side, padded
+from gpt2lab.text.encoding import Encoder, Side, TokenRow, pad_id, padded, token_batch
 from gpt2lab.text.labelled import Example, Value, label_index
 
 Align = Literal["first", "last", "all"]
@@ -20,7 +20,8 @@ Align = Literal["first", "last", "all"]
 class LabelledBatches:
     """Examples for supervised heads.
 
-    batches[i] is {"tokens" int64, "attention_mask" bool} [batch_size / world, time] and for each head "labels.NAME":
+    batches[i] is {"tokens" int64, "attention_mask" bool} [batch_size / world, time] (of pairs also "token_types", the
+    text that a token belongs to) and for each head "labels.NAME":
     classification int64 [batch], multilabel float32 [batch, classes], regression float32 [batch, numbers], tokens
     int64 [batch, time]. A missing label is -100, or NaN among numbers. "targets" is -100 where an example (for token
     labels: a token) has no label at all, so that micro-batches can be weighed by how many labels they hold.
@@ -46,24 +47,20 @@ class LabelledBatches:
         tagged = [head.kind == "tokens" for head in heads]
         if any(tagged) and not all(tagged):
             raise LabError("a head for tokens reads words, the others read texts; train them apart")
-        self.heads, self.pad, self.side = tuple(heads), _pad(encoder), side
-        self.rows: list[list[int]] = []
-        self.labels: list[list[Tensor]] = []
-        for example in examples:
-            ids, places = (
-                encoder.words(example.words)
-                if any(tagged)
-                else (encoder.text(example.text, example.pair), [])
-            )
-            self.rows.append(ids)
-            self.labels.append(
-                [
-                    token_labels(example, head, places, len(ids), align)
-                    if head.kind == "tokens"
-                    else label_tensor(example.values[head.name], head, example.where)
-                    for head in heads
-                ]
-            )
+        self.heads, self.pad, self.side = tuple(heads), pad_id(encoder.tokenizer), side
+        self.rows = [
+            encoder.words(example.words) if any(tagged) else encoder.text(example.text, example.pair)
+            for example in examples
+        ]
+        self.labels = [
+            [
+                token_labels(example, head, row, align)
+                if head.kind == "tokens"
+                else label_tensor(example.values[head.name], head, example.where)
+                for head in heads
+            ]
+            for example, row in zip(examples, self.rows, strict=True)
+        ]
         self._epochs = Epochs(len(self.rows), batch_size, seed, shuffle, rank, world)
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
@@ -71,8 +68,7 @@ class LabelledBatches:
 
     def gather(self, items: Sequence[int]) -> dict[str, Tensor]:
         """Return the batch of these examples, in this order."""
-        tokens, mask = padded([self.rows[item] for item in items], self.pad, self.side)
-        batch = {"tokens": tokens, "attention_mask": mask}
+        batch = token_batch([self.rows[item] for item in items], self.pad, self.side)
         labelled: Tensor | None = None
         for place, head in enumerate(self.heads):
             rows = [self.labels[item][place] for item in items]
@@ -136,12 +132,12 @@ class PairBatches:
             raise LabError(
                 f"{examples[paired.index(False)].where}: no positive, although other examples have one"
             )
-        self.pad, self.side = _pad(encoder), side
-        self.queries = [encoder.text(query_prefix + example.text) for example in examples]
-        self.positives = [encoder.text(passage_prefix + e.pair) for e in examples if e.pair is not None]
-        self.negatives = [[encoder.text(passage_prefix + text) for text in e.negatives] for e in examples]
+        self.pad, self.side = pad_id(encoder.tokenizer), side
+        self.queries = [encoder.text(query_prefix + example.text).ids for example in examples]
+        self.positives = [encoder.text(passage_prefix + e.pair).ids for e in examples if e.pair is not None]
+        self.negatives = [[encoder.text(passage_prefix + text).ids for text in e.negatives] for e in examples]
         self.most = max(len(row) for row in self.negatives)
-        self.filler = encoder.text("")
+        self.filler = encoder.text("").ids if self.most else []
         self.groups = _groups(examples)
         self._epochs = Epochs(len(examples), batch_size, seed, shuffle, rank, world)
 
@@ -173,12 +169,6 @@ class PairBatches:
     def epoch(self, index: int) -> float:
         """Return how often the data were shown before batch `index`."""
         return index * self._epochs.batch_size / self._epochs.items
-
-
-def _pad(encoder: Encoder) -> int:
-    """Return the id that fills rows; any does, because the mask tells which tokens are real."""
-    tokenizer = encoder.tokenizer
-    return next((id for id in (tokenizer.pad, tokenizer.eos) if id is not None), 0)
 
 
 def _groups(examples: Sequence[Example]) -> list[int]:
@@ -227,15 +217,11 @@ def label_tensor(value: Value, head: Head, where: str = "") -> Tensor:
     return row
 
 
-def token_labels(
-    example: Example, head: Head, places: Sequence[Sequence[int]], length: int, align: Align
-) -> Tensor:
+def token_labels(example: Example, head: Head, row: TokenRow, align: Align) -> Tensor:
     """Return a label for each token, int64 [length]; -100 at tokens that carry none."""
-    row = torch.full((length,), IGNORED)
-    value: Mapping[int, object] = dict(enumerate(example.values[head.name] or ()))
-    for number, tokens in enumerate(places):
-        if number in value and tokens:
-            known = label_index(str(value[number]), head.label_names, example.where)
-            chosen = tokens if align == "all" else [tokens[0 if align == "first" else -1]]
-            row[list(chosen)] = known
-    return row
+    labels = torch.full((len(row.ids),), IGNORED)
+    for value, tokens in zip(example.values[head.name] or (), row.places, strict=False):
+        known = label_index(str(value), head.label_names, example.where)
+        if tokens:
+            labels[tokens if align == "all" else tokens[0 if align == "first" else -1]] = known
+    return labels

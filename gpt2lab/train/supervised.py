@@ -51,7 +51,8 @@ class Supervised:
     def __call__(self, model: Transformer, batch: Batch) -> tuple[Tensor, dict[str, float]]:
         """Return the loss, and each head's own loss where there are several parts."""
         mask = batch.get("attention_mask")
-        hidden = model.hidden(batch["tokens"], attention_mask=mask)
+        types = batch.get("token_types") if model.config.token_types > 1 else None
+        hidden = model.hidden(batch["tokens"], attention_mask=mask, token_types=types)
         said = read_states(model, hidden, mask, tuple(self.losses))
         known = heads(model)
         parts: dict[str, Tensor] = {}
