@@ -125,7 +125,7 @@ class Finish:
     loss: float
     """Validation loss in nats per token; inf if training broke off because a number was not finite."""
     seconds: float
-    """Time in updates."""
+    """Time in updates, evaluation left out; see `clock`."""
     optimizer_seconds: float
     """Of these, time in the optimizer's own steps."""
     steps: int
@@ -174,7 +174,7 @@ def race(
         weight_decay=contestant.weight_decay,
         **(options if options is not None else contestant.options[0]),
     )
-    watch = _Stopwatch(optimizer)
+    watch = _Stopwatch(optimizer, clock(device))
     if prepare is not None:
         prepare(model, optimizer)
     try:
@@ -189,7 +189,8 @@ def race(
         )
     except NotFinite:
         return Finish(math.inf, watch.total, watch.inside, watch.steps)
-    return Finish(validation_loss(model, course.validation(seed)), done.seconds, watch.inside, done.steps)
+    total = watch.total
+    return Finish(validation_loss(model, course.validation(seed)), total, watch.inside, done.steps)
 
 
 def tune(
@@ -304,6 +305,7 @@ def compete(
     for name, value in tuned.options.items():
         if isinstance(value, int | float):
             run.result(f"option.{name}", value)
+    seconds, inside, updates = 0.0, 0.0, 0
     for steps in sorted(lengths):
         longest = steps == max(lengths)
         finish = race(
@@ -318,9 +320,14 @@ def compete(
             prepare=prepare if longest else None,
         )
         run.result(f"loss.s{steps}", finish.loss)
-        if longest:
-            run.result("seconds_per_step", finish.seconds / max(finish.steps, 1))
-            run.result("optimizer_share", finish.optimizer_seconds / finish.seconds)
+        if not longest or len(lengths) == 1:  # the longest is logged and watched, which takes time of its own
+            seconds, inside, updates = (
+                seconds + finish.seconds,
+                inside + finish.optimizer_seconds,
+                updates + finish.steps,
+            )
+    run.result("seconds_per_step", seconds / max(updates, 1))
+    run.result("optimizer_share", inside / seconds)
     return tuned
 
 
@@ -367,33 +374,42 @@ def validation_loss(model: Transformer, windows: PackedBatches) -> float:
     return total / (windows.windows * windows.context)
 
 
-class _Stopwatch:
-    """Time spent in an optimizer's own steps."""
+def clock(device: str) -> Callable[[], float]:
+    """Return the clock that updates are timed with, in seconds.
 
-    def __init__(self, optimizer: Optimizer) -> None:
-        self.inside, self.steps, self._began = 0.0, 0, 0.0
-        self._created = time.perf_counter()
+    On the CPU it counts the processor time of this process, which other work on the machine hardly touches; elsewhere
+    it is the time that passes, read when the device has done all it was given.
+    """
+    if torch.device(device).type == "cpu":
+        return time.process_time
+
+    def now() -> float:
+        torch.cuda.synchronize()
+        return time.perf_counter()
+
+    return now
+
+
+class _Stopwatch:
+    """Time since it was made, and time spent in an optimizer's own steps."""
+
+    def __init__(self, optimizer: Optimizer, now: Callable[[], float]) -> None:
+        self.now, self.inside, self.steps = now, 0.0, 0
+        self.created = self.began = now()
         optimizer.register_step_pre_hook(self._start)
         optimizer.register_step_post_hook(self._stop)
 
     @property
     def total(self) -> float:
         """Seconds since it was made."""
-        return time.perf_counter() - self._created
+        return self.now() - self.created
 
     def _start(self, *_: object) -> None:
-        _synchronise()
-        self._began = time.perf_counter()
+        self.began = self.now()
 
     def _stop(self, *_: object) -> None:
-        _synchronise()
-        self.inside += time.perf_counter() - self._began
+        self.inside += self.now() - self.began
         self.steps += 1
-
-
-def _synchronise() -> None:
-    if torch.cuda.is_initialized():
-        torch.cuda.synchronize()
 
 
 @cache

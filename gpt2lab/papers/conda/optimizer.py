@@ -90,7 +90,7 @@ class Conda(Optimizer):
         }
         super().__init__(params, defaults)
         self.seconds: dict[str, float] | None = None
-        """Set to {} to have the time in "svd" and "projection" added up."""
+        """Set to {} to have the processor time in "svd" and "projection" added up."""
 
     @classmethod
     def for_model(
@@ -340,24 +340,18 @@ def _move(parameters: Sequence[Tensor], updates: Sequence[Tensor]) -> None:
 
 
 class _Clock:
-    """Adds the time of a block to a dictionary, if there is one."""
+    """Adds the processor time of a block to a dictionary, if there is one."""
 
     def __init__(self, seconds: dict[str, float] | None, name: str) -> None:
         self.seconds, self.name = seconds, name
 
     def __enter__(self) -> None:
         if self.seconds is not None:
-            self.began = self._now()
+            self.began = time.process_time()
 
     def __exit__(self, *_: object) -> None:
         if self.seconds is not None:
-            self.seconds[self.name] = self.seconds.get(self.name, 0.0) + self._now() - self.began
-
-    @staticmethod
-    def _now() -> float:
-        if torch.cuda.is_initialized():
-            torch.cuda.synchronize()
-        return time.perf_counter()
+            self.seconds[self.name] = self.seconds.get(self.name, 0.0) + time.process_time() - self.began
 
 
 def matrices_and_others(model: nn.Module, patterns: tuple[str, ...], mark: str) -> list[dict[str, Any]]:

@@ -8,7 +8,6 @@ estimates curvature: what the clip alone does.
 
 import itertools
 import math
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean
@@ -19,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gpt2lab.lab.claim import Above, AtMost, Claim, Results
-from gpt2lab.lab.contest import Contestant, Course, compete, standings, step_ratio
+from gpt2lab.lab.contest import Contestant, Course, clock, compete, standings, step_ratio
 from gpt2lab.lab.verdict import Status, Verdict
 from gpt2lab.measure.statistics import t_interval
 from gpt2lab.papers.sophia.estimators import gauss_newton_bartlett, hutchinson
@@ -126,7 +125,7 @@ def run_arm(settings: Settings, arm: str, run: "Run") -> None:
         run,
         tuning_steps=settings.tuning_steps,
         lengths=settings.lengths,
-        prepare=lambda model, optimizer: watches.append(_Watch(optimizer)),
+        prepare=lambda model, optimizer: watches.append(_Watch(optimizer, clock(run.device))),
     )
     norms = run.record.series("gradient_norm")[1]
     run.result("clip_rate", sum(norm > settings.course.clip for norm in norms) / max(len(norms), 1))
@@ -144,16 +143,16 @@ def run_arm(settings: Settings, arm: str, run: "Run") -> None:
 class _Watch:
     """Time and number of an optimizer's refreshes."""
 
-    def __init__(self, optimizer: torch.optim.Optimizer) -> None:
-        self.seconds, self.refreshes = 0.0, 0
+    def __init__(self, optimizer: torch.optim.Optimizer, now: Callable[[], float]) -> None:
+        self.seconds, self.refreshes, self.now = 0.0, 0, now
         if isinstance(optimizer, Sophia):
             optimizer.refresh = self._timed(optimizer.refresh)  # type: ignore[method-assign]  # this instance only
 
     def _timed(self, refresh: Callable[..., dict[str, float]]) -> Callable[..., dict[str, float]]:
         def timed(*arguments: Any, **options: Any) -> dict[str, float]:
-            began = time.perf_counter()
+            began = self.now()
             numbers = refresh(*arguments, **options)
-            self.seconds += time.perf_counter() - began
+            self.seconds += self.now() - began
             self.refreshes += 1
             return numbers
 
