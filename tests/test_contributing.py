@@ -62,11 +62,52 @@ def test_the_papers_of_other_packages_are_listed_run_and_trained_with(lion: dict
     assert json.loads(trained)["status"] == "finished"
 
 
+def test_the_example_of_an_architecture_trains_generates_and_comes_back(tmp_path: Path) -> None:
+    page = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    (text,) = re.findall(r"```python\n# architecture.py\n(.*?)```", page, re.DOTALL)
+    file = tmp_path / "architecture.py"
+    file.write_text(text, encoding="utf-8")
+    check = f"""
+import sys, torch
+sys.path.insert(0, {str(tmp_path)!r})
+from architecture import SecondThoughts
+from gpt2lab.decode import Greedy, Limits
+from gpt2lab.model import attach, load_model, save_model
+from gpt2lab.train import TrainSettings, train
+from tests.tiny import tiny, tokens
+from tests.train.data import Counting
+
+model = attach(tiny("gpt2"), SecondThoughts(bias=True))
+losses = train(model, Counting(), settings=TrainSettings(steps=30, learning_rate=3e-3)).losses
+assert losses[-1] < losses[0]
+save_model(model, {str(tmp_path / "model")!r})
+again = load_model({str(tmp_path / "model")!r}, architectures=[SecondThoughts])
+assert torch.equal(again(tokens(2, 6)), model(tokens(2, 6)))
+row = [4, 5]
+for _ in range(6):
+    row.append(int(again(torch.tensor([row]))[0, -1].argmax()))
+assert Greedy().decode(again, [[4, 5]], Limits(max_new_tokens=6))[0] == row[2:]
+with again.tap(read=["first:logits", "logits"]) as tap:
+    again(tokens(1, 4))
+assert not torch.equal(tap["first:logits"], tap["logits"])
+"""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", check], capture_output=True, text=True, env=environment, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    _keeps_the_style(file)
+
+
 def test_the_example_keeps_the_rules_of_the_house(tmp_path: Path) -> None:
     folder = tmp_path / "gpt2lab" / "papers" / "lion"
     folder.mkdir(parents=True)
     for name, text in _blocks().items():
         (folder / name).write_text(text, encoding="utf-8")
+    _keeps_the_style(folder)
+
+
+def _keeps_the_style(path: Path) -> None:
     config = [
         "--config",
         str(ROOT / "pyproject.toml"),
@@ -75,7 +116,7 @@ def test_the_example_keeps_the_rules_of_the_house(tmp_path: Path) -> None:
     ]
     for command in (["check"], ["format", "--check"]):
         done = subprocess.run(
-            [sys.executable, "-m", "ruff", *command, *config, str(folder)],
+            [sys.executable, "-m", "ruff", *command, *config, str(path)],
             capture_output=True,
             text=True,
             check=False,
