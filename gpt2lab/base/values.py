@@ -3,7 +3,7 @@
 import dataclasses
 import math
 import types
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin
 
@@ -48,7 +48,7 @@ def fit(value: object, hint: Any, text: bool) -> object:
         return _fit_sequence(value, hint, text)
     if origin in _MAPPINGS and isinstance(value, Mapping):
         of = get_args(hint)[1] if get_args(hint) else Any
-        return {str(key): fit(item, of, text) for key, item in value.items()}
+        return {key: fit(item, of, text) for key, item in _entries(value, of)}
     if origin is types.NoneType:
         if value is None or (text and isinstance(value, str) and value.lower() in _NOTHING):
             return None
@@ -62,6 +62,15 @@ def fit(value: object, hint: Any, text: bool) -> object:
     if isinstance(origin, type) and isinstance(value, origin):
         return value
     raise Mismatch(describe(hint))
+
+
+def _entries(value: Mapping[Any, object], of: Any, before: str = "") -> Iterator[tuple[str, object]]:
+    """Yield the entries of a mapping; where values are no mappings, `a.b` that was taken for b inside a is one key."""
+    for key, item in value.items():
+        if isinstance(item, Mapping) and (get_origin(of) or of) in (int, float, str, bool):
+            yield from _entries(item, of, f"{before}{key}.")
+        else:
+            yield f"{before}{key}", item
 
 
 def _fit_number(value: object, kind: type, text: bool) -> object:

@@ -3,7 +3,9 @@
 examples:
   gpt2lab train --data *.txt --steps 300
   gpt2lab train --data docstrings --family llama --d-model 256 --n-layers 6 --optimizer adamw
+  gpt2lab train --data reviews.csv --model gpt2 --set task.kind=classification --set task.label=stars
   gpt2lab train --data notes.jsonl --model EleutherAI/pythia-70m --context 256 --learning-rate 1e-4
+  gpt2lab train --data notes.jsonl --model gpt2 --set lora.rank=8 --set lora.targets=q,v --learning-rate 1e-3
 """
 
 import argparse
@@ -28,18 +30,22 @@ _LOOP = (
     "precision",
     "compile",
 )
-_RARE = ("data_field", "valid_fraction", "optimizer_options", "evaluation_tokens", "samples")
+_RARE = ("data_field", "valid_fraction", "optimizer_options", "lora", "evaluation_tokens", "samples")
 
 
 def add(parser: Parser, argv: Sequence[str]) -> None:
     """Add the common settings as flags; --help lists the others, which --set reaches."""
+    from gpt2lab.lab.task import TaskSettings
     from gpt2lab.lab.training import TrainingSettings
+    from gpt2lab.model.adapters import Lora
     from gpt2lab.train import TrainSettings
 
     usual = TrainingSettings()
     loop = [option.name for option in options(TrainSettings)]
     rare = [*_RARE, *(f"train.{name}" for name in loop if name not in _LOOP)]
-    nested = [f"train.{name}" for name in loop]
+    tasks = [f"task.{option.name}" for option in options(TaskSettings)]
+    rare += tasks
+    nested = [*(f"train.{name}" for name in loop), *tasks]
     add_arguments(parser, TrainingSettings, skip=[*_RARE, *nested])
     add_arguments(parser, TrainSettings, only=_LOOP, default=usual.train)
     parser.add_argument(
@@ -47,6 +53,7 @@ def add(parser: Parser, argv: Sequence[str]) -> None:
     )
     add_set(parser)
     listing = [option for option in options(TrainingSettings) if option.name in rare]
+    listing += options(Lora, "lora.")
     parser.epilog = f"{parser.epilog}\n\n{settings_help('further settings', listing)}"
 
 

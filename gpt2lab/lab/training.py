@@ -2,9 +2,8 @@
 
 import inspect
 import math
-import shlex
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -15,14 +14,19 @@ from torch.optim import Optimizer
 from gpt2lab import decode
 from gpt2lab.base.errors import LabError, unknown
 from gpt2lab.base.registry import part
-from gpt2lab.base.settings import from_plain, options, show
+from gpt2lab.base.settings import from_plain
 from gpt2lab.base.values import Mismatch, fit
+from gpt2lab.lab.adapting import attach_adapter, keep_adapter
+from gpt2lab.lab.command import command_of
+from gpt2lab.lab.labelled_training import train_task
 from gpt2lab.lab.report import write_report
 from gpt2lab.lab.run import Run
 from gpt2lab.lab.store import Row
+from gpt2lab.lab.task import TaskSettings
 from gpt2lab.lab.validation import MaskedValidation, Validation, masked
 from gpt2lab.lab.verbs import find_model, pick_device
 from gpt2lab.model import Transformer, TransformerConfig
+from gpt2lab.model.adapters import Lora
 from gpt2lab.model.families import CONSTRUCTORS
 from gpt2lab.text import shards as token_shards
 from gpt2lab.text import sources
@@ -88,6 +92,10 @@ class TrainingSettings:
     """Name of the optimizer; `gpt2lab papers optimizer` lists those of the papers."""
     optimizer_options: Mapping[str, str] = field(default_factory=dict)
     """Further arguments of the optimizer, `optimizer_options.NAME=VALUE`; adamw takes those of the loop."""
+    lora: Lora | None = None
+    """Train low-rank adapters beside a given, frozen model: `lora.rank=8`; the run keeps them as PEFT does."""
+    task: TaskSettings = field(default_factory=TaskSettings)
+    """What is learnt besides language: `task.kind=classification`, `task.label=FIELD`."""
     evaluation_tokens: int = 65_536
     """Validation tokens that an evaluation reads, always the same."""
     samples: int = 3
@@ -117,6 +125,10 @@ class TrainingSettings:
             raise LabError(f"experts {self.experts}: only a new model gets experts, {self.model} is as it is")
         if self.samples < 0:
             raise LabError(f"samples must not be negative, got {self.samples}")
+        if self.lora is not None and self.model is None:
+            raise LabError(
+                "lora: adapters stand beside a model that has learnt something; give one with --model"
+            )
 
 
 def train_model(
@@ -140,7 +152,7 @@ def train_model(
         settings=settings,
         device=device,
         seed=settings.seed,
-        command=command or _command(settings, name),
+        command=command or command_of(settings, name),
     )
     return _train(run, settings, again=False)
 
@@ -162,31 +174,16 @@ def _train(run: Run, settings: TrainingSettings, *, again: bool) -> Run:
     """Do the work of a run, new or reopened, and write its report."""
     with run:
         lm = _language_model(run, settings, again)
-        shards = _tokens(run, settings, lm)
-        batches = PackedBatches(
-            shards, batch_size=settings.batch_size, context=settings.context, seed=settings.seed
-        )
-        validation = _validation(lm, shards, settings)
-        try:
-            done = train(
-                lm.model,
-                batches if lm.config.causal else masked(batches, lm, settings.seed),
-                settings=settings.train,
-                objective=default_objective(lm.config),
-                optimizer=_optimizer(lm.model, settings),
-                evaluate=validation,
-                log=run.log,
-                checkpoints=run.checkpoints,
-                resume=again,
-                seed=settings.seed,
-                label=run.id,
-            )
-        except KeyboardInterrupt as stop:
-            raise KeyboardInterrupt(f"{stop or 'stopped'}; go on with: gpt2lab resume {run.id}") from None
-        run.model(lm)
-        _report(run, settings, lm, shards, batches, done)
+        if settings.task.kind == "language":
+            _train_language(run, settings, lm, again=again)
+        else:
+            train_task(run, settings, lm, lambda model: _optimizer(model, settings), again=again)
     write_report(run.id, home=run.store.home)
     return run
+
+
+def _train_language(run: Run, settings: TrainingSettings, lm: LanguageModel, *, again: bool) -> None:
+    """Train on the text itself, and save the model with results and samples."""
 
 
 def _validation(
@@ -209,6 +206,8 @@ def _language_model(run: Run, settings: TrainingSettings, again: bool) -> Langua
         longest = lm.model.context
         if settings.context > longest:
             raise LabError(f"context {settings.context}: {settings.model} has {longest} positions")
+        if settings.lora is not None:
+            attach_adapter(run, lm, settings.lora, seed=settings.seed)
         return lm
     tokenizer = _tokenizer(run, settings, again)
     config = _config(settings, tokenizer.vocab_size, tokenizer.pad)
@@ -246,7 +245,9 @@ def _tokenizer(run: Run, settings: TrainingSettings, again: bool) -> Tokenizer:
     folder = run.folder / "tokenizer"
     if again and folder.exists():
         return Tokenizer.load(folder)
-    documents = sources.documents(settings.data, field=settings.data_field)
+    documents: Iterable[str] = sources.documents(settings.data, field=settings.data_field)
+    if settings.task.kind == "tokens":
+        documents = [example.text for example in settings.task.read(settings.data, settings.data_field)]
     fills_in = not _config(settings).causal
     special = (PAD, MASK) if fills_in else ()
     match settings.tokenizer:
@@ -373,18 +374,3 @@ def _samples(lm: LanguageModel, validation: Validation, settings: TrainingSettin
         top_p=0.9,
     )
     return [f"{text.prompt} ⟶{text.text}" for text in texts]
-
-
-def _command(settings: TrainingSettings, name: str) -> str:
-    """Return the command line that repeats a training."""
-    words = ["gpt2lab train --data", *(shlex.quote(source) for source in settings.data)]
-    usual = {option.name: option.default for option in options(TrainingSettings)}
-    for option in options(TrainingSettings, default=settings):
-        if option.name in ("data", "optimizer_options") or option.default == usual.get(option.name):
-            continue
-        words.append(f"--set {option.name}={shlex.quote(show(option.default))}")
-    words += [
-        f"--set optimizer_options.{key}={shlex.quote(text)}"
-        for key, text in settings.optimizer_options.items()
-    ]
-    return " ".join([*words, f"--name {name}"] if name != "train" else words)

@@ -53,7 +53,7 @@ def find_model(model: str | Path) -> str | Path:
     LabError for a run that saved no model.
     """
     folder = Path(model).expanduser()
-    if (folder / "model" / "config.json").is_file() and not (folder / "config.json").exists():
+    if _holds_model(folder / "model") and not _holds_model(folder):
         return folder / "model"  # the folder of a run
     if folder.exists() or isinstance(model, Path):
         return folder
@@ -227,11 +227,9 @@ def _loaded(model: "str | Path | LanguageModel", device: "torch.device | str | N
 def _model_of(row: Row) -> Path:
     out = json.loads(row.settings).get("out") if row.kind == "apply" else None
     folder = Path(out) if out else row.folder() / "model"
-    if (folder / "config.json").is_file():
+    if _holds_model(folder):
         return folder
-    with_model = [
-        piece.id for piece in Store().pieces(row.id) if (piece.folder() / "model" / "config.json").is_file()
-    ]
+    with_model = [piece.id for piece in Store().pieces(row.id) if _holds_model(piece.folder() / "model")]
     if with_model:
         raise LabError(f"{row.id}: a study; its pieces have the models: {', '.join(with_model[:4])}")
     state = (
@@ -240,6 +238,11 @@ def _model_of(row: Row) -> Path:
         else "saved none"
     )
     raise LabError(f"{row.id}: this run has no model, it {state}")
+
+
+def _holds_model(folder: Path) -> bool:
+    """Whether a folder holds a model, or an adapter that names one."""
+    return any((folder / name).is_file() for name in ("config.json", "adapter_config.json"))
 
 
 def _names_of_runs() -> list[str]:

@@ -10,6 +10,7 @@ import torch
 
 from gpt2lab.base.errors import LabError
 from gpt2lab.base.files import atomic_folder, atomic_write
+from gpt2lab.model.adapters import is_adapter, load_adapter, read_adapter_config, write_adapter
 from gpt2lab.model.checkpoint import Layout, load_model, write_model
 from gpt2lab.model.config import TransformerConfig
 from gpt2lab.model.hub import MODEL_FILES, resolve
@@ -53,16 +54,61 @@ def load(
     """Load a model and its tokenizer from a folder, in Hugging Face's layout or the lab's own, or by hub id.
 
     dtype None keeps the type the weights are stored in. A folder without a tokenizer gives `tokenizer=None`.
-    architectures: classes that the model may have been saved with and that are no registered parts.
+    architectures: classes that the model may have been saved with and that are no registered parts. A folder
+    with an adapter (adapter_config.json, as PEFT writes it) gives its base with the adapter attached: the base is the
+    folder that it names, as a path or beside it, else that name on the hub.
     LabError says which file is missing or broken, or what is at hand when the hub cannot be reached.
     """
     folder = resolve(path_or_hub_id)
+    if is_adapter(folder):
+        return _load_with_adapter(folder, device=device, dtype=dtype, architectures=architectures)
     model = load_model(folder, device=device, dtype=dtype, architectures=architectures)
     tokenizer = Tokenizer.load(folder) if has_tokenizer(folder) else None
     try:
         return LanguageModel(model, tokenizer)
     except LabError as error:
         raise LabError(f"{folder}: {error}") from None
+
+
+def _load_with_adapter(
+    folder: Path,
+    *,
+    device: torch.device | str | None,
+    dtype: torch.dtype | None,
+    architectures: Sequence[type],
+) -> LanguageModel:
+    """Load the base that an adapter names, then the adapter; a tokenizer beside the adapter counts before the base's."""
+    base = read_adapter_config(folder).get("base_model_name_or_path")
+    if not isinstance(base, str) or not base:
+        raise LabError(
+            f"{folder}: adapter_config.json does not name the base model; set base_model_name_or_path"
+        )
+    place: Path | str = folder / base if (folder / base / "config.json").is_file() else base
+    try:
+        found = resolve(place)
+    except LabError as error:
+        raise LabError(f"{folder}: the base model of this adapter cannot be had: {error}") from None
+    if is_adapter(found):
+        raise LabError(
+            f"{folder}: its base {base} is an adapter too; merge that one first (gpt2lab apply merge-lora)"
+        )
+    lm = load(found, device=device, dtype=dtype, architectures=architectures)
+    load_adapter(lm.model, folder)
+    return LanguageModel(lm.model, Tokenizer.load(folder) if has_tokenizer(folder) else lm.tokenizer)
+
+
+def save_adapter(lm: LanguageModel, folder: Path | str, *, base: str, name: str | None = None) -> None:
+    """Write one adapter of a model as PEFT does, with the tokenizer, so that `load` and PEFT open the folder.
+
+    base: folder or hub id of the model below the adapter. An adapter already there is replaced. LabError as for `save`
+    and `gpt2lab.model.adapters.save_adapter`.
+    """
+    folder = Path(folder).expanduser()
+    refuse_foreign(folder)
+    with atomic_folder(folder) as temporary:
+        write_adapter(lm.model, temporary, base=base, name=name)
+        if lm.tokenizer is not None:
+            lm.tokenizer.save(temporary)
 
 
 def save(lm: LanguageModel, folder: Path | str, *, layout: Layout = "auto") -> None:

@@ -14,7 +14,13 @@ from gpt2lab.model.adapters.lora import (
     train_only,
 )
 from gpt2lab.model.adapters.merge import MergeLora, merge, merged, unmerge
-from gpt2lab.model.adapters.peft_files import is_adapter, load_adapter, read_adapter_config, save_adapter
+from gpt2lab.model.adapters.peft_files import (
+    is_adapter,
+    load_adapter,
+    read_adapter_config,
+    save_adapter,
+    write_adapter,
+)
 from gpt2lab.model.adapters.targets import Site, sites
 
 __all__ = [
@@ -46,4 +52,5 @@ __all__ = [
     "sites",
     "train_only",
     "unmerge",
+    "write_adapter",
 ]

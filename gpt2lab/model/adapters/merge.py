@@ -89,7 +89,7 @@ def _folded(path: str, layer: Adapted) -> nn.Module:
 def _layers(model: Transformer) -> list[tuple[str, Adapted]]:
     layers = list(adapted(model))
     if not layers:
-        raise LabError("the model carries no adapter, so there is nothing to merge")
+        raise LabError("the model is without adapters, so there is nothing to merge")
     return layers
 
 
