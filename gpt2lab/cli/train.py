@@ -4,6 +4,7 @@ examples:
   gpt2lab train --data *.txt --steps 300
   gpt2lab train --data docstrings --family llama --d-model 256 --n-layers 6 --optimizer adamw
   gpt2lab train --data reviews.csv --model gpt2 --set task.kind=classification --set task.label=stars
+  gpt2lab train --data notes.jsonl --model gpt2 --architecture soft-prompt --set architecture_options.length=50
   gpt2lab train --data notes.jsonl --model EleutherAI/pythia-70m --context 256 --learning-rate 1e-4
   gpt2lab train --data notes.jsonl --model gpt2 --set lora.rank=8 --set lora.targets=q,v --learning-rate 1e-3
 """
@@ -30,7 +31,15 @@ _LOOP = (
     "precision",
     "compile",
 )
-_RARE = ("data_field", "valid_fraction", "optimizer_options", "lora", "evaluation_tokens", "samples")
+_RARE = (
+    "data_field",
+    "valid_fraction",
+    "optimizer_options",
+    "architecture_options",
+    "lora",
+    "evaluation_tokens",
+    "samples",
+)
 
 
 def add(parser: Parser, argv: Sequence[str]) -> None:

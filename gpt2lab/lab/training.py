@@ -16,16 +16,17 @@ from gpt2lab.base.errors import LabError, unknown
 from gpt2lab.base.registry import part
 from gpt2lab.base.settings import from_plain
 from gpt2lab.base.values import Mismatch, fit
-from gpt2lab.lab.adapting import attach_adapter, keep_adapter
+from gpt2lab.lab.adapting import attach_adapter
+from gpt2lab.lab.attaching import attach_once, build_architecture, with_room
 from gpt2lab.lab.command import command_of
 from gpt2lab.lab.labelled_training import train_task
 from gpt2lab.lab.report import write_report
 from gpt2lab.lab.run import Run
 from gpt2lab.lab.store import Row
 from gpt2lab.lab.task import TaskSettings
-from gpt2lab.lab.validation import MaskedValidation, Validation, masked
+from gpt2lab.lab.validation import MaskedValidation, Validation
 from gpt2lab.lab.verbs import find_model, pick_device
-from gpt2lab.model import Transformer, TransformerConfig
+from gpt2lab.model import Transformer, TransformerConfig, attach
 from gpt2lab.model.adapters import Lora
 from gpt2lab.model.families import CONSTRUCTORS
 from gpt2lab.text import shards as token_shards
@@ -35,7 +36,7 @@ from gpt2lab.text.language_model import LanguageModel
 from gpt2lab.text.language_model import load as load_folder
 from gpt2lab.text.shards import Shards
 from gpt2lab.text.tokenizer import MASK, PAD, Tokenizer, byte_level, for_masking, train_bpe, word_level
-from gpt2lab.train import TrainResult, TrainSettings, adamw, default_objective, make_optimizer, train
+from gpt2lab.train import TrainResult, TrainSettings, adamw, make_optimizer
 
 _SAMPLE_TOKENS = 80
 _ARGUMENTS_OF_THE_LOOP = ("self", "params", "model", "lr", "weight_decay")
@@ -96,6 +97,10 @@ class TrainingSettings:
     """Train low-rank adapters beside a given, frozen model: `lora.rank=8`; the run keeps them as PEFT does."""
     task: TaskSettings = field(default_factory=TaskSettings)
     """What is learnt besides language: `task.kind=classification`, `task.label=FIELD`."""
+    architecture: str | None = None
+    """Name of an architecture to attach to the model, new or given; `gpt2lab papers architecture` lists them."""
+    architecture_options: Mapping[str, str] = field(default_factory=dict)
+    """Options of the architecture, `architecture_options.NAME=VALUE`."""
     evaluation_tokens: int = 65_536
     """Validation tokens that an evaluation reads, always the same."""
     samples: int = 3
@@ -129,6 +134,10 @@ class TrainingSettings:
             raise LabError(
                 "lora: adapters stand beside a model that has learnt something; give one with --model"
             )
+        if self.architecture is not None:
+            build_architecture(self.architecture, self.architecture_options)
+        elif self.architecture_options:
+            raise LabError("architecture_options: name the architecture that has them")
 
 
 def train_model(
@@ -198,11 +207,14 @@ def _validation(
 
 def _language_model(run: Run, settings: TrainingSettings, again: bool) -> LanguageModel:
     """Return the model to train with its tokenizer: a given one, or a new one."""
-    device = torch.device(run.device)
+    device, generator = torch.device(run.device), torch.Generator().manual_seed(settings.seed)
+    added = settings.architecture and build_architecture(settings.architecture, settings.architecture_options)
     if settings.model is not None:
         lm = load_folder(find_model(settings.model), device=device, dtype=torch.float32)
         if lm.tokenizer is None:
             raise LabError(f"{settings.model}: holds no tokenizer, so no text can be encoded for it")
+        if added:
+            attach_once(lm.model, added, generator=generator)
         longest = lm.model.context
         if settings.context > longest:
             raise LabError(f"context {settings.context}: {settings.model} has {longest} positions")
@@ -211,8 +223,8 @@ def _language_model(run: Run, settings: TrainingSettings, again: bool) -> Langua
         return lm
     tokenizer = _tokenizer(run, settings, again)
     config = _config(settings, tokenizer.vocab_size, tokenizer.pad)
-    model = Transformer(config, generator=torch.Generator().manual_seed(settings.seed)).to(device)
-    return LanguageModel(model, tokenizer)
+    model = Transformer(with_room(config, added) if added else config, generator=generator).to(device)
+    return LanguageModel(attach(model, added, generator=generator) if added else model, tokenizer)
 
 
 def _config(settings: TrainingSettings, vocab_size: int = 1, pad: int | None = None) -> TransformerConfig:

@@ -1,0 +1,34 @@
+"""`train --architecture`: a part by name and its options as they were typed, attached to the model that is trained."""
+
+from collections.abc import Mapping
+
+import torch
+
+from gpt2lab.base.errors import LabError
+from gpt2lab.base.registry import part
+from gpt2lab.base.settings import build
+from gpt2lab.model import Architecture, Transformer, TransformerConfig, attach
+from gpt2lab.model.architecture import architecture_name
+from gpt2lab.model.layout import blueprint
+
+
+def build_architecture(name: str, options: Mapping[str, object]) -> Architecture:
+    """Make the architecture of that name. LabError: no such part or option (with the nearest), a value that does not fit."""
+    made: Architecture = build(part("architecture", name), options, f"architecture {name}")
+    return made
+
+
+def with_room(config: TransformerConfig, architecture: Architecture) -> TransformerConfig:
+    """Return the configuration of a new model with the positions added that the architecture takes up."""
+    taken = config.max_positions - blueprint(config, [architecture]).context
+    return config.replace(max_positions=config.max_positions + taken)
+
+
+def attach_once(model: Transformer, architecture: Architecture, *, generator: torch.Generator) -> None:
+    """Attach the architecture to a given model. LabError if that has one of its kind already."""
+    if any(type(known) is type(architecture) for known in model.architectures):
+        raise LabError(
+            f"architecture {architecture_name(architecture)}: the given model has one already; leave architecture out "
+            "to go on training it"
+        )
+    attach(model, architecture, generator=generator)
