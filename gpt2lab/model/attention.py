@@ -93,7 +93,7 @@ class Attention(nn.Module):
 
     def _per_head(self, z: Tensor, run: Pass) -> Tensor:
         """What each head adds to the residual stream, summed; z [batch, time, heads, d_head]."""
-        weight = self.out.weight.view(-1, self.n_heads, self.d_head)  # [d_model, heads, d_head]
+        weight = self.out.weight.to(z.dtype).view(-1, self.n_heads, self.d_head)  # [d_model, heads, d_head]
         result = run.see(torch.einsum("bthk,dhk->bthd", z, weight), f"{self.name}.hook_result")
         total = result.sum(dim=2)
         return total if self.out.bias is None else total + self.out.bias

@@ -249,7 +249,7 @@ class QuantizedExperts(QuantizedMatrix):
         with torch.device("meta"):
             made = ExpertLinear(self.n_experts, self.columns, self.outputs, bias=False)
         made.weight = nn.Parameter(self.weight.to(dtype))
-        made.register_parameter("bias", self.bias)
+        made.bias = self.bias
         return made.train(self.training)
 
     @property
