@@ -16,7 +16,7 @@ from gpt2lab.base.errors import LabError, unknown
 from gpt2lab.base.registry import part
 from gpt2lab.base.settings import from_plain
 from gpt2lab.base.values import Mismatch, fit
-from gpt2lab.lab.adapting import attach_adapter
+from gpt2lab.lab.adapting import attach_adapter, keep_adapter
 from gpt2lab.lab.attaching import attach_once, build_architecture, with_room
 from gpt2lab.lab.command import command_of
 from gpt2lab.lab.labelled_training import train_task
@@ -24,7 +24,7 @@ from gpt2lab.lab.report import write_report
 from gpt2lab.lab.run import Run
 from gpt2lab.lab.store import Row
 from gpt2lab.lab.task import TaskSettings
-from gpt2lab.lab.validation import MaskedValidation, Validation
+from gpt2lab.lab.validation import MaskedValidation, Validation, masked
 from gpt2lab.lab.verbs import find_model, pick_device
 from gpt2lab.model import Transformer, TransformerConfig, attach
 from gpt2lab.model.adapters import Lora
@@ -36,7 +36,7 @@ from gpt2lab.text.language_model import LanguageModel
 from gpt2lab.text.language_model import load as load_folder
 from gpt2lab.text.shards import Shards
 from gpt2lab.text.tokenizer import MASK, PAD, Tokenizer, byte_level, for_masking, train_bpe, word_level
-from gpt2lab.train import TrainResult, TrainSettings, adamw, make_optimizer
+from gpt2lab.train import TrainResult, TrainSettings, adamw, default_objective, make_optimizer, train
 
 _SAMPLE_TOKENS = 80
 _ARGUMENTS_OF_THE_LOOP = ("self", "params", "model", "lr", "weight_decay")
