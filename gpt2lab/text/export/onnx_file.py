@@ -98,10 +98,18 @@ def _traced(model: Transformer) -> "ONNXProgram":
                 verbose=False,
             )
         except Exception as error:  # whatever torch's exporter meets inside a model
-            reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
-            raise LabError(f"ONNX: this model cannot be traced ({reason.strip()[:200]})") from error
+            ways = "".join(f"; {one.way_out}" for one in model.architectures if hasattr(one, "way_out"))
+            raise LabError(f"ONNX: this model cannot be traced ({_reason(error)}){ways}") from error
     assert program is not None
     return program
+
+
+def _reason(error: BaseException) -> str:
+    """Return the first line of what the exporter's wordy errors come from."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    line = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
+    return f"{type(error).__name__}: {line[:150]}"
 
 
 @torch.no_grad()
