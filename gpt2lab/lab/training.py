@@ -16,7 +16,7 @@ from gpt2lab.base.errors import LabError, unknown
 from gpt2lab.base.registry import part
 from gpt2lab.base.settings import from_plain
 from gpt2lab.base.values import Mismatch, fit
-from gpt2lab.lab.adapting import attach_adapter, keep_adapter
+from gpt2lab.lab.adapting import attach_adapter, keep_adapter, round_base
 from gpt2lab.lab.attaching import attach_once, build_architecture, with_room
 from gpt2lab.lab.command import command_of
 from gpt2lab.lab.labelled_training import train_task
@@ -29,6 +29,7 @@ from gpt2lab.lab.verbs import find_model, pick_device
 from gpt2lab.model import Transformer, TransformerConfig, attach
 from gpt2lab.model.adapters import Lora
 from gpt2lab.model.families import CONSTRUCTORS
+from gpt2lab.model.quantization import QuantizationOptions, refuse_full_training
 from gpt2lab.text import shards as token_shards
 from gpt2lab.text import sources
 from gpt2lab.text.batches import PackedBatches
@@ -95,6 +96,8 @@ class TrainingSettings:
     """Further arguments of the optimizer, `optimizer_options.NAME=VALUE`; adamw takes those of the loop."""
     lora: Lora | None = None
     """Train low-rank adapters beside a given, frozen model: `lora.rank=8`; the run keeps them as PEFT does."""
+    quantize: QuantizationOptions | None = None
+    """Round a given model's matrices first and train adapters beside them (QLoRA): `quantize.bits=4`, `lora.rank=8`."""
     task: TaskSettings = field(default_factory=TaskSettings)
     """What is learnt besides language: `task.kind=classification`, `task.label=FIELD`."""
     architecture: str | None = None
@@ -133,6 +136,10 @@ class TrainingSettings:
         if self.lora is not None and self.model is None:
             raise LabError(
                 "lora: adapters stand beside a model that has learnt something; give one with --model"
+            )
+        if self.quantize is not None and self.lora is None:
+            raise LabError(
+                "quantize: rounded weights cannot be trained; train an adapter beside them, --set lora.rank=8"
             )
         if self.architecture is not None:
             build_architecture(self.architecture, self.architecture_options)
@@ -193,6 +200,33 @@ def _train(run: Run, settings: TrainingSettings, *, again: bool) -> Run:
 
 def _train_language(run: Run, settings: TrainingSettings, lm: LanguageModel, *, again: bool) -> None:
     """Train on the text itself, and save the model with results and samples."""
+    shards = _tokens(run, settings, lm)
+    batches = PackedBatches(
+        shards, batch_size=settings.batch_size, context=settings.context, seed=settings.seed
+    )
+    validation = _validation(lm, shards, settings)
+    try:
+        done = train(
+            lm.model,
+            batches if lm.config.causal else masked(batches, lm, settings.seed),
+            settings=settings.train,
+            objective=default_objective(lm.config),
+            optimizer=_optimizer(lm.model, settings),
+            evaluate=validation,
+            log=run.log,
+            checkpoints=run.checkpoints,
+            resume=again,
+            seed=settings.seed,
+            label=run.id,
+        )
+    except KeyboardInterrupt as stop:
+        raise KeyboardInterrupt(f"{stop or 'stopped'}; go on with: gpt2lab resume {run.id}") from None
+    changed = settings.quantize is not None or settings.architecture is not None
+    if settings.lora is not None and settings.model is not None and not changed:
+        keep_adapter(run, lm, settings.lora, settings.model)
+    else:
+        run.model(lm)
+    _report(run, settings, lm, shards, batches, done)
 
 
 def _validation(
@@ -218,8 +252,10 @@ def _language_model(run: Run, settings: TrainingSettings, again: bool) -> Langua
         longest = lm.model.context
         if settings.context > longest:
             raise LabError(f"context {settings.context}: {settings.model} has {longest} positions")
+        round_base(lm, settings.quantize)
         if settings.lora is not None:
             attach_adapter(run, lm, settings.lora, seed=settings.seed)
+        refuse_full_training(lm.model)
         return lm
     tokenizer = _tokenizer(run, settings, again)
     config = _config(settings, tokenizer.vocab_size, tokenizer.pad)
