@@ -34,7 +34,7 @@ def test_the_losses_are_added_by_their_weights_and_reported() -> None:
     plain, nothing = next_token(model.eval(), batch)
     assert metrics == {"balance": pytest.approx(balance), "router_z": pytest.approx(size)}
     assert nothing == {}  # evaluated is the objective alone
-    assert float(loss) == pytest.approx(float(plain) + 0.2 * balance + 0.1 * size)
+    assert loss.item() == pytest.approx(plain.item() + 0.2 * balance + 0.1 * size)
 
 
 def test_gradient_checkpointing_changes_no_gradient_and_leaves_nothing() -> None:
@@ -46,6 +46,26 @@ def test_gradient_checkpointing_changes_no_gradient_and_leaves_nothing() -> None
         torch.testing.assert_close(one, two, rtol=1e-10, atol=1e-12)
     assert set(vars(model)) == before
     assert model.open_tap is None
+
+
+def test_micro_batches_count_by_their_targets_in_loss_balance_and_gradient() -> None:
+    """One update without a step: what the loop logs is Σ targets_k · value_k / Σ targets over its micro-batches."""
+    batches, rows = Counting(3, padded=True), list[dict[str, float]]()
+    slow = sparse().double()
+    parts = [next_token(slow, batches[k]) for k in range(3)]
+    counts = [int((batches[k]["targets"] >= 0).sum()) for k in range(3)]
+    total = sum(loss * n for (loss, _), n in zip(parts, counts, strict=True)) / sum(counts)
+    norm = torch.stack([g.norm() for g in torch.autograd.grad(total, list(slow.parameters()))]).norm()
+    train(
+        sparse().double(),
+        batches,
+        settings=TrainSettings(steps=1, accumulation=3, precision="float32"),
+        log=lambda step, **numbers: rows.append(numbers),
+    )
+    balance = sum(metrics["balance"] * n for (_, metrics), n in zip(parts, counts, strict=True)) / sum(counts)
+    assert rows[0]["loss"] == pytest.approx(total.item())
+    assert rows[0]["balance"] == pytest.approx(balance)
+    assert rows[0]["gradient_norm"] == pytest.approx(norm.item())
 
 
 def test_the_router_learns_from_the_balance_loss_alone() -> None:
