@@ -58,7 +58,7 @@ def weights(run):
     return (run.folder / "model" / "model.safetensors").read_bytes()
 
 
-@pytest.mark.parametrize("family", ["gpt2", "gpt_neo", "llama"])
+@pytest.mark.parametrize("family", ["gpt2", "gpt_neo", "gpt_neox", "llama", "mistral", "qwen2"])
 def test_a_run_leaves_a_model_with_its_tokenizer_metrics_samples_and_a_report(text, home, family):
     run = train_model(small(text, family=family), home=home)
     lm = load(run.folder / "model")
