@@ -8,7 +8,14 @@ from gpt2lab.lab.run import Run
 from gpt2lab.lab.verbs import find_model
 from gpt2lab.model.adapters import Lora, adapters, count_trainable
 from gpt2lab.model.architecture import attach
+from gpt2lab.model.quantization import QuantizationOptions, Quantized
 from gpt2lab.text.language_model import LanguageModel, save_adapter
+
+
+def round_base(lm: LanguageModel, options: QuantizationOptions | None) -> None:
+    """Round the model's matrices, if asked to, before an adapter is attached (Dettmers et al. 2023)."""
+    if options is not None:
+        attach(lm.model, Quantized(**options.options()))
 
 
 def attach_adapter(run: Run, lm: LanguageModel, lora: Lora, *, seed: int) -> None:
