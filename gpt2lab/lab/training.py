@@ -56,7 +56,7 @@ class TrainingSettings:
     model: str | None = None
     """Folder, hub id or run to go on from; none begins a new model of the shape below."""
     family: Literal[
-        "gpt2", "gpt_neo", "gpt_neox", "llama", "mistral", "qwen2", "bert", "roberta", "distilbert"
+        "gpt2", "gpt_neo", "gpt_neox", "llama", "mistral", "mixtral", "qwen2", "bert", "roberta", "distilbert"
     ] = "gpt2"
     """Architecture of a new model; the last three learn to fill in hidden tokens."""
     d_model: int = 128
@@ -66,7 +66,7 @@ class TrainingSettings:
     n_heads: int = 4
     """Attention heads of a new model."""
     experts: int = 0
-    """Experts in each block of a new model, a router choosing among them; 0 is one plain feed-forward."""
+    """Experts in each block of a new model; 0 is one plain feed-forward, or 8 experts in a mixtral."""
     experts_per_token: int = 2
     """Experts that each token is sent to."""
     balance: float = 0.01
@@ -277,14 +277,15 @@ def _config(settings: TrainingSettings, vocab_size: int = 1, pad: int | None = N
 
 
 def _experts(settings: TrainingSettings) -> dict[str, Any]:
-    """Return the fields of a new model with experts; a llama with experts is a mixtral."""
-    if not settings.experts:
+    """Return the fields of a new model with experts; a llama or mistral with experts is a mixtral."""
+    experts = settings.experts or (8 if settings.family == "mixtral" else 0)
+    if not experts:
         return {}
     return {
-        "n_experts": settings.experts,
+        "n_experts": experts,
         "experts_per_token": settings.experts_per_token,
         "balance_weight": settings.balance,
-        **({"family": "mixtral"} if settings.family == "llama" else {}),
+        **({"family": "mixtral"} if settings.family in ("llama", "mistral") else {}),
     }
 
 
