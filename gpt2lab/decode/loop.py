@@ -108,10 +108,14 @@ class Continuation:
 
     def step(self, tokens: Tensor) -> Tensor:
         """Append one token to every row, [batch] int64, and return the logits of the next, [batch, vocab]."""
-        self.tokens[:, self.length] = tokens
-        self.length += 1
+        self.append(tokens)
         self.hidden = self.model.hidden(tokens[:, None], cache=self.cache)
         return self.model.unembed(self.hidden)[:, 0]
+
+    def append(self, tokens: Tensor) -> None:
+        """Append one token to every row, [batch] int64, that the model has read already."""
+        self.tokens[:, self.length] = tokens
+        self.length += 1
 
     def so_far(self) -> tuple[Tensor, Tensor]:
         """Return all tokens and where they are real, both [batch, length]."""

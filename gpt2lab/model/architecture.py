@@ -101,6 +101,8 @@ class Inputs:
     """[batch, time], for models that have them; None is type 0 everywhere."""
     cache: Cache | None
     """As made by the `new_cache` of the model, or of what stands inside the wrapper."""
+    siblings: bool = False
+    """Whether the tokens are alternatives for one place, of which none sees another."""
     order: Order | None = None
     """Which keys a query may look at, padding aside; None: its own and those before it. See `masks.Order`."""
     notes: Mapping[str, Any] = field(default_factory=dict)

@@ -77,6 +77,13 @@ class KeyValueCache:
             tensor[:, :, :used] = tensor[:, :, :used].index_select(0, rows)
         self.attention[:, :used] = self.attention[:, :used].index_select(0, rows)
 
+    def keep(self, start: int, chosen: Tensor) -> None:
+        """Of the slots from `start` on keep slot start + chosen[r] of row r, moved to `start`; chosen [batch] int64."""
+        rows = torch.arange(self.batch, device=chosen.device)
+        for tensor in self.tensors.values():
+            tensor[:, :, start] = tensor[rows, :, start + chosen]
+        self.rewind(start + 1)
+
     def rewind(self, length: int) -> None:
         """Forget every slot from `length` on."""
         if not 0 <= length <= self.length:
@@ -142,6 +149,11 @@ class CacheGroup:
         """As for one cache."""
         for part in self.parts:
             part.reorder(rows)
+
+    def keep(self, start: int, chosen: Tensor) -> None:
+        """As for one cache."""
+        for part in self.parts:
+            part.keep(start + self.ahead, chosen)
 
     def rewind(self, length: int) -> None:
         """As for one cache."""

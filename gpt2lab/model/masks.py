@@ -18,6 +18,7 @@ def attention_masks(
     *,
     causal: bool = True,
     order: Order | None = None,
+    siblings: bool = False,
 ) -> Callable[[int | None], Tensor | None]:
     """Return a function window → mask [batch or 1, 1, time or 1, keys], True where a query may look.
 
@@ -26,26 +27,31 @@ def attention_masks(
     itself, so that its row of the softmax is never empty. None stands for plain causal attention without padding,
     which the kernels mask themselves (or need not mask, for a single query at the end).
     Not causal: every query sees all real tokens, and in a row without any sees everything; None stands for no mask.
-    An `order` says which keys a query sees in place of those at and before its own slot.
+    An `order` says which keys a query sees in place of those at and before its own slot. `siblings`: the queries are
+    alternatives for the one place at slots.start; each sees what stands before it, and itself.
     """
     if not causal and order is None:
         return _both_ways(valid)
 
     @cache
     def mask(window: int | None) -> Tensor | None:
-        time = slots.stop - slots.start
+        time = 1 if siblings else slots.stop - slots.start
+        last = slots.start + time
         # A graph made by torch.export serves all lengths, so it cannot ask whether this one fits into the window.
-        alone = window is None or (not torch.compiler.is_exporting() and slots.stop <= window)
-        if order is None and valid is None and alone and (slots.start == 0 or time == 1):
+        alone = window is None or (not torch.compiler.is_exporting() and last <= window)
+        if order is None and valid is None and alone and (slots.start == 0 or time == 1) and not siblings:
             return None
         query = torch.arange(slots.start, slots.stop, device=device)[:, None]
         key = torch.arange(slots.stop, device=device)[None, :]
-        seen = key <= query if order is None else order(query, key, valid)
+        own = key == query
+        place = torch.full_like(query, slots.start) if siblings else query
+        seen = key <= place if order is None else order(place, key, valid)
         if not alone:
-            seen = seen & (key > query - window)  # type: ignore[operator]  # alone covers None
+            seen = seen & (key > place - window)  # type: ignore[operator]  # alone covers None
+        if siblings:
+            seen = (seen & (key < slots.start)) | own
         if valid is None:
             return seen.view(-1, 1, *seen.shape[-2:])
-        own = key == query
         return ((seen & valid.bool()[:, None, :]) | own)[:, None]
 
     return mask

@@ -178,8 +178,13 @@ class Transformer(nn.Module):
         positions: Tensor | None = None,
         token_types: Tensor | None = None,
         cache: Cache | None = None,
+        siblings: bool = False,
     ) -> Tensor:
-        """Return the last states, which the head reads, [batch, time, d_model]; arguments as for `forward`."""
+        """Return the last states, which the head reads, [batch, time, d_model]; arguments as for `forward`.
+
+        siblings: the tokens are alternatives for the next place of each row (candidates of a decoder); each sees what the
+        cache holds, and itself. `cache.keep` then goes on from one of them.
+        """
         if (tokens is None) == (embeddings is None):
             raise LabError("give the model either tokens or embeddings, not both and not neither")
         x = self.embed(tokens) if tokens is not None else embeddings
@@ -195,6 +200,7 @@ class Transformer(nn.Module):
             positions=positions,
             token_types=token_types,
             cache=cache,
+            siblings=siblings,
         )
         if not self.wrappers:
             return self._pass(inputs)
@@ -272,7 +278,8 @@ class Transformer(nn.Module):
             raise LabError("this cache was made for another model; make it with model.new_cache(...)")
         slots = cache.claim(attention_mask, time) if cache is not None else slice(0, time)
         if positions is None:
-            positions = count_positions(self.config, slots, attention_mask, cache, x.device)
+            places = slice(slots.start, slots.start + 1) if inputs.siblings else slots
+            positions = count_positions(self.config, places, attention_mask, cache, x.device)
         else:
             check_positions(self.config, positions)
         x = self._embed_rest(x, positions, inputs.token_types)
@@ -286,7 +293,9 @@ class Transformer(nn.Module):
         )
         causal = self.config.causal
         return x, Pass(
-            mask=attention_masks(slots, padded, x.device, causal=causal, order=inputs.order),
+            mask=attention_masks(
+                slots, padded, x.device, causal=causal, order=inputs.order, siblings=inputs.siblings
+            ),
             causal=causal and slots.start == 0,
             rotary=rotary,
             cache=cache,

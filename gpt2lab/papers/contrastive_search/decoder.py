@@ -1,0 +1,196 @@
+"""Contrastive search: of the likeliest tokens, the one with the best balance of probability and novelty.
+
+Su & Collier 2022 (arXiv 2210.14140), with V the k tokens of highest probability and h the states after the final norm:
+
+    x_t = argmax over v in V of (1 - α) p(v | x_<t) - α max over j < t of cos(h_v, h_{x_j})
+
+p is the softmax over the whole vocabulary, h_v the state of v when it is appended to the text, and j runs over all
+earlier tokens, those of the prompt included. The published loop copies the cache k times at every step; here the k
+candidates are k queries for the same place of one cache: each sees the text and itself, never another candidate. The
+chosen one's keys and values stay, and its state is the input of the head, so that every token takes one forward pass.
+"""
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from gpt2lab.base.errors import LabError
+from gpt2lab.decode.interface import Decoded, Generators, Limits, OnToken, row_generators
+from gpt2lab.decode.loop import Continuation, Draws, Rows, deciding, hold_back, refuse_nan
+from gpt2lab.decode.processors import repetition_penalty
+from gpt2lab.decode.sampling import Sampling
+from gpt2lab.model import Transformer
+
+_SMALLEST_NORM = 1e-12
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step of a search: what it chose from. Rows are those of `rows`, candidates in descending probability."""
+
+    rows: list[int]
+    """Indices of the prompts that were still computed."""
+    candidates: Tensor
+    """Token ids, [rows, k]."""
+    probabilities: Tensor
+    """p(v | x_<t), [rows, k] float32."""
+    penalties: Tensor
+    """Largest cosine with an earlier state, [rows, k] float32; 0 where there is none to compare with."""
+    scores: Tensor
+    """(1 - α) p - α penalty, [rows, k] float32."""
+    chosen: Tensor
+    """Index of the candidate taken, [rows]."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ContrastiveSearch:
+    """Contrastive search, deterministic; α = 0 or k = 1 is greedy decoding.
+
+    The defaults are the paper's for English; it takes k 3 or 4 in other languages and k 3, α 0.4 for code.
+    """
+
+    k: int = 5
+    """Candidates at each step: the likeliest tokens."""
+    alpha: float = 0.6
+    """Weight of novelty against probability, from 0 to 1."""
+    scope: Literal["all", "generated"] = "all"
+    """Compare candidates with all earlier tokens, or only with new ones."""
+    sampled: int = 0
+    """First tokens that are drawn by nucleus sampling, for several texts from one prompt (diverse contrastive search)."""
+    top_p: float = 0.95
+    """Probability mass that those first tokens are drawn from."""
+    repetition_penalty: float = 1.0
+    """Makes tokens that already occurred less likely if above 1; acts before the softmax."""
+
+    def __post_init__(self) -> None:
+        if self.k < 1:
+            raise LabError(f"contrastive-search: k must be at least 1, got {self.k}")
+        if not 0.0 <= self.alpha <= 1.0:
+            raise LabError(f"contrastive-search: alpha must lie in [0, 1], got {self.alpha}")
+        if self.scope not in ("all", "generated"):
+            raise LabError(f"contrastive-search: scope is all or generated, got {self.scope!r}")
+        if self.sampled < 0 or not 0.0 < self.top_p <= 1.0:
+            raise LabError("contrastive-search: sampled must not be negative, and top_p lie in (0, 1]")
+        if self.repetition_penalty <= 0:
+            raise LabError(
+                f"contrastive-search: repetition_penalty must be positive, got {self.repetition_penalty}; 1 is none"
+            )
+
+    def decode(
+        self,
+        model: Transformer,
+        prompts: Sequence[Sequence[int]],
+        limits: Limits,
+        *,
+        generator: Generators = None,
+        on_token: OnToken | None = None,
+        steps: list[Step] | None = None,
+    ) -> Decoded:
+        """Continue each prompt as `Decoder.decode` says; `steps` is a list that gets a record of every step.
+
+        LabError also if k exceeds the vocabulary, or the text has more tokens than the model has positions: the last new
+        token, too, is read before it is chosen.
+        """
+        if self.k > model.config.vocab_size:
+            raise LabError(
+                f"contrastive-search: k {self.k} exceeds the vocabulary of {model.config.vocab_size} tokens"
+            )
+        rows = Rows(len(prompts), limits, on_token)
+        with deciding(model):
+            # The last token is read too, beside the other candidates.
+            text = Continuation(model, prompts, limits, spare=self.k)
+            _check_room(model, prompts, limits)
+            draws = Draws(row_generators(generator, len(prompts)), text.device)
+            logits = text.start()
+            states = _States(text, limits)
+            while True:
+                probabilities, candidates = self._candidates(logits, text, rows.step, limits, draws)
+                start = text.length
+                hidden = model.hidden(candidates, cache=text.cache, siblings=True)  # [batch, k, d_model]
+                unit = states.unit(hidden)
+                penalties = states.penalties(unit, 0 if self.scope == "all" else text.width)
+                scores = (1 - self.alpha) * probabilities - self.alpha * penalties
+                best = scores.argmax(dim=1)  # of equal scores the likelier token's: the first
+                if steps is not None:
+                    steps.append(Step(list(rows.batch), candidates, probabilities, penalties, scores, best))
+                places = torch.arange(len(best), device=text.device)
+                chosen = candidates[places, best]
+                refuse_nan(logits, chosen)
+                refuse_nan(scores, best)
+                rows.take(chosen.tolist())
+                if not rows.running:
+                    break
+                text.cache.keep(start, best)
+                states.append(unit[places, best])
+                text.append(rows.padded(chosen))
+                hidden = hidden[places, best]
+                if 2 * len(rows.running) <= len(rows.batch) and model.open_tap is None:
+                    kept = rows.drop_ended(text.device)
+                    for part in (text, draws, states):
+                        part.select(kept)
+                    hidden = hidden[kept]
+                logits = model.unembed(hidden[:, None])[:, 0]
+        return rows.decoded()
+
+    def _candidates(
+        self, logits: Tensor, text: Continuation, step: int, limits: Limits, draws: Draws
+    ) -> tuple[Tensor, Tensor]:
+        """Probabilities and ids of the candidates, both [batch, k]; one drawn candidate in the first `sampled` steps."""
+        ready = hold_back(logits.float(), step, limits)
+        if self.repetition_penalty != 1.0:
+            ready = repetition_penalty(ready, *text.so_far(), self.repetition_penalty)
+        probabilities = ready.softmax(-1)
+        if step < self.sampled:
+            nucleus = Sampling(top_p=self.top_p)
+            drawn = nucleus.pick(nucleus.process(ready, *text.so_far()), draws)[:, None]
+            return probabilities.gather(1, drawn), drawn
+        return probabilities.topk(self.k, dim=1)
+
+
+class _States:
+    """Unit-length last states of every token so far, float32, and which are real."""
+
+    def __init__(self, text: Continuation, limits: Limits) -> None:
+        batch, width, d_model = text.hidden.shape
+        self.real = text.real
+        self.buffer = torch.zeros(batch, width + limits.max_new_tokens, d_model, device=text.device)
+        self.buffer[:, :width] = self.unit(text.hidden)
+        self.length = width
+
+    def unit(self, hidden: Tensor) -> Tensor:
+        """Return states of length 1, float32; warns of one that is all zeros, whose cosines are taken as 0."""
+        states = hidden.float()
+        norms = states.norm(dim=-1, keepdim=True)
+        if bool((norms < _SMALLEST_NORM).any()):
+            warnings.warn("contrastive-search: a state is zero; its cosines are taken as 0", stacklevel=3)
+        return states / norms.clamp_min(_SMALLEST_NORM)
+
+    def penalties(self, unit: Tensor, first: int) -> Tensor:
+        """Return the largest cosine of candidates [batch, k, d_model] with a real state from slot `first` on, [batch, k]."""
+        if first >= self.length:
+            return torch.zeros(unit.shape[:2], device=unit.device)
+        cosines = unit @ self.buffer[:, first : self.length].transpose(1, 2)  # [batch, k, slots]
+        return cosines.masked_fill(~self.real[:, None, first : self.length], float("-inf")).amax(-1)
+
+    def append(self, unit: Tensor) -> None:
+        """Add the chosen states, [batch, d_model]."""
+        self.buffer[:, self.length] = unit
+        self.length += 1
+
+    def select(self, rows: Tensor) -> None:
+        """Go on with some of the rows only."""
+        self.buffer, self.real = self.buffer[rows], self.real[rows]
+
+
+def _check_room(model: Transformer, prompts: Sequence[Sequence[int]], limits: Limits) -> None:
+    longest = max(len(prompt) for prompt in prompts)
+    fits = model.context - longest
+    if model.config.positions != "none" and limits.max_new_tokens > fits:
+        raise LabError(
+            f"contrastive search reads every new token before it chooses it: after {longest} tokens, {max(fits, 0)} of the "
+            f"model's {model.context} positions are left, not {limits.max_new_tokens}"
+        )
