@@ -116,6 +116,7 @@ _FLOOR_PARTS = (
         "gpt2lab.measure.retrieval:Retrieval",
         "recall, MRR, nDCG, MAP of an embedding head",
     ),
+    ("measure", "lm-eval", "gpt2lab.measure.lm_eval:LmEval", "tasks of lm-evaluation-harness"),
     ("measure", "cloze", "gpt2lab.measure.cloze:Cloze", "accuracy at the last word of a passage"),
     (
         "measure",

@@ -10,6 +10,20 @@ from gpt2lab.text.language_model import LanguageModel
 from gpt2lab.text.tokenizer import Tokenizer, word_level
 from tests.tiny import tiny
 
+HARNESS_TASK = """
+task: passages
+dataset_path: json
+dataset_kwargs: {{data_files: {{test: {file}}}}}
+test_split: test
+output_type: multiple_choice
+doc_to_text: question
+doc_to_choice: choices
+doc_to_target: answer
+metric_list: [{{metric: acc}}]
+num_fewshot: 0
+"""
+"""The questions as a task of lm-evaluation-harness."""
+
 
 @pytest.fixture(scope="session")
 def word_tokenizer() -> Tokenizer:
@@ -38,4 +52,5 @@ def passages(tmp_path: Path) -> Path:
     ]
     file = tmp_path / "passages.jsonl"
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "passages.yaml").write_text(HARNESS_TASK.format(file=file))
     return file

@@ -23,6 +23,7 @@ pytestmark = pytest.mark.parametrize("part", built("measure"))
 
 
 SMALL: dict[str, dict[str, Any]] = {
+    "lm-eval": {"tasks": ("passages",)},
     "text-statistics": {"texts": 4, "prompt_tokens": 5, "new_tokens": 6},
     "story-quality": {"held_out": "tinyworld:12:9", "train": "tinyworld:40", "samples": 4, "max_new_tokens": 9},
     "story-diversity": {
@@ -90,7 +91,13 @@ def make(part: Part, passages: Path, **options: Any) -> Any:
     if part.name == "retrieval":
         data = (str(passages.parent / "collection"),)
         collection(passages)
-    given = {"data": data, "window": 12, **SMALL.get(part.name, {}), **options}
+    given = {
+        "data": data,
+        "include_path": str(passages.parent),
+        "window": 12,
+        **SMALL.get(part.name, {}),
+        **options,
+    }
     return made(**{name: value for name, value in given.items() if name in fields})
 
 

@@ -1,0 +1,130 @@
+"""Tasks of lm-evaluation-harness as a measure."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from gpt2lab.base.errors import LabError, unknown
+from gpt2lab.measure.measurement import Measurement
+
+if TYPE_CHECKING:
+    from gpt2lab.text.language_model import LanguageModel
+
+
+@dataclass(frozen=True, kw_only=True)
+class LmEval:
+    """Scores at tasks of lm-evaluation-harness, its own or of YAML files (extra: eval)."""
+
+    tasks: tuple[str, ...] = ()
+    """Names of tasks or groups, such as lambada_openai or arc_easy."""
+    include_path: str | None = None
+    """Folder with YAML files of further tasks; those on local data need no network."""
+    num_fewshot: int | None = None
+    """Solved examples before each question; none leaves it to the task."""
+    limit: int | None = None
+    """Use only the first so many questions of each task."""
+    batch_size: int = 16
+    """Rows in one forward pass; changes speed and memory, not the numbers."""
+    max_gen_toks: int = 256
+    """Longest text, in tokens, of a task that does not say."""
+    bootstrap: int = 0
+    """Samples for the standard errors of metrics that have no formula; 0 leaves those out."""
+    seed: int = 0
+    """Where the choice of examples and the drawing of tokens start."""
+
+    def __call__(self, lm: "LanguageModel") -> Measurement:
+        """Measure. LabError: no tasks, an unknown one, data that cannot be had, a model that cannot generate."""
+        if not self.tasks:
+            raise LabError(
+                "lm-eval needs tasks, such as --tasks lambada_openai, or --tasks NAME --include-path FOLDER"
+            )
+        from gpt2lab.measure.harness import HarnessModel  # says which extra is missing
+
+        model = HarnessModel(lm, batch_size=self.batch_size, max_gen_toks=self.max_gen_toks, seed=self.seed)
+        found = self._evaluated(model)
+        numbers, rows = dict[str, float](), []
+        for task, metrics in found["results"].items():
+            numbers |= _numbers(task, metrics)
+            about = {"version": found["versions"].get(task), "fewshot": found.get("n-shot", {}).get(task)}
+            questions = found.get("n-samples", {}).get(task, {}).get("effective")
+            rows.append(
+                {"task": task, **{k: v for k, v in about.items() if v is not None}, "questions": questions}
+            )
+        return Measurement(
+            name="lm-eval",
+            numbers=numbers,
+            units={name: "standard error" for name in numbers if name.endswith("_stderr")},
+            tables={"tasks": rows},
+            about={"tasks": list(self.tasks), "limit": self.limit, "lm_eval": _version()},
+        )
+
+    def _evaluated(self, model: Any) -> Mapping[str, Any]:
+        from lm_eval import simple_evaluate
+
+        manager = self._manager()
+        try:
+            found = simple_evaluate(
+                model,
+                tasks=list(self.tasks),
+                num_fewshot=self.num_fewshot,
+                limit=self.limit,
+                task_manager=manager,
+                bootstrap_iters=self.bootstrap,
+                log_samples=False,
+                random_seed=None,
+                numpy_random_seed=None,
+                torch_random_seed=None,
+                fewshot_random_seed=self.seed,
+            )
+        except LabError:
+            raise
+        except (
+            OSError
+        ) as error:  # what the data library raises without a network, and for a file that is not there
+            said = str(error).strip().split("\n")[0][:160]
+            raise LabError(
+                f"lm-eval: the data of {', '.join(self.tasks)} cannot be had ({said}); a task whose YAML file names "
+                "local files needs no hub: --include-path FOLDER"
+            ) from error
+        assert found is not None  # only other processes of a distributed run get None
+        result: Mapping[str, Any] = found
+        return result
+
+    def _manager(self) -> Any:
+        """Return what knows the tasks. The thousands of the harness are read only if one of them is wanted."""
+        from pathlib import Path
+
+        from lm_eval.tasks import TaskManager
+
+        if self.include_path is not None and not Path(self.include_path).is_dir():
+            raise LabError(
+                f"--include-path {self.include_path}: no such folder; it holds the YAML files of tasks"
+            )
+        own = (
+            TaskManager(include_path=self.include_path, include_defaults=False) if self.include_path else None
+        )
+        if own is not None and all(task in own.all_tasks for task in self.tasks):
+            return own
+        every = TaskManager(include_path=self.include_path)
+        for task in self.tasks:
+            if task not in every.all_tasks:
+                raise unknown(
+                    "task of lm-eval", task, own.all_tasks if own and own.all_tasks else every.all_tasks
+                )
+        return every
+
+
+def _numbers(task: str, metrics: Mapping[str, Any]) -> dict[str, float]:
+    """Return a task's metrics, named task.metric, and task.metric.filter where a filter made them."""
+    numbers = {}
+    for key, value in metrics.items():
+        metric, _, kept = key.partition(",")
+        if kept and isinstance(value, (int, float)):
+            numbers[f"{task}.{metric}" if kept == "none" else f"{task}.{metric}.{kept}"] = float(value)
+    return numbers
+
+
+def _version() -> str:
+    from importlib.metadata import version
+
+    return version("lm_eval")
