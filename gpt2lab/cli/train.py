@@ -86,4 +86,6 @@ def show_training(run: "Run", as_json: bool) -> None:
     print(f"{run.id}\n{pairs(run.results.items())}")
     print(f"\nmodel   {run.folder / 'model'}")
     print(f"report  {run.folder / 'report.html'}")
-    print(f'next    gpt2lab generate {run.id} "..."')
+    fills_in = "masked_perplexity" in run.results  # a bidirectional model, which does not go on from a prompt
+    following = f"measure pseudo-perplexity {run.id}" if fills_in else f'generate {run.id} "..."'
+    print(f"next    gpt2lab {following}")
