@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 class Transformer(nn.Module):
     """A transformer language model: causal, or reading in both directions.
 
-    `block` is the class of its blocks (a paper may pass its own, with the constructor and forward of `Block`).
+    What its configuration cannot say, an architecture changes (`gpt2lab.model.architecture`).
     Weights are drawn from `generator` (default: seed 0): N(0, init_std) for matrices and embeddings,
     N(0, init_std / sqrt(2 n_layers)) for the two projections into the residual stream, zero biases, unit gains
     (Radford et al. 2019, section 2.3). With post-norm those two projections are like all others (Devlin et al. 2019).
@@ -41,13 +41,7 @@ class Transformer(nn.Module):
     head: nn.Linear
     """The matrix from states to logits; absent where config.head is "none"."""
 
-    def __init__(
-        self,
-        config: TransformerConfig,
-        *,
-        generator: torch.Generator | None = None,
-        block: Callable[[TransformerConfig, int], nn.Module] = Block,
-    ) -> None:
+    def __init__(self, config: TransformerConfig, *, generator: torch.Generator | None = None) -> None:
         super().__init__()
         self.config = config
         # torch's modules draw weights of their own from the global generator.
@@ -60,7 +54,7 @@ class Transformer(nn.Module):
                 self.token_type_embedding = nn.Embedding(config.token_types, config.d_model)
             if config.embedding_norm:
                 self.embedding_norm = Norm(config, "ln_embed")
-            self.blocks = nn.ModuleList(block(config, i) for i in range(config.n_layers))
+            self.blocks = nn.ModuleList(Block(config, i) for i in range(config.n_layers))
             self.final_norm = Norm(config, "ln_final", absent=config.norm_placement == "post")
             if config.head == "transform":
                 self.head_transform = HeadTransform(config)

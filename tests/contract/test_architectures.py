@@ -1,5 +1,6 @@
 """What every architecture must do, whatever it changes: ours, a paper's, a plug-in's, alone and on top of another."""
 
+import copy
 import dataclasses
 import inspect
 from pathlib import Path
@@ -93,6 +94,16 @@ def test_bf16_stays_near_float32(architectures: list[Architecture]) -> None:
     exact, rough = made(architectures, "llama")(ids), made(architectures, "llama").to(torch.bfloat16)(ids)
     assert rough.dtype is torch.bfloat16
     assert (exact - rough).norm() < 0.05 * exact.norm()
+
+
+@torch.no_grad()
+def test_a_copy_is_a_model_of_its_own(architectures: list[Architecture]) -> None:
+    model, ids = made(architectures), tokens(2, 6)
+    copied, expected = copy.deepcopy(model), model(ids)
+    for parameter in model.parameters():
+        parameter.fill_(0.5)
+    assert torch.equal(copied(ids), expected)
+    assert copied.architectures == model.architectures
 
 
 def slow_greedy(model: Transformer, prompt: list[int], new: int) -> list[int]:

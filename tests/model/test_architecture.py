@@ -10,12 +10,15 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM
 
+import gpt2lab
 from gpt2lab.base.errors import LabError
 from gpt2lab.decode import Beam, Greedy, Limits
 from gpt2lab.decode.packed import has_kernels, pack
 from gpt2lab.model import Inner, Inputs, Transformer, Wrapper, attach, drawn, load_model, save_model
 from gpt2lab.model.checkpoint import read_config
 from gpt2lab.model.soft_prompt import SoftPrompt
+from gpt2lab.text.language_model import LanguageModel, save
+from gpt2lab.text.tokenizer import Tokenizer, word_level
 from gpt2lab.train import TrainSettings, next_token, train
 from tests.architectures import CLASSES, Again, FixedNorms, PrefixLM, SecondAttention
 from tests.tiny import CONFIGS, tiny, tokens
@@ -78,7 +81,7 @@ def test_a_mask_keeps_local_windows() -> None:
     assert torch.equal(seen, key > query - 5)
 
 
-@pytest.mark.parametrize("family", ["gpt2", "llama"])
+@pytest.mark.parametrize("family", ["gpt2", "llama", "bert", "roberta"])
 @torch.no_grad()
 def test_a_soft_prompt_is_embeddings_in_front(family: str) -> None:
     model, plain, ids = attach(tiny(family), SoftPrompt(length=5)), tiny(family), tokens(2, 7)
@@ -408,6 +411,20 @@ def test_an_architecture_that_cannot_be_written_down_is_named(tmp_path: Path) ->
 
     with pytest.raises(LabError, match="weight holds a Tensor, which has no plain form"):
         saved(tmp_path, Holder(weight=torch.ones(2)))
+
+
+def test_a_language_model_keeps_its_tokenizer_and_special_ids_beside_what_is_attached(tmp_path: Path) -> None:
+    tokenizer = word_level(["a b c d e f"])
+    model = attach(tiny("gpt2", vocab_size=tokenizer.vocab_size, eos=None, bos=None), Again())
+    save(LanguageModel(model, tokenizer), tmp_path / "lm")
+    with pytest.raises(LabError, match="architecture Again, which is not installed"):
+        gpt2lab.load(tmp_path / "lm", device="cpu")
+    lm = gpt2lab.load(tmp_path / "lm", device="cpu", architectures=CLASSES)
+    assert lm.config.eos == tokenizer.eos
+    assert isinstance(lm.tokenizer, Tokenizer)
+    assert gpt2lab.generate(lm, "a b", max_new_tokens=3).prompt == "a b"
+    with pytest.raises(LabError, match="no place for what the architecture Again changes"):
+        save(lm, tmp_path / "theirs", layout="huggingface")
 
 
 def test_a_buffer_that_is_not_saved_is_named(tmp_path: Path) -> None:
