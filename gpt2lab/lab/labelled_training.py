@@ -119,14 +119,13 @@ def _examples(run: Run, settings: "TrainingSettings") -> tuple[list[Example], li
 def _attach(lm: LanguageModel, task: TaskSettings, examples: Sequence[Example], seed: int) -> list[Head]:
     """Attach the heads that the model does not have yet; a head it has goes on, with its own labels."""
     have = heads(lm.model)
-    chosen = []
-    for number, spec in enumerate(task.heads(lm.model, examples)):
-        known = have.get(spec.name)
-        if known is None:
+    chosen = task.heads(lm.model, examples)
+    kinds = [target.kind for target in task.targets] or ["embedding"]
+    for number, (spec, kind) in enumerate(zip(chosen, kinds, strict=True)):
+        if spec.kind != kind:
+            raise LabError(f"the model's head {spec.name} reads out {spec.kind}, the task is {kind}")
+        if spec.name not in have:
             attach(lm.model, spec, generator=torch.Generator().manual_seed(seed + number))
-        elif known.kind != spec.kind:
-            raise LabError(f"the model's head {spec.name} reads out {known.kind}, the task is {spec.kind}")
-        chosen.append(known or spec)
     if lm.config.pad is None and lm.tokenizer is not None:
         # Hugging Face's classes find the last token by the padding's id, and refuse batches without one.
         pad = lm.tokenizer.pad if lm.tokenizer.pad is not None else lm.tokenizer.eos

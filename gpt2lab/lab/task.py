@@ -7,7 +7,7 @@ from typing import Literal, cast
 
 from gpt2lab.base.errors import LabError, unknown
 from gpt2lab.model import Transformer
-from gpt2lab.model.heads import Head, Kind, Pooling
+from gpt2lab.model.heads import Head, Kind, Pooling, heads
 from gpt2lab.text.encoding import Side
 from gpt2lab.text.labelled import Example, Target, label_names, read_examples
 from gpt2lab.text.labelled_batches import Align
@@ -115,21 +115,27 @@ class TaskSettings:
         )
 
     def heads(self, model: Transformer, examples: Iterable[Example]) -> list[Head]:
-        """Return the heads to train, their labels those that occur in `examples`. LabError for a single class."""
+        """Return the heads to train: those that the model has by name, else new ones for the labels in `examples`.
+
+        LabError for a single class.
+        """
+        known = heads(model)
         if self.contrastive:
             pooling = "mean" if self.pooling == "auto" else self.pooling
-            return [
-                Head(
-                    name="embedding",
-                    kind="embedding",
-                    outputs=self.projection,
-                    pooling=pooling,
-                    dropout=self.dropout,
-                    language_head=self.language_head,
-                )
-            ]
+            new = Head(
+                name="embedding",
+                kind="embedding",
+                outputs=self.projection,
+                pooling=pooling,
+                dropout=self.dropout,
+                language_head=self.language_head,
+            )
+            return [known.get(new.name, new)]
         rows = list(examples)
-        return [self._head(model, target, label_names(rows, target)) for target in self.targets]
+        return [
+            known.get(target.name) or self._head(model, target, label_names(rows, target))
+            for target in self.targets
+        ]
 
     def _head(self, model: Transformer, target: Target, labels: tuple[str, ...]) -> Head:
         """Return one head in the form that Hugging Face's classes have, as far as the settings allow."""
