@@ -118,6 +118,20 @@ _FLOOR_PARTS = (
     ),
     ("measure", "lm-eval", "gpt2lab.measure.lm_eval:LmEval", "tasks of lm-evaluation-harness"),
     ("measure", "cloze", "gpt2lab.measure.cloze:Cloze", "accuracy at the last word of a passage"),
+    ("measure", "logit-lens", "gpt2lab.measure.logit_lens:LogitLens", "what each block would answer"),
+    (
+        "measure",
+        "attribution",
+        "gpt2lab.measure.attribution:Attribution",
+        "which heads and feed-forwards write an answer",
+    ),
+    ("measure", "patching", "gpt2lab.measure.patching:Patching", "which states carry a clean prompt's answer"),
+    (
+        "measure",
+        "activations",
+        "gpt2lab.measure.activations:Activations",
+        "records named activations, to a file",
+    ),
     (
         "measure",
         "pseudo-perplexity",

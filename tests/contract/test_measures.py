@@ -36,6 +36,10 @@ SMALL: dict[str, dict[str, Any]] = {
     "regression": {"label": ("answer",), "resamples": 100},
     "token-classification": {"label": ("label",), "resamples": 100},
     "retrieval": {"resamples": 100},
+    "logit-lens": {"prompt": "Once upon a time there was"},
+    "attribution": {"prompt": "Once upon a time there was"},
+    "patching": {"clean": "there was a little girl named", "corrupt": "there was a little boy named"},
+    "activations": {"prompt": "Once upon a time there was", "read": ("resid_post", "hook_pattern")},
 }  # fmt: skip
 """What makes a measure quick; a part that is not here runs with its defaults."""
 
