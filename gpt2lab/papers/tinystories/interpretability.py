@@ -18,7 +18,8 @@ from torch import Tensor
 from gpt2lab.base.errors import LabError
 from gpt2lab.measure.corpus import need_tokenizer
 from gpt2lab.measure.measurement import Measurement
-from gpt2lab.measure.scoring import evaluating
+from gpt2lab.model.activations import output_vectors
+from gpt2lab.model.evaluating import evaluating
 from gpt2lab.papers.tinystories.characters import HE, NOT_NAMES, SHE
 from gpt2lab.papers.tinystories.corpus import stories_of
 from gpt2lab.papers.tinystories.lexicon import LEXICON
@@ -136,9 +137,7 @@ def head_reports(
         for row, text in rows:
             with model.tap(read=["hook_pattern"]) as tap:
                 model.hidden(torch.tensor([row], device=model.device))
-            pattern = torch.stack(
-                [tap[f"blocks.{i}.attn.hook_pattern"][0] for i in range(model.config.n_layers)]
-            )
+            pattern = tap["hook_pattern"][:, 0]  # [layers, heads, time, time]
             if not pattern.isfinite().all():
                 raise LabError(
                     "the model's attention is NaN; its weights are damaged or its training diverged"
@@ -228,7 +227,7 @@ def neuron_reports(
     baseline = _shuffled_purity(classes, seed=seed)
     reports = []
     for layer, activations in enumerate(_activations(model, ids)):  # [tokens, d_mlp]
-        norms = model.blocks[layer].mlp.down.weight.detach().float().norm(dim=0).cpu()  # type: ignore[union-attr,operator]  # modules have no types
+        norms = output_vectors(model, layer).float().norm(dim=1).cpu()
         influence = activations.abs().mean(0) * norms
         for neuron in influence.topk(min(neurons, len(influence))).indices.tolist():
             top = activations[:, neuron].topk(TOP).indices.tolist()
