@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from gpt2lab.model import (
     Architecture,
@@ -19,34 +20,71 @@ from gpt2lab.model import (
     drawn,
     under,
 )
-from gpt2lab.model.attention import Attention
 from gpt2lab.model.soft_prompt import SoftPrompt
 
 
 @dataclass(frozen=True, kw_only=True)
-class SecondAttention:
-    """A further attention before every block, with a cache entry and names of its own."""
+class MarkedAttention:
+    """A further attention before some blocks, in which marked positions see marked ones, with a cache of its own.
+
+    A position is marked if the first entry of its embedding is positive.
+    """
 
     layers: tuple[int, ...] = (0, 2)
     """Blocks that get one."""
 
     def attach(self, model: Transformer, *, generator: torch.Generator | None = None) -> None:
         for index in self.layers:
-            second = Attention(model.config, index)
-            second.index, second.name = ("second", index), f"blocks.{index}.second"
-            model.blocks[index] = SecondFirst(drawn(second, model, generator, std=0.3), model.blocks[index])
-        model.wrappers.append(Announcing([f"blocks.{index}.second.hook_z" for index in self.layers], ()))
+            marked = Marked(model.config.d_model, f"blocks.{index}.marked")
+            model.blocks[index] = MarkedFirst(drawn(marked, model, generator, std=0.3), model.blocks[index])
+        model.wrappers.append(Marking(self.layers))
 
 
-class SecondFirst(nn.Module):
-    """A block that stands before a block."""
+class Marking(Wrapper):
+    """Tells the blocks which positions are marked."""
 
-    def __init__(self, second: Attention, block: nn.Module) -> None:
+    def __init__(self, layers: Sequence[int]) -> None:
         super().__init__()
-        self.second, self.block = second, block
+        self.layers = layers
+
+    def forward(self, model: Transformer, inner: Inner, inputs: Inputs) -> Tensor:
+        marks = inputs.embeddings[..., 0] > 0
+        if inputs.attention_mask is not None:
+            marks = marks & inputs.attention_mask.bool()
+        return inner(replace(inputs, notes={**inputs.notes, "marks": marks}))
+
+    def activation_names(self, names: list[str]) -> list[str]:
+        return [*names, *(f"blocks.{index}.marked.hook_z" for index in self.layers)]
+
+
+class MarkedFirst(nn.Module):
+    """A block with the further attention before it."""
+
+    def __init__(self, marked: "Marked", block: nn.Module) -> None:
+        super().__init__()
+        self.marked, self.block = marked, block
 
     def forward(self, x: Tensor, run: Pass) -> Tensor:
-        return self.block(x + self.second(x, run), run)
+        return self.block(x + self.marked(x, run), run)
+
+
+class Marked(nn.Module):
+    """Attention with one head among marked positions; 0 at all others."""
+
+    def __init__(self, width: int, name: str) -> None:
+        super().__init__()
+        self.qkv, self.name = nn.Linear(width, 3 * width, bias=False), name
+
+    def forward(self, x: Tensor, run: Pass) -> Tensor:
+        marks = run.notes["marks"][:, None, :, None]  # [batch, 1, time, 1]
+        q, k, v = (part[:, None] for part in self.qkv(x).chunk(3, dim=-1))  # [batch, 1, time, width]
+        places, seen = torch.arange(run.slots.start, run.slots.stop)[:, None], marks
+        if run.cache is not None:
+            k, v = run.cache.write(self.name, run.slots, k, v)
+            seen = run.cache.store(f"{self.name}.marks", run.slots, marks)
+        mask = (torch.arange(run.slots.stop) <= places) & seen.transpose(-1, -2)  # [batch, 1, time, keys]
+        z = F.scaled_dot_product_attention(q, k, v, attn_mask=mask | ~marks) * marks
+        return run.see(z[:, 0], f"{self.name}.hook_z")
 
 
 class Announcing(Wrapper):
@@ -148,17 +186,17 @@ class Repeated(Wrapper):
         return [f"again.{step}:{name}" for step in range(self.steps) for name in names] + names
 
 
-CLASSES = [SecondAttention, FixedNorms, PrefixLM, Again]
+CLASSES = [MarkedAttention, FixedNorms, PrefixLM, Again]
 
 EXAMPLES: dict[str, list[Architecture]] = {
-    "block": [SecondAttention()],
+    "block": [MarkedAttention()],
     "norm": [FixedNorms()],
     "mask": [PrefixLM(prefix=2)],
     "pass": [Again(project=True)],
     "pass in prompt": [Again(), SoftPrompt(length=3)],
     "prompt in pass": [SoftPrompt(length=3, freeze=False), Again()],
     "all": [
-        SecondAttention(),
+        MarkedAttention(),
         FixedNorms(),
         PrefixLM(prefix=5),
         SoftPrompt(length=3, freeze=False),

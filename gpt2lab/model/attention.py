@@ -88,12 +88,13 @@ class Attention(nn.Module):
 
     def _shared(self, x: Tensor) -> Tensor:
         """Repeat each key/value head for the queries that share it."""
-        groups = self.n_heads // self.n_kv_heads
+        groups = self.n_heads // max(self.n_kv_heads, 1)  # a layer may have lost all its heads
         return x if groups == 1 else x.repeat_interleave(groups, dim=1)
 
     def _per_head(self, z: Tensor, run: Pass) -> Tensor:
         """What each head adds to the residual stream, summed; z [batch, time, heads, d_head]."""
-        weight = self.out.weight.to(z.dtype).view(-1, self.n_heads, self.d_head)  # [d_model, heads, d_head]
+        shape = (self.n_heads, self.d_head)
+        weight = self.out.weight.to(z.dtype).unflatten(1, shape)  # [d_model, heads, d_head]
         result = run.see(torch.einsum("bthk,dhk->bthd", z, weight), f"{self.name}.hook_result")
         total = result.sum(dim=2)
         return total if self.out.bias is None else total + self.out.bias

@@ -20,11 +20,16 @@ from gpt2lab.model.soft_prompt import SoftPrompt
 from gpt2lab.text.language_model import LanguageModel, save
 from gpt2lab.text.tokenizer import Tokenizer, word_level
 from gpt2lab.train import TrainSettings, next_token, train
-from tests.architectures import CLASSES, Again, FixedNorms, PrefixLM, SecondAttention
+from tests.architectures import CLASSES, Again, FixedNorms, MarkedAttention, PrefixLM
 from tests.tiny import CONFIGS, tiny, tokens
 from tests.train.data import Counting
 
-UNEVEN = CONFIGS["llama"].replace(n_heads=(6, 4, 2), n_kv_heads=(2, 4, 1), d_head=4, d_mlp=(40, 9, 1))
+UNEVEN = {
+    "llama": CONFIGS["llama"].replace(n_heads=(6, 4, 2), n_kv_heads=(2, 4, 1), d_head=4, d_mlp=(40, 9, 1)),
+    "gpt2, a layer without heads, one without neurons": CONFIGS["gpt2"].replace(
+        n_heads=(3, 0, 1), d_head=5, d_mlp=(0, 50, 7)
+    ),
+}
 
 
 # What a wrapper, a mask and a prefix compute.
@@ -125,6 +130,29 @@ def test_a_later_architecture_stands_around_an_earlier_one() -> None:
     )
 
 
+@torch.no_grad()
+def test_blocks_read_what_a_wrapper_notes_and_cache_what_they_need() -> None:
+    """An attention among marked positions against loops; with the marks of earlier passes from the cache."""
+    model, ids = attach(tiny("gpt2"), MarkedAttention(layers=(1,))).double(), tokens(2, 9)
+    block = model.blocks[1]
+    marks = model.embed(ids)[..., 0] > 0
+    assert 0 < int(marks.sum()) < marks.numel()
+    with model.tap(read=["blocks.0.hook_resid_post", "blocks.1.marked.hook_z"]) as tap:
+        whole = model(ids)
+    q, k, v = block.marked.qkv(tap["blocks.0.hook_resid_post"]).chunk(3, dim=-1)
+    for row in range(2):
+        for at in range(9):
+            keys = [key for key in range(at + 1) if marks[row, key]]
+            expected = torch.zeros(24, dtype=torch.float64)
+            if marks[row, at]:
+                weights = (k[row, keys] @ q[row, at] / 24**0.5).softmax(0)
+                expected = weights @ v[row, keys]
+            assert torch.allclose(tap["blocks.1.marked.hook_z"][row, at], expected, atol=1e-12)
+    cache = model.new_cache(batch=2, length=9)
+    parts = [model(ids[:, a:b], cache=cache) for a, b in ((0, 4), (4, 5), (5, 9))]
+    assert torch.allclose(torch.cat(parts, 1), whole, atol=1e-10)
+
+
 # Caches.
 
 
@@ -162,7 +190,7 @@ def test_packed_weights_decode_with_what_is_attached(
 ) -> None:
     monkeypatch.setattr("gpt2lab.decode.packed._SMALLEST", {torch.float32: 1, torch.bfloat16: 1})
     model = tiny("gpt2")
-    for architecture in (SecondAttention(), SoftPrompt(length=3), Again(steps=1)):
+    for architecture in (MarkedAttention(), SoftPrompt(length=3), Again(steps=1)):
         attach(model, architecture)
     model = model.to(dtype)
     packed, limits = pack(model, rows=2), Limits(max_new_tokens=6)
@@ -243,15 +271,18 @@ def test_an_architecture_that_changes_the_config_is_refused() -> None:
 # The lab's own layout.
 
 
-def test_heads_and_widths_per_layer_train_decode_and_come_back(tmp_path: Path) -> None:
-    model = Transformer(UNEVEN, generator=torch.Generator().manual_seed(0))
+@pytest.mark.parametrize("sizes", UNEVEN)
+def test_heads_and_widths_per_layer_train_decode_and_come_back(sizes: str, tmp_path: Path) -> None:
+    model = Transformer(UNEVEN[sizes], generator=torch.Generator().manual_seed(0))
     result = train(
         model, Counting(), settings=TrainSettings(steps=30, learning_rate=1e-2, precision="float32")
     )
     assert result.losses[-1] < result.losses[0] - 0.5
     save_model(model, tmp_path / "model")
     again = load_model(tmp_path / "model")
-    assert again.config == read_config(tmp_path / "model") == UNEVEN
+    assert again.config == read_config(tmp_path / "model") == UNEVEN[sizes]
+    with torch.no_grad(), model.tap(read=model.activation_names()):
+        assert torch.allclose(again(tokens(2, 9)), model(tokens(2, 9)), atol=1e-4)
     with torch.no_grad():
         assert torch.equal(again(tokens(2, 9)), model(tokens(2, 9)))
     prompts, limits = [[1, 2, 3], [7], [9, 10, 11, 12]], Limits(max_new_tokens=8)
