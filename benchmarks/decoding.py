@@ -3,6 +3,7 @@
     python benchmarks/decoding.py                        GPT-2 124M, random weights, batch 1 and 8, both number types
     python benchmarks/decoding.py --new 32 --rounds 3    shorter
     python benchmarks/decoding.py --int8                 8-bit weights beside them
+    python benchmarks/decoding.py --contrastive          contrastive search beside the published algorithm on theirs
 
 Ours and theirs take turns (A B A B …), so that other work on the machine meets both; each round gives one ratio, and the
 table has their median and range. Ours is the path of `generate`: weights packed anew in every call, the prompt read,
@@ -20,18 +21,20 @@ import time
 from collections.abc import Iterator
 
 import torch
-from transformers import GPT2LMHeadModel
+from transformers import DynamicCache, GPT2LMHeadModel
 
-from gpt2lab.decode import Greedy, Limits, pack
+from gpt2lab.decode import Decoder, Greedy, Limits, pack
 from gpt2lab.decode.packed import Weights
 from gpt2lab.model import Transformer, save_model
 from gpt2lab.model.families.gpt2 import gpt2_config
+from gpt2lab.papers.contrastive_search.decoder import ContrastiveSearch
 
 SIZES = {
     "124M": gpt2_config(vocab_size=50257, d_model=768, n_layers=12, n_heads=12),
     "10M": gpt2_config(vocab_size=4096, d_model=320, n_layers=8, n_heads=5),
 }
 PROMPT = 32
+K, ALPHA = 5, 0.6
 
 
 def main() -> None:
@@ -47,6 +50,7 @@ def main() -> None:
     )
     parser.add_argument("--threads", type=int, default=None)
     parser.add_argument("--int8", action="store_true", help="also weights=int8")
+    parser.add_argument("--contrastive", action="store_true", help="contrastive search, k 5, alpha 0.6")
     asked = parser.parse_args()
     if asked.threads:
         torch.set_num_threads(asked.threads)
@@ -60,20 +64,32 @@ def main() -> None:
         with both(asked.size, getattr(torch, name)) as (ours, theirs):
             for batch in asked.batch:
                 for weights in ("packed", "int8") if asked.int8 else ("packed",):
-                    compare(ours, theirs, weights, batch=batch, new=asked.new, rounds=asked.rounds)
+                    compare(
+                        ours, theirs, weights, batch=batch, new=asked.new, rounds=asked.rounds,
+                        contrastive=asked.contrastive,
+                    )  # fmt: skip
 
 
 def compare(
-    ours: Transformer, theirs: GPT2LMHeadModel, weights: Weights, *, batch: int, new: int, rounds: int
+    ours: Transformer,
+    theirs: GPT2LMHeadModel,
+    weights: Weights,
+    *,
+    batch: int,
+    new: int,
+    rounds: int,
+    contrastive: bool = False,
 ) -> None:
     """Print one row of the table."""
+    decoder = ContrastiveSearch(k=K, alpha=ALPHA) if contrastive else Greedy()
+    run_peer = run_published if contrastive else run_theirs
     prompts = torch.randint(
         ours.config.vocab_size, (batch, PROMPT), generator=torch.Generator().manual_seed(0)
     )
     packing, deciding, other = [], [], []
     for turn in range(rounds + 1):
-        pack_seconds, seconds, mine = run_ours(ours, weights, prompts, new)
-        their_seconds, their_tokens = run_theirs(theirs, prompts, new)
+        pack_seconds, seconds, mine = run_ours(ours, weights, prompts, new, decoder)
+        their_seconds, their_tokens = run_peer(theirs, prompts, new)
         if turn:  # the first turn warms up
             packing.append(pack_seconds)
             deciding.append(seconds)
@@ -95,13 +111,13 @@ def compare(
 
 
 def run_ours(
-    model: Transformer, weights: Weights, prompts: torch.Tensor, new: int
+    model: Transformer, weights: Weights, prompts: torch.Tensor, new: int, decoder: Decoder
 ) -> tuple[float, float, list[list[int]]]:
     """Return the seconds of packing and of decoding, and the new tokens."""
     start = time.perf_counter()
     packed = pack(model, rows=len(prompts), weights=weights)
     middle = time.perf_counter()
-    decoded = Greedy().decode(packed, prompts.tolist(), Limits(max_new_tokens=new))
+    decoded = decoder.decode(packed, prompts.tolist(), Limits(max_new_tokens=new))
     return middle - start, time.perf_counter() - middle, decoded.tokens
 
 
@@ -118,6 +134,34 @@ def run_theirs(model: GPT2LMHeadModel, prompts: torch.Tensor, new: int) -> tuple
         eos_token_id=None,
     )
     return time.perf_counter() - start, out[:, prompts.shape[1] :].tolist()
+
+
+@torch.inference_mode()
+def run_published(model: GPT2LMHeadModel, prompts: torch.Tensor, new: int) -> tuple[float, list[list[int]]]:
+    """Contrastive search as it is published: the cache copied k times at every step, all candidates through the head.
+
+    The rows of the batch have equal lengths here; transformers 5 ships no contrastive search, so the loop is written out.
+    """
+    start = time.perf_counter()
+    cache = DynamicCache(config=model.config)
+    out = model.transformer(prompts, past_key_values=cache)
+    context = out.last_hidden_state
+    logits, batch, said = model.lm_head(context[:, -1]), len(prompts), []
+    for _ in range(new):
+        p, candidates = logits.float().softmax(-1).topk(K, dim=1)
+        cache.batch_repeat_interleave(K)
+        hidden = model.transformer(candidates.view(-1, 1), past_key_values=cache).last_hidden_state
+        every = model.lm_head(hidden[:, 0])
+        unit = torch.nn.functional.normalize(hidden.float(), dim=-1)
+        seen = torch.nn.functional.normalize(context.float(), dim=-1).repeat_interleave(K, dim=0)
+        penalty = (seen @ unit.transpose(1, 2)).amax(dim=(1, 2)).view(batch, K)
+        best = ((1 - ALPHA) * p - ALPHA * penalty).argmax(dim=1)
+        rows = torch.arange(batch) * K + best
+        cache.batch_select_indices(rows)
+        context = torch.cat([context, hidden[rows]], dim=1)
+        logits = every[rows]
+        said.append(candidates[torch.arange(batch), best])
+    return time.perf_counter() - start, torch.stack(said, dim=1).tolist()
 
 
 @contextlib.contextmanager
