@@ -1,12 +1,13 @@
-"""A byte-level BPE as GGUF's fields: tokens, merges, and the name of the rule that cuts text before merging."""
+"""A tokenizer as GGUF's fields: of a byte-level BPE tokens, merges, and the name of the rule that cuts text before."""
 
 import json
 from typing import Any
 
 from gpt2lab.base.errors import LabError
+from gpt2lab.text.export import gguf_sentencepiece as sentencepiece
 from gpt2lab.text.tokenizer import Tokenizer
 
-_NORMAL, _CONTROL, _USER_DEFINED, _UNUSED = 1, 3, 4, 5
+_NORMAL, _UNKNOWN, _CONTROL, _USER_DEFINED, _UNUSED, _BYTE = 1, 2, 3, 4, 5, 6
 """GGUF's kinds of tokens."""
 
 _QWEN2 = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
@@ -19,20 +20,21 @@ Fields = list[tuple[str, Any]]
 def tokenizer_fields(tokenizer: Tokenizer | None, rows: int) -> Fields:
     """Return (name, value) for the writer's add_NAME; `rows` is the model's vocabulary, padded with unused tokens.
 
-    LabError for a tokenizer that GGUF cannot carry: another model than byte-level BPE, a rule or a normaliser that
-    llama.cpp does not know. Unicode normalisation (NFC) is left out, as llama.cpp does for every model.
+    LabError for a tokenizer that GGUF cannot carry: another model than byte-level BPE or sentencepiece, a rule or a
+    normaliser that llama.cpp does not know. Unicode normalisation (NFC) is left out, as llama.cpp does for every model.
     """
     if tokenizer is None:
         return [("tokenizer_model", "no_vocab")]
     content = json.loads(tokenizer.backend.to_str())
     tokens, kinds = _tokens(tokenizer, content, rows)
-    fields: Fields = [
-        ("tokenizer_model", "gpt2"),
-        ("tokenizer_pre", _rule(content)),
-        ("token_list", tokens),
-        ("token_types", kinds),
-        ("token_merges", _merges(content)),
-    ]
+    fields: Fields = [("token_list", tokens), ("token_types", kinds)]
+    if sentencepiece.is_sentencepiece(content):
+        fields += [("tokenizer_model", "llama"), ("tokenizer_pre", "default")]
+        fields.append(("add_space_prefix", sentencepiece.adds_blank(content)))
+        fields.append(("token_scores", sentencepiece.scores(content, tokens)))
+    else:
+        fields += [("tokenizer_model", "gpt2"), ("tokenizer_pre", _rule(content))]
+        fields.append(("token_merges", _merges(content)))
     for name in ("bos", "eos", "unk", "pad"):
         if (id := getattr(tokenizer, name)) is not None:
             fields.append((f"{name}_token_id", id))
@@ -47,9 +49,10 @@ def tokenizer_fields(tokenizer: Tokenizer | None, rows: int) -> Fields:
 
 def _merges(content: dict[str, Any]) -> list[str]:
     model = content["model"]
-    if model.get("type") != "BPE" or model.get("byte_fallback"):
-        kind = "sentencepiece" if model.get("byte_fallback") else model.get("type")
-        raise LabError(f"GGUF: only byte-level BPE tokenizers are written, this one is {kind}")
+    if model.get("type") != "BPE":
+        raise LabError(
+            f"GGUF: only byte-level BPE and sentencepiece tokenizers are written, this one is {model.get('type')}"
+        )
     merges = [pair if isinstance(pair, str) else " ".join(pair) for pair in model["merges"]]
     if not merges:
         raise LabError("GGUF: this tokenizer has no merges, and llama.cpp reads no BPE without")
@@ -83,8 +86,16 @@ def _tokens(tokenizer: Tokenizer, content: dict[str, Any], rows: int) -> tuple[l
     special = {entry["id"]: entry["special"] for entry in content.get("added_tokens", [])}
     spelt = {id: token for token, id in tokenizer.vocabulary.items()}
     tokens = [spelt.get(id, f"[PAD{id}]") for id in range(rows)]
-    kinds = []
-    for id in range(rows):
-        added = _CONTROL if special.get(id) else _USER_DEFINED
-        kinds.append(_UNUSED if id not in spelt else added if id in special else _NORMAL)
-    return tokens, kinds
+    pieces = sentencepiece.is_sentencepiece(content)
+    unknown = content["model"].get("unk_token") if pieces else None
+
+    def kind(id: int, token: str) -> int:
+        if id not in spelt:
+            return _UNUSED
+        if token == unknown:
+            return _UNKNOWN
+        if id in special:
+            return _CONTROL if special[id] else _USER_DEFINED
+        return _BYTE if pieces and sentencepiece.is_byte(token) else _NORMAL
+
+    return tokens, [kind(id, token) for id, token in enumerate(tokens)]

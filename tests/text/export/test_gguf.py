@@ -1,6 +1,7 @@
 """GGUF files: read back, opened by transformers, and against a slow forward pass on their own tensors."""
 
 import json
+from itertools import pairwise
 from pathlib import Path
 
 import gguf
@@ -208,13 +209,98 @@ def test_tokenizers_that_gguf_cannot_carry_are_refused(bpe, tmp_path) -> None:
     lower = {"type": "Lowercase"}
     blank = {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True, "use_regex": True}
     for tokenizer, words in (
-        (word_level(["a b c"]), "only byte-level BPE tokenizers are written, this one is WordLevel"),
+        (
+            word_level(["a b c"]),
+            "only byte-level BPE and sentencepiece tokenizers are written, this one is WordLevel",
+        ),
         (byte_level(), "has no merges"),
         (changed(bpe, normalizer=lower), "normaliser Lowercase"),
         (changed(bpe, pre_tokenizer=blank), "no blank in front"),
         (changed(bpe, pre_tokenizer=cut_by(r"\w+")), "no name for the rule"),
     ):
         config = gpt2_config(vocab_size=290, d_model=6, n_layers=1, n_heads=1)
+        with pytest.raises(LabError, match=words):
+            export(LanguageModel(Transformer(config), tokenizer), "gguf", tmp_path / "m.gguf")
+
+
+MADE = [
+    "he", "▁t", "at", "▁the", "▁s", "an", "th", "▁th", "▁se", "in", "▁c", "▁cat", "en", "▁then", "ea", "▁sea", "▁a", "▁an",
+]  # fmt: skip
+"""Pieces in the order in which they are put together; some can be in more than one way: ▁the of ▁t he and of ▁th e."""
+
+
+def sentencepiece(*, complete: bool = True) -> Tokenizer:
+    """A tokenizer of llama's kind: pieces, bytes for what they do not cover, and all pairs that make a piece, or one."""
+    characters = sorted(set("▁" + TEXT.replace(" ", "")))
+    names = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256))]
+    pieces, merges = [*MADE, *characters], list[tuple[str, str]]()
+    for piece in MADE:
+        cuts = [(piece[:i], piece[i:]) for i in range(1, len(piece))]
+        known = [cut for cut in cuts if cut[0] in pieces and cut[1] in pieces]
+        merges += known if complete else known[:1]
+    backend = tokenizers.Tokenizer(
+        tokenizers.models.BPE(
+            vocab={token: id for id, token in enumerate(names + pieces)},
+            merges=merges,
+            unk_token="<unk>",
+            byte_fallback=True,
+            fuse_unk=True,
+        )
+    )
+    normalizers = tokenizers.normalizers
+    backend.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    backend.add_special_tokens(names[:3])
+    frame = tokenizers.processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
+    backend.post_processor = frame
+    return Tokenizer(backend, bos=1, eos=2, unk=0)
+
+
+def test_a_sentencepiece_tokenizer_gets_scores_and_transformers_reads_its_ids(tmp_path) -> None:
+    tokenizer = sentencepiece()
+    ours = model(llama_config(**{**LLAMA, "vocab_size": tokenizer.vocab_size + 1}))
+    export(LanguageModel(ours, tokenizer), "gguf", tmp_path / "m.gguf")
+    fields = slow_gguf.File(tmp_path / "m.gguf").fields
+    assert fields["tokenizer.ggml.model"] == "llama"
+    assert fields["tokenizer.ggml.add_space_prefix"] is True
+    assert fields["tokenizer.ggml.add_bos_token"] is True
+    assert fields["tokenizer.ggml.token_type"][:4] == [2, 3, 3, 6]
+    theirs = AutoTokenizer.from_pretrained(tmp_path, gguf_file="m.gguf")
+    for text in (TEXT, "then an ant sang; thin ten, the Zürich 12", "cat"):
+        ids = tokenizer.encode(text)
+        assert theirs(text, add_special_tokens=False).input_ids == ids
+        assert greedy_by_score(fields, text) == ids
+
+
+def greedy_by_score(fields: dict, text: str) -> list[int]:
+    """llama.cpp's rule: of all neighbours whose sum is a token, put together those of the highest score."""
+    ids = {token: id for id, token in enumerate(fields["tokenizer.ggml.tokens"])}
+    scores, pieces = fields["tokenizer.ggml.scores"], list("▁" + text.replace(" ", "▁"))
+    while True:
+        sums = [(scores[ids[a + b]], -i) for i, (a, b) in enumerate(pairwise(pieces)) if a + b in ids]
+        if not sums:
+            break
+        at = -max(sums)[1]
+        pieces[at : at + 2] = ["".join(pieces[at : at + 2])]
+    found = [[ids[p]] if p in ids else [ids[f"<0x{byte:02X}>"] for byte in p.encode()] for p in pieces]
+    return [id for part in found for id in part]
+
+
+def test_a_sentencepiece_tokenizer_that_scores_cannot_express_is_refused(tmp_path) -> None:
+    pieces = sentencepiece()
+    config = llama_config(**{**LLAMA, "vocab_size": pieces.vocab_size})
+    content = json.loads(pieces.backend.to_str())["model"]
+    merges = content["merges"]
+    again = next(i for i in range(1, len(merges)) if "".join(merges[i]) == "".join(merges[i - 1]))
+    apart = [
+        *merges[:again],
+        *merges[again + 1 :],
+        merges[again],
+    ]  # one piece is made early and, otherwise, late
+    for tokenizer, words in (
+        (sentencepiece(complete=False), "together, which this tokenizer does not"),
+        (changed(pieces, normalizer={"type": "Lowercase"}), "treats blanks in a way"),
+        (changed(pieces, model={**content, "merges": apart}), "an order that scores cannot express"),
+    ):
         with pytest.raises(LabError, match=words):
             export(LanguageModel(Transformer(config), tokenizer), "gguf", tmp_path / "m.gguf")
 
