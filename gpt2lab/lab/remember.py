@@ -139,7 +139,8 @@ def _noted(
 
 
 def _count(lm: Any) -> int:
-    return sum(parameter.numel() for parameter in lm.model.parameters())
+    total: int = lm.model.count_parameters()["total"]
+    return total
 
 
 def _word(name: str) -> str:

@@ -109,7 +109,7 @@ class HarnessModel(TemplateLM):
 
     def get_model_info(self) -> dict[str, Any]:
         """Return what the harness writes beside the results."""
-        counted = sum(parameter.numel() for parameter in self.lm.model.parameters())
+        counted = self.lm.model.count_parameters()["total"]
         return {"model_num_parameters": counted, "model_dtype": str(self.lm.model.dtype)}
 
     def tok_encode(
