@@ -26,6 +26,7 @@ FILES = (
 )
 """What is fetched from the hub for a tokenizer alone."""
 
+_MASKS = ("[MASK]", "<mask>")
 _SPECIAL = ("bos", "eos", "pad", "unk", "mask")
 
 
@@ -132,6 +133,8 @@ def _special_ids(
     ids: dict[str, int | None] = {}
     for name in _SPECIAL:
         token = config.get(f"{name}_token")
+        if name == "mask" and token is None:  # the first BERT's files do not name it
+            token = next((usual for usual in _MASKS if backend.token_to_id(usual) is not None), None)
         if isinstance(token, Mapping):
             token = token.get("content")
         if isinstance(token, list):  # some configs list several ends; the first is the tokenizer's own
