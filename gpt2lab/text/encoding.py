@@ -64,9 +64,12 @@ class Encoder:
         for place, ((start, stop), special) in enumerate(
             zip(encoding.offsets, encoding.special_tokens_mask, strict=True)
         ):
-            if not special and stop > start:
-                # A token may begin with the blank before its word: its last character tells whose it is.
-                places[int(np.searchsorted(ends, stop - 1, side="right"))].append(place)
+            if special or stop == start:
+                continue
+            # A token may begin with the blank before its word: its last character tells whose it is.
+            word = int(np.searchsorted(ends, stop - 1, side="right"))
+            if start < ends[word] - 1:  # else it is the blank alone, which is nobody's
+                places[word].append(place)
         return TokenRow(ids, [0] * len(ids), places)
 
     def _shaped(self, first: Any, second: Any) -> tuple[list[int], Any]:
