@@ -192,6 +192,8 @@ def hub_rows(item: str) -> Iterator[Mapping[str, Any]]:
     except ImportError as error:
         raise LabError(f"{item}: hub data needs datasets; pip install 'gpt2lab[hub]'") from error
     id, config, split = _hub_parts(item)
+    if not Path(id).exists():  # the library reads a folder in the hub's layout too
+        _ask_hub(item, id)
     try:
         yield from datasets.load_dataset(id, config, split=split, streaming=True)
     except LabError:
@@ -201,3 +203,21 @@ def hub_rows(item: str) -> Iterator[Mapping[str, Any]]:
         raise LabError(
             f"{item}: cannot be fetched ({type(error).__name__}: {reason}); local files work without the hub"
         ) from error
+
+
+def _ask_hub(item: str, id: str) -> None:
+    """LabError, at the first try, if the hub has no such data set or cannot be reached: the library tries for long."""
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
+
+    without = f"what needs no hub: files, folders and {', '.join(sorted(BUILT_IN))}"
+    try:
+        HfApi().dataset_info(id, timeout=20)
+    except GatedRepoError as error:
+        raise LabError(
+            f"{item}: the hub asks you to accept its terms and log in first (hf auth login)"
+        ) from error
+    except RepositoryNotFoundError as error:
+        raise LabError(f"{item}: no such data set on the hub; {without}") from error
+    except Exception as error:  # the network's many ways to fail, and being told to stay offline
+        raise LabError(f"{item}: the hub cannot be reached; {without}") from error

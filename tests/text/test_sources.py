@@ -223,3 +223,17 @@ def test_a_missing_library_says_what_to_install(
     source = "hub:some/thing" if extra == "hub" else tmp_path / "a.parquet"
     with pytest.raises(LabError, match=rf"pip install 'gpt2lab\[{extra}\]'"):
         list(sources.documents(source))
+
+
+@pytest.mark.parametrize("offline", [True, False])
+def test_without_the_hub_one_sentence_says_what_needs_none(
+    offline: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("datasets")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", offline)
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")  # nobody listens there
+    with pytest.raises(
+        LabError, match="hub:some/thing: the hub cannot be reached; what needs no hub: files"
+    ) as error:
+        next(sources.documents("hub:some/thing"))
+    assert "docstrings, tinyworld" in str(error.value)
