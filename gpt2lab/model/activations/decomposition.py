@@ -85,7 +85,6 @@ def _parts(model: "Transformer", read: dict[str, Tensor]) -> Iterator[tuple[str,
         "hook_pos_embed": "positions",
         "ln_embed.hook_normalized": "embed",
     }
-    weights = dict(model.named_parameters())
     for name, value in read.items():
         if name in labels:
             yield labels[name], value
@@ -95,8 +94,8 @@ def _parts(model: "Transformer", read: dict[str, Tensor]) -> Iterator[tuple[str,
             for head, written in enumerate(value.unbind(2)):
                 yield f"L{layer}H{head}", written
         else:
-            bias = weights.get(f"blocks.{layer}.attention.out.bias")
-            if bias is not None:
+            bias = getattr(model.get_submodule(f"blocks.{layer}.attention.out"), "bias", None)
+            if isinstance(bias, Tensor):
                 yield f"L{layer} bias", bias.detach().expand_as(value)
             yield f"L{layer} MLP", value
 

@@ -16,6 +16,10 @@ from gpt2lab.model.activations import (
     nmae,
     processed_unembed,
 )
+from gpt2lab.model.adapters.lora import Lora
+from gpt2lab.model.architecture import Architecture, attach
+from gpt2lab.model.quantization.quantized import Quantized
+from gpt2lab.model.soft_prompt import SoftPrompt
 from tests.model.activations.models import PRE_NORM, model_of, post_norm
 from tests.tiny import tiny, tokens
 
@@ -186,6 +190,21 @@ def test_bf16_models_decompose_too() -> None:
     found = dla(model, parts.values, tokens(2, 5), scale=parts.scale)
     assert found.dtype is torch.float32
     assert found.isfinite().all()
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("architecture", [Lora(), Quantized(), SoftPrompt()])
+def test_adapted_rounded_and_prompted_models_decompose_too(architecture: Architecture) -> None:
+    model, ids = tiny("gpt2"), tokens(2, 5)
+    attach(model, architecture)
+    for name, parameter in model.named_parameters():
+        if not name.startswith(("blocks.", "head", "embedding", "final")) or not parameter.any():
+            parameter.normal_(0, 0.3, generator=torch.Generator().manual_seed(1))
+    parts, logits = decompose(model, ids, pos=-1), model(ids)[:, -1:]
+    targets = tokens(2, 1, seed=3)
+    found = dla(model, parts.values, targets, scale=parts.scale).sum(0) + logit_bias(model, targets)
+    centred = (logits - logits.mean(-1, keepdim=True)).gather(-1, targets[..., None])[..., 0]
+    assert torch.allclose(found, centred, atol=1e-4)
 
 
 def test_what_has_no_meaning_is_refused_in_one_sentence() -> None:
