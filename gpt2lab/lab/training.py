@@ -58,7 +58,7 @@ class TrainingSettings:
     family: Literal[
         "gpt2", "gpt_neo", "gpt_neox", "llama", "mistral", "mixtral", "qwen2", "bert", "roberta", "distilbert"
     ] = "gpt2"
-    """Architecture of a new model; the last three learn to fill in hidden tokens."""
+    """Family of a new model; the last three learn to fill in hidden tokens."""
     d_model: int = 128
     """Width of a new model."""
     n_layers: int = 3
@@ -101,7 +101,7 @@ class TrainingSettings:
     task: TaskSettings = field(default_factory=TaskSettings)
     """What is learnt besides language: `task.kind=classification`, `task.label=FIELD`."""
     architecture: str | None = None
-    """Name of an architecture to attach to the model, new or given; `gpt2lab papers architecture` lists them."""
+    """Part to attach to the model, new or given, such as soft-prompt; `gpt2lab papers architecture` lists the papers'."""
     architecture_options: Mapping[str, str] = field(default_factory=dict)
     """Options of the architecture, `architecture_options.NAME=VALUE`."""
     evaluation_tokens: int = 65_536

@@ -17,7 +17,7 @@ from gpt2lab.model.architecture import architecture_name
 from gpt2lab.model.config import TransformerConfig
 from gpt2lab.model.families import FAMILIES, Entries, Family, Weight
 from gpt2lab.model.head_layout import head_rows, read_head, the_head, written_head
-from gpt2lab.model.layout import OWN, blueprint, load_own, read_own, refuse_changed, write_own
+from gpt2lab.model.layout import OWN, blueprint, load_own, own_config, refuse_changed, write_own
 from gpt2lab.model.transformer import Transformer
 from gpt2lab.model.weights import SHARD_BYTES, StoredTensors, some, write_tensors
 
@@ -29,7 +29,7 @@ def read_config(folder: Path | str) -> TransformerConfig:
     folder = Path(folder)
     entries = _read_entries(folder)
     where = str(folder / "config.json")
-    return read_own(entries, where)[0] if entries["model_type"] == OWN else _family_config(entries, where)
+    return own_config(entries, where) if entries["model_type"] == OWN else _family_config(entries, where)
 
 
 def _read_entries(folder: Path) -> dict[str, Any]:

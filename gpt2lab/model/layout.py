@@ -74,36 +74,47 @@ def write_own(model: Transformer, folder: Path, *, shard_bytes: int) -> None:
     write_tensors(tensors, folder, shard_bytes=shard_bytes)
 
 
-def read_own(
-    entries: Mapping[str, Any], where: str, architectures: Sequence[type] = ()
-) -> tuple[TransformerConfig, list[Architecture]]:
-    """Return the configuration and the architectures that a config.json of this layout describes.
+def own_config(entries: Mapping[str, Any], where: str) -> TransformerConfig:
+    """Return the configuration that a config.json of this layout holds. LabError for an entry of another form."""
+    try:
+        return from_plain(TransformerConfig, entries[OWN]["config"], f"{where}, config")
+    except (KeyError, TypeError, AttributeError) as error:
+        raise _not_ours(where, error) from None
 
-    Architectures are found by name among the classes given and the registered parts. LabError for one that is neither,
-    for options that it does not have, and for an entry of another form.
+
+def own_architectures(
+    entries: Mapping[str, Any], where: str, given: Sequence[type] = ()
+) -> list[Architecture]:
+    """Return the architectures that a config.json of this layout names, found among `given` and the registered parts.
+
+    LabError for one that is neither, for options that it does not have, and for an entry of another form.
     """
     try:
-        content = entries[OWN]
-        config = from_plain(TransformerConfig, content["config"], f"{where}, config")
-        return config, [_architecture(row, where, architectures) for row in content["architectures"]]
-    except (KeyError, TypeError, AttributeError) as error:
-        raise LabError(f"{where}: not as gpt2lab writes it ({error!r})") from None
+        rows = [(row["name"], row["options"]) for row in entries[OWN]["architectures"]]
+    except (KeyError, TypeError) as error:
+        raise _not_ours(where, error) from None
+    return [
+        from_plain(_found(name, where, given), options, f"{where}, architecture {name}")
+        for name, options in rows
+    ]
 
 
-def _architecture(row: Mapping[str, Any], where: str, given: Sequence[type]) -> Architecture:
-    name = row["name"]
-    classes: dict[str, type] = {kind.__name__: kind for kind in given}
-    kind = classes.get(name)
-    if kind is None:
-        found = [part for part in parts("architecture") if part.name == name and part.built]
-        if not found:
-            raise LabError(
-                f"{where}: made with the architecture {name}, which is not installed here; install the package that "
-                "has it, or pass its class: load_model(folder, architectures=[CLASS])"
-            )
-        kind = found[0].load()
-    made: Architecture = from_plain(kind, row["options"], f"{where}, architecture {name}")
-    return made
+def _not_ours(where: str, error: Exception) -> LabError:
+    return LabError(f"{where}: not as gpt2lab writes it ({error!r})")
+
+
+def _found(name: str, where: str, given: Sequence[type]) -> Any:
+    """Return the class of that name; a part goes by the name of its class too, under which it may have been saved."""
+    for kind in given:
+        if kind.__name__ == name:
+            return kind
+    for part in parts("architecture"):
+        if part.built and name in (part.name, part.object.rpartition(":")[2]):
+            return part.load()
+    raise LabError(
+        f"{where}: made with the architecture {name}, which is not installed here; install the package that has it, or "
+        "pass its class: load_model(folder, architectures=[CLASS])"
+    )
 
 
 def load_own(
@@ -119,7 +130,7 @@ def load_own(
     LabError names tensors that are missing, extra, of another shape or kind, or not finite.
     """
     where = str(folder / "config.json")
-    model = blueprint(*read_own(entries, where, architectures))
+    model = blueprint(own_config(entries, where), own_architectures(entries, where, architectures))
     wanted = named_tensors(model)
     with ExitStack() as stack:
         stored = StoredTensors(folder, stack)

@@ -357,6 +357,10 @@ def test_an_architecture_that_cannot_be_found_is_named(tmp_path: Path) -> None:
     ):
         load_model(saved(tmp_path))
     assert load_model(tmp_path / "model", architectures=[Again]).architectures[1] == Again(project=True)
+    assert read_config(tmp_path / "model") == CONFIGS["gpt2"]  # needs no class
+    path = tmp_path / "model" / "config.json"
+    path.write_text(path.read_text().replace('"soft-prompt"', '"SoftPrompt"'))  # as before it was a part
+    assert load_model(tmp_path / "model", architectures=[Again]).architectures[0] == SoftPrompt(length=3)
 
 
 def test_options_that_an_architecture_does_not_have_are_named(tmp_path: Path) -> None:
@@ -365,6 +369,9 @@ def test_options_that_an_architecture_does_not_have_are_named(tmp_path: Path) ->
     with pytest.raises(LabError, match="architecture soft-prompt: no setting lenght; did you mean length"):
         load_model(tmp_path / "model", architectures=CLASSES)
     path.write_text('{"model_type": "gpt2lab", "gpt2lab": {"config": {}}}')
+    with pytest.raises(LabError, match="vocab_size is missing"):
+        load_model(tmp_path / "model")
+    path.write_text('{"model_type": "gpt2lab", "gpt2lab": {"config": {}, "architectures": [3]}}')
     with pytest.raises(LabError, match="vocab_size is missing"):
         load_model(tmp_path / "model")
     path.write_text('{"model_type": "gpt2lab"}')
