@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from gpt2lab.decode import Decoder, Generation
     from gpt2lab.lab.run import Run
     from gpt2lab.measure.measurement import Measurement
+    from gpt2lab.measure.prediction import Prediction
     from gpt2lab.text.export import Exported, Kind, Precision
     from gpt2lab.text.language_model import LanguageModel
 
@@ -157,6 +158,38 @@ def transformed(name: str, made: "Callable[[LanguageModel], object]", lm: "Langu
         raise LabError(f"transform {name} returned the model it was given; it must return a new one")
     result.model.eval()
     return result
+
+
+def predict(
+    model: "str | Path | LanguageModel",
+    texts: "Sequence[str] | Sequence[Sequence[str]]",
+    *,
+    device: "torch.device | str | None" = None,
+    **options: Any,
+) -> "list[Prediction]":
+    """Say of each text what a model's head has learnt: its class with probabilities, its number, its words' labels.
+
+    `options` are those of `gpt2lab.measure.prediction.predict`: head, pairs, batch_size, truncate, separator.
+    """
+    from gpt2lab.measure import prediction
+
+    return prediction.predict(_loaded(model, device), texts, **options)
+
+
+def embed(
+    model: "str | Path | LanguageModel",
+    texts: Sequence[str],
+    *,
+    device: "torch.device | str | None" = None,
+    **options: Any,
+) -> "torch.Tensor":
+    """Return a vector for each text, [texts, width], from a model's embedding head, or from its states by `pooling`.
+
+    `options` are those of `gpt2lab.measure.prediction.embed`: head, pooling, prefix, batch_size, truncate.
+    """
+    from gpt2lab.measure import prediction
+
+    return prediction.embed(_loaded(model, device), texts, **options)
 
 
 def train(*, name: str = "train", **settings: object) -> "Run":
