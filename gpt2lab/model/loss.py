@@ -68,7 +68,8 @@ class _LinearCrossEntropy(torch.autograd.Function):
             scale = torch.ones((), device=hidden.device, dtype=wide)
             if reduction == "mean":
                 scale = scale / count.clamp_min(1)
-            losses, gradients = _in_chunks(h, w, b, targets, scale.expand(len(targets)) if now else None)
+            scales = scale.expand(len(targets)) if now else None
+            losses, gradients = _in_chunks(h, w, b, targets, scales, trained=ctx.needs_input_grad[1])
         ctx.reduction, ctx.dtype = reduction, dtype
         ctx.kinds = (hidden.dtype, weight.dtype, bias.dtype if bias is not None else None)
         ctx.save_for_backward(*(gradients if now else (h, w, b, targets)))
@@ -86,7 +87,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
             )
         if ctx.reduction == "none":
             h, w, b, targets = ctx.saved_tensors
-            gradients = _in_chunks(h, w, b, targets, upstream)[1]
+            gradients = _in_chunks(h, w, b, targets, upstream, trained=ctx.needs_input_grad[1])[1]
         else:
             d_hidden, d_weight, d_bias = (g * upstream if g is not None else None for g in ctx.saved_tensors)
             gradients = d_hidden, d_weight, d_bias
@@ -98,9 +99,15 @@ class _LinearCrossEntropy(torch.autograd.Function):
 
 
 def _in_chunks(
-    hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, scales: Tensor | None
+    hidden: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    targets: Tensor,
+    scales: Tensor | None,
+    *,
+    trained: bool = True,
 ) -> tuple[Tensor, tuple[Tensor | None, Tensor | None, Tensor | None]]:
-    """Losses [rows], and with `scales` [rows] the gradients of Σ scale·loss for hidden, weight and bias.
+    """Losses [rows], and with `scales` [rows] the gradients of Σ scale·loss for hidden, bias and, if it is trained, weight.
 
     d loss / d logits = softmax(logits) - onehot(target).
     """
@@ -108,7 +115,9 @@ def _in_chunks(
     rows = max(_CHUNK_ROWS, _CHUNK_ELEMENTS.get(hidden.device.type, 1 << 24) // weight.shape[0])
     losses = torch.empty(len(targets), dtype=wide, device=hidden.device)
     d_hidden = torch.empty_like(hidden) if scales is not None else None
-    d_weight = torch.zeros(weight.shape, dtype=wide, device=weight.device) if scales is not None else None
+    d_weight = None
+    if scales is not None and trained:
+        d_weight = torch.zeros(weight.shape, dtype=wide, device=weight.device)
     d_bias = (
         torch.zeros(len(bias), dtype=wide, device=bias.device)
         if scales is not None and bias is not None
@@ -124,15 +133,14 @@ def _in_chunks(
         if scales is None:
             continue
         assert d_hidden is not None
-        assert d_weight is not None
         scale = (scales[part] * kept)[:, None].to(wide)
         gradient = log_probs.exp_().mul_(scale)
         gradient.scatter_add_(-1, index, -scale)
         small = gradient.to(hidden.dtype)
         torch.mm(small, weight, out=d_hidden[part])
-        if d_weight.dtype == small.dtype:
+        if d_weight is not None and d_weight.dtype == small.dtype:
             d_weight.addmm_(small.T, h)
-        else:
+        elif d_weight is not None:
             d_weight += small.T @ h  # float32 sum: bf16 sums of many chunks lose small terms
         if d_bias is not None:
             d_bias += gradient.sum(0)

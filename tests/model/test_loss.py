@@ -110,3 +110,19 @@ def test_a_second_derivative_is_refused_and_never_silently_zero(reduction: str) 
     loss = linear_cross_entropy(hidden, torch.randn(7, 3), torch.arange(4), reduction=reduction).sum()  # type: ignore[arg-type]  # a Literal
     with pytest.raises(LabError, match="no second derivative"):
         torch.autograd.grad(loss, hidden, create_graph=True)
+
+
+@pytest.mark.parametrize("reduction", ["mean", "none"])
+def test_a_frozen_head_changes_nothing_in_the_gradient_of_the_states(reduction: str) -> None:
+    hidden, weight, targets = (
+        torch.randn(5, 4, requires_grad=True),
+        torch.randn(9, 4),
+        torch.tensor([1, -100, 3, 8, 0]),
+    )
+    gradients = []
+    for trained in (True, False):
+        loss = linear_cross_entropy(
+            hidden, weight.requires_grad_(trained), targets, reduction=reduction
+        ).sum()  # type: ignore[arg-type]  # a Literal
+        gradients.append(torch.autograd.grad(loss, hidden)[0])
+    assert torch.equal(*gradients)

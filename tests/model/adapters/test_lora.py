@@ -51,6 +51,17 @@ def test_logits_are_those_of_the_dense_sum(family: str, targets: tuple[str, ...]
     assert model(ids[:0]).shape == (0, 8, 61)
 
 
+@pytest.mark.parametrize(
+    "rank", [1, 2]
+)  # 24 inputs: two parts of rank 1 go through one product, of rank 2 through two
+@torch.no_grad()
+def test_few_and_many_ranks_beside_each_other_give_the_dense_sum(rank: int) -> None:
+    lora = Lora(rank=rank, alpha=2.0, targets=("q", "v", "up", "gate"))
+    model = adapted_model("llama", lora).double()
+    expected = dense(model, "llama", scale=2.0 / rank)
+    assert torch.allclose(model(tokens(2, 8)), expected(tokens(2, 8)), atol=1e-10)
+
+
 @torch.no_grad()
 def test_an_embedding_adapter_adds_to_the_tokens_rows() -> None:
     model = adapted_model("llama", Lora(rank=2, alpha=3.0, targets=("embedding",))).double()
