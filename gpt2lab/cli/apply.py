@@ -1,7 +1,9 @@
 """Apply a transform to a model and save the new model; the given one stays as it is. A run keeps what was done.
 
 examples:
-  gpt2lab apply --help                             the transforms there are
+  gpt2lab apply quantize train-1 --bits 4 --out small
+  gpt2lab apply --help                  the transforms there are
+  gpt2lab apply quantize --help         the options of one
 """
 
 import argparse
