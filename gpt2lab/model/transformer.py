@@ -17,6 +17,7 @@ from gpt2lab.model.cache import Cache, CacheGroup, GrowingCache, KeyValueCache
 from gpt2lab.model.config import TransformerConfig
 from gpt2lab.model.counts import count_weights
 from gpt2lab.model.experts import MixtureOfExperts
+from gpt2lab.model.initialisation import draw_parameters
 from gpt2lab.model.masks import attention_masks
 from gpt2lab.model.norms import Norm
 from gpt2lab.model.places import activation_names
@@ -79,25 +80,9 @@ class Transformer(nn.Module):
         if self.config.tied_head and self.config.head != "none":
             self.head.weight = self.embedding.weight
 
-    @torch.no_grad()
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
         """Draw all weights anew, in the order of `named_parameters`."""
-        generator = generator if generator is not None else torch.Generator().manual_seed(0)
-        residual_std = self.config.init_std
-        if self.config.norm_placement == "pre":
-            residual_std /= (2 * max(self.config.n_layers, 1)) ** 0.5
-        for name, parameter in self.named_parameters():
-            if parameter.dim() >= 2:
-                std = (
-                    residual_std
-                    if name.endswith(("attention.out.weight", "mlp.down.weight"))
-                    else self.config.init_std
-                )
-                # Drawn on the CPU in float32, so that weights depend on neither device nor dtype.
-                drawn = torch.empty(parameter.shape).normal_(0.0, std, generator=generator)
-                parameter.copy_(drawn)
-            else:
-                parameter.fill_(1.0 if name.endswith("weight") else 0.0)  # gains of norms; biases
+        draw_parameters(self, self.config, generator)
 
     @property
     def device(self) -> torch.device:
@@ -123,6 +108,7 @@ class Transformer(nn.Module):
         device None is the model's; dtype None keeps what is written in its own type. differentiable: gradients flow
         through it, at the price of copying it at every pass.
         """
+        self.config.require_causal("a key/value cache")
         kind = GrowingCache if differentiable else KeyValueCache
         make: NewCache = partial(kind, device=device or self.device, dtype=dtype)
         for wrapper in self._wrappers():
@@ -271,6 +257,8 @@ class Transformer(nn.Module):
         if isinstance(cache, CacheGroup):
             raise LabError("this cache was made for another model; make it with model.new_cache(...)")
         slots = cache.claim(attention_mask, time) if cache is not None else slice(0, time)
+        if tap is not None:
+            tap.begins(slots)
         if positions is None:
             places = slice(slots.start, slots.start + 1) if inputs.siblings else slots
             positions = count_positions(self.config, places, attention_mask, cache, x.device)

@@ -330,6 +330,8 @@ def test_what_is_for_causal_models_refuses_in_one_sentence() -> None:
     model = tiny("bert")
     with pytest.raises(LabError, match=r"key/value cache needs a causal model, and this bert reads in both"):
         model(tokens(1, 3), cache=tiny("gpt2").new_cache(batch=1, length=3))
+    with pytest.raises(LabError, match=r"key/value cache needs a causal model, and this bert reads in both"):
+        model.new_cache(batch=1, length=3)
     with pytest.raises(LabError, match="windows are for causal attention"):
         bert_config(vocab_size=9, d_model=8, n_layers=1, n_heads=2, windows=(3,))
     with pytest.raises(LabError, match="post-norm block has no parallel residual"):
