@@ -143,7 +143,6 @@ def patching(rounds: int, clock: Callable[[], float]) -> None:
 def peers(rounds: int, clock: Callable[[], float]) -> None:
     sizes = {
         "GPT-2 small, 1 × 64 tokens": ((50257, 768, 12, 12), (1, 64)),
-        "GPT-2 small, 1 × 512 tokens": ((50257, 768, 12, 12), (1, 512)),
         "2.5M parameters, 1 × 16 tokens": ((512, 128, 12, 4), (1, 16)),
         "2.5M parameters, 24 × 64 tokens": ((512, 128, 12, 4), (24, 64)),
     }

@@ -43,6 +43,11 @@ BY_HEAD = ("hook_q", "hook_k", "hook_v", "hook_rot_q", "hook_rot_k", "hook_z", "
 
 def activation_names(config: "TransformerConfig") -> list[str]:
     """Return the names that a model of this configuration has, in the order of the forward pass."""
+    return list(_names(config))
+
+
+@functools.lru_cache(maxsize=32)
+def _names(config: "TransformerConfig") -> tuple[str, ...]:
     norm = ["hook_scale", "hook_normalized"] if config.norm != "none" else ["hook_normalized"]
     names = ["hook_embed"] + (["hook_token_type_embed"] if config.token_types else [])
     names += ["hook_pos_embed"] if config.positions == "learned" else []
@@ -54,7 +59,7 @@ def activation_names(config: "TransformerConfig") -> list[str]:
     ]
     if config.head == "transform":
         names += ["mlm_head.hook_pre", "mlm_head.hook_post", *(f"mlm_head.ln.{kind}" for kind in norm)]
-    return [*names, *(["logits"] if config.head != "none" else [])]
+    return (*names, *(["logits"] if config.head != "none" else []))
 
 
 def _names_in_block(config: "TransformerConfig", index: int, norm: list[str]) -> list[str]:

@@ -91,6 +91,10 @@ class TapUnder:
         """As the tap does."""
         return self.tap.wants(self.prefix + name)
 
+    def begins(self, slots: slice) -> None:
+        """As the tap does."""
+        self.tap.begins(slots)
+
     def visit(self, x: Tensor, name: str, slots: slice | None = None, *, again: bool = False) -> Tensor:
         """As the tap does."""
         return self.tap.visit(x, self.prefix + name, slots, again=again)
@@ -185,13 +189,17 @@ class Tap:
         """Whether this tap or one around it reads or writes `name`: places that cost something ask first."""
         return name in self.touched
 
+    def begins(self, slots: slice) -> None:
+        """Note that a forward pass begins, and which positions it computes."""
+        for tap in self.chain:
+            tap.positions = range(slots.start, slots.stop)
+
     def visit(self, x: Tensor, name: str, slots: slice | None = None, *, again: bool = False) -> Tensor:
-        """Replace, then record, x at the place `name`; `slots` are the positions of the pass, default as before."""
-        if slots is not None and (slots.start, slots.stop) != (self.positions.start, self.positions.stop):
-            for tap in self.chain:
-                tap.positions = range(slots.start, slots.stop)
+        """Replace, then record, x at the place `name`; `slots` are the positions of the pass, default as it began."""
         if name not in self.touched:
             return x
+        if slots is not None and (slots.start, slots.stop) != (self.positions.start, self.positions.stop):
+            self.begins(slots)
         for tap in self.chain:
             if name in tap.writes:
                 x = tap._changed(x, name)

@@ -111,13 +111,16 @@ def test_heads_are_chosen_on_their_own_axis(family: str) -> None:
 @torch.no_grad()
 @pytest.mark.parametrize("pos", [3, 6, -1, slice(2, 8), slice(5, None)])
 def test_positions_count_from_the_beginning_of_a_cached_sequence(pos: int | slice) -> None:
-    model, ids = tiny("llama"), tokens(2, 9)
-    with model.tap(read=[POST]) as whole:
-        model(ids)
-    with model.tap(read=[POST], pos=pos) as steps:
-        _in_steps(model, ids, prompt=4)
+    ids = tokens(2, 9)
     chosen = torch.arange(9)[pos].reshape(-1) if pos != -1 else torch.arange(3, 9)
-    assert torch.allclose(steps[POST], whole[POST][:, chosen], atol=1e-5)
+    for family, names in (("llama", [POST, "logits"]), ("gpt2", ["hook_pos_embed"]), ("gpt2", ["logits"])):
+        model = tiny(family)
+        with model.tap(read=names) as whole:
+            model(ids)
+        with model.tap(read=names, pos=pos) as steps:
+            _in_steps(model, ids, prompt=4)
+        for name in names:
+            assert torch.allclose(steps[name], whole[name][:, chosen], atol=1e-5)
 
 
 @torch.no_grad()
