@@ -1,0 +1,148 @@
+"""Time of an optimizer's step beside torch's AdamW and pytorch_optimizer's versions: same weights, same gradients.
+
+    python benchmarks/optimizers.py [--size 10M 124M] [--rounds 15] [--threads 2]
+
+All take turns (A B C A B C …) on copies of the same GPT-2 with random gradients, so that other work on the machine meets
+all of them. A row has the median time of a step, its ratio to `torch.optim.AdamW` (fused), and to the version of
+pytorch_optimizer, if that is installed (`pip install pytorch_optimizer`). The first steps of Conda, which take all singular
+value decompositions, are left out and timed on their own: one refresh, and its share of a step at a period of 2000.
+"""
+
+import argparse
+import copy
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch.optim import Optimizer
+
+from gpt2lab.model import Transformer
+from gpt2lab.model.families import gpt2_config
+from gpt2lab.papers.conda import Conda, Muon
+from gpt2lab.papers.sophia import Lion, SophiaG
+from gpt2lab.train import parameter_groups
+
+SIZES: dict[str, dict[str, int]] = {
+    "1M": {"vocab_size": 1024, "d_model": 128, "n_layers": 4, "n_heads": 4, "max_positions": 128},
+    "10M": {"vocab_size": 4096, "d_model": 320, "n_layers": 6, "n_heads": 5, "max_positions": 256},
+    "124M": {"vocab_size": 50257, "d_model": 768, "n_layers": 12, "n_heads": 12, "max_positions": 1024},
+}
+Make = Callable[[Transformer], Optimizer]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--size", nargs="+", choices=SIZES, default=["10M"])
+    parser.add_argument("--rounds", type=int, default=15, help="turns of each")
+    parser.add_argument("--threads", type=int, default=None)
+    asked = parser.parse_args()
+    if asked.threads:
+        torch.set_num_threads(asked.threads)
+    print(f"{torch.get_num_threads()} threads, torch {torch.__version__}")
+    for size in asked.size:
+        measure(size, asked.rounds)
+
+
+def measure(size: str, rounds: int) -> None:
+    """Print the table of one size."""
+    model = Transformer(gpt2_config(**SIZES[size]), generator=torch.Generator().manual_seed(0))
+    generator = torch.Generator().manual_seed(1)
+    for parameter in model.parameters():
+        parameter.grad = 1e-3 * torch.randn(parameter.shape, generator=generator)
+    makes = {**ours(), **peers()}
+    steps = {name: ready(make, model) for name, make in makes.items()}
+    times: dict[str, list[float]] = {name: [] for name in steps}
+    for turn in range(rounds + 2):
+        for name, step in steps.items():
+            start = time.perf_counter()
+            step()
+            if turn > 1:  # the first turns make states and bases
+                times[name].append(1000 * (time.perf_counter() - start))
+    print(f"\n{size}: {model.count_parameters()['total']:,} parameters")
+    print("| optimizer | ms a step | times AdamW | times pytorch_optimizer's |")
+    print("|---|---|---|---|")
+    for name in ours():
+        peer = f"pytorch_optimizer {name}"
+        against = ratio(times[name], times[peer]) if peer in times else "–"
+        print(
+            f"| {name} | {statistics.median(times[name]):.1f} | {ratio(times[name], times['AdamW'])} | {against} |"
+        )
+    refresh(model)
+
+
+def ready(make: Make, model: Transformer) -> Callable[[], Any]:
+    """Return the step of an optimizer on its own copy of the model, with the same gradients."""
+    own = copy.deepcopy(model)
+    for mine, given in zip(own.parameters(), model.parameters(), strict=True):
+        mine.grad = given.grad
+    optimizer = make(own)
+    return optimizer.step
+
+
+def refresh(model: Transformer) -> None:
+    """Print the time of Conda's decompositions."""
+    optimizer = Conda.for_model(copy.deepcopy(model), refresh=1)
+    for mine, given in zip(
+        (p for group in optimizer.param_groups for p in group["params"]),
+        (p for group in Conda.for_model(model).param_groups for p in group["params"]),
+        strict=True,
+    ):
+        mine.grad = given.grad
+    optimizer.seconds = {}
+    optimizer.step()
+    print(f"\nConda: one refresh of all bases takes {optimizer.seconds['svd']:.2f} s of processor time")
+
+
+def ours() -> dict[str, Make]:
+    """The lab's optimizers, AdamW first."""
+    return {
+        "AdamW": lambda model: torch.optim.AdamW(parameter_groups(model, 0.1), lr=1e-5, fused=True),
+        "Lion": lambda model: Lion(model.parameters(), lr=1e-5),
+        "Sophia-G": lambda model: SophiaG(model.parameters(), lr=1e-5),
+        "Conda": lambda model: Conda.for_model(model, lr=1e-5),
+        "Muon": lambda model: Muon.for_model(model, lr=1e-5),
+    }
+
+
+def peers() -> dict[str, Make]:
+    """pytorch_optimizer's versions; none if it is not installed. Its Sophia needs a graph to step at all."""
+    try:
+        import pytorch_optimizer as other
+    except ImportError:
+        return {}
+
+    def split(model: Transformer) -> tuple[Sequence[torch.Tensor], Sequence[torch.Tensor]]:
+        groups = Conda.for_model(model).param_groups
+        hidden = [p for group in groups if group["project"] for p in group["params"]]
+        return hidden, [p for group in groups if not group["project"] for p in group["params"]]
+
+    def muon(model: Transformer) -> Optimizer:
+        hidden, rest = split(model)
+        return other.Muon(
+            [{"params": hidden, "use_muon": True}, {"params": rest, "use_muon": False}], lr=1e-5
+        )
+
+    def conda(model: Transformer) -> Optimizer:
+        hidden, rest = split(model)
+        projected = {"params": hidden, "update_proj_gap": 2000, "scale": 0.25, "projection_type": "std"}
+        return other.Conda([projected, {"params": rest}], lr=1e-5)
+
+    return {
+        "pytorch_optimizer Lion": lambda model: other.Lion(model.parameters(), lr=1e-5),
+        "pytorch_optimizer Conda": conda,
+        "pytorch_optimizer Muon": muon,
+    }
+
+
+def ratio(mine: list[float], theirs: list[float]) -> str:
+    """Median and range of mine over theirs, turn by turn."""
+    ratios = sorted(a / b for a, b in zip(mine, theirs, strict=True))
+    return f"{statistics.median(ratios):.2f} ({ratios[len(ratios) // 10]:.2f} to {ratios[-1 - len(ratios) // 10]:.2f})"
+
+
+if __name__ == "__main__":
+    main()
