@@ -25,43 +25,34 @@ def run(path: Path, ids: Tensor, mask: Tensor) -> np.ndarray:
 
 @torch.no_grad()
 @pytest.mark.parametrize(
-    ("family", "changes"),
-    [("gpt_neo", {"n_layers": 1, "windows": (5,)}), ("llama", {"n_layers": 1, "n_experts": 4})],
+    ("family", "changes", "dtype"),
+    [
+        ("gpt_neo", {"n_layers": 1, "windows": (5,)}, torch.bfloat16),
+        ("llama", {"n_layers": 1, "n_experts": 4}, torch.float32),
+    ],
 )
-def test_logits_are_the_models_at_other_shapes_and_with_padding(family, changes, tmp_path) -> None:
-    model = tiny(family, **changes)
-    model.train()
-    done = export(LanguageModel(model), "onnx", tmp_path / "m.onnx")
-    assert model.training  # as it was
+def test_logits_are_the_models_at_other_shapes_and_with_padding(family, changes, dtype, tmp_path) -> None:
+    model, place = tiny(family, **changes).to(dtype).train(), tmp_path / "m.onnx"
+    done = export(LanguageModel(model), "onnx", place)
+    assert model.training and model.dtype == dtype  # as it was
     assert "no key/value cache" in done.notes[0]
-    model.eval()
-    onnx.checker.check_model(str(tmp_path / "m.onnx"))
+    model.eval().float()
+    onnx.checker.check_model(str(place))
     for batch, time in ((1, 1), (3, 17), (2, 40)):
         ids = tokens(batch, time, seed=time)
         mask = torch.ones_like(ids)
         if batch > 1:
             mask[0, :5], mask[1, 9:] = 0, 0
         expected = model(ids, attention_mask=mask)
-        found = torch.from_numpy(run(tmp_path / "m.onnx", ids, mask))
+        found = torch.from_numpy(run(place, ids, mask))
         assert found.shape == expected.shape
         assert (found - expected)[mask.bool()].abs().max() <= 1e-4 * expected.abs().max()
-
-
-def test_a_bf16_model_is_computed_in_float32_and_stays_as_it_is(tmp_path) -> None:
-    model = tiny("gpt2", n_layers=1).bfloat16()
-    export(LanguageModel(model), "onnx", tmp_path / "m.onnx")
-    assert model.dtype == torch.bfloat16
-    ids = tokens(2, 9)
-    with torch.no_grad():
-        expected = model.float()(ids)
-    found = torch.from_numpy(run(tmp_path / "m.onnx", ids, torch.ones_like(ids)))
-    assert (found - expected).abs().max() <= 1e-4 * expected.abs().max()
-    assert onnx_file.is_onnx(tmp_path / "m.onnx")
-    model.embedding.weight.data[0, 0] += (
+    assert onnx_file.is_onnx(place)
+    model.embedding.weight.data[0] += (
         1  # the file no longer holds this model's numbers, and that is found out
     )
     with pytest.raises(LabError, match="logits differ from the model's by"):
-        onnx_file._compare(model, tmp_path / "m.onnx")
+        onnx_file._compare(model, place)
 
 
 def test_what_a_graph_cannot_carry_is_refused_in_a_sentence(tmp_path, monkeypatch) -> None:
