@@ -130,8 +130,10 @@ def _hugging_face(model: Transformer) -> tuple[dict[str, Any], dict[str, Tensor]
     family = FAMILIES[model.config.family]
     head = the_head(model)
     if model.architectures and head is None:
-        names = listed([architecture_name(one) for one in model.architectures])
-        ways = "".join(f"; {one.way_out}" for one in model.architectures if hasattr(one, "way_out"))
+        names = listed(list(dict.fromkeys(architecture_name(one) for one in model.architectures)))
+        ways = "".join(
+            dict.fromkeys(f"; {one.way_out}" for one in model.architectures if hasattr(one, "way_out"))
+        )
         raise LabError(
             f"Hugging Face's {family.name} has no place for what the architecture {names} changes{ways}"
         )

@@ -5,7 +5,7 @@ import math
 import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import nn
@@ -27,6 +27,9 @@ class Lora:
     Attaching freezes every weight that the model has, those of other adapters included. A second adapter needs a
     name of its own and adds to the first.
     """
+
+    way_out: ClassVar[str] = "make an ordinary model of it with: gpt2lab apply merge-lora MODEL --out DIR"
+    """What to do where another program's layout cannot hold the model."""
 
     name: str = "default"
     """The adapter's name in the model."""

@@ -170,7 +170,8 @@ def _only(model: Transformer, name: str | None) -> Lora:
 
 def is_adapter(folder: Path | str) -> bool:
     """Whether a folder holds an adapter rather than a model."""
-    return (Path(folder) / CONFIG).is_file() and not (Path(folder) / "config.json").exists()
+    whole = ("model.safetensors", "model.safetensors.index.json")
+    return (Path(folder) / CONFIG).is_file() and not any((Path(folder) / name).exists() for name in whole)
 
 
 def read_adapter_config(folder: Path | str) -> dict[str, Any]:

@@ -72,7 +72,9 @@ def _architecture(model: Transformer) -> tuple[str, list[str]]:
         raise LabError(f"GGUF: {config.family} is not written, only {', '.join(_ARCHITECTURES)}")
     if model.architectures:
         names = listed([architecture_name(one) for one in model.architectures])
-        ways = "".join(f"; {one.way_out}" for one in model.architectures if hasattr(one, "way_out"))
+        ways = "".join(
+            dict.fromkeys(f"; {one.way_out}" for one in model.architectures if hasattr(one, "way_out"))
+        )
         raise LabError(f"GGUF: llama.cpp does not compute what the architecture {names} changes{ways}")
     FAMILIES[config.family].write(config)  # refuses what the family itself does not have
     kind, notes = _ARCHITECTURES[config.family], []

@@ -98,7 +98,9 @@ def _traced(model: Transformer) -> "ONNXProgram":
                 verbose=False,
             )
         except Exception as error:  # whatever torch's exporter meets inside a model
-            ways = "".join(f"; {one.way_out}" for one in model.architectures if hasattr(one, "way_out"))
+            ways = "".join(
+                dict.fromkeys(f"; {one.way_out}" for one in model.architectures if hasattr(one, "way_out"))
+            )
             raise LabError(f"ONNX: this model cannot be traced ({_reason(error)}){ways}") from error
     assert program is not None
     return program
