@@ -2,7 +2,7 @@
 
     python benchmarks/decoding.py                        GPT-2 124M, random weights, batch 1 and 8, both number types
     python benchmarks/decoding.py --new 32 --rounds 3    shorter
-    python benchmarks/decoding.py --int8                 8-bit weights beside them
+    python benchmarks/decoding.py --int8 --int4          8-bit and 4-bit weights beside them
     python benchmarks/decoding.py --contrastive          contrastive search beside the published algorithm on theirs
 
 Ours and theirs take turns (A B A B …), so that other work on the machine meets both; each round gives one ratio, and the
@@ -14,19 +14,22 @@ processes that share the cores wait for each other at every matrix: run this alo
 
 import argparse
 import contextlib
+import copy
 import statistics
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from typing import cast
 
 import torch
 from transformers import DynamicCache, GPT2LMHeadModel
 
 from gpt2lab.decode import Decoder, Greedy, Limits, pack
 from gpt2lab.decode.packed import Weights
-from gpt2lab.model import Transformer, save_model
+from gpt2lab.model import Transformer, attach, save_model
 from gpt2lab.model.families.gpt2 import gpt2_config
+from gpt2lab.model.quantization import Quantized
 from gpt2lab.papers.contrastive_search.decoder import ContrastiveSearch
 
 SIZES = {
@@ -50,10 +53,14 @@ def main() -> None:
     )
     parser.add_argument("--threads", type=int, default=None)
     parser.add_argument("--int8", action="store_true", help="also weights=int8")
+    parser.add_argument(
+        "--int4", action="store_true", help="also a model with all matrices quantised to 4 bits"
+    )
     parser.add_argument("--contrastive", action="store_true", help="contrastive search, k 5, alpha 0.6")
     asked = parser.parse_args()
     if asked.threads:
         torch.set_num_threads(asked.threads)
+    kinds = ["packed", *(["int8"] if asked.int8 else []), *(["int4"] if asked.int4 else [])]
     best = bandwidth()
     print(f"{torch.get_num_threads()} threads, torch {torch.__version__}, memory read at {best:.1f} GB/s")
     print(
@@ -63,7 +70,7 @@ def main() -> None:
     for name in asked.types:
         with both(asked.size, getattr(torch, name)) as (ours, theirs):
             for batch in asked.batch:
-                for weights in ("packed", "int8") if asked.int8 else ("packed",):
+                for weights in kinds:
                     compare(
                         ours, theirs, weights, batch=batch, new=asked.new, rounds=asked.rounds,
                         contrastive=asked.contrastive,
@@ -73,14 +80,17 @@ def main() -> None:
 def compare(
     ours: Transformer,
     theirs: GPT2LMHeadModel,
-    weights: Weights,
+    weights: str,
     *,
     batch: int,
     new: int,
     rounds: int,
     contrastive: bool = False,
 ) -> None:
-    """Print one row of the table."""
+    """Print one row of the table; weights is a layout of `pack`, or int4."""
+    four_bits = weights == "int4"
+    model = attach(copy.deepcopy(ours), Quantized(layers=("*",))) if four_bits else ours
+    layout = cast(Weights, "packed" if four_bits else weights)
     decoder = ContrastiveSearch(k=K, alpha=ALPHA) if contrastive else Greedy()
     run_peer = run_published if contrastive else run_theirs
     prompts = torch.randint(
@@ -88,7 +98,7 @@ def compare(
     )
     packing, deciding, other = [], [], []
     for turn in range(rounds + 1):
-        pack_seconds, seconds, mine = run_ours(ours, weights, prompts, new, decoder)
+        pack_seconds, seconds, mine = run_ours(model, layout, prompts, new, decoder)
         their_seconds, their_tokens = run_peer(theirs, prompts, new)
         if turn:  # the first turn warms up
             packing.append(pack_seconds)
@@ -96,16 +106,18 @@ def compare(
             other.append(their_seconds)
     whole = [a + b for a, b in zip(packing, deciding, strict=True)]
     tokens, bytes_read = batch * new, matrix_bytes(ours)
+    if weights != "packed" and batch == 1:  # codes are bytes; several rows meet written-out weights
+        bytes_read /= ours.dtype.itemsize
     same = (
         sum(a == b for x, y in zip(mine, their_tokens, strict=True) for a, b in zip(x, y, strict=True))
         / tokens
     )
     kept = statistics.median(deciding)
-    label = f"{str(ours.dtype).removeprefix('torch.')}{' as int8' if weights == 'int8' else ''}"
+    label = f"{str(ours.dtype).removeprefix('torch.')}{f' as {weights}' if weights != 'packed' else ''}"
     print(
         f"| {label} | {batch} | {tokens / statistics.median(whole):.1f} | {tokens / statistics.median(other):.1f} "
         f"| {ratio(other, whole)} | {tokens / kept:.1f} | {ratio(other, deciding)} "
-        f"| {bytes_read / (4 if weights == 'int8' else 1) * new / kept / 1e9:.1f} | {same:.0%} |"
+        f"| {bytes_read * new / kept / 1e9:.1f} | {same:.0%} |"
     )
     sys.stdout.flush()
 
