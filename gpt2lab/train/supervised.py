@@ -12,6 +12,7 @@ from gpt2lab.model import Transformer, linear_cross_entropy
 from gpt2lab.model.heads import Head, heads, read_states
 from gpt2lab.model.loss import IGNORE
 from gpt2lab.train.objectives import Batch
+from gpt2lab.train.routing import RoutingLosses
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +53,8 @@ class Supervised:
         """Return the loss, and each head's own loss where there are several parts."""
         mask = batch.get("attention_mask")
         types = batch.get("token_types") if model.config.token_types > 1 else None
-        hidden = model.hidden(batch["tokens"], attention_mask=mask, token_types=types)
+        with RoutingLosses(model, mask) as routing:
+            hidden = model.hidden(batch["tokens"], attention_mask=mask, token_types=types)
         said = read_states(model, hidden, mask, tuple(self.losses))
         known = heads(model)
         parts: dict[str, Tensor] = {}
@@ -61,9 +63,9 @@ class Supervised:
             parts[name] = how.weight * head_loss(known[name], said[name], labels, how)
         if self.language:
             parts["language"] = self.language * _language_loss(model, hidden, batch["tokens"], mask)
-        total = torch.stack(list(parts.values())).sum()
+        total, routed = routing.added_to(torch.stack(list(parts.values())).sum())
         metrics = {f"loss_{name}": float(part.detach()) for name, part in parts.items()}
-        return total, metrics if len(parts) > 1 else {}
+        return total, {**(metrics if len(parts) > 1 else {}), **routed}
 
 
 def head_loss(head: Head, said: Tensor, labels: Tensor, how: HeadLoss | None = None) -> Tensor:

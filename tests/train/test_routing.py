@@ -6,8 +6,10 @@ from torch import Tensor
 
 from gpt2lab.model import Transformer
 from gpt2lab.model.experts import balance_loss, router_z_loss
+from gpt2lab.model.heads import Head
 from gpt2lab.train import TrainSettings, next_token, train
 from gpt2lab.train.routing import RoutingLosses
+from gpt2lab.train.supervised import HeadLoss, Supervised
 from gpt2lab.train.throughput import flops_per_token
 from tests.tiny import tiny
 from tests.train.data import Counting
@@ -124,6 +126,18 @@ def test_work_is_counted_by_the_weights_a_token_meets() -> None:
         flops_per_token(model.config, 10, counts["active"])
         == flops_per_token(tiny("llama").config, 10, dense["total"]) + 6 * routers
     )
+
+
+def test_a_supervised_objective_has_the_routers_losses_too() -> None:
+    model, batch = sparse(), Counting()[0]
+    Head(name="tag", kind="tokens", outputs=3).attach(model)
+    batch["labels.tag"] = batch["tokens"] % 3
+    objective = Supervised({"tag": HeadLoss()})
+    loss, metrics = objective(model, batch)
+    plain, nothing = objective(model.eval(), batch)
+    added = 0.2 * metrics["balance"] + 0.1 * metrics["router_z"]
+    assert loss.item() == pytest.approx(plain.item() + added, rel=1e-5)
+    assert nothing == {}
 
 
 def test_a_model_without_experts_opens_no_tap() -> None:
