@@ -48,7 +48,7 @@ def test_help_and_papers_answer_within_three_tenths_of_a_second(verb: str) -> No
 def test_import_gpt2lab_offers_the_verbs_as_functions_without_torch() -> None:
     code = (
         "import sys, gpt2lab; assert 'torch' not in sys.modules; "
-        "names = 'load save train generate measure reproduce compare resume report'.split(); "
+        "names = 'load save train generate apply measure reproduce compare resume report'.split(); "
         "assert all(callable(getattr(gpt2lab, name)) for name in names), names; "
         "import gpt2lab.train; from gpt2lab.measure import Measurement; "
         "assert callable(gpt2lab.train) and callable(gpt2lab.measure) and gpt2lab.train.TrainSettings"
