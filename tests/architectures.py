@@ -78,12 +78,16 @@ class Marked(nn.Module):
     def forward(self, x: Tensor, run: Pass) -> Tensor:
         marks = run.notes["marks"][:, None, :, None]  # [batch, 1, time, 1]
         q, k, v = (part[:, None] for part in self.qkv(x).chunk(3, dim=-1))  # [batch, 1, time, width]
-        places, seen = torch.arange(run.slots.start, run.slots.stop)[:, None], marks
+        seen = marks
         if run.cache is not None:
             k, v = run.cache.write(self.name, run.slots, k, v)
             seen = run.cache.store(f"{self.name}.marks", run.slots, marks)
-        mask = (torch.arange(run.slots.stop) <= places) & seen.transpose(-1, -2)  # [batch, 1, time, keys]
-        z = F.scaled_dot_product_attention(q, k, v, attn_mask=mask | ~marks) * marks
+        mask = run.mask(None)  # padding, prefixes and siblings are in it; None stands for plainly causal
+        if mask is None:
+            places = torch.arange(run.slots.start, run.slots.stop)[:, None]
+            mask = torch.arange(run.slots.stop) <= places
+        mask = (mask & seen.transpose(-1, -2)) | ~marks  # [batch, 1, time, keys]
+        z = F.scaled_dot_product_attention(q, k, v, attn_mask=mask) * marks
         return run.see(z[:, 0], f"{self.name}.hook_z")
 
 

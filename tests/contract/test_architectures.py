@@ -155,6 +155,17 @@ def test_the_cache_is_reordered_selected_and_rewound(architectures: list[Archite
     assert torch.allclose(model(ids, cache=cache), model(ids), atol=1e-4)
 
 
+@torch.no_grad()
+def test_alternatives_for_the_next_place_do_not_see_each_other(architectures: list[Architecture]) -> None:
+    model, ids, candidates = made(architectures), tokens(2, 6), tokens(2, 3, seed=4)
+    cache = model.new_cache(batch=2, length=9)
+    model(ids, cache=cache)
+    together = model.hidden(candidates, cache=cache, siblings=True)
+    for index in range(3):
+        alone = model.hidden(torch.cat([ids, candidates[:, index : index + 1]], 1))[:, -1]
+        assert torch.allclose(together[:, index], alone, atol=1e-4)
+
+
 def test_it_learns_and_a_resumed_run_ends_with_the_same_bits(
     architectures: list[Architecture], tmp_path: Path
 ) -> None:
