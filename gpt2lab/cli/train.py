@@ -88,4 +88,6 @@ def show_training(run: "Run", as_json: bool) -> None:
     print(f"report  {run.folder / 'report.html'}")
     fills_in = "masked_perplexity" in run.results  # a bidirectional model, which does not go on from a prompt
     following = f"measure pseudo-perplexity {run.id}" if fills_in else f'generate {run.id} "..."'
+    if "validation_examples" in run.results:  # a head, which has a measure of its kind
+        following = f"measure classification|regression|token-classification|retrieval {run.id} --data ..."
     print(f"next    gpt2lab {following}")
