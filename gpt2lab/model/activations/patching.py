@@ -89,7 +89,7 @@ def attribution_patch(
     model: "Transformer",
     clean: Tensor,
     corrupt: Tensor,
-    sites: Sequence[str],
+    sites: Sequence[str] | str,
     metric: Metric,
     *,
     at: int | None = None,
@@ -101,6 +101,7 @@ def attribution_patch(
     clean, one forward and backward pass on corrupt (Nanda 2023; Syed et al. 2023, eq. 2). No parameter's gradient is
     touched, and frozen weights do no harm.
     """
+    sites = [sites] if isinstance(sites, str) else sites
     _check_prompts(clean, corrupt)
     with evaluating(model), torch.inference_mode(False):
         with torch.no_grad(), model.tap(read=sites) as before:

@@ -162,7 +162,7 @@ def test_estimates_approach_patches_as_the_prompts_do() -> None:
 def test_frozen_and_training_models_are_patched_alike_and_no_gradient_is_left() -> None:
     free, frozen = tiny("gpt2"), tiny("gpt2").requires_grad_(False)
     loud = model_of("gpt2", training=True)
-    one = attribution_patch(free, CLEAN, CORRUPT, ["resid_mid"], metric)["resid_mid"]
+    one = attribution_patch(free, CLEAN, CORRUPT, "resid_mid", metric)["resid_mid"]
     two = attribution_patch(frozen, CLEAN, CORRUPT, ["resid_mid"], metric)["resid_mid"]
     assert torch.allclose(one, two, atol=1e-6)
     with torch.inference_mode():
