@@ -57,6 +57,16 @@ def test_import_gpt2lab_offers_the_verbs_as_functions_without_torch() -> None:
     assert done.returncode == 0, done.stderr
 
 
+def test_a_model_is_laid_out_without_torchs_compiler_which_takes_seconds_to_import() -> None:
+    code = (
+        "import sys, torch; from gpt2lab.model import Transformer; from tests.tiny import CONFIGS\n"
+        "with torch.device('meta'):\n    models = [Transformer(config) for config in CONFIGS.values()]\n"
+        "assert models and 'torch._dynamo' not in sys.modules"
+    )
+    done = _python("-c", code)
+    assert done.returncode == 0, done.stderr
+
+
 def _imports(path: Path) -> set[str]:
     tree = ast.parse(path.read_text(encoding="utf-8"))
     names: set[str] = set()

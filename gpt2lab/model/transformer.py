@@ -47,12 +47,12 @@ class Transformer(nn.Module):
         self.config = config
         # torch's modules draw weights of their own from the global generator.
         with torch.random.fork_rng(devices=[]):
-            self.embedding = nn.Embedding(config.vocab_size, config.d_model)
+            self.embedding = _table(config.vocab_size, config.d_model)
             if config.positions == "learned":
                 rows = config.max_positions + config.position_offset
-                self.position_embedding = nn.Embedding(rows, config.d_model)
+                self.position_embedding = _table(rows, config.d_model)
             if config.token_types:
-                self.token_type_embedding = nn.Embedding(config.token_types, config.d_model)
+                self.token_type_embedding = _table(config.token_types, config.d_model)
             if config.embedding_norm:
                 self.embedding_norm = Norm(config, "ln_embed")
             self.blocks = nn.ModuleList(Block(config, i) for i in range(config.n_layers))
@@ -389,3 +389,8 @@ def _checkpointed(block: nn.Module, x: Tensor, run: Pass) -> Tensor:
     if run.tap is None:
         return checkpoint(block, x, run, use_reentrant=False)
     return checkpoint(block, x, run, use_reentrant=False, context_fn=run.twice)
+
+
+def _table(rows: int, width: int) -> nn.Embedding:
+    """Return an embedding without numbers: drawing them on the meta device makes torch import its compiler, for seconds."""
+    return nn.Embedding(rows, width, _weight=torch.empty(rows, width))
