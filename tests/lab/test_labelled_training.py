@@ -8,6 +8,7 @@ import signal
 
 import pytest
 import torch
+from transformers import AutoModelForSequenceClassification
 
 from gpt2lab.base.errors import LabError
 from gpt2lab.base.settings import build
@@ -17,6 +18,7 @@ from gpt2lab.lab.training import TrainingSettings, train_model
 from gpt2lab.measure.labelled import Classification, Regression, TokenClassification
 from gpt2lab.measure.prediction import embed, predict
 from gpt2lab.model.heads import heads
+from gpt2lab.text.encoding import padded
 from gpt2lab.text.language_model import load
 
 GOOD, BAD = ["fine", "great", "lovely"], ["awful", "poor", "dull"]
@@ -73,6 +75,16 @@ def test_a_classifier_learns_and_its_folder_predicts(data, home, family):
     told = predict(lm, ["the film was great", "the film was awful", ""])
     assert [one.label for one in told[:2]] == ["good", "bad"]
     assert sum(told[0].scores.values()) == pytest.approx(1.0)
+    theirs = AutoModelForSequenceClassification.from_pretrained(run.folder / "model").eval()
+    rows_of_ids = [
+        lm.tokenizer.encode("the film was great", special=True),
+        lm.tokenizer.encode("awful", special=True),
+    ]
+    ids, mask = padded(rows_of_ids, theirs.config.pad_token_id)
+    with torch.no_grad():
+        shares = theirs(input_ids=ids, attention_mask=mask.long()).logits.softmax(-1)
+    expected = [list(one.scores.values()) for one in predict(lm, ["the film was great", "awful"])]
+    assert shares.tolist() == [pytest.approx(row, abs=1e-5) for row in expected]
     found = record(run.row, home)
     assert "confusion_label" in found.tables and "confusion_label" in found.figures
     again = Classification(data=(str(data),), label=("label",), resamples=100)(lm)

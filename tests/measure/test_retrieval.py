@@ -66,7 +66,6 @@ def test_exact_search_equals_a_loop_whatever_the_memory(
 
 @pytest.mark.parametrize(("method", "least"), [("flat", 1.0), ("ivf", 0.5), ("hnsw", 0.9)])
 def test_faiss_finds_what_exact_search_finds(method: str, least: float) -> None:
-    pytest.importorskip("faiss")
     generator = torch.Generator().manual_seed(0)
     vectors = torch.nn.functional.normalize(torch.randn(300, 16, generator=generator), dim=1)
     queries = torch.nn.functional.normalize(torch.randn(20, 16, generator=generator), dim=1)

@@ -4,9 +4,11 @@ import json
 import math
 from pathlib import Path
 
+import pyarrow
 import pytest
 import tokenizers
 import torch
+from pyarrow import parquet
 
 from gpt2lab.base.errors import LabError
 from gpt2lab.model.heads import Head
@@ -29,9 +31,6 @@ def test_rows_of_every_format_are_the_same(tmp_path: Path) -> None:
     jsonl(tmp_path / "a.jsonl", rows)
     (tmp_path / "b.csv").write_text('text,stars\n"a, b",1\n"say ""no""",2\n')
     (tmp_path / "c.tsv").write_text('text\tstars\na, b\t1\n"say ""no"""\t2\n')
-    parquet = pytest.importorskip("pyarrow.parquet")
-    import pyarrow
-
     parquet.write_table(pyarrow.Table.from_pylist(rows), tmp_path / "d.parquet")
     for name in ("a.jsonl", "b.csv", "c.tsv", "d.parquet"):
         assert [row for _, row in records(tmp_path / name)] == rows
