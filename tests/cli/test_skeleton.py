@@ -90,7 +90,8 @@ def test_in_a_checkout_the_paper_is_there_at_once(tmp_path: Path) -> None:
     names = {path.name for path in folder.iterdir()}
     assert names == {"__init__.py", "paper.toml", "transform.py", "experiment.py"}
     assert (copy / "tests" / "papers" / "my_idea" / "test_experiment.py").is_file()
-    _ruff(copy)
+    _ruff(folder)
+    _ruff(copy / "tests")
     words = ("reproduce", "my-idea", "--scale", "smoke", "--seeds", "3", "--workers", "1", "--json")
     study = _python("-m", "gpt2lab", *words, cwd=copy, path=[copy])
     assert study.returncode == 0, study.stderr
