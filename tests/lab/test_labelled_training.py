@@ -198,3 +198,15 @@ def test_one_class_alone_is_refused(data, home):
     data.write_text("".join(json.dumps({**row, "label": "good"}) + "\n" for row in rows(20)))
     with pytest.raises(LabError, match="only 'good'; it takes two classes"):
         train_model(settings(data, **{"task.kind": "classification", "task.label": "label"}), home=home)
+
+
+def test_a_head_beside_adapters_trains_and_opens_again(data, home):
+    task = {"task.kind": "classification", "task.label": "label"}
+    base = train_model(settings(data, **{**task, "train.steps": 2, "train.warmup": 0}), home=home)
+    given = {**task, "model": str(base.folder / "model"), "lora.rank": "2", "task.others.very": "regression"}
+    run = train_model(settings(data, **given), home=home)
+    lm = load(run.folder / "model")
+    assert list(heads(lm.model)) == ["label", "very"]
+    old = load(base.folder / "model").model.state_dict()
+    assert torch.equal(lm.model.state_dict()["embedding.weight"], old["embedding.weight"]), "the base stays"
+    assert run.results["label.accuracy"] > 0.5
