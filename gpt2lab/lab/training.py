@@ -1,10 +1,9 @@
 """The verb `train`: settings in, a run with a language model out. Pre-trains a new model or fine-tunes a given one."""
 
-import inspect
 import math
-import typing
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,14 +11,13 @@ import torch
 from torch.optim import Optimizer
 
 from gpt2lab import decode
-from gpt2lab.base.errors import LabError, unknown
-from gpt2lab.base.registry import part
+from gpt2lab.base.errors import LabError
 from gpt2lab.base.settings import from_plain
-from gpt2lab.base.values import Mismatch, fit
 from gpt2lab.lab.adapting import attach_adapter, keep_adapter, round_base
 from gpt2lab.lab.attaching import attach_once, build_architecture, with_room
 from gpt2lab.lab.command import command_of
 from gpt2lab.lab.labelled_training import train_task
+from gpt2lab.lab.optimizer_options import named_optimizer
 from gpt2lab.lab.report import write_report
 from gpt2lab.lab.run import Run
 from gpt2lab.lab.store import Row
@@ -37,10 +35,9 @@ from gpt2lab.text.language_model import LanguageModel
 from gpt2lab.text.language_model import load as load_folder
 from gpt2lab.text.shards import Shards
 from gpt2lab.text.tokenizer import MASK, PAD, Tokenizer, byte_level, for_masking, train_bpe, word_level
-from gpt2lab.train import TrainResult, TrainSettings, adamw, default_objective, make_optimizer, train
+from gpt2lab.train import TrainResult, TrainSettings, default_objective, train
 
 _SAMPLE_TOKENS = 80
-_ARGUMENTS_OF_THE_LOOP = ("self", "params", "model", "lr", "weight_decay")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -193,7 +190,7 @@ def _train(run: Run, settings: TrainingSettings, *, again: bool) -> Run:
         if settings.task.kind == "language":
             _train_language(run, settings, lm, again=again)
         else:
-            train_task(run, settings, lm, lambda model: _optimizer(model, settings), again=again)
+            train_task(run, settings, lm, partial(_optimizer, settings), again=again)
     write_report(run.id, home=run.store.home)
     return run
 
@@ -211,7 +208,7 @@ def _train_language(run: Run, settings: TrainingSettings, lm: LanguageModel, *, 
             batches if lm.config.causal else masked(batches, lm, settings.seed),
             settings=settings.train,
             objective=default_objective(lm.config),
-            optimizer=_optimizer(lm.model, settings),
+            optimizer=_optimizer(settings, lm.model),
             evaluate=validation,
             log=run.log,
             checkpoints=run.checkpoints,
@@ -334,44 +331,8 @@ def _tokens(run: Run, settings: TrainingSettings, lm: LanguageModel) -> Shards:
     )
 
 
-def _optimizer(model: Transformer, settings: TrainingSettings) -> Optimizer:
-    """Return the optimizer by name, its options checked against its own arguments."""
-    given = dict(settings.optimizer_options)
-    if settings.optimizer == "adamw":
-        if given:
-            raise LabError(
-                "optimizer_options: adamw takes train.betas, train.eps and train.weight_decay instead"
-            )
-        return adamw(model, settings.train)
-    cls = part("optimizer", settings.optimizer)
-    makers = [
-        getattr(cls, "for_model", cls.__init__),
-        cls.__init__,
-    ]  # the first may hand options to the second
-    forwards = any(p.kind is p.VAR_KEYWORD for p in inspect.signature(makers[0]).parameters.values())
-    parameters = [
-        name
-        for maker in makers[: 1 + forwards]
-        for name, parameter in inspect.signature(maker).parameters.items()
-        if parameter.kind is not parameter.VAR_KEYWORD
-    ]
-    hints = {name: hint for maker in reversed(makers) for name, hint in typing.get_type_hints(maker).items()}
-    values: dict[str, object] = {}
-    for name, text in given.items():
-        if name not in parameters or name in _ARGUMENTS_OF_THE_LOOP:
-            known = [known for known in parameters if known not in _ARGUMENTS_OF_THE_LOOP]
-            raise unknown(f"option of {settings.optimizer}", name, known)
-        try:
-            values[name] = fit(text, hints.get(name, object), text=True)
-        except Mismatch as mismatch:
-            raise LabError(f"optimizer_options.{name} must be {mismatch}, got {text!r}") from None
-    return make_optimizer(
-        cls,
-        model,
-        learning_rate=settings.train.learning_rate,
-        weight_decay=settings.train.weight_decay,
-        **values,
-    )
+def _optimizer(settings: TrainingSettings, model: Transformer) -> Optimizer:
+    return named_optimizer(settings.optimizer, model, settings.train, settings.optimizer_options)
 
 
 def _report(

@@ -1,0 +1,68 @@
+"""An optimizer by its name, with options as they are typed, checked against its own arguments."""
+
+import inspect
+import typing
+from collections.abc import Mapping
+from typing import Any
+
+from torch import nn
+from torch.optim import Optimizer
+
+from gpt2lab.base.errors import LabError, unknown
+from gpt2lab.base.registry import part
+from gpt2lab.base.values import Mismatch, fit
+from gpt2lab.train import TrainSettings, adamw, make_optimizer
+
+_ARGUMENTS_OF_THE_LOOP = ("self", "params", "model", "lr", "weight_decay")
+
+
+def named_optimizer(
+    name: str, model: nn.Module, settings: TrainSettings, given: Mapping[str, str]
+) -> Optimizer:
+    """Return the optimizer of that name for a model, with the loop's learning rate and decay.
+
+    LabError for an unknown name or option, or a value of the wrong type.
+    """
+    if name == "adamw":
+        if given:
+            raise LabError(
+                "optimizer_options: adamw takes train.betas, train.eps and train.weight_decay instead"
+            )
+        return adamw(model, settings)
+    cls = part("optimizer", name)
+    return make_optimizer(
+        cls,
+        model,
+        learning_rate=settings.learning_rate,
+        weight_decay=settings.weight_decay,
+        **typed_options(name, cls, given),
+    )
+
+
+def typed_options(name: str, cls: type[Optimizer], given: Mapping[str, str]) -> dict[str, Any]:
+    """Return typed options as the types that the optimizer's arguments have.
+
+    LabError for an option that it does not have, or a value of the wrong type.
+    """
+    makers = [
+        getattr(cls, "for_model", cls.__init__),
+        cls.__init__,
+    ]  # the first may hand options to the second
+    forwards = any(p.kind is p.VAR_KEYWORD for p in inspect.signature(makers[0]).parameters.values())
+    parameters = [
+        name
+        for maker in makers[: 1 + forwards]
+        for name, parameter in inspect.signature(maker).parameters.items()
+        if parameter.kind is not parameter.VAR_KEYWORD
+    ]
+    hints = {name: hint for maker in reversed(makers) for name, hint in typing.get_type_hints(maker).items()}
+    values: dict[str, Any] = {}
+    for option, text in given.items():
+        if option not in parameters or option in _ARGUMENTS_OF_THE_LOOP:
+            known = [known for known in parameters if known not in _ARGUMENTS_OF_THE_LOOP]
+            raise unknown(f"option of {name}", option, known)
+        try:
+            values[option] = fit(text, hints.get(option, object), text=True)
+        except Mismatch as mismatch:
+            raise LabError(f"optimizer_options.{option} must be {mismatch}, got {text!r}") from None
+    return values
