@@ -11,6 +11,7 @@ import torch
 
 from gpt2lab.base.errors import LabError
 from gpt2lab.base.registry import Part
+from gpt2lab.base.registry import part as part_of
 from gpt2lab.measure.measurement import Measurement
 from gpt2lab.model.architecture import attach
 from gpt2lab.model.heads import Head
@@ -53,8 +54,9 @@ HEADED = {
     "regression": Head(kind="regression", outputs=1),
     "token-classification": Head(name="tags", kind="tokens", outputs=2, labels=("O", "B-NAME")),
     "retrieval": Head(kind="embedding", outputs=0, pooling="mean"),
+    "pondering-steps": part_of("architecture", "pondering")(steps=2),
 }
-"""Measures of heads, and the head that each reads."""
+"""Measures of heads and of architectures, and what each reads."""
 
 
 @pytest.fixture

@@ -40,7 +40,19 @@ def adapted(lm: LanguageModel) -> LanguageModel:
     return LanguageModel(model, lm.tokenizer)
 
 
-FIT: dict[str, Callable[[LanguageModel], LanguageModel]] = {"dequantize": quantized, "merge-lora": adapted}
+def pondering(lm: LanguageModel) -> LanguageModel:
+    from gpt2lab.model.architecture import attach
+
+    if lm.config.causal:
+        attach(lm.model, part_of("architecture", "pondering")(steps=1))
+    return lm
+
+
+FIT: dict[str, Callable[[LanguageModel], LanguageModel]] = {
+    "dequantize": quantized,
+    "merge-lora": adapted,
+    "pondering-steps": pondering,
+}
 """What makes the plain model one that a transform works on."""
 
 
