@@ -37,6 +37,7 @@ _RARE = (
     "optimizer_options",
     "architecture_options",
     "lora",
+    "quantize",
     "evaluation_tokens",
     "samples",
 )
@@ -47,6 +48,7 @@ def add(parser: Parser, argv: Sequence[str]) -> None:
     from gpt2lab.lab.task import TaskSettings
     from gpt2lab.lab.training import TrainingSettings
     from gpt2lab.model.adapters import Lora
+    from gpt2lab.model.quantization import QuantizationOptions
     from gpt2lab.train import TrainSettings
 
     usual = TrainingSettings()
@@ -62,7 +64,7 @@ def add(parser: Parser, argv: Sequence[str]) -> None:
     )
     add_set(parser)
     listing = [option for option in options(TrainingSettings) if option.name in rare]
-    listing += options(Lora, "lora.")
+    listing += [*options(Lora, "lora."), *options(QuantizationOptions, "quantize.")]
     parser.epilog = f"{parser.epilog}\n\n{settings_help('further settings', listing)}"
 
 
