@@ -11,18 +11,17 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache, partial
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.optim import Optimizer
 
 from gpt2lab.base.errors import LabError
-from gpt2lab.model import Transformer, TransformerConfig, linear_cross_entropy
-from gpt2lab.model.families import gpt2_config
-from gpt2lab.text.batches import ArrayTokens, PackedBatches
-from gpt2lab.text.generators.topic_bigrams import VOCAB_SIZE, stream
-from gpt2lab.train import TrainSettings, make_optimizer, train
+from gpt2lab.lab.course import Course as Course
+from gpt2lab.model import Transformer, linear_cross_entropy
+from gpt2lab.text.batches import PackedBatches
+from gpt2lab.train import make_optimizer, train
 from gpt2lab.train.loop import NotFinite
 
 if TYPE_CHECKING:
@@ -31,73 +30,6 @@ if TYPE_CHECKING:
 Log = Callable[..., None]
 Prepare = Callable[[Transformer, Optimizer], None]
 """Called before the first update; it may register hooks on the optimizer's steps."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Course:
-    """What every contestant trains, and on what: a small GPT-2 on the generated language of topics and bigrams."""
-
-    n_layers: int = 2
-    """Blocks."""
-    d_model: int = 64
-    """Width."""
-    n_heads: int = 4
-    """Attention heads."""
-    context: int = 64
-    """Tokens in a row."""
-    batch_size: int = 32
-    """Rows in an update."""
-    train_tokens: int = 400_000
-    """Length of the training stream."""
-    valid_tokens: int = 60_000
-    """Length of the validation stream; all of it is read."""
-    warmup: float = 0.05
-    """Share of the updates over which the learning rate rises."""
-    final_fraction: float = 0.05
-    """Share of the peak learning rate that is left at the end of the cosine."""
-    clip: float = 1.0
-    """Largest norm of the gradient."""
-    precision: str = "float32"
-    """Arithmetic of forward and backward pass: float32, bf16 or auto."""
-
-    @property
-    def config(self) -> TransformerConfig:
-        """The model: GPT-2 without biases in its linear maps, tied head."""
-        return gpt2_config(
-            vocab_size=VOCAB_SIZE,
-            d_model=self.d_model,
-            n_layers=self.n_layers,
-            n_heads=self.n_heads,
-            max_positions=self.context,
-            qkv_bias=False,
-            attention_out_bias=False,
-            mlp_bias=False,
-        )
-
-    def model(self, seed: int) -> Transformer:
-        """Return the model with the initial weights of a seed."""
-        return Transformer(self.config, generator=torch.Generator().manual_seed(seed))
-
-    def batches(self, seed: int) -> PackedBatches:
-        """Return the training batches of a seed; seed 0 reads stream 1, seed 1 stream 3, ..."""
-        return _packed(2 * seed + 1, self.train_tokens, self.batch_size, self.context, seed)
-
-    def validation(self, seed: int) -> PackedBatches:
-        """Return the validation windows of a seed, in the order of the stream."""
-        return _packed(2 * seed + 2, self.valid_tokens, 128, self.context, None)
-
-    def settings(self, steps: int, learning_rate: float) -> TrainSettings:
-        """Return the loop's settings for a complete schedule of `steps` updates."""
-        return TrainSettings(
-            steps=steps,
-            learning_rate=learning_rate,
-            schedule="cosine",
-            warmup=round(self.warmup * steps),
-            final_fraction=self.final_fraction,
-            clip=self.clip,
-            log_every=5,
-            precision=self.precision,  # type: ignore[arg-type]  # checked by TrainSettings
-        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -410,18 +342,3 @@ class _Stopwatch:
     def _stop(self, *_: object) -> None:
         self.inside += self.now() - self.began
         self.steps += 1
-
-
-@cache
-def _tokens(seed: int, size: int) -> ArrayTokens:
-    return ArrayTokens(stream(seed, size).tokens)
-
-
-def _packed(stream_seed: int, size: int, batch_size: int, context: int, order: int | None) -> PackedBatches:
-    return PackedBatches(
-        _tokens(stream_seed, size),
-        batch_size=batch_size,
-        context=context,
-        seed=order or 0,
-        shuffle=order is not None,
-    )

@@ -1,7 +1,9 @@
-"""A paper's experiment module, checked once so that a mistake in it is found before hours of work."""
+"""An experiment's module, a paper's or a comparison's, checked once so that a mistake is found before hours of work."""
 
 import dataclasses
+import importlib
 from collections.abc import Callable, Mapping
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from gpt2lab.base.errors import LabError, unknown
@@ -19,8 +21,8 @@ if TYPE_CHECKING:
 class Experiment:
     """What a study needs of a paper: settings for every scale, the work of one seed, the claims."""
 
-    paper: Paper
-    """The paper."""
+    name: str
+    """What it is called: the paper's slug, or the comparison's name."""
     settings_class: type
     """Its frozen dataclass of settings."""
     presets: Mapping[str, Any]
@@ -35,6 +37,15 @@ class Experiment:
     """Names of the arms."""
     summarise: Callable[[Any, Any], None] | None = None
     """Figures and tables over all seeds."""
+    paper: Paper | None = None
+    """The paper; None for a comparison of parts."""
+    module: str = ""
+    """Module of a comparison."""
+
+    @property
+    def verb(self) -> str:
+        """The words of the command line that run it."""
+        return f"reproduce {self.name}" if self.paper is not None else self.name.replace("-", " ", 1)
 
     def settings(self, scale: str, overrides: Mapping[str, object] | None = None) -> Any:
         """Return the settings of a scale with some of them replaced, by dotted name.
@@ -45,9 +56,9 @@ class Experiment:
             raise unknown("scale", scale, SCALES)
         if scale not in self.presets:
             raise LabError(
-                f"{self.paper.slug} has no settings for {scale} scale; it has {listed(list(self.presets))}"
+                f"{self.name} has no settings for {scale} scale; it has {listed(list(self.presets))}"
             )
-        return update(self.presets[scale], dict(overrides or {}), self.paper.slug)
+        return update(self.presets[scale], dict(overrides or {}), self.name)
 
     def arms(self, settings: Any) -> list[str]:
         """Return the names of the arms under these settings; [] if the experiment has none."""
@@ -57,7 +68,7 @@ class Experiment:
         for arm in arms:
             check_name(arm)
         if len(set(arms)) != len(arms):
-            raise LabError(f"{self.paper.slug}: two arms have the same name among {listed(arms)}")
+            raise LabError(f"{self.name}: two arms have the same name among {listed(arms)}")
         return arms
 
 
@@ -66,27 +77,36 @@ def load_experiment(paper: Paper) -> Experiment:
 
     LabError if it is not built yet, or lacks what a study needs: Settings, PRESETS, CLAIMS, run(settings, run).
     """
-    module = paper.experiment()
-    where = f"{paper.module}.experiment"
-    missing = [name for name in ("Settings", "PRESETS", "CLAIMS", "run") if not hasattr(module, name)]
+    return _checked(paper.experiment(), f"{paper.module}.experiment", paper.slug, paper=paper)
+
+
+def load_comparison(module: str) -> Experiment:
+    """Import a comparison of the lab by its module, such as `gpt2lab.lab.comparison.optimizers`, and check its shape."""
+    name = f"compare-{module.rpartition('.')[2]}"
+    return _checked(importlib.import_module(module), module, name, module=module)
+
+
+def _checked(found: ModuleType, where: str, name: str, **source: Any) -> Experiment:
+    missing = [name for name in ("Settings", "PRESETS", "CLAIMS", "run") if not hasattr(found, name)]
     if missing:
         raise LabError(f"{where}: {listed(missing)} missing")
-    if hasattr(module, "arms") != hasattr(module, "run_arm"):
+    if hasattr(found, "arms") != hasattr(found, "run_arm"):
         raise LabError(f"{where}: arms(settings) and run_arm(settings, arm, run) come together or not at all")
-    for scale, preset in module.PRESETS.items():
-        if scale not in SCALES or not isinstance(preset, module.Settings):
+    for scale, preset in found.PRESETS.items():
+        if scale not in SCALES or not isinstance(preset, found.Settings):
             raise LabError(
                 f"{where}: PRESETS maps a scale ({', '.join(SCALES)}) to Settings; {scale!r} does not"
             )
     return Experiment(
-        paper=paper,
-        settings_class=module.Settings,
-        presets=module.PRESETS,
-        claims=_named(module.CLAIMS, where),
-        run=module.run,
-        run_arm=getattr(module, "run_arm", None),
-        list_arms=getattr(module, "arms", None),
-        summarise=getattr(module, "summarise", None),
+        name=name,
+        settings_class=found.Settings,
+        presets=found.PRESETS,
+        claims=_named(found.CLAIMS, where),
+        run=found.run,
+        run_arm=getattr(found, "run_arm", None),
+        list_arms=getattr(found, "arms", None),
+        summarise=getattr(found, "summarise", None),
+        **source,
     )
 
 

@@ -102,10 +102,11 @@ def _study(row: Row, run: RunRecord, store: Store) -> Document:
     if described is not None:
         blocks += [Prose(described.summary)]
     blocks += _trouble(row)
-    blocks.append(Section("Verdicts", [Verdicts(claims)] if claims else [Prose("No claim was judged.")]))
-    blocks.append(
-        Section("Claim by claim", [Prose(_LEGEND), *(_claim(claim, run.folder) for claim in claims)])
-    )
+    if row.paper is not None:
+        blocks.append(Section("Verdicts", [Verdicts(claims)] if claims else [Prose("No claim was judged.")]))
+        blocks.append(
+            Section("Claim by claim", [Prose(_LEGEND), *(_claim(claim, run.folder) for claim in claims)])
+        )
     blocks += _reported(run)
     if not run.figures and (curves := list(curves_of_study(pieces, run.folder))):
         blocks.append(Section("Training", curves))

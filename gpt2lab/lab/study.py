@@ -1,4 +1,4 @@
-"""A study: a paper's experiment over its seeds, the verdicts, the report."""
+"""A study: an experiment, a paper's or a comparison of parts, over its seeds, the verdicts, the report."""
 
 import dataclasses
 import shlex
@@ -14,7 +14,7 @@ from gpt2lab.base.settings import from_plain, options, show, to_plain
 from gpt2lab.base.wording import count, listed
 from gpt2lab.lab.claim import Claim
 from gpt2lab.lab.environment import cores
-from gpt2lab.lab.experiment import Experiment, load_experiment
+from gpt2lab.lab.experiment import Experiment, load_comparison, load_experiment
 from gpt2lab.lab.plain import encode
 from gpt2lab.lab.record import RunRecord, record
 from gpt2lab.lab.report import write_report
@@ -68,7 +68,7 @@ class Study:
     id: str
     """Id of its run."""
     paper: str
-    """Slug."""
+    """Slug of the paper, or the comparison's name."""
     scale: str
     """Scale."""
     seeds: tuple[int, ...]
@@ -146,8 +146,32 @@ def reproduce(
     LabError for an unknown paper, scale or setting, or if no seed has finished. KeyboardInterrupt with the command
     that goes on, after Ctrl-C.
     """
-    found = paper(slug)
-    experiment = load_experiment(found)
+    return run_study(
+        load_experiment(paper(slug)),
+        scale=scale,
+        seeds=seeds,
+        workers=workers,
+        settings=settings,
+        home=home,
+        device=device,
+        threads=threads,
+        name=name,
+    )
+
+
+def run_study(
+    experiment: Experiment,
+    *,
+    scale: str,
+    seeds: int | Sequence[int] = 3,
+    workers: int | None = None,
+    settings: Mapping[str, object] | None = None,
+    home: Path | str | None = None,
+    device: str | None = None,
+    threads: int | None = None,
+    name: str | None = None,
+) -> Study:
+    """Run an experiment over its seeds as `reproduce` does."""
     chosen = experiment.settings(scale, settings)
     which = _seeds(seeds)
     device = device or _default_device(scale)
@@ -156,8 +180,9 @@ def reproduce(
     if threads is not None and threads < 1:
         raise LabError(f"threads must be at least 1, got {threads}")
     arms = experiment.arms(chosen)
+    slug = experiment.paper.slug if experiment.paper is not None else None
     about = {
-        "paper": found.slug,
+        **({"paper": slug} if slug else {"comparison": experiment.module}),
         "scale": scale,
         "seeds": list(which),
         "arms": arms,
@@ -170,11 +195,11 @@ def reproduce(
     command = _command(experiment, scale, seeds, chosen, device, threads)
     run = Run.start(
         "study",
-        name or f"{found.slug}-{scale}",
+        name or f"{experiment.name}-{scale}",
         home=home,
         settings=about,
         device=device,
-        paper=found.slug,
+        paper=slug,
         scale=scale,
         command=command,
     )
@@ -189,7 +214,11 @@ def resume_study(row: Row, *, home: Path | str | None = None, workers: int | Non
     run = Run.reopen(row, home)
     about = run.record.json("settings.json")
     run.device = about["device"]
-    experiment = load_experiment(paper(about["paper"]))
+    experiment = (
+        load_comparison(about["comparison"])
+        if "comparison" in about
+        else load_experiment(paper(about["paper"]))
+    )
     return _go_on(run, experiment, about, workers)
 
 
@@ -199,8 +228,8 @@ def _go_on(run: Run, experiment: Experiment, about: Mapping[str, Any], workers: 
     plan = Plan(
         study=run.id,
         home=str(run.store.home.resolve()),
-        folder=str(experiment.paper.folder),
-        module=experiment.paper.module,
+        folder=str(experiment.paper.folder) if experiment.paper is not None else "",
+        module=experiment.paper.module if experiment.paper is not None else experiment.module,
         scale=about["scale"],
         settings=about["settings"],
         arms=tuple(about["arms"]),
@@ -214,7 +243,7 @@ def _go_on(run: Run, experiment: Experiment, about: Mapping[str, Any], workers: 
         outcome = _run(run, plan, units, _workers(workers, plan, units))
         study = Study(
             id=run.id,
-            paper=experiment.paper.slug,
+            paper=experiment.name,
             scale=plan.scale,
             seeds=seeds,
             settings=settings,
@@ -332,7 +361,7 @@ def _command(
     threads: int | None,
 ) -> str:
     """Return the command line that repeats a study; workers are left out, for no number depends on them."""
-    words = ["gpt2lab reproduce", experiment.paper.slug, "--scale", scale]
+    words = ["gpt2lab", experiment.verb, "--scale", scale]
     words += ["--seeds", str(seeds) if isinstance(seeds, int) else ",".join(map(str, seeds))]
     preset = {
         option.name: option.default for option in options(type(settings), default=experiment.presets[scale])

@@ -12,7 +12,7 @@ from typing import Any
 
 from gpt2lab.base.registry import read_paper
 from gpt2lab.base.settings import from_plain
-from gpt2lab.lab.experiment import Experiment, load_experiment
+from gpt2lab.lab.experiment import Experiment, load_comparison, load_experiment
 from gpt2lab.lab.plain import encode
 from gpt2lab.lab.record import RunRecord, record
 from gpt2lab.lab.run import Logged, Run
@@ -43,9 +43,9 @@ class Plan:
     home: str
     """Folder of the runs."""
     folder: str
-    """Folder of the paper."""
+    """Folder of the paper; empty for a comparison of parts."""
     module: str
-    """Package of the paper."""
+    """Package of the paper, or module of the comparison."""
     scale: str
     """Scale."""
     settings: dict[str, Any]
@@ -59,6 +59,8 @@ class Plan:
 
     def experiment(self) -> Experiment:
         """Import the experiment."""
+        if not self.folder:
+            return load_comparison(self.module)
         return load_experiment(read_paper(Path(self.folder), self.module))
 
     def identity(self, unit: Unit) -> str:
