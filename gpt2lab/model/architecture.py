@@ -170,6 +170,13 @@ class Wrapper(nn.Module):
         """Return a cache for `length` tokens, made of those that `inner(batch=, length=)` makes."""
         return inner(batch=batch, length=length)
 
+    def before_update(self, model: "Transformer", step: int) -> None:
+        """Hear that update `step` of a training run (0 is the first) begins; what it changes, buffers must hold."""
+
+    def after_update(self, model: "Transformer", step: int) -> dict[str, float]:
+        """Hear that the weights are updated, before a checkpoint is written; return numbers for the log."""
+        return {}
+
     def activation_names(self, names: list[str]) -> list[str]:
         """Return all names of activations, given those inside; a repeated pass has its own, `under` a prefix and a colon."""
         return names

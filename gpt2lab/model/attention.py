@@ -30,7 +30,8 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor, run: Pass) -> Tensor:
         """Mix values over the positions each query may see; x [batch, time, d_model] → same."""
-        heads = self.qkv(x).unflatten(-1, (-1, self.d_head))  # [batch, time, heads + 2 kv_heads, d_head]
+        # [batch, time, heads + 2 kv_heads, d_head]
+        heads = self._projected(x).unflatten(-1, (-1, self.d_head))
         q, k, v = heads.split([self.n_heads, self.n_kv_heads, self.n_kv_heads], dim=2)
         if run.tap is not None:
             q, k, v = (
@@ -49,6 +50,10 @@ class Attention(nn.Module):
             if run.tap.wants(f"{self.name}.hook_result"):
                 return self._per_head(z, run)
         return self.out(z.flatten(2))
+
+    def _projected(self, x: Tensor) -> Tensor:
+        """Queries, keys and values of all heads side by side."""
+        return self.qkv(x)
 
     def _cached(self, k: Tensor, v: Tensor, run: Pass) -> tuple[Tensor, Tensor]:
         """Add keys and values to the cache, if there is one, and return all of it."""

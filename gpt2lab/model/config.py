@@ -91,6 +91,8 @@ class TransformerConfig:
     """Activation of the head's transform; None means `activation`."""
     tied_head: bool = True
     """The head reads with the embedding table."""
+    head_bias: bool = False
+    """A linear head has a bias for each token; one with a transform always has."""
     pooler: bool = False
     """tanh(dense(first state)) stands for the whole text; see `Transformer.pooled`."""
 

@@ -36,12 +36,21 @@ class Norm(nn.Module):
             y = x
         return y if run.tap is None else run.see(y, f"{self.name}.hook_normalized")
 
+    def scale(self, x: Tensor) -> Tensor:
+        """Return what x [..., d_model] is divided by, [..., 1], float32 or wider; ones where there is no norm."""
+        x = x.to(torch.promote_types(x.dtype, torch.float32))
+        if self.kind == "none":
+            return torch.ones_like(x[..., :1])
+        return (self.centred(x).square().mean(-1, keepdim=True) + self.eps).sqrt()
+
+    def centred(self, x: Tensor) -> Tensor:
+        """Return x [..., d_model] without its mean, which a LayerNorm alone takes away."""
+        return x - x.mean(-1, keepdim=True) if self.kind == "layernorm" else x
+
     def _scaled(self, x: Tensor, run: Seen) -> Tensor:
         """The same in open form, so that the scale can be read, replaced and differentiated."""
         if self.kind == "none":
             return x
-        centred = x - x.mean(-1, keepdim=True) if self.kind == "layernorm" else x
-        scale = (centred.float().square().mean(-1, keepdim=True) + self.eps).sqrt().to(x.dtype)
-        scale = run.see(scale, f"{self.name}.hook_scale")
-        y = centred / scale * self.weight
+        scale = run.see(self.scale(x).to(x.dtype), f"{self.name}.hook_scale")
+        y = self.centred(x) / scale * self.weight
         return y + self.bias if self.kind == "layernorm" else y

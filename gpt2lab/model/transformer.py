@@ -60,7 +60,8 @@ class Transformer(nn.Module):
             if config.head == "transform":
                 self.head_transform = HeadTransform(config)
             if config.head != "none":
-                self.head = nn.Linear(config.d_model, config.vocab_size, bias=config.head == "transform")
+                bias = config.head == "transform" or config.head_bias
+                self.head = nn.Linear(config.d_model, config.vocab_size, bias=bias)
             if config.pooler:
                 self.pooler = Pooler(config)
         self.tie_head()
@@ -385,9 +386,7 @@ class Transformer(nn.Module):
 
 
 def _checkpointed(block: nn.Module, x: Tensor, run: Pass) -> Tensor:
-    """Run a block without keeping its activations; an open tap sees only the first of its two computations."""
-    if run.tap is None:
-        return checkpoint(block, x, run, use_reentrant=False)
+    """Run a block without keeping its activations; the second of its two computations is marked as `run.again`."""
     return checkpoint(block, x, run, use_reentrant=False, context_fn=run.twice)
 
 

@@ -8,14 +8,14 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import FrameType
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor
 
 from gpt2lab.base.errors import LabError
 from gpt2lab.base.progress import Progress, progress, quantity
-from gpt2lab.model import Transformer
+from gpt2lab.model import Transformer, Wrapper
 from gpt2lab.train.checkpoints import load_checkpoint, newest_checkpoint, prune, save_checkpoint
 from gpt2lab.train.objectives import Objective, next_token
 from gpt2lab.train.optimizers import ReadsCurvature, adamw
@@ -63,6 +63,11 @@ def train(
     NotFinite if the loss or the gradient is, before the update that would spread it. Interrupted on Ctrl-C
     after the running update, with a checkpoint written if there is a folder for it.
     """
+    if model.config.norm != "none" and model.config.norm_eps > 1:
+        raise LabError(
+            f"norm_eps {model.config.norm_eps:g} switches this model's norms off, with gains to match, which training would "
+            "move; fold them into the weights first (gpt2lab apply fold-layernorm)"
+        )
     loop = _Loop(model, batches, settings, objective, optimizer or adamw(model, settings), seed)
     loop.evaluate, loop.log, loop.checkpoints = evaluate, log, checkpoints
     first = loop.restore() if resume and checkpoints is not None else 0
@@ -135,6 +140,9 @@ class _Loop:
     def update(self, step: int) -> dict[str, float]:
         """Make one optimizer update and return its numbers."""
         start = time.perf_counter()
+        wrappers = cast("list[Wrapper]", list(self.model.wrappers))
+        for wrapper in wrappers:
+            wrapper.before_update(self.model, step)
         share = learning_rate_share(step, self.settings)
         for group in self.optimizer.param_groups:
             group["lr"] = group["initial_lr"] * share
@@ -149,6 +157,8 @@ class _Loop:
         metrics |= self._refresh("before", step)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
+        for wrapper in wrappers:
+            metrics |= wrapper.after_update(self.model, step)
         metrics |= self._refresh("after", step)
         self.result.losses.append(loss)
         self.result.tokens += targets

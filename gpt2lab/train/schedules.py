@@ -15,14 +15,14 @@ def learning_rate_share(step: int, settings: TrainSettings) -> float:
     """
     if step < settings.warmup:
         return (step + 1) / settings.warmup
-    final = settings.final_fraction
-    time = (step - settings.warmup) / max(1, settings.steps - 1 - settings.warmup)
+    final, steps = settings.final_fraction, settings.laid_out or settings.steps
+    time = (step - settings.warmup) / max(1, steps - 1 - settings.warmup)
     if settings.schedule == "cosine":
         return final + (1 - final) * (1 + math.cos(math.pi * min(time, 1.0))) / 2
     if settings.schedule == "linear":
         return 1 - (1 - final) * min(time, 1.0)
     if settings.schedule == "warmup-stable-decay":
-        length = max(1, round(settings.steps * settings.decay_fraction))
-        into = max(0, step - (settings.steps - 1 - length))
+        length = max(1, round(steps * settings.decay_fraction))
+        into = max(0, step - (steps - 1 - length))
         return 1 - (1 - final) * min(into / length, 1.0)
     return 1.0

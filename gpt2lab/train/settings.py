@@ -20,6 +20,8 @@ class TrainSettings:
     """Updates over which the learning rate rises linearly from 0."""
     final_fraction: float = 0.1
     """Share of the peak that is left at the last update (cosine, linear, warmup-stable-decay)."""
+    laid_out: int = 0
+    """Updates for which the learning rate is laid out, where a run ends before them; 0 means `steps`."""
     decay_fraction: float = 0.2
     """Share of the updates in which warmup-stable-decay comes down, linearly."""
     weight_decay: float = 0.1
@@ -63,6 +65,8 @@ class TrainSettings:
         for name in ("final_fraction", "decay_fraction"):
             if not 0.0 <= getattr(self, name) <= 1.0:
                 raise LabError(f"{name} must lie in [0, 1], got {getattr(self, name)}")
+        if self.laid_out and self.laid_out < self.steps:
+            raise LabError(f"laid_out {self.laid_out} is shorter than the run of {self.steps} steps")
         if self.warmup > self.steps:
             raise LabError(f"warmup {self.warmup} is longer than the run of {self.steps} steps")
         if not all(0.0 <= beta < 1.0 for beta in self.betas):

@@ -85,11 +85,7 @@ def normalise(model: "Transformer", x: Tensor) -> Tensor:
 
 def final_scale(model: "Transformer", x: Tensor) -> Tensor:
     """Return what the final norm divides x [..., d_model] by, [..., 1]; ones for a model without norms."""
-    norm = model.final_norm
-    if norm.kind == "none":
-        return torch.ones_like(x[..., :1])
-    centred = x - x.mean(-1, keepdim=True) if norm.kind == "layernorm" else x
-    return (centred.square().mean(-1, keepdim=True) + norm.eps).sqrt()
+    return model.final_norm.scale(x).to(x.dtype)
 
 
 def require_prenorm(model: "Transformer", what: str) -> None:

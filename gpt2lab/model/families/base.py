@@ -208,6 +208,7 @@ DECODER: dict[str, Any] = {
     "token_types": 0,
     "position_offset": 0,
     "head": "linear",
+    "head_bias": False,
     "pooler": False,
 }
 """What every causal family requires."""
