@@ -40,11 +40,12 @@ def prompt_tokens(lm: LanguageModel, prompt: Prompt) -> list[int]:
 
 
 def end_tokens(lm: LanguageModel) -> tuple[int, ...]:
-    """Return the ids that end a text: the configuration's eos, or else the tokenizer's."""
-    eos = lm.config.eos
-    if eos is None and lm.tokenizer is not None:
-        eos = lm.tokenizer.eos
-    return (eos,) if eos is not None and eos < lm.config.vocab_size else ()
+    """Return the ids that end a text: the configuration's eos, all of them if its file lists several, or the tokenizer's."""
+    listed = lm.config.extra.get("eos_token_id")  # its first is config.eos
+    eos = listed if isinstance(listed, list) and listed[:1] == [lm.config.eos] else [lm.config.eos]
+    if lm.config.eos is None and lm.tokenizer is not None:
+        eos = [lm.tokenizer.eos]
+    return tuple(id for id in eos if id is not None and id < lm.config.vocab_size)
 
 
 def pad_token(lm: LanguageModel) -> int:

@@ -42,20 +42,42 @@ def _read_entries(folder: Path) -> dict[str, Any]:
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise LabError(f"{path}: not valid JSON ({error})") from None
     name = entries.get("model_type") if isinstance(entries, dict) else None
+    if not isinstance(name, str):
+        raise LabError(
+            f"{path}: model_type, which says what family the model is of, is missing; known: {', '.join(FAMILIES)}"
+        )
     if name not in FAMILIES and name != OWN:
-        raise LabError(f"{path}: {unknown('model family', str(name), FAMILIES)}")
+        raise LabError(f"{path}: {unknown('model family', name, FAMILIES)}")
     return entries
 
 
 def _family_config(entries: dict[str, Any], where: str) -> TransformerConfig:
     """Translate Hugging Face's entries."""
     name = entries["model_type"]
-    reader = Entries(entries, where)
+    reader = Entries(_own_names(entries, FAMILIES[name], where), where)
+    if entries.get("quantization_config"):
+        raise LabError(
+            f"{where}: quantization_config says that the weights were packed by another program, which is not "
+            "supported; write them out as ordinary numbers there"
+        )
     try:
         fields = FAMILIES[name].read(reader)
         return TransformerConfig(**fields, family=name, extra=reader.rest())
-    except (TypeError, AttributeError) as error:
-        raise LabError(f"{where}: an entry has a wrong type ({error})") from None
+    except LabError as error:
+        raise error if where in str(error) else LabError(f"{where}: {error}") from None
+    except KeyError as error:
+        raise LabError(f"{where}: an entry lacks {error.args[0]}") from None
+    except (TypeError, AttributeError, ValueError, ZeroDivisionError) as error:
+        raise LabError(f"{where}: an entry has a wrong type or value ({error})") from None
+
+
+def _own_names(entries: dict[str, Any], family: Family, where: str) -> dict[str, Any]:
+    """Return the entries under the family's own names. LabError if one stands there twice, with two values."""
+    named = {name: value for name, value in entries.items() if name not in family.aliases}
+    for alias, name in family.aliases.items():
+        if alias in entries and named.setdefault(name, entries[alias]) != entries[alias]:
+            raise LabError(f"{where}: {alias} and {name} are one setting, and differ")
+    return named
 
 
 def load_model(

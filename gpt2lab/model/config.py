@@ -1,6 +1,7 @@
 """One configuration for every family and variation of the transformer."""
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -111,6 +112,7 @@ class TransformerConfig:
     """Entries of the config.json it came from that mean nothing here; written back unchanged."""
 
     def __post_init__(self) -> None:
+        self._check_types()
         for name in ("vocab_size", "d_model", "n_layers", "max_positions"):
             value = getattr(self, name)
             if not isinstance(value, int) or value < (0 if name == "n_layers" else 1):
@@ -140,6 +142,22 @@ class TransformerConfig:
             raise LabError(f"rotary_fraction must lie in (0, 1], got {self.rotary_fraction}")
         if self.positions == "rotary" and self.rotary_width % 2:
             raise LabError(f"rotary positions turn pairs: {self.rotary_width} of a head's width is odd")
+        if self.rotary_scaling and self.rotary_scaling.kind == "dynamic" and self.rotary_width < 4:
+            raise LabError(
+                f"dynamic rotary scaling needs two pairs in a head, this model turns {self.rotary_width} entries"
+            )
+
+    def _check_types(self) -> None:
+        """Refuse words and fractions where numbers and switches belong, as a config.json written by hand may have them."""
+        for field_ in dataclasses.fields(self):
+            values = getattr(self, field_.name)
+            for value in values if isinstance(values, tuple) else (values,):
+                if field_.type is bool and not isinstance(value, bool):
+                    raise LabError(f"{field_.name} must be true or false, got {value!r}")
+                if field_.name in _WHOLE and value is not None and not _whole(value):
+                    raise LabError(f"{field_.name} must be a whole number, got {value!r}")
+                if field_.type in (float, float | None) and value is not None and not _finite(value):
+                    raise LabError(f"{field_.name} must be a finite number, got {value!r}")
 
     def _check_experts(self) -> None:
         counts = {self.layer(i).n_experts for i in range(self.n_layers)} - {0}
@@ -205,3 +223,15 @@ class TransformerConfig:
 
 def _at(value: int | tuple[int, ...], index: int) -> int:
     return value[index] if isinstance(value, tuple) else value
+
+
+_SIZES = ("n_heads", "n_kv_heads", "d_head", "d_mlp", "windows", "n_experts", "experts_per_token")
+_WHOLE = {*_SIZES, "position_offset", "token_types", "bos", "eos", "pad"}
+
+
+def _whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _finite(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

@@ -64,6 +64,8 @@ class Family:
     """Name of the head's weight in today's model of `transformers`, where files keep an older one."""
     renamed: Mapping[str, str] = field(default_factory=dict)
     """Old endings of names → today's."""
+    aliases: Mapping[str, str] = field(default_factory=dict)
+    """Other names of config.json's entries, which transformers takes too → the family's own."""
     held: Callable[[Collection[str]], dict[str, Any]] = lambda names: {}
     """Names in a file → fields of TransformerConfig that follow from them rather than from config.json."""
 
@@ -133,32 +135,49 @@ def norm_rows(ours: str, theirs: str, *, bias: bool = True) -> tuple[Weight, ...
 
 
 def special_ids(entries: Entries) -> dict[str, int | None]:
-    """Return bos, eos and pad ids; of a list of end ids the first."""
+    """Return bos, eos and pad ids; of a list of ids the first. The list stays in `rest`, to be written back."""
 
     def one(name: str) -> int | None:
-        value = entries.get(name, None)
-        return value[0] if isinstance(value, list) else value
+        value = entries.entries.get(name)
+        if isinstance(value, list):
+            return value[0] if value else None
+        return entries.get(name, None)
 
     return {"bos": one("bos_token_id"), "eos": one("eos_token_id"), "pad": one("pad_token_id")}
 
 
 def written_ids(config: TransformerConfig) -> dict[str, Any]:
-    """The reverse of `special_ids`; a list of end ids stands in `extra`."""
-    return {"bos_token_id": config.bos, "eos_token_id": config.eos, "pad_token_id": config.pad}
+    """The reverse of `special_ids`: a list of ids that `extra` keeps is written as long as its first is still the one."""
+    ids = {"bos_token_id": config.bos, "eos_token_id": config.eos, "pad_token_id": config.pad}
+    kept = {name: config.extra.get(name) for name in ids}
+    return {
+        name: old if isinstance(old := kept[name], list) and old[:1] == [id] else id
+        for name, id in ids.items()
+    }
 
 
-def read_rotary(entries: Entries, max_positions: int) -> dict[str, Any]:
-    """Read base, rotated share and scaling: `rope_parameters` as transformers 5 writes them, or the older entries."""
-    told = {**entries.get("rope_scaling", {}), **entries.get("rope_parameters", {})}
-    base = (
-        told.get("rope_theta") or entries.get("rope_theta", None) or entries.get("rotary_emb_base", 10000.0)
-    )
-    share = told.get("partial_rotary_factor") or entries.get("partial_rotary_factor", None)
-    fields = {"rotary_base": float(base), "rotary_fraction": float(share or entries.get("rotary_pct", 1.0))}
+def read_rotary(
+    entries: Entries, max_positions: int, *, base: float = 10000.0, share: float = 1.0
+) -> dict[str, Any]:
+    """Read base, rotated share and scaling: `rope_parameters` as transformers 5 writes them, or the older entries.
+
+    `base` and `share` hold where the entries do not say. Where both forms are there, `rope_scaling` counts, as in
+    transformers.
+    """
+    told = entries.get("rope_scaling", {}), entries.get("rope_parameters", {})
+    told = told[0] or told[1]
+    base = told.get("rope_theta") or entries.get("rope_theta", base)
+    fields = {
+        "rotary_base": float(base),
+        "rotary_fraction": float(told.get("partial_rotary_factor") or share),
+    }
     kind = told.get("rope_type") or told.get("type") or "default"
     if kind == "default":
         return fields
-    original = told.get("original_max_position_embeddings") or max_positions
+    original = max_positions  # what linear does not look at, and dynamic counts from
+    if kind in ("yarn", "llama3"):
+        inside = told.get("original_max_position_embeddings") or max_positions
+        original = entries.get("original_max_position_embeddings", inside)
     factor = told.get("factor") or max_positions / original
     options: dict[str, Any] = {"kind": kind, "factor": float(factor), "original_positions": int(original)}
     if kind == "yarn":
@@ -188,7 +207,13 @@ def written_rotary(config: TransformerConfig) -> dict[str, Any]:
     scaling = config.rotary_scaling
     if scaling is not None:
         told |= {"rope_type": scaling.kind, "factor": scaling.factor}
-        told["original_max_position_embeddings"] = scaling.original_positions
+        if scaling.kind in ("yarn", "llama3"):
+            told["original_max_position_embeddings"] = scaling.original_positions
+        if scaling.kind == "dynamic" and scaling.original_positions != config.max_positions:
+            raise LabError(
+                f"a {config.family} checkpoint counts dynamic scaling from its {config.max_positions} positions, "
+                f"this model from {scaling.original_positions}; it cannot be written in that layout"
+            )
         if scaling.kind == "yarn":
             told |= {
                 "beta_fast": scaling.beta_fast,

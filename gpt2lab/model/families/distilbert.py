@@ -98,6 +98,7 @@ DISTILBERT = Family(
     dropped=("embeddings.position_ids",),
     renamed={"LayerNorm.gamma": "LayerNorm.weight", "LayerNorm.beta": "LayerNorm.bias"},
     head="vocab_projector.weight",
+    aliases={"hidden_size": "dim", "num_attention_heads": "n_heads", "num_hidden_layers": "n_layers"},
     read=_read,
     write=_write,
     held=_held,

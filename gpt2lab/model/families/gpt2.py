@@ -111,6 +111,12 @@ GPT2 = Family(
     ),
     dropped=("h.*.attn.bias", "h.*.attn.masked_bias"),
     head="lm_head.weight",
+    aliases={
+        "hidden_size": "n_embd",
+        "max_position_embeddings": "n_positions",
+        "num_attention_heads": "n_head",
+        "num_hidden_layers": "n_layer",
+    },
     read=_read,
     write=_write,
 )

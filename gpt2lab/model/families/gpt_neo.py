@@ -50,8 +50,9 @@ def _windows(entries: Entries, n_layers: int) -> tuple[int | None, ...]:
     types = entries.get("attention_types", [[["global", "local"], 12]])
     if kinds is None or len(kinds) != n_layers:
         kinds = [kind for pattern, times in types for _ in range(times) for kind in pattern]
-    unknown_kinds = set(kinds) - {"global", "local"}
-    if len(kinds) != n_layers or unknown_kinds:
+    if unknown_kinds := set(kinds) - {"global", "local"}:
+        raise LabError(f"{entries.where}: attention is global or local, attention_types has {unknown_kinds}")
+    if len(kinds) != n_layers:
         raise LabError(f"{entries.where}: attention_types names {len(kinds)} layers of num_layers {n_layers}")
     window = entries.get("window_size", 256)
     return tuple(window if kind == "local" else None for kind in kinds)
@@ -144,6 +145,7 @@ GPT_NEO = Family(
     ),
     dropped=("h.*.attn.attention.bias", "h.*.attn.attention.masked_bias"),
     head="lm_head.weight",
+    aliases={"num_attention_heads": "num_heads", "num_hidden_layers": "num_layers"},
     read=_read,
     write=_write,
 )

@@ -43,9 +43,8 @@ def gpt_neox_config(
 
 def _read(entries: Entries) -> dict[str, Any]:
     max_positions = entries.get("max_position_embeddings", 2048)
-    rotary = read_rotary(entries, max_positions)
-    if not {"rotary_pct", "rope_parameters"} & entries.entries.keys():
-        rotary["rotary_fraction"] = 0.25
+    base, share = entries.get("rotary_emb_base", 10000.0), entries.get("rotary_pct", 0.25)
+    rotary = read_rotary(entries, max_positions, base=base, share=share)
     return {
         "vocab_size": entries.get("vocab_size", 50432),
         "d_model": entries.get("hidden_size", 6144),

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from gpt2lab.base.errors import LabError
 from gpt2lab.model.config import TransformerConfig
 from gpt2lab.model.families.base import (
     ACTIVATION_NAMES,
@@ -54,10 +55,29 @@ def llama_config(
     return TransformerConfig(**{**fields, **changes})
 
 
-def llama_fields(entries: Entries) -> dict[str, Any]:
-    """Read the entries that Llama and its heirs share."""
+def llama_fields(
+    entries: Entries,
+    *,
+    n_kv_heads: int | None = None,
+    max_positions: int = 2048,
+    rotary_base: float = 10000.0,
+) -> dict[str, Any]:
+    """Read the entries that Llama and its heirs share; the keywords hold where config.json does not say.
+
+    n_kv_heads None: as many as heads.
+    """
     n_heads, d_model = entries.need("num_attention_heads"), entries.need("hidden_size")
-    n_kv_heads = entries.get("num_key_value_heads", n_heads)
+    max_positions = entries.get("max_position_embeddings", max_positions)
+    if "num_key_value_heads" in entries.entries:  # where null is as many as heads
+        n_kv_heads = None
+    n_kv_heads = entries.get("num_key_value_heads", n_heads if n_kv_heads is None else n_kv_heads)
+    rotary = read_rotary(
+        entries, max_positions, base=rotary_base, share=entries.get("partial_rotary_factor", 1.0)
+    )
+    if rotary["rotary_fraction"] != 1.0:
+        raise LabError(
+            f"{entries.where}: partial_rotary_factor={rotary['rotary_fraction']} is not supported, only 1.0"
+        )
     d_head = entries.get("head_dim", d_model // n_heads)
     return {
         "vocab_size": entries.need("vocab_size"),
@@ -67,11 +87,11 @@ def llama_fields(entries: Entries) -> dict[str, Any]:
         "n_kv_heads": None if n_kv_heads == n_heads else n_kv_heads,
         "d_head": None if d_head * n_heads == d_model else d_head,
         "d_mlp": entries.need("intermediate_size"),
-        "max_positions": entries.get("max_position_embeddings", 2048),
+        "max_positions": max_positions,
         "norm": "rmsnorm",
         "norm_eps": entries.get("rms_norm_eps", 1e-6),
         "positions": "rotary",
-        **read_rotary(entries, entries.get("max_position_embeddings", 2048)),
+        **rotary,
         "activation": entries.choose("hidden_act", "silu", ACTIVATION_NAMES),
         "gated": True,
         "qkv_bias": entries.get("attention_bias", False),
@@ -87,6 +107,21 @@ def llama_fields(entries: Entries) -> dict[str, Any]:
 def _write(config: TransformerConfig) -> dict[str, Any]:
     require(config, windows=None, attention_out_bias=config.qkv_bias, n_experts=0)
     return {**llama_entries(config), "attention_bias": config.qkv_bias, "mlp_bias": config.mlp_bias}
+
+
+def window_kinds(windows: tuple[int | None, ...]) -> list[str]:
+    """Return `layer_types`, which say in which layers `sliding_window` holds."""
+    return ["full_attention" if window is None else "sliding_attention" for window in windows]
+
+
+def windows_by_kind(kinds: list[str], window: int, n_layers: int, where: str) -> tuple[int | None, ...]:
+    """The reverse of `window_kinds`. LabError for kinds that are neither, and for another number of them than of layers."""
+    if len(kinds) != n_layers or set(kinds) - {"full_attention", "sliding_attention"}:
+        raise LabError(
+            f"{where}: layer_types must name full_attention or sliding_attention for each of {n_layers} layers, "
+            f"got {kinds}"
+        )
+    return tuple(None if kind == "full_attention" else window for kind in kinds)
 
 
 def llama_entries(config: TransformerConfig) -> dict[str, Any]:

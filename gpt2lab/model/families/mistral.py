@@ -3,9 +3,17 @@
 from dataclasses import replace
 from typing import Any
 
+from gpt2lab.base.errors import LabError
 from gpt2lab.model.config import TransformerConfig
-from gpt2lab.model.families.base import Entries, require, require_uniform
-from gpt2lab.model.families.llama import LLAMA, llama_config, llama_entries, llama_fields
+from gpt2lab.model.families.base import Entries, require
+from gpt2lab.model.families.llama import (
+    LLAMA,
+    llama_config,
+    llama_entries,
+    llama_fields,
+    window_kinds,
+    windows_by_kind,
+)
 
 
 def mistral_config(
@@ -22,15 +30,26 @@ def mistral_config(
 
 
 def _read(entries: Entries) -> dict[str, Any]:
-    fields = llama_fields(entries)
-    window = entries.get("sliding_window", None)
-    return {**fields, "windows": (window,) * fields["n_layers"] if window is not None else None}
+    fields = llama_fields(entries, n_kv_heads=8, max_positions=4096 * 32)
+    n_layers = fields["n_layers"]
+    absent = None if "sliding_window" in entries.entries else 4096  # null is: no window
+    window, kinds = entries.get("sliding_window", absent), entries.get("layer_types", None)
+    if window is None:
+        return fields
+    if kinds is None:
+        return {**fields, "windows": (window,) * n_layers}
+    return {**fields, "windows": windows_by_kind(kinds, window, n_layers, entries.where)}
 
 
 def _write(config: TransformerConfig) -> dict[str, Any]:
     require(config, qkv_bias=False, attention_out_bias=False, mlp_bias=False, n_experts=0)
-    require_uniform(config, "windows")
-    return {**llama_entries(config), "sliding_window": config.windows[0] if config.windows else None}
+    windows = config.windows or (None,)
+    sizes = {window for window in windows if window is not None}
+    if len(sizes) > 1:
+        raise LabError(f"a mistral checkpoint has one sliding_window, this model {sorted(sizes)}")
+    # Windows in some layers only: transformers' AutoModel makes a Ministral of these entries, which has the same tensors.
+    kinds = {"layer_types": window_kinds(windows)} if len(set(windows)) > 1 else {}
+    return {**llama_entries(config), "sliding_window": sizes.pop() if sizes else None, **kinds}
 
 
 MISTRAL = replace(LLAMA, name="mistral", architecture="MistralForCausalLM", read=_read, write=_write)

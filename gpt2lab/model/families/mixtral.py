@@ -32,7 +32,7 @@ def mixtral_config(
 
 
 def _read(entries: Entries) -> dict[str, Any]:
-    fields = llama_fields(entries)
+    fields = llama_fields(entries, n_kv_heads=8, max_positions=4096 * 32, rotary_base=1e6)
     window = entries.get("sliding_window", None)
     return {
         **fields,
@@ -74,6 +74,7 @@ MIXTRAL = replace(
         _expert("up", "w1", "w3"),
         _expert("down", "w2"),
     ),
+    aliases={"num_experts": "num_local_experts"},
     read=_read,
     write=_write,
 )

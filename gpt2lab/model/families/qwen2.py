@@ -6,7 +6,14 @@ from typing import Any
 from gpt2lab.base.errors import LabError
 from gpt2lab.model.config import TransformerConfig
 from gpt2lab.model.families.base import Entries, require
-from gpt2lab.model.families.llama import LLAMA, llama_config, llama_entries, llama_fields
+from gpt2lab.model.families.llama import (
+    LLAMA,
+    llama_config,
+    llama_entries,
+    llama_fields,
+    window_kinds,
+    windows_by_kind,
+)
 
 
 def qwen2_config(
@@ -18,7 +25,7 @@ def qwen2_config(
 
 
 def _read(entries: Entries) -> dict[str, Any]:
-    fields = llama_fields(entries)
+    fields = llama_fields(entries, n_kv_heads=32, max_positions=32768)
     fields |= {"qkv_bias": True, "attention_out_bias": False, "mlp_bias": False}
     window = entries.get("sliding_window", 4096) if entries.get("use_sliding_window", False) else None
     first = entries.get("max_window_layers", 28)
@@ -27,7 +34,7 @@ def _read(entries: Entries) -> dict[str, Any]:
         kinds = ["full_attention" if i < first else "sliding_attention" for i in range(fields["n_layers"])]
     if window is None:
         return fields
-    return {**fields, "windows": tuple(None if kind == "full_attention" else window for kind in kinds)}
+    return {**fields, "windows": windows_by_kind(kinds, window, fields["n_layers"], entries.where)}
 
 
 def _write(config: TransformerConfig) -> dict[str, Any]:
@@ -36,7 +43,7 @@ def _write(config: TransformerConfig) -> dict[str, Any]:
     sizes = {window for window in windows if window is not None}
     if len(sizes) > 1:
         raise LabError(f"a qwen2 checkpoint has one sliding_window, this model {sorted(sizes)}")
-    kinds = ["full_attention" if window is None else "sliding_attention" for window in windows]
+    kinds = window_kinds(windows)
     return {
         **llama_entries(config),
         "use_sliding_window": bool(sizes),

@@ -1,0 +1,144 @@
+"""config.json as other versions and other hands wrote it: read as transformers reads it, or refused in a sentence."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import transformers
+from transformers import AutoModelForCausalLM
+
+from gpt2lab.base.errors import LabError
+from gpt2lab.decode.prompts import end_tokens
+from gpt2lab.model import Transformer, load_model, save_model
+from gpt2lab.model.checkpoint import read_config
+from gpt2lab.model.families import llama_config
+from gpt2lab.model.rotary import RotaryScaling
+from gpt2lab.text.language_model import LanguageModel
+from tests.tiny import tokens
+
+LLAMA = {"hidden_size": 64, "intermediate_size": 20, "num_hidden_layers": 2, "max_position_embeddings": 16}
+BASE: dict[str, dict[str, Any]] = {
+    "llama": {**LLAMA, "num_attention_heads": 4, "num_key_value_heads": 2},
+    "mistral": {**LLAMA, "num_attention_heads": 16, "num_key_value_heads": 8, "sliding_window": 3},
+    "mixtral": {**LLAMA, "num_attention_heads": 16, "num_key_value_heads": 8, "num_local_experts": 2},
+    "qwen2": {**LLAMA, "num_attention_heads": 32, "num_key_value_heads": 32},
+    "gpt_neox": {**LLAMA, "num_attention_heads": 4},
+    "gpt2": {"n_embd": 36, "n_layer": 2, "n_head": 3, "n_positions": 30},
+    "gpt_neo": {
+        "hidden_size": 36, "num_layers": 2, "num_heads": 3, "max_position_embeddings": 30, "window_size": 4,
+        "attention_types": [[["global", "local"], 1]],
+    },
+}  # fmt: skip
+ROPE, LONGEST = "rope_parameters", "max_position_embeddings"
+
+
+def folder_of(family: str, path: Path, without: tuple[str, ...] = (), **entries: Any) -> Path:
+    """A random model as transformers saves it, its config.json then changed."""
+    config = transformers.AutoConfig.for_model(
+        family, vocab_size=61, bos_token_id=0, eos_token_id=1, **BASE[family]
+    )
+    torch.manual_seed(0)
+    AutoModelForCausalLM.from_config(config).save_pretrained(path)
+    told = json.loads((path / "config.json").read_text(encoding="utf-8"))
+    told = {name: value for name, value in told.items() if name not in without}
+    (path / "config.json").write_text(json.dumps({**told, **entries}), encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("family", "without", "entries"),
+    [
+        ("gpt2", ("n_head", "n_embd"), {"num_attention_heads": 3, "hidden_size": 36}),
+        ("gpt_neo", ("num_heads",), {"num_attention_heads": 3}),
+        ("gpt_neox", (), {ROPE: {"rope_type": "default", "rope_theta": 50.0}}),
+        ("gpt_neox", (ROPE,), {"rotary_pct": 0.5, "rotary_emb_base": 50}),
+        ("mistral", (), {"layer_types": ["full_attention", "sliding_attention"]}),
+        ("mistral", ("num_key_value_heads", LONGEST, ROPE), {"rope_scaling": {"type": "yarn", "factor": 2.0}}),
+        ("mixtral", ("num_key_value_heads", ROPE), {}),
+        ("qwen2", ("num_key_value_heads",), {}),
+        ("qwen2", ("layer_types",), {"use_sliding_window": True, "sliding_window": 3, "max_window_layers": 1}),
+        ("llama", (ROPE,), {"rope_theta": 50.0, "rope_scaling": {"type": "dynamic", "factor": 2.0}}),
+        ("llama", (), {ROPE: {"rope_type": "dynamic", "rope_theta": 50.0, "factor": 2.0, f"original_{LONGEST}": 8}}),
+        ("llama", (), {"rope_scaling": {"type": "linear", "factor": 2.0}, ROPE: {"rope_type": "linear", "factor": 4.0}}),
+    ],
+)  # fmt: skip
+def test_a_config_of_another_hand_means_what_it_means_to_transformers(
+    family: str, without: tuple[str, ...], entries: dict[str, Any], tmp_path: Path
+) -> None:
+    folder = folder_of(family, tmp_path / "theirs", without, **entries)
+    their, ours = (
+        AutoModelForCausalLM.from_pretrained(folder, attn_implementation="eager").eval(),
+        load_model(folder),
+    )
+    ids = tokens(2, 25)
+    with torch.no_grad():
+        torch.testing.assert_close(ours(ids), their(ids).logits, atol=1e-5, rtol=1e-4)
+    save_model(ours, tmp_path / "ours", layout="huggingface")
+    again = AutoModelForCausalLM.from_pretrained(tmp_path / "ours", attn_implementation="eager").eval()
+    with torch.no_grad():
+        torch.testing.assert_close(again(ids).logits, their(ids).logits, atol=1e-6, rtol=1e-5)
+
+
+def test_a_mistral_without_the_entry_has_the_window_that_transformers_fills_in(tmp_path: Path) -> None:
+    folder = folder_of("mistral", tmp_path / "absent", ("sliding_window",))
+    assert read_config(folder).windows == (4096, 4096)
+    folder = folder_of("mistral", tmp_path / "null", sliding_window=None)
+    assert read_config(folder).windows is None
+
+
+@pytest.mark.parametrize(
+    ("family", "entries", "sentence"),
+    [
+        ("llama", {ROPE: {"rope_type": "llama3", "factor": 2.0}}, "an entry lacks low_freq_factor"),
+        ("llama", {ROPE: {"rope_type": "default", "rope_theta": "x"}}, "wrong type or value"),
+        (
+            "llama",
+            {ROPE: {"rope_type": "default", "partial_rotary_factor": 0.5}},
+            "partial_rotary_factor=0.5 is not",
+        ),
+        ("llama", {"num_attention_heads": 0}, "wrong type or value"),
+        ("llama", {"intermediate_size": 20.0}, "d_mlp must be a whole number, got 20.0"),
+        ("llama", {"tie_word_embeddings": "false"}, "tied_head must be true or false, got 'false'"),
+        ("llama", {"rms_norm_eps": float("nan")}, "norm_eps must be a finite number"),
+        ("llama", {"quantization_config": {"quant_method": "gptq"}}, "packed by another program"),
+        ("llama", {"model_type": None}, "model_type, which says what family"),
+        ("llama", {"head_dim": 2, ROPE: {"rope_type": "dynamic", "factor": 2.0}}, "needs two pairs"),
+        ("mistral", {"layer_types": ["full_attention"]}, "layer_types must name"),
+        ("gpt2", {"num_attention_heads": 4}, "num_attention_heads and n_head are one setting, and differ"),
+        ("gpt_neo", {"attention_layers": ["global", "odd"]}, "attention is global or local"),
+    ],
+)
+def test_a_config_that_cannot_be_followed_is_refused_in_a_sentence_with_its_path(
+    family: str, entries: dict[str, Any], sentence: str, tmp_path: Path
+) -> None:
+    told = {"model_type": family, "vocab_size": 61, **BASE[family], **entries}
+    (tmp_path / "config.json").write_text(json.dumps(told), encoding="utf-8")
+    with pytest.raises(LabError, match=sentence) as error:
+        read_config(tmp_path)
+    assert "config.json" in str(error.value)
+
+
+def test_several_end_ids_are_kept_and_end_a_text(tmp_path: Path) -> None:
+    folder = folder_of("llama", tmp_path / "theirs", eos_token_id=[2, 3])
+    model = load_model(folder)
+    assert end_tokens(LanguageModel(model, None)) == (2, 3)
+    save_model(model, tmp_path / "ours")
+    assert json.loads((tmp_path / "ours" / "config.json").read_text(encoding="utf-8"))["eos_token_id"] == [
+        2,
+        3,
+    ]
+    model.config = model.config.replace(eos=5)
+    save_model(model, tmp_path / "other")
+    assert json.loads((tmp_path / "other" / "config.json").read_text(encoding="utf-8"))["eos_token_id"] == 5
+    assert end_tokens(LanguageModel(model, None)) == (5,)
+
+
+def test_dynamic_scaling_that_counts_from_elsewhere_has_no_place_in_a_checkpoint(tmp_path: Path) -> None:
+    scaling = RotaryScaling(kind="dynamic", factor=2.0, original_positions=8)
+    config = llama_config(
+        vocab_size=61, d_model=24, n_layers=1, n_heads=3, max_positions=16, rotary_scaling=scaling
+    )
+    with pytest.raises(LabError, match="counts dynamic scaling from its 16 positions, this model from 8"):
+        save_model(Transformer(config), tmp_path / "model", layout="huggingface")
