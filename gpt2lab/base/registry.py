@@ -22,7 +22,7 @@ from gpt2lab.base.errors import LabError, nearest, unknown
 from gpt2lab.base.wording import listed
 
 ENTRY_POINTS = "gpt2lab.papers"
-PART_KINDS = ("optimizer", "architecture", "transform", "decoder", "measure")
+PART_KINDS = ("optimizer", "architecture", "transform", "decoder", "measure", "objective")
 WORKS = (
     "training",
     "adaptation",
@@ -143,7 +143,7 @@ _FLOOR_PARTS = (
 
 @dataclass(frozen=True)
 class Part:
-    """Something that works on the shared transformer: an optimizer, architecture, transform, decoder or measure."""
+    """What works on the shared transformer: an optimizer, architecture, transform, decoder, measure or objective."""
 
     kind: str
     """One of PART_KINDS."""

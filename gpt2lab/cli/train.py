@@ -36,6 +36,7 @@ _RARE = (
     "valid_fraction",
     "optimizer_options",
     "architecture_options",
+    "objective_options",
     "lora",
     "quantize",
     "evaluation_tokens",

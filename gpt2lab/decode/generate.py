@@ -122,12 +122,29 @@ def build_decoder(decoder: str | Decoder, options: Mapping[str, object]) -> Deco
             )
         return decoder
     kind = part("decoder", decoder)
+    options = _in_own_words(kind, options, decoder)
     known = [field.name for field in dataclasses.fields(kind)]
     for option in options:
         if option not in known:
             raise unknown(f"option of generate with decoder {decoder}", option, [*known, *_OWN_OPTIONS])
     made: Decoder = build(kind, options, f"decoder {decoder}")
     return made
+
+
+def _in_own_words(kind: type, options: Mapping[str, object], decoder: str) -> dict[str, object]:
+    """Return options under the decoder's own names; its `other_names` says what another library calls them (None: no-op).
+
+    LabError for one option under two names.
+    """
+    others: Mapping[str, str | None] = getattr(kind, "other_names", {})
+    named: dict[str, object] = {}
+    for option, value in options.items():
+        name = others.get(option, option)
+        if name in named:
+            raise LabError(f"decoder {decoder}: {option} and {name} are the same option; give one of them")
+        if name is not None:
+            named[name] = value
+    return named
 
 
 class _Job:

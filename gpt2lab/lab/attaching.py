@@ -1,4 +1,4 @@
-"""`train --architecture`: a part by name and its options as they were typed, attached to the model that is trained."""
+"""`train --architecture` and `--objective`: parts by name, their options as they were typed."""
 
 from collections.abc import Mapping
 
@@ -10,12 +10,25 @@ from gpt2lab.base.settings import build
 from gpt2lab.model import Architecture, Transformer, TransformerConfig, attach
 from gpt2lab.model.architecture import architecture_name
 from gpt2lab.model.layout import blueprint
+from gpt2lab.train.objectives import Objective, next_token
 
 
 def build_architecture(name: str, options: Mapping[str, object]) -> Architecture:
     """Make the architecture of that name. LabError: no such part or option (with the nearest), a value that does not fit."""
     made: Architecture = build(part("architecture", name), options, f"architecture {name}")
     return made
+
+
+def chosen_objective(
+    name: str | None, options: Mapping[str, object], usual: Objective = next_token
+) -> Objective:
+    """Make the objective of that name; without one it is the usual. LabError as for `build_architecture`."""
+    if name is not None:
+        made: Objective = build(part("objective", name), options, f"objective {name}")
+        return made
+    if options:
+        raise LabError("objective_options: name the objective that has them")
+    return usual
 
 
 def with_room(config: TransformerConfig, architecture: Architecture) -> TransformerConfig:

@@ -14,7 +14,7 @@ from gpt2lab import decode
 from gpt2lab.base.errors import LabError
 from gpt2lab.base.settings import from_plain
 from gpt2lab.lab.adapting import attach_adapter, keep_adapter, round_base
-from gpt2lab.lab.attaching import attach_once, build_architecture, with_room
+from gpt2lab.lab.attaching import attach_once, build_architecture, chosen_objective, with_room
 from gpt2lab.lab.command import command_of
 from gpt2lab.lab.labelled_training import train_task
 from gpt2lab.lab.optimizer_options import named_optimizer
@@ -89,6 +89,10 @@ class TrainingSettings:
     """The loop."""
     optimizer: str = "adamw"
     """Name of the optimizer; `gpt2lab papers optimizer` lists those of the papers."""
+    objective: str | None = None
+    """What is minimised on text, such as simctg; none is the next token, or hidden ones in a model that fills in."""
+    objective_options: Mapping[str, str] = field(default_factory=dict)
+    """Options of the objective, `objective_options.NAME=VALUE`."""
     optimizer_options: Mapping[str, str] = field(default_factory=dict)
     """Further arguments of the optimizer, `optimizer_options.NAME=VALUE`; adamw takes those of the loop."""
     lora: Lora | None = None
@@ -138,6 +142,9 @@ class TrainingSettings:
             raise LabError(
                 "quantize: rounded weights cannot be trained; train an adapter beside them, --set lora.rank=8"
             )
+        if self.objective is not None and self.task.kind != "language":
+            raise LabError(f"objective {self.objective}: task.kind={self.task.kind} has its own")
+        chosen_objective(self.objective, self.objective_options)
         if self.architecture is not None:
             build_architecture(self.architecture, self.architecture_options)
         elif self.architecture_options:
@@ -207,7 +214,9 @@ def _train_language(run: Run, settings: TrainingSettings, lm: LanguageModel, *, 
             lm.model,
             batches if lm.config.causal else masked(batches, lm, settings.seed),
             settings=settings.train,
-            objective=default_objective(lm.config),
+            objective=chosen_objective(
+                settings.objective, settings.objective_options, default_objective(lm.config)
+            ),
             optimizer=_optimizer(settings, lm.model),
             evaluate=validation,
             log=run.log,

@@ -25,6 +25,8 @@ pytestmark = pytest.mark.parametrize("part", built("measure"))
 
 SMALL: dict[str, dict[str, Any]] = {
     "lm-eval": {"tasks": ("passages",)},
+    "isotropy": {"texts": 6, "max_tokens": 20},
+    "generation-quality": {"texts": 4, "prefix": 5, "new": 6},
     "text-statistics": {"texts": 4, "prompt_tokens": 5, "new_tokens": 6},
     "story-quality": {"held_out": "tinyworld:12:9", "train": "tinyworld:40", "samples": 4, "max_new_tokens": 9},
     "story-diversity": {

@@ -11,9 +11,9 @@ chosen one's keys and values stay, and its state is the input of the head, so th
 """
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -52,6 +52,14 @@ class ContrastiveSearch:
 
     The defaults are the paper's for English; it takes k 3 or 4 in other languages and k 3, α 0.4 for code.
     """
+
+    other_names: ClassVar[Mapping[str, str | None]] = {
+        "penalty_alpha": "alpha",
+        "top_k": "k",
+        "penalty_scope": "scope",
+        "low_memory": None,  # the cache is never copied, so there is nothing to save
+    }
+    """What transformers calls the options."""
 
     k: int = 5
     """Candidates at each step: the likeliest tokens."""
@@ -106,7 +114,7 @@ class ContrastiveSearch:
             _check_room(model, prompts, limits)
             draws = Draws(row_generators(generator, len(prompts)), text.device)
             logits = text.start()
-            states = _States(text, limits)
+            states = States(text.hidden, text.real, limits.max_new_tokens)
             while True:
                 probabilities, candidates = self._candidates(logits, text, rows.step, limits, draws)
                 start = text.length
@@ -151,14 +159,15 @@ class ContrastiveSearch:
         return probabilities.topk(self.k, dim=1)
 
 
-class _States:
+class States:
     """Unit-length last states of every token so far, float32, and which are real."""
 
-    def __init__(self, text: Continuation, limits: Limits) -> None:
-        batch, width, d_model = text.hidden.shape
-        self.real = text.real
-        self.buffer = torch.zeros(batch, width + limits.max_new_tokens, d_model, device=text.device)
-        self.buffer[:, :width] = self.unit(text.hidden)
+    def __init__(self, hidden: Tensor, real: Tensor, room: int) -> None:
+        """Take the prompts' states [batch, width, d_model]; real [batch, at least width + room] is False at padding."""
+        batch, width, d_model = hidden.shape
+        self.real = real
+        self.buffer = torch.zeros(batch, width + room, d_model, device=hidden.device)
+        self.buffer[:, :width] = self.unit(hidden)
         self.length = width
 
     def unit(self, hidden: Tensor) -> Tensor:
