@@ -1,0 +1,118 @@
+"""The claims of the study and the specification's rule for them."""
+
+import math
+from collections.abc import Callable, Sequence
+from statistics import fmean
+
+from gpt2lab.lab.claim import Above, AtLeast, AtMost, Claim, Results
+from gpt2lab.lab.verdict import Status, Verdict
+from gpt2lab.measure.statistics import t_interval
+
+
+def _lower(name: str, words: str, least: float = 0.02) -> Callable[[Sequence[Results]], Verdict]:
+    """The specification's rule for a difference of losses: above `least` and two standard errors, or not above 0."""
+
+    def rule(seeds: Sequence[Results]) -> Verdict:
+        values = [results[name] for results in seeds]
+        interval = t_interval(values)
+        error = interval.sd / math.sqrt(interval.n)
+        flops = fmean(results["ponder.flops"] / results["vanilla.flops"] for results in seeds)
+        reason = (
+            f"Pondering ends {interval.mean:+.3f} nats below {words} (standard error {error:.3f}, 95 % "
+            f"{interval.low:.3f} to {interval.high:.3f}), with {flops:.1f} times vanilla's training compute."
+        )
+        if interval.mean <= 0:
+            return Verdict(Status.DOES_NOT_HOLD, reason)
+        holds = interval.mean > least and interval.mean > 2 * error
+        return Verdict(Status.HOLDS if holds else Status.INCONCLUSIVE, reason)
+
+    return rule
+
+
+_TRAINED = ("laptop", "gpu", "paper")
+_LEARNT = "vanilla.loss < vanilla.start - 1"
+
+CLAIMS = [
+    Claim(
+        "At equal parameters and tokens, pondering gives a lower loss",
+        measure="gain",
+        rule=_lower("gain", "vanilla of equal size and tokens"),
+        needs=_LEARNT,
+        paper="Table 2: Pythia-70M, 3 extra steps: perplexity 14.16 against 16.95, 0.18 nats",
+        unit="nats per token",
+        scales=_TRAINED,
+    ),
+    Claim(
+        "Feeding back the expected embedding is better than looping or feeding back the hidden state",
+        measure="over_variants",
+        rule=_lower("over_variants", "the best of the other variants", 0.0),
+        needs=_LEARNT,
+        paper="Table 2: perplexity 14.16 against 15.33 (loop), 15.64 (hidden state), 16.53 (pause tokens)",
+        unit="nats per token",
+        scales=_TRAINED,
+    ),
+    Claim(
+        "A pondering model is worth a plain one of twice the blocks, with equal tokens",
+        measure="over.vanilla_double",
+        holds_if=AtLeast(0.0),
+        needs=_LEARNT,
+        paper="abstract and Fig. 4: vanilla of about twice the parameters",
+        unit="nats per token",
+        scales=_TRAINED,
+    ),
+    Claim(
+        "With equal training compute, pondering gives a lower loss than the same model trained for longer",
+        measure="over.vanilla_long",
+        holds_if=Above(0.0),
+        needs=_LEARNT,
+        paper="Pythia-70M, vanilla trained for 4 epochs: pondering stays lower; value not established",
+        unit="nats per token",
+        scales=_TRAINED,
+    ),
+    Claim(
+        "With equal training compute and tokens, pondering gives a lower loss than as many blocks as it makes passes",
+        measure="over.vanilla_deep",
+        holds_if=Above(0.0),
+        needs=_LEARNT,
+        paper="asked for in public reviews; no figure established",
+        unit="nats per token",
+        scales=("gpu", "paper"),
+    ),
+    Claim(
+        "Pondering reaches the plain model's final loss with far fewer tokens",
+        measure="token_share",
+        holds_if=AtMost(0.5),
+        holds_in_part_if=AtMost(0.9),
+        needs=_LEARNT,
+        paper="1B on the Pile: 59 % fewer tokens (a share of 0.41), read off one schedule",
+        unit="share of the tokens",
+        scales=_TRAINED,
+    ),
+    Claim(
+        "A model trained with three steps is clearly worse with none",
+        measure="ponder.sweep.none_minus_trained",
+        holds_if=AtLeast(0.05),
+        needs=_LEARNT,
+        paper="no figure established; the specification's step sweep",
+        unit="nats per token",
+        scales=_TRAINED,
+    ),
+    Claim(
+        "It is at its best with about the steps it was trained with: no other number is better by 0.01 nats",
+        measure="ponder.sweep.trained_minus_best",
+        holds_if=AtMost(0.01),
+        needs=_LEARNT,
+        paper="no figure established; the specification's step sweep",
+        unit="nats per token",
+        scales=_TRAINED,
+    ),
+    Claim(
+        "More steps in training give a lower loss: three against one",
+        measure="over.ponder_one",
+        holds_if=Above(0.0),
+        needs=_LEARNT,
+        paper="step study: 0, 1, 2, 3, 4, 5, 10 fall one after another",
+        unit="nats per token",
+        scales=("gpu", "paper"),
+    ),
+]
