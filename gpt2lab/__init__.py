@@ -23,6 +23,7 @@ _PUBLIC = {
     "TransformerConfig": "gpt2lab.model:TransformerConfig",
     "apply": "gpt2lab.lab.verbs:apply",
     "compare": "gpt2lab.lab.verbs:compare",
+    "compare_parts": "gpt2lab.lab.comparison:compare_parts",
     "export": "gpt2lab.lab.verbs:export",
     "embed": "gpt2lab.lab.verbs:embed",
     "generate": "gpt2lab.lab.verbs:generate",

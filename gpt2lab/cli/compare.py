@@ -1,30 +1,121 @@
-"""Two or more runs side by side: results, settings that differ, and a report of both.
+"""Runs side by side, or all parts of one kind under equal conditions: words decide.
 
 examples:
   gpt2lab compare train-1 train-2
   gpt2lab compare train-1 train-2 --out comparison     where the HTML and Markdown files go
+  gpt2lab compare optimizers --on tinystories          all that are built, each with its learning rate tuned
+  gpt2lab compare optimizers --on notes/*.txt --only adamw,conda,"conda refresh=50"
+  gpt2lab compare decoders --on train-1                or --on docstrings, which trains a model first
+  gpt2lab compare measures gpt2 train-1 --on docstrings
+  gpt2lab compare optimizers --help                    what a comparison of parts takes, and its settings
 """
 
 import argparse
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from gpt2lab.cli.parser import Parser
+from gpt2lab.base.errors import LabError
+from gpt2lab.base.settings import options
+from gpt2lab.base.wording import listed
+from gpt2lab.cli.parser import Parser, settings_help, typed
+from gpt2lab.cli.reproduce import add_study, seeds_of
 from gpt2lab.cli.show import cut, print_json, table
+from gpt2lab.lab.comparison import KINDS
+
+if TYPE_CHECKING:
+    from gpt2lab.lab.study import Study
 
 
 def add(parser: Parser, argv: Sequence[str]) -> None:
-    """Add the runs and the folder of the report."""
+    """Add runs and --out, or for a kind of part what a study takes."""
+    kind = next((word for word in argv if word in KINDS), None)
+    if kind is not None:
+        _add_parts(parser, argv, kind)
+        return
     parser.add_argument(
-        "names", nargs="+", metavar="RUN", help="at least two runs; `gpt2lab runs` lists them"
+        "names",
+        nargs="+",
+        metavar="RUN",
+        help=f"at least two runs, which `gpt2lab runs` lists; or one of {listed(KINDS, 'or')}",
     )
     parser.add_argument(
         "--out", metavar="FOLDER", help="folder of the report (default: the folder of the runs)"
     )
 
 
+def _add_parts(parser: Parser, argv: Sequence[str], kind: str) -> None:
+    """Add the options of a comparison of parts; its settings, if --help is asked for."""
+    parser.add_argument("kind", choices=KINDS, help="what is compared")
+    if kind == "measures":
+        parser.add_argument("models", nargs="*", metavar="MODEL", help="folders, hub ids, or names of runs")
+    what = {
+        "optimizers": "data: tinystories, docstrings, topic-bigrams, files, hub:ID (default: tinystories)",
+        "decoders": "a model, or data as `compare optimizers` takes to train one on (default: tinystories)",
+        "measures": "text of the measures that read any (default: docstrings)",
+    }[kind]
+    parser.add_argument("--on", nargs="+", default=[], metavar="ON", help=what)
+    parser.add_argument(
+        "--only",
+        default="",
+        metavar="A,B",
+        help='some of them, with options if need be: "NAME OPTION=VALUE" (default: all that are built)',
+    )
+    add_study(parser)
+    if "--help" in argv or "-h" in argv:
+        from gpt2lab.lab.comparison import module_of
+        from gpt2lab.lab.experiment import load_comparison
+
+        experiment = load_comparison(module_of(kind))
+        scale = typed(argv, "--scale") or "laptop"
+        listing = options(experiment.settings_class, default=experiment.settings(scale))
+        parser.epilog = f"{parser.epilog}\n\n{settings_help(f'settings at {scale} scale', listing)}"
+
+
 def run(arguments: argparse.Namespace) -> None:
     """Print the comparison and where its report is."""
+    if hasattr(arguments, "kind"):
+        _compare_parts(arguments)
+    else:
+        _compare_runs(arguments)
+
+
+def _compare_parts(arguments: argparse.Namespace) -> None:
+    from gpt2lab.lab.comparison import compare_parts
+    from gpt2lab.lab.verbs import pick_device
+
+    study = compare_parts(
+        arguments.kind,
+        on=arguments.on,
+        models=getattr(arguments, "models", ()),
+        only=[words.strip() for words in arguments.only.split(",") if words.strip()],
+        scale=arguments.scale,
+        seeds=seeds_of(arguments.seeds, arguments.seed),
+        workers=arguments.workers,
+        settings=arguments.settings,
+        device=str(pick_device(arguments.device)) if arguments.device else None,
+        threads=arguments.threads,
+    )
+    show_comparison(study, as_json=arguments.json)
+
+
+def show_comparison(study: "Study", as_json: bool) -> None:
+    """Print the tables of a comparison of parts; LabError with what went wrong, if anything did."""
+    tables, texts = study.tables, study.texts
+    if as_json:
+        print_json({**study.to_plain(), "tables": tables})
+    else:
+        for rows in tables.values():
+            header = list(rows[0])
+            print(table([[_short(row[column]) for column in header] for row in rows], header), end="\n\n")
+        if "left_out" in texts:
+            print(f"left out\n{texts['left_out']}\n")
+        print(f"report  {study.report}")
+        print(f"run     {study.id}")
+    if study.failures:
+        raise LabError(f"{study.id}: {listed(study.failures)}; gpt2lab resume {study.id} tries them again")
+
+
+def _compare_runs(arguments: argparse.Namespace) -> None:
     from gpt2lab.lab.verbs import compare
 
     found = compare(arguments.names, out=arguments.out)

@@ -27,6 +27,13 @@ _PLAIN = ("holds", "does not hold")  # verdicts that the interval and the thresh
 def add(parser: Parser, argv: Sequence[str]) -> None:
     """Add the paper, the scale, the seeds; its settings, if --help is asked of a paper."""
     parser.add_argument("paper", metavar="PAPER", help="a paper's name; `gpt2lab papers` lists them")
+    add_study(parser)
+    if "--help" in argv or "-h" in argv:
+        _add_settings(parser, argv)
+
+
+def add_study(parser: Parser) -> None:
+    """Add what every study takes: scale, seeds, workers, threads, device, settings."""
     parser.add_argument(
         "--scale",
         default="laptop",
@@ -54,8 +61,6 @@ def add(parser: Parser, argv: Sequence[str]) -> None:
     )
     add_device(parser)
     add_set(parser)
-    if "--help" in argv or "-h" in argv:
-        _add_settings(parser, argv)
 
 
 def _add_settings(parser: Parser, argv: Sequence[str]) -> None:
@@ -80,7 +85,7 @@ def run(arguments: argparse.Namespace) -> None:
     study = reproduce(
         arguments.paper,
         scale=arguments.scale,
-        seeds=_seeds(arguments.seeds, arguments.seed),
+        seeds=seeds_of(arguments.seeds, arguments.seed),
         workers=arguments.workers,
         settings=arguments.settings,
         device=str(pick_device(arguments.device)) if arguments.device else None,
@@ -122,7 +127,7 @@ def _verdict(judged: "JudgedClaim", width: int) -> str:
     return "\n".join(lines)
 
 
-def _seeds(text: str, first: int) -> int | list[int]:
+def seeds_of(text: str, first: int) -> int | list[int]:
     """Read --seeds: a count from `first` on, or a list."""
     try:
         if "," in text:

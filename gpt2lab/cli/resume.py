@@ -8,6 +8,7 @@ examples:
 import argparse
 from collections.abc import Sequence
 
+from gpt2lab.cli.compare import show_comparison
 from gpt2lab.cli.parser import Parser, whole
 from gpt2lab.cli.reproduce import show_study
 from gpt2lab.cli.train import show_training
@@ -31,5 +32,7 @@ def run(arguments: argparse.Namespace) -> None:
     done = resume(arguments.name, workers=arguments.workers)
     if isinstance(done, Run):
         show_training(done, as_json=arguments.json)
-    else:
+    elif done.claims:
         show_study(done, as_json=arguments.json)
+    else:  # a comparison of parts makes none
+        show_comparison(done, as_json=arguments.json)

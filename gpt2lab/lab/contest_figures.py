@@ -1,11 +1,14 @@
 """The figures that papers about optimizers show, from a study whose arms are the contestants of `contest`."""
 
+import math
 from collections.abc import Sequence
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
+from gpt2lab.base.wording import number
 from gpt2lab.lab import figures
 from gpt2lab.lab.contest import step_ratio
+from gpt2lab.measure.statistics import t_interval
 
 if TYPE_CHECKING:
     from gpt2lab.lab.study import Study
@@ -35,8 +38,13 @@ def add(study: "Study", arms: Sequence[str], lengths: Sequence[int], *, baseline
             {
                 "optimizer": arm,
                 f"loss after {longest}": fmean(losses),
-                "lowest": min(losses),
-                "highest": max(losses),
+                "95 % interval": interval_words(losses),
+                f"above {baseline}, paired": interval_words(
+                    [
+                        run.results[f"{arm}.loss.s{longest}"] - run.results[f"{baseline}.loss.s{longest}"]
+                        for run in study.runs
+                    ]
+                ),
                 f"times fewer updates than {baseline}": fmean(ratios),
                 f"time an update / {baseline}'s": fmean(times),
                 "share in the optimizer": fmean(run.results[f"{arm}.optimizer_share"] for run in study.runs),
@@ -48,6 +56,14 @@ def add(study: "Study", arms: Sequence[str], lengths: Sequence[int], *, baseline
         rows,
         "Validation loss in nats per token, mean over seeds; each at its tuned learning rate",
     )
+
+
+def interval_words(values: Sequence[float]) -> str:
+    """Write the 95 % t interval of one value a seed; "" where fewer than two are finite numbers or all are equal."""
+    if len(values) < 2 or not all(map(math.isfinite, values)) or min(values) == max(values):
+        return ""
+    found = t_interval(values)
+    return f"{number(found.low, 3)} to {number(found.high, 3)}"
 
 
 def _curves(study: "Study", arms: Sequence[str]) -> None:

@@ -16,6 +16,11 @@ from gpt2lab.text.generators.topic_bigrams import VOCAB_SIZE, stream
 from gpt2lab.text.tokenizer import Tokenizer, train_bpe
 from gpt2lab.train import TrainSettings
 
+BIGRAMS = ("topic-bigrams",)
+"""The data of the generated language of topics and bigrams."""
+STORIES = "tinystories"
+"""What people call the generated stories; the source's own name is tinyworld."""
+
 _HASHES = 1 << 32
 _CHARACTERS = 8  # read for each token that is wanted: more than a byte-level BPE puts into one on average
 
@@ -106,8 +111,8 @@ class Course:
 class TextCourse(Course):
     """The same model on text: stories, docstrings, files. Every seed reads the same split, in an order of its own."""
 
-    data: tuple[str, ...] = ("tinyworld",)
-    """Files, folders, globs, hub:ID or names of built-in sources."""
+    data: tuple[str, ...] = ("tinystories",)
+    """Files, folders, globs, hub:ID, built-in sources (tinystories is tinyworld), or topic-bigrams, which is no text."""
     field: str = "text"
     """Field of jsonl, csv, parquet and hub rows that holds the text."""
     vocab_size: int = 1024
@@ -118,13 +123,19 @@ class TextCourse(Course):
     @property
     def vocabulary(self) -> int:
         """Ids of the tokenizer."""
+        if self.data == BIGRAMS:
+            return super().vocabulary
         return self.text.tokenizer.vocab_size
 
     @property
     def text(self) -> "Text":
-        """The documents, split and encoded; read once in a process."""
+        """The documents, split and encoded; read once in a process. LabError for topic-bigrams, which has none."""
+        if self.data == BIGRAMS:
+            raise LabError(
+                "topic-bigrams: generated ids without words; what reads or writes text takes another source"
+            )
         return _read(
-            self.data,
+            tuple(_source(name) for name in self.data),
             self.field,
             self.vocab_size,
             self.valid_fraction,
@@ -134,10 +145,14 @@ class TextCourse(Course):
 
     def batches(self, seed: int) -> PackedBatches:
         """Return the training batches in the order of a seed."""
+        if self.data == BIGRAMS:
+            return super().batches(seed)
         return self._packed(self.text.train, seed)
 
     def validation(self, seed: int) -> PackedBatches:
-        """Return the validation windows, the same for every seed."""
+        """Return the validation windows; those of a text are the same for every seed."""
+        if self.data == BIGRAMS:
+            return super().validation(seed)
         return self._packed(self.text.valid, None)
 
 
@@ -153,6 +168,16 @@ class Text:
     """The validation documents; at most valid_tokens."""
     valid_documents: tuple[str, ...]
     """The validation documents themselves."""
+
+
+def is_text(name: str) -> bool:
+    """Tell whether a word names text that the lab makes or fetches itself: no file and no model."""
+    return name in BIGRAMS or name.startswith("hub:") or _source(name).partition(":")[0] in sources.BUILT_IN
+
+
+def _source(name: str) -> str:
+    head, colon, size = name.partition(":")
+    return f"tinyworld{colon}{size}" if head == STORIES else name
 
 
 @cache

@@ -219,6 +219,44 @@ def bars(
     return figure
 
 
+def scatter(
+    points: Mapping[str, Points],
+    *,
+    x_label: str,
+    y_label: str,
+    log_x: bool = False,
+    width: float = 6.4,
+    height: float = 4.0,
+) -> "Figure":
+    """Draw a named dot for every mean of (x, y), and a smaller one for each of the values (the seeds).
+
+    points: name → (values of x, values of y). Pairs that are not finite are left out. LabError if there is nothing left.
+    """
+    pairs = {
+        name: [(a, b) for a, b in zip(x, y, strict=True) if math.isfinite(a) and math.isfinite(b)]
+        for name, (x, y) in points.items()
+    }
+    pairs = {name: found for name, found in pairs.items() if found}
+    if not pairs:
+        raise LabError("a scatter plot needs at least one point")
+    with style():
+        figure, axes = empty_figure(width, height)
+        for index, (name, found) in enumerate(pairs.items()):
+            colour = PALETTE[index % len(PALETTE)]
+            x, y = ([pair[i] for pair in found] for i in (0, 1))
+            mean = sum(x) / len(x), sum(y) / len(y)
+            axes.plot(x, y, "o", color=colour, markersize=3, alpha=0.5)
+            axes.plot(*mean, "o", color=colour, markersize=7)
+            axes.annotate(name, mean, (7, 5), textcoords="offset points", color=colour)
+        if log_x:
+            axes.set_xscale("log")
+            _plain_numbers(axes.xaxis)
+        axes.margins(0.15)
+        axes.set_xlabel(x_label)
+        axes.set_ylabel(y_label)
+    return figure
+
+
 def band_over_seeds(seeds: Sequence[Points]) -> tuple[Points, tuple[list[float], list[float]]]:
     """Return the mean curve of several seeds and its (lowest, highest) values, at the x that all share."""
     curves = [dict(zip(x, y, strict=True)) for x, y in seeds]

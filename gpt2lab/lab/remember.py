@@ -88,9 +88,9 @@ def measure(
         if run is not None:
             run.write_file("measurement.json", result.to_json())
             for key, value in result.numbers.items():
-                run.result(_word(key), value)
+                run.result(result_name(key), value)
             for key, rows in result.tables.items():
-                run.table(_word(key), rows, caption=key)
+                run.table(result_name(key), rows, caption=key)
     return result
 
 
@@ -143,6 +143,6 @@ def _count(lm: Any) -> int:
     return total
 
 
-def _word(name: str) -> str:
+def result_name(name: str) -> str:
     """Return a number's name as the name of a result."""
     return re.sub(r"^(?=\d)|[^A-Za-z0-9_.]+|\.(?=\.|$)", "_", name)

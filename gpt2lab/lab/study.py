@@ -16,7 +16,7 @@ from gpt2lab.lab.claim import Claim
 from gpt2lab.lab.environment import cores
 from gpt2lab.lab.experiment import Experiment, load_comparison, load_experiment
 from gpt2lab.lab.plain import encode
-from gpt2lab.lab.record import RunRecord, record
+from gpt2lab.lab.record import RunRecord, Table, record
 from gpt2lab.lab.report import write_report
 from gpt2lab.lab.run import Run
 from gpt2lab.lab.schedule import Outcome, run_units
@@ -91,6 +91,16 @@ class Study:
     def report(self) -> Path:
         """The report, one HTML file; report.md beside it says the same."""
         return self.folder / "report.html"
+
+    @property
+    def tables(self) -> dict[str, Table]:
+        """The tables over all seeds, by name."""
+        return record(Row(self.id, self.paper, "study"), self.folder.parent).tables
+
+    @property
+    def texts(self) -> dict[str, str]:
+        """The texts over all seeds, by name."""
+        return record(Row(self.id, self.paper, "study"), self.folder.parent).texts
 
     def figure(self, name: str, figure: "Figure", caption: str = "") -> None:
         """Add a figure to the report; see `Run.figure`."""

@@ -54,7 +54,7 @@ def find_model(model: str | Path) -> str | Path:
     LabError for a run that saved no model.
     """
     folder = Path(model).expanduser()
-    if _holds_model(folder / "model") and not _holds_model(folder):
+    if holds_model(folder / "model") and not holds_model(folder):
         return folder / "model"  # the folder of a run
     if folder.exists() or isinstance(model, Path):
         return folder
@@ -260,9 +260,9 @@ def _loaded(model: "str | Path | LanguageModel", device: "torch.device | str | N
 def _model_of(row: Row) -> Path:
     out = json.loads(row.settings).get("out") if row.kind == "apply" else None
     folder = Path(out) if out else row.folder() / "model"
-    if _holds_model(folder):
+    if holds_model(folder):
         return folder
-    with_model = [piece.id for piece in Store().pieces(row.id) if _holds_model(piece.folder() / "model")]
+    with_model = [piece.id for piece in Store().pieces(row.id) if holds_model(piece.folder() / "model")]
     if with_model:
         raise LabError(f"{row.id}: a study; its pieces have the models: {', '.join(with_model[:4])}")
     state = (
@@ -273,7 +273,7 @@ def _model_of(row: Row) -> Path:
     raise LabError(f"{row.id}: this run has no model, it {state}")
 
 
-def _holds_model(folder: Path) -> bool:
+def holds_model(folder: Path) -> bool:
     """Whether a folder holds a model, or an adapter that names one."""
     return any((folder / name).is_file() for name in ("config.json", "adapter_config.json"))
 

@@ -154,3 +154,29 @@ def test_nothing_run_yet_is_said_plainly(tmp_path: Path) -> None:
     assert (done.status, done.err) == (0, "")
     assert done.out.startswith("no runs yet in ")
     assert json.loads(typed(tmp_path / "empty", "runs", "--json").out) == []
+
+
+def test_compare_takes_runs_or_a_kind_of_part(said: Lab) -> None:
+    runs = said("compare", "small-1", "small-2", "--json")
+    assert runs.status == 0
+    assert "results" in runs.json
+    line = ["compare", "decoders", "--on", "small-1", "--only", "greedy,sampling top_k=3", "--scale", "smoke"]
+    done = said(*line, "--seeds", "1", "--set", "prompts=2")
+    assert done.status == 0, done.err
+    assert "sampling top_k=3" in done.out
+    again = said("resume", done.out.split()[-1])
+    assert again.status == 0
+    assert "tokens/s" in again.out
+    wrong = said("compare", "decoders", "--on", "small-1", "--only", "sampling top_q=3", "--scale", "smoke")
+    assert wrong.status == 2
+    assert "top_p" in wrong.err
+
+
+def test_help_of_a_comparison_lists_its_settings_at_the_scale(
+    said: Lab, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        said("compare", "optimizers", "--scale", "smoke", "--help")
+    told = capsys.readouterr().out
+    assert "course.vocab_size=300" in told
+    assert "--only" in told
