@@ -7,10 +7,19 @@ import torch
 
 from gpt2lab.base.registry import parts
 from gpt2lab.model import Architecture, Transformer, attach
+from gpt2lab.papers.layernorm_removal.schedule import Schedule
 from tests.architectures import EXAMPLES
 from tests.tiny import tiny
 
-SMALL: dict[str, dict[str, Any]] = {"soft-prompt": {"length": 4}, "head": {"language_head": True}}
+SMALL: dict[str, dict[str, Any]] = {
+    "soft-prompt": {"length": 4},
+    "head": {"language_head": True},
+    "staged-norms": {
+        "schedule": Schedule(start=1, mlp_gap=1, qk_gap=0, v_gap=2, eot_after=0, bos_after=0),
+        "special_positions": True,
+        "end_of_text": 5,
+    },
+}
 """Options that fit a tiny model which writes text; a part that is not here is attached with its defaults."""
 
 

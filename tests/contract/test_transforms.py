@@ -48,8 +48,18 @@ def pondering(lm: LanguageModel) -> LanguageModel:
     return lm
 
 
+def frozen(lm: LanguageModel) -> LanguageModel:
+    """With all norms frozen, where the family has norms that can be."""
+    options = {"mode": "instant", "output": "staged", "data": ("tinyworld:30",), "context": 16}
+    try:
+        return verbs.apply("remove-layernorm", lm, **options)
+    except LabError:
+        return lm
+
+
 FIT: dict[str, Callable[[LanguageModel], LanguageModel]] = {
     "dequantize": quantized,
+    "fold-layernorm": frozen,
     "merge-lora": adapted,
     "pondering-steps": pondering,
 }

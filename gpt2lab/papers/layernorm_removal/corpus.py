@@ -1,0 +1,131 @@
+"""A generated language of topics and recurring names, for the removal at reduced scale.
+
+236 words: end of text, full stop, 4 determiners, 40 adjectives, 80 nouns, 40 names, 60 verbs, 10 prepositions. A document
+has one of 8 topics, which weights adjectives, nouns and verbs, 3 names, 8 to 19 sentences NP V [NP [P NP]] full stop.
+"""
+
+import bisect
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from gpt2lab.base.errors import LabError
+
+END, DOT = 0, 1
+SIZES = {
+    "end": 1,
+    "dot": 1,
+    "determiner": 4,
+    "adjective": 40,
+    "noun": 80,
+    "name": 40,
+    "verb": 60,
+    "preposition": 10,
+}
+VOCAB_SIZE = sum(SIZES.values())
+TOPICS, NAMES_IN_A_TEXT = 8, 3
+_TABLE_SEED = 2507
+
+
+def words(kind: str) -> range:
+    """Return the ids of a word class. LabError for one that is not there."""
+    if kind not in SIZES:
+        raise LabError(f"{kind}: no such word class; there are {', '.join(SIZES)}")
+    before = list(SIZES.values())[: list(SIZES).index(kind)]
+    return range(sum(before), sum(before) + SIZES[kind])
+
+
+def tokens(seed: int, size: int) -> npt.NDArray[np.int64]:
+    """Return the first `size` ids of documents drawn with a seed; a pure function of its arguments."""
+    ids = list[int]()
+    for document in documents(seed):
+        if len(ids) >= size:
+            break
+        ids += document
+    return np.array(ids[:size], dtype=np.int64)
+
+
+def documents(seed: int) -> Iterator[list[int]]:
+    """Yield documents without end, each closed by the end of text."""
+    draw = random.Random(f"norms {seed}")  # faster than numpy by the word
+    while True:
+        topic, names = _topics()[draw.randrange(TOPICS)], draw.sample(words("name"), NAMES_IN_A_TEXT)
+        ids = list[int]()
+        for _ in range(draw.randint(8, 19)):
+            ids += _sentence(draw, topic, names)
+        yield [*ids, END]
+
+
+def _sentence(draw: random.Random, topic: dict[str, list[float]], names: list[int]) -> list[int]:
+    ids = [*_noun_phrase(draw, topic, names), _word(draw, topic, "verb")]
+    if draw.random() < 0.70:
+        ids += _noun_phrase(draw, topic, names)
+        if draw.random() < 0.25 / 0.70:  # a quarter of all sentences
+            ids += [draw.choice(words("preposition")), *_noun_phrase(draw, topic, names)]
+    return [*ids, DOT]
+
+
+def _noun_phrase(draw: random.Random, topic: dict[str, list[float]], names: list[int]) -> list[int]:
+    if draw.random() < 0.35:
+        return [draw.choice(names)]
+    adjective = [_word(draw, topic, "adjective")] if draw.random() < 0.4 else []
+    return [draw.choice(words("determiner")), *adjective, _word(draw, topic, "noun")]
+
+
+def _word(draw: random.Random, topic: dict[str, list[float]], kind: str) -> int:
+    cumulative = topic[kind]
+    return words(kind)[bisect.bisect_left(cumulative, draw.random() * cumulative[-1])]
+
+
+@cache
+def _topics() -> list[dict[str, list[float]]]:
+    """Cumulative weights 1/rank · Gamma(0.3, 1) + 0.001 of the words of each class, by topic; the same for every seed."""
+    rng = np.random.default_rng(_TABLE_SEED)
+    made = list[dict[str, list[float]]]()
+    for _ in range(TOPICS):
+        weights = {
+            kind: rng.gamma(0.3, 1.0, SIZES[kind]) / np.arange(1, SIZES[kind] + 1) + 1e-3
+            for kind in ("adjective", "noun", "verb")
+        }
+        made.append({kind: np.cumsum(values).tolist() for kind, values in weights.items()})
+    return made
+
+
+@dataclass(frozen=True)
+class NamePrompts:
+    """Pairs of prompts in which one of two names is repeated, and which of them differs between the two."""
+
+    clean: Tensor
+    """[prompts, time] int64."""
+    corrupt: Tensor
+    """The same with the other name repeated."""
+    other: Tensor
+    """The name that the clean prompt does not repeat, [prompts]."""
+    repeated: Tensor
+    """The name that it does, [prompts]."""
+    position: int
+    """Where they differ."""
+
+
+def name_prompts(seed: int, count: int) -> NamePrompts:
+    """Return prompts `A verb preposition B . determiner noun verb . A verb`, corrupt with B at the end instead of A."""
+    draw = random.Random(f"names {seed}")
+    clean, corrupt, other, repeated = [], [], [], []
+    for _ in range(count):
+        a, b = draw.sample(words("name"), 2)
+        one, two, three = (draw.choice(words("verb")) for _ in range(3))
+        rest = [END, a, one, draw.choice(words("preposition")), b, DOT]
+        rest += [draw.choice(words("determiner")), draw.choice(words("noun")), two, DOT]
+        clean.append([*rest, a, three])
+        corrupt.append([*rest, b, three])
+        other.append(b)
+        repeated.append(a)
+    return NamePrompts(
+        torch.tensor(clean), torch.tensor(corrupt), torch.tensor(other), torch.tensor(repeated), len(rest)
+    )

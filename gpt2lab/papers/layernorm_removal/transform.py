@@ -1,0 +1,260 @@
+"""Take the norms out of a language model: fine-tune while they are frozen one after another, then fold them away."""
+
+import copy
+import itertools
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from gpt2lab.base.errors import LabError
+from gpt2lab.model import Transformer, attach
+from gpt2lab.papers.layernorm_removal.architecture import (
+    StagedNorms,
+    calibrate,
+    fire,
+    require_plain,
+    stage_of,
+    unit_table,
+)
+from gpt2lab.papers.layernorm_removal.fold import compatible, folded, require_staged
+from gpt2lab.papers.layernorm_removal.objective import EvenScales
+from gpt2lab.papers.layernorm_removal.schedule import RECIPES, Recipe, Schedule, check_length, fitted
+from gpt2lab.text import sources
+from gpt2lab.text.batches import ArrayTokens, PackedBatches
+from gpt2lab.text.language_model import LanguageModel
+from gpt2lab.train import TrainSettings, next_token, train
+
+Output = Literal["folded", "compatible", "staged"]
+_HELD_OUT_EVERY, _HELD_OUT_TOKENS = 20, 65_536
+
+
+@dataclass(frozen=True, kw_only=True)
+class FoldLayerNorm:
+    """Make a model without norms, or a compatible export, of one with frozen norms (staged, or a compatible export)."""
+
+    output: Literal["folded", "compatible"] = "folded"
+    """folded: no norms, the lab's own layout. compatible: the family's layout with eps 1e12, which transformers opens."""
+
+    def __call__(self, lm: LanguageModel) -> LanguageModel:
+        """Return the new model. LabError while a norm is real."""
+        require_staged(lm.model)
+        return LanguageModel(
+            compatible(lm.model) if self.output == "compatible" else folded(lm.model), lm.tokenizer
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class RemoveLayerNorm:
+    """Fine-tune a model while the standard deviation in each norm is replaced by a frozen number; then fold the norms."""
+
+    data: tuple[str, ...] = ("docstrings",)
+    """Text to fine-tune on: files, folders, hub:ID or names of built-in sources."""
+    data_field: str = "text"
+    """Field that holds the text in jsonl, csv, parquet and hub rows."""
+    preset: Literal["small", "medium", "large", "xl"] | None = None
+    """The authors' settings for a size of GPT-2; none fits the schedule to steps and blocks."""
+    mode: Literal["full", "at-once", "instant", "control"] = "full"
+    """full: path after path. at-once: all before one step. instant: without training. control: train with real norms."""
+    steps: int | None = None
+    """Updates; none is the preset's, or 300."""
+    schedule: Schedule | None = None
+    """When each path is frozen; none is the preset's, or fitted to the steps."""
+    penalty: float | None = None
+    """Weight of the auxiliary loss; none is the preset's, or 0.1. A control has none unless it is given."""
+    momentum: float | None = None
+    """Weight of the old value in the running mean of the standard deviation; none is the preset's, or 0.9."""
+    update_frozen: bool = False
+    """Let the constants of frozen norms follow the running mean too."""
+    special_positions: bool = False
+    """Give position 0 and ends of texts constants of their own, until two late events (the predecessor's recipe)."""
+    learning_rate: float | None = None
+    """Peak; none is the preset's, or 6e-4. It falls to the preset's floor, or to half."""
+    warmup: int | None = None
+    """Updates over which it rises; none is the preset's, or a twelfth of the steps."""
+    weight_decay: float = 0.01
+    """Decoupled decay of matrices and embeddings."""
+    batch_size: int | None = None
+    """Rows of a micro-batch; none is the preset's, or 8."""
+    accumulation: int | None = None
+    """Micro-batches of an update; none is the preset's, or 1."""
+    context: int | None = None
+    """Tokens of a row; none is the model's positions, at most 1024."""
+    precision: Literal["float32", "bf16", "auto"] = "auto"
+    """Arithmetic of the passes; auto is bf16 on GPUs that have it."""
+    gradient_checkpointing: bool = False
+    """Recompute each block in the backward pass: less memory, about a third more time."""
+    output: Output = "folded"
+    """folded: no norms, own layout. compatible: the family's layout, eps 1e12, for transformers. staged: frozen norms."""
+    checkpoints: str | None = None
+    """Folder for training state; what was stopped goes on from there, bit for bit."""
+    checkpoint_every: int = 0
+    """Updates between two checkpoints; 0 writes one at the end only."""
+    log: str | None = None
+    """File that gets a JSON line every update: losses, gradient norm, events and, at events, the table of all units."""
+    seed: int = 0
+    """Where order of the data and dropout start."""
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch_size", "accumulation", "context"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise LabError(
+                    f"{name} must be at least 1, got {value}; mode instant is the one that trains nothing"
+                )
+        EvenScales(penalty=self.penalty or 0.0)
+        StagedNorms(momentum=self._given("momentum", 0.9))
+
+    def __call__(self, lm: LanguageModel) -> LanguageModel:
+        """Return the new model; `lm` stays as it is. LabError for norms that cannot be taken out, or a wrong schedule.
+
+        Weights are trained in float32 and come back in the model's own type.
+        """
+        require_plain(lm.model, "remove-layernorm")
+        lm.config.require_causal("remove-layernorm")
+        if lm.tokenizer is None:
+            raise LabError(
+                "remove-layernorm reads text, and this model has no tokenizer; put its tokenizer.json beside it"
+            )
+        steps = self._steps
+        staging = self.staging(lm.config.n_layers)
+        if self.mode in ("full", "at-once"):
+            check_length(staging.schedule.steps_of(lm.config.n_layers, late=self.special_positions), steps)
+        model = copy.deepcopy(lm.model).float().requires_grad_(True)
+        batches, held_out = self._data(lm, steps)
+        if self.mode != "control":
+            attach(model, staging)
+            calibrate(model, [batches[i] for i in range(8 if self.mode == "instant" else 1)])
+        if self.mode == "instant":
+            for unit in stage_of(model).steps:
+                fire(model, unit)
+        else:
+            self._train(model, batches, held_out)
+        model = model.to(lm.model.dtype).eval()
+        if self.mode == "control" or self.output == "staged":
+            return LanguageModel(model, lm.tokenizer)
+        return FoldLayerNorm(output=self.output)(LanguageModel(model, lm.tokenizer))
+
+    def staging(self, n_layers: int) -> StagedNorms:
+        """Return the architecture that is attached to a model of `n_layers` blocks while it trains."""
+        recipe = self._recipe
+        schedule = self.schedule or (recipe.schedule if recipe else fitted(n_layers, self._steps))
+        if self.mode == "at-once":
+            schedule = replace(schedule, mlp_gap=0, qk_gap=0, v_gap=0, events=())
+        return StagedNorms(
+            schedule=schedule,
+            momentum=self._given("momentum", 0.9),
+            update_frozen=self.update_frozen,
+            special_positions=self.special_positions,
+        )
+
+    def training(self) -> TrainSettings:
+        """Return the settings of the loop."""
+        recipe, steps = self._recipe, self._steps
+        laid_out = max(recipe.laid_out, steps) if recipe else 0
+        return TrainSettings(
+            steps=steps,
+            laid_out=laid_out,
+            learning_rate=self._given("learning_rate", 6e-4),
+            final_fraction=recipe.final_fraction if recipe else 0.5,
+            warmup=min(self._given("warmup", steps // 12), steps),
+            weight_decay=self.weight_decay,
+            betas=(0.9, 0.999),
+            accumulation=self._given("accumulation", 1),
+            precision=self.precision,
+            gradient_checkpointing=self.gradient_checkpointing,
+            checkpoint_every=self.checkpoint_every,
+            log_every=1,
+        )
+
+    @property
+    def _recipe(self) -> Recipe | None:
+        return RECIPES[self.preset] if self.preset else None
+
+    @property
+    def _steps(self) -> int:
+        return int(self._given("steps", 300))
+
+    def _given(self, name: str, default: Any) -> Any:
+        """The option if it was given, else the preset's, else `default`."""
+        value = getattr(self, name)
+        if value is not None:
+            return value
+        return getattr(self._recipe, name) if self._recipe else default
+
+    def _train(self, model: Transformer, batches: PackedBatches, held_out: PackedBatches | None) -> None:
+        penalty = self._given("penalty", 0.1) if self.mode != "control" else self.penalty or 0.0
+        train(
+            model,
+            batches,
+            settings=self.training(),
+            objective=EvenScales(penalty=penalty),
+            evaluate=None if held_out is None else lambda: {"validation_loss": mean_loss(model, held_out)},
+            log=self._logger(model),
+            checkpoints=Path(self.checkpoints).expanduser() if self.checkpoints else None,
+            resume=True,
+            seed=self.seed,
+            label="remove-layernorm",
+        )
+
+    def _logger(self, model: Transformer) -> Callable[..., None] | None:
+        """Return what writes the log; a run that goes on appends to it."""
+        if self.log is None:
+            return None
+        path = Path(self.log).expanduser()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        steps = {} if self.mode == "control" else stage_of(model).steps
+
+        def write(step: int, **numbers: float) -> None:
+            row: dict[str, Any] = {"step": step, **numbers}
+            if events := [unit for unit, at in steps.items() if at == step - 1]:
+                row |= {"events": events, "units": unit_table(model)}
+            with path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(row) + "\n")
+
+        return write
+
+    def _data(self, lm: LanguageModel, steps: int) -> tuple[PackedBatches, PackedBatches | None]:
+        """Read as much text as the run takes; every 20th document is held out. LabError if it does not fill a row."""
+        assert lm.tokenizer is not None
+        tokenizer, rows = lm.tokenizer, self._given("batch_size", 8)
+        context = min(lm.model.context, 1024) if self.context is None else self.context
+        if context > lm.model.context:
+            raise LabError(f"context {context}: the model has {lm.model.context} positions")
+        wanted = (steps if self.mode != "instant" else 8) * rows * self._given(
+            "accumulation", 1
+        ) * context + 1
+        ends = [tokenizer.eos] if tokenizer.eos is not None else []
+        texts = (
+            [*tokenizer.encode(text), *ends] for text in sources.documents(self.data, field=self.data_field)
+        )
+        read, held = split_documents(texts, wanted)
+        sizes = {"batch_size": rows, "context": context}
+        batches = PackedBatches(ArrayTokens(read), seed=self.seed, **sizes)
+        enough = len(held) > context
+        return batches, PackedBatches(ArrayTokens(held), shuffle=False, **sizes) if enough else None
+
+
+def split_documents(documents: Iterator[list[int]], wanted: int) -> tuple[list[int], list[int]]:
+    """Return `wanted` training tokens, or all there are, and those of every 20th document, at most 65,536."""
+    read, held = list[int](), list[int]()
+    for number in itertools.count():
+        ids = next(documents, None)
+        if ids is None or len(read) >= wanted:
+            return read, held[:_HELD_OUT_TOKENS]
+        (held if number % _HELD_OUT_EVERY == _HELD_OUT_EVERY - 1 else read).extend(ids)
+    raise AssertionError("documents do not end")
+
+
+@torch.no_grad()
+def mean_loss(model: Transformer, batches: PackedBatches) -> float:
+    """Return the mean cross entropy over one epoch of batches, in nats per token."""
+    total, count = 0.0, 0
+    for index in range(len(batches)):
+        batch = {name: tensor.to(model.device) for name, tensor in batches[index].items()}
+        total += float(next_token(model, batch)[0]) * batch["targets"].numel()
+        count += batch["targets"].numel()
+    return total / max(count, 1)
