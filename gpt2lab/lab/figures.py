@@ -342,7 +342,7 @@ def _plain_numbers(axis: Any) -> None:
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
     low, high = axis.get_view_interval()
-    short = high / low < 30
+    short = high / low < 200
     axis.set_major_formatter(FuncFormatter(lambda value, _: number(value, 3)))
     axis.set_minor_locator(LogLocator(subs=(2.0, 5.0) if short else range(2, 10)))
     axis.set_minor_formatter(FuncFormatter(lambda value, _: number(value, 3)) if short else NullFormatter())
