@@ -67,7 +67,7 @@ ARMS: dict[str, Arm] = {
 }
 """What can be compared; plain arms take no steps."""
 
-_FEW = ("ponder", "vanilla", "vanilla_long", "vanilla_double", "loop", "hidden")
+_FEW = ("ponder", "vanilla", "vanilla_long", "loop", "hidden")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,7 +78,7 @@ class Settings:
     """What is compared: ponder and vanilla, with any of vanilla_long (equal compute by more updates), vanilla_double
     (twice the blocks), vanilla_deep (as many times the blocks as pondering passes), loop, hidden, hidden_linear, pause,
     detached, ponder_one, ponder_random."""
-    data: str = "docstrings:3000000"
+    data: str = "docstrings:2500000"
     """Text: a file, folder, hub:ID or built-in name."""
     vocab_size: int = 512
     """Of the tokenizer, made from the text."""
@@ -138,7 +138,7 @@ class Settings:
 
 PRESETS: dict[str, Settings] = {
     "smoke": Settings(
-        arms=(*_FEW, "vanilla_deep", "hidden_linear", "pause", "ponder_one", "ponder_random", "detached"),
+        arms=(*_FEW, "vanilla_double", "vanilla_deep", "hidden_linear", "pause", "ponder_one", "ponder_random", "detached"),
         data="tinyworld:150", vocab_size=280, d_model=16, n_layers=1, n_heads=2, context=24, batch_size=8,
         steps=6, plain_rates=(2e-3, 4e-3), pondering_steps=2, windows=16, swept=3,
     ),
@@ -149,7 +149,7 @@ PRESETS: dict[str, Settings] = {
         windows=768, swept=10,
     ),
     "paper": Settings(
-        arms=(*_FEW, "vanilla_deep", "hidden_linear", "pause", "ponder_one", "ponder_random"),
+        arms=(*_FEW, "vanilla_double", "vanilla_deep", "hidden_linear", "pause", "ponder_one", "ponder_random"),
         data="hub:JeanKaddour/minipile", vocab_size=50_304, family="gpt_neox", d_model=512, n_layers=6, n_heads=8,
         context=2048, batch_size=8, accumulation=16, steps=5700, plain_rates=(5e-4, 1e-3, 2e-3), rates=(5e-4, 1e-3, 2e-3),
         precision="bf16", top_k=100, draw="passes", checkpoint_passes=True, windows=384, swept=10,
@@ -282,7 +282,7 @@ def run_arm(settings: Settings, arm: str, run: "Run") -> None:
     run.table(
         "curve",
         [{"update": step - best * count, "loss": loss} for step, loss in zip(*points, strict=True)],
-        "Validation loss on a quarter of the windows, while training",
+        "Validation loss on an eighth of the windows, while training",
     )
     if arm in ("ponder", "ponder_random"):
         _look_inside(settings, run, text, kept)
@@ -296,7 +296,7 @@ def _train(
     batches = PackedBatches(
         text.training, batch_size=settings.batch_size, context=settings.context, seed=run.seed
     )
-    part = text.validation[::4]
+    part = text.validation[::8]
 
     def log(step: int, **numbers: Any) -> None:
         # Steps go on from one rate to the next, so that a run that was stopped keeps what it has logged.

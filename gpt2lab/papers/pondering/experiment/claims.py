@@ -58,7 +58,7 @@ CLAIMS = [
         needs=_LEARNT,
         paper="abstract and Fig. 4: vanilla of about twice the parameters",
         unit="nats per token",
-        scales=_TRAINED,
+        scales=("gpu", "paper"),
     ),
     Claim(
         "With equal training compute, pondering gives a lower loss than the same model trained for longer",
