@@ -4,6 +4,7 @@ import fnmatch
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
+from functools import reduce
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,6 +22,7 @@ from gpt2lab.model.layout import OWN, blueprint, load_own, own_config, refuse_ch
 from gpt2lab.model.transformer import Transformer
 from gpt2lab.model.weights import SHARD_BYTES, StoredTensors, some, write_tensors
 
+FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 Layout = Literal["auto", "huggingface", "gpt2lab"]
 
 
@@ -87,7 +89,7 @@ def load_model(
     dtype: torch.dtype | None = None,
     architectures: Sequence[type] = (),
 ) -> Transformer:
-    """Load a checkpoint folder; dtype None keeps the type the weights are stored in.
+    """Load a checkpoint folder; dtype None keeps the type the weights are stored in, of several the one that holds all.
 
     architectures: classes of architectures that the model may have been saved with and that are no registered parts.
     LabError names every tensor that is missing, extra, of a wrong shape or not finite, and a truncated file.
@@ -108,6 +110,9 @@ def load_model(
             checkpoint.tie()
         state = dict(_translated(model, family, checkpoint, device, dtype))
         checkpoint.refuse_leftovers()
+    if len({tensor.dtype for tensor in state.values()}) > 1:
+        whole = reduce(torch.promote_types, (tensor.dtype for tensor in state.values()))
+        state = {name: nn.Parameter(tensor.detach().to(whole)) for name, tensor in state.items()}
     model.load_state_dict(state, strict=False, assign=True)
     if config.head != "none" and isinstance(
         model.head, nn.Linear
@@ -198,7 +203,14 @@ class _Checkpoint:
     def take(self, name: str) -> Tensor:
         """Read one tensor; LabError if it is missing or holds NaN or infinity."""
         self.unused.discard(name)
-        return self.stored.read(self.full_names.get(name) or self.family.full_name(name, self.config))
+        full = self.full_names.get(name) or self.family.full_name(name, self.config)
+        tensor = self.stored.read(full)
+        if tensor.dtype not in FLOATS:
+            raise LabError(
+                f"{self.folder}: tensor {full} holds {str(tensor.dtype).removeprefix('torch.')}; weights in Hugging Face's "
+                "layout are float16, bfloat16, float32 or float64"
+            )
+        return tensor
 
     def tie(self) -> None:
         """Make one tensor of head and embedding table: files hold either or both. LabError if they differ."""

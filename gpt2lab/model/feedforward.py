@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from functools import partial
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -36,7 +37,10 @@ class FeedForward(nn.Module):
         pre = self.up(x)  # [batch, time, d_mlp], twice that when gated
         if self.gated:
             gate, linear = pre.chunk(2, dim=-1)
-            post = activation(run.see(gate, f"{self.name}.hook_pre")) * linear
+            seen = run.see(gate, f"{self.name}.hook_pre")
+            if seen is not gate:  # laid out as before, so that the kernel gives the same bits
+                seen = torch.cat([seen, linear], dim=-1).chunk(2, dim=-1)[0]
+            post = activation(seen) * linear
         else:
             post = activation(run.see(pre, f"{self.name}.hook_pre"))
         return self.down(run.see(post, f"{self.name}.hook_post"))

@@ -129,7 +129,8 @@ class Shards:
         if not len(stream):
             share = self.manifest.valid_fraction
             raise LabError(
-                f"{self.folder}: the {name} split is empty (valid_fraction {share:g}, one document?)"
+                f"{self.folder}: the {name} split is empty: with valid_fraction {share:g} the data need more documents, "
+                "which are files, rows, or what stands between lines of <|endoftext|>; long files are cut by themselves"
             )
         return stream
 

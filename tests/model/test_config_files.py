@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 import transformers
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from gpt2lab.base.errors import LabError
@@ -142,3 +143,31 @@ def test_dynamic_scaling_that_counts_from_elsewhere_has_no_place_in_a_checkpoint
     )
     with pytest.raises(LabError, match="counts dynamic scaling from its 16 positions, this model from 8"):
         save_model(Transformer(config), tmp_path / "model", layout="huggingface")
+
+
+def with_types(folder: Path, *types: torch.dtype) -> None:
+    """Store a folder's tensors in these types, in turn."""
+    stored = load_file(folder / "model.safetensors")
+    stored = {name: tensor.to(types[i % len(types)]) for i, (name, tensor) in enumerate(stored.items())}
+    save_file(stored, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def test_weights_of_several_types_come_in_the_one_that_holds_them_all(tmp_path: Path) -> None:
+    folder = folder_of("llama", tmp_path)
+    with_types(folder, torch.bfloat16, torch.float32)
+    model = load_model(folder)
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
+    with_types(folder, torch.bfloat16, torch.float16)
+    assert load_model(folder).dtype == torch.float32
+    assert load_model(folder, dtype=torch.bfloat16).dtype == torch.bfloat16
+    with torch.no_grad():
+        assert model(tokens(1, 3)).isfinite().all()
+
+
+def test_weights_that_are_codes_are_refused(tmp_path: Path) -> None:
+    folder = folder_of("llama", tmp_path)
+    with_types(folder, torch.int8)
+    with pytest.raises(
+        LabError, match=r"tensor model\.embed_tokens\.weight holds int8; weights in Hugging Face's layout are"
+    ):
+        load_model(folder)

@@ -256,3 +256,14 @@ def test_activations_can_be_read_while_training() -> None:
     loss.backward()
     assert not seen["blocks.1.attn.hook_pattern"].requires_grad
     assert model.embedding.weight.grad is not None
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2"])
+def test_writing_what_a_feed_forward_reads_back_into_it_changes_no_bit(family: str) -> None:
+    model, ids = tiny(family, d_mlp=20), tokens(2, 9)
+    names = [name for name in model.activation_names() if ".mlp." in name]
+    with torch.no_grad():
+        plain = model(ids)
+        for name in names:
+            with model.tap(write={name: lambda x, name: x}):
+                assert torch.equal(model(ids), plain), name
