@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from gpt2lab.base.errors import LabError
 from gpt2lab.base.files import atomic_write
 from gpt2lab.decode.generate import build_decoder, generate
+from gpt2lab.decode.prompts import end_tokens
 from gpt2lab.measure.continuation import Continuation, opened, score_continuations, split_continuation
 from gpt2lab.measure.corpus import need_tokenizer, start_token
 from gpt2lab.measure.measurement import Measurement
@@ -87,9 +88,14 @@ def continue_samples(
         batch_size=batch_size,
         **dict(options or {}),
     )
-    eos = lm.tokenizer.eos if lm.tokenizer is not None else None
+    ends = end_tokens(lm)
     return [
-        Sample(sample.prefix, text.text, sample.prefix_tokens, [t for t in text.tokens if t != eos])
+        Sample(
+            sample.prefix,
+            text.text,
+            sample.prefix_tokens,
+            [token for token in text.tokens if token not in ends],
+        )
         for sample, text in zip(samples, texts, strict=True)
     ]
 
