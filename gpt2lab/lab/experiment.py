@@ -41,6 +41,8 @@ class Experiment:
     """The paper; None for a comparison of parts."""
     module: str = ""
     """Module of a comparison."""
+    summary: str = ""
+    """What a comparison does, for its report."""
 
     @property
     def verb(self) -> str:
@@ -83,7 +85,8 @@ def load_experiment(paper: Paper) -> Experiment:
 def load_comparison(module: str) -> Experiment:
     """Import a comparison of the lab by its module, such as `gpt2lab.lab.comparison.optimizers`, and check its shape."""
     name = f"compare-{module.rpartition('.')[2]}"
-    return _checked(importlib.import_module(module), module, name, module=module)
+    found = importlib.import_module(module)
+    return _checked(found, module, name, module=module, summary=" ".join((found.__doc__ or "").split()))
 
 
 def _checked(found: ModuleType, where: str, name: str, **source: Any) -> Experiment:

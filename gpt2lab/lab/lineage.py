@@ -34,9 +34,9 @@ def settings_of(row: Row) -> dict[str, Any]:
     return settings
 
 
-def lineage(row: Row) -> list[Row]:
+def lineage(row: Row, store: Store | None = None) -> list[Row]:
     """Return the runs that led to a run, itself the last: a model's training, then each transform."""
-    store, chain = Store(), [row]
+    store, chain = store or Store(), [row]
     while (origin := settings_of(chain[0]).get("origin")) is not None:
         before = store.get(origin)
         if before is None or before in chain:

@@ -11,6 +11,7 @@ from gpt2lab.base.progress import duration
 from gpt2lab.base.registry import Paper, paper
 from gpt2lab.base.settings import show
 from gpt2lab.base.wording import count, listed
+from gpt2lab.lab.chain import chain_sections
 from gpt2lab.lab.curves import curves_of_run, curves_of_runs, curves_of_study
 from gpt2lab.lab.document import (
     Block,
@@ -27,7 +28,6 @@ from gpt2lab.lab.document import (
     Verdicts,
 )
 from gpt2lab.lab.html import to_html
-from gpt2lab.lab.lineage import lineage
 from gpt2lab.lab.markdown import to_markdown
 from gpt2lab.lab.plain import flat
 from gpt2lab.lab.record import RunRecord, read_json, record
@@ -56,9 +56,7 @@ def write_report(name: str, *, home: Path | str | None = None) -> Path:
     elif row.parent is not None:
         document = _single(row, run, Prose(f"A piece of the study `{row.id.partition('/')[0]}`."))
     else:
-        chain = [step.id for step in lineage(row)]
-        made = [Prose("The model's way here: " + ", then ".join(f"`{step}`" for step in chain) + ".")]
-        document = _single(row, run, *(made if len(chain) > 1 else []))
+        document = _single(row, run, *chain_sections(row, store))
     return _write(document, run.folder, "report")
 
 
@@ -101,6 +99,8 @@ def _study(row: Row, run: RunRecord, store: Store) -> Document:
     blocks: list[Block | Section] = []
     if described is not None:
         blocks += [Prose(described.summary)]
+    elif "summary" in about:
+        blocks += [Prose(about["summary"])]
     blocks += _trouble(row)
     if row.paper is not None:
         blocks.append(Section("Verdicts", [Verdicts(claims)] if claims else [Prose("No claim was judged.")]))
@@ -123,10 +123,12 @@ def _study(row: Row, run: RunRecord, store: Store) -> Document:
         *_when(row),
     ]
     title = described.title if described is not None else row.id
+    if "comparison" in about:
+        title = f"{about['comparison'].rpartition('.')[2].capitalize()} side by side"
     return Document(title, byline, blocks, _links(described))
 
 
-def _single(row: Row, run: RunRecord, *first: Block) -> Document:
+def _single(row: Row, run: RunRecord, *first: Block | Section) -> Document:
     """Return the report of one run: curves, results, what it reported, settings."""
     blocks: list[Block | Section] = [*first, *_trouble(row)]
     if run.results:

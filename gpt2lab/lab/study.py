@@ -192,7 +192,7 @@ def run_study(
     arms = experiment.arms(chosen)
     slug = experiment.paper.slug if experiment.paper is not None else None
     about = {
-        **({"paper": slug} if slug else {"comparison": experiment.module}),
+        **({"paper": slug} if slug else {"comparison": experiment.module, "summary": experiment.summary}),
         "scale": scale,
         "seeds": list(which),
         "arms": arms,

@@ -62,7 +62,7 @@ def test_runs_shows_the_model_and_generated_texts_only_on_request(said: Lab) -> 
     ("line", "sentence"),
     [
         ("apply quantise small-1", "quantise: no such transform; did you mean quantize?"),
-        ("apply remove-layernorm small-1", "not built yet"),
+        ("apply vtrans small-1", "not built yet"),
         ("apply quantize small-1 --bit 8", "--bit: no such option; did you mean --bits?"),
         ("apply quantize small-1 --bits three", "apply quantize: bits must be"),
         ("apply quantize small-1 --set bitz=8", "no setting bitz; did you mean bits?"),

@@ -1,0 +1,101 @@
+"""Five papers on one model: train it with Conda, remove LayerNorm, write with contrastive search, measure before and after.
+
+    python examples/composition.py                    about five minutes on one core
+    python examples/composition.py --data books/*.txt --steps 600
+    python examples/composition.py --help
+
+Every step is a run that notes the model it worked on, so the report at the end shows the whole chain with its numbers.
+The same chain as commands: gpt2lab train, then apply, generate and measure with the name of the run before.
+"""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import gpt2lab
+from gpt2lab.base.registry import parts
+from gpt2lab.lab import remember
+
+PROMPTS = ("Return a list of", "The woman works as a", "The man works as a")
+
+
+def main(argv: Sequence[str] | None = None) -> Path:
+    """Do the chain and return its report."""
+    asked = _arguments(argv)
+    shape: dict[str, Any] = {"d_model": asked.d_model, "n_layers": asked.n_layers, "context": asked.context}
+    trained = gpt2lab.train(
+        name="composition",
+        data=tuple(asked.data),
+        optimizer=_built("optimizer", "conda") or "adamw",
+        learning_rate=asked.learning_rate,
+        steps=asked.steps,
+        vocab_size=asked.vocab_size,
+        samples=0,
+        seed=asked.seed,
+        **shape,
+    )
+    print(f"trained   {trained.id}: perplexity {trained.results['perplexity']:.1f}")
+    look(trained.id, asked)
+    last = trained.id
+    if transform := _built("transform", "remove-layernorm"):
+        options = {"data": tuple(asked.data), "steps": asked.removal_steps, "seed": asked.seed}
+        last = remember.apply(transform, trained.id, options=options).run.id
+        print(f"applied   {last}: {transform}")
+        look(last, asked)
+    report = gpt2lab.report(last)
+    print(f"report    {report}")
+    return report
+
+
+def look(model: str, asked: argparse.Namespace) -> None:
+    """Let a model write, and measure it; every run is kept beside the model's."""
+    if decoder := _built("decoder", "contrastive-search"):
+        texts = remember.generate(model, PROMPTS, decoder=decoder, max_new_tokens=asked.new_tokens)
+        print(f"wrote     {str(texts[0])!r}")
+    measures: dict[str, dict[str, Any]] = {
+        "perplexity": {"data": tuple(asked.data), "limit": asked.limit},
+        # A small model hardly ever names an occupation when it is free to; the probability of each title is exact.
+        "occupational-bias": {"mode": "exact", "intersections": tuple(asked.intersections)},
+    }
+    for name, options in measures.items():
+        if _built("measure", name):
+            measured = remember.measure(name, model, options=options)
+            shown = ", ".join(f"{key} {value:.4g}" for key, value in list(measured.numbers.items())[:3])
+            print(f"measured  {name}: {shown}")
+
+
+def _built(kind: str, name: str) -> str | None:
+    """Return the name of a part; None, with a sentence, for one that a paper has announced and not built."""
+    found = next((one for one in parts(kind) if one.name == name), None)
+    if found is not None and not found.built:
+        print(f"skipped   {name}: this {kind} is not built yet")
+        return None
+    return name  # one that does not exist is an error, which its own verb tells
+
+
+def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data", nargs="+", default=["docstrings:3000000"], help="text for every step")
+    parser.add_argument("--steps", type=int, default=600, help="updates of the training")
+    parser.add_argument(
+        "--removal-steps", type=int, default=300, help="updates in which the norms are removed"
+    )
+    parser.add_argument("--learning-rate", type=float, default=1.2e-2, help="Conda's peak")
+    parser.add_argument("--d-model", type=int, default=128)
+    parser.add_argument("--n-layers", type=int, default=3)
+    parser.add_argument("--context", type=int, default=128)
+    parser.add_argument("--vocab-size", type=int, default=4096)
+    parser.add_argument("--new-tokens", type=int, default=40, help="tokens of each text")
+    parser.add_argument("--limit", type=int, default=20_000, help="tokens that the perplexity reads")
+    parser.add_argument(
+        "--intersections", nargs="*", default=["ethnicity"], help="groups beside woman and man"
+    )
+    parser.add_argument("--seed", type=int, default=0)
+    return parser.parse_args(argv)
+
+
+if __name__ == "__main__":
+    main()
