@@ -27,7 +27,7 @@ VERBS = {
     "export": "a model for other programs: Hugging Face's folder, GGUF, ONNX",
     "runs": "what has been run",
     "report": "write a run's report again and say where it is",
-    "compare": "two or more runs side by side: settings that differ, results",
+    "compare": "runs side by side, or all optimizers, decoders or measures under equal conditions",
     "resume": "go on with a run that was stopped",
 }
 
