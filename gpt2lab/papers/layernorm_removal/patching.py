@@ -61,7 +61,7 @@ def compare_patching(
     yes, no = answer.to(model.device), against.to(model.device)
 
     def metric(logits: Tensor) -> Tensor:
-        last = logits[:, -1].float()
+        last = logits[:, -1].to(torch.promote_types(logits.dtype, torch.float32))
         return last[rows, yes] - last[rows, no]
 
     sweep = patch_sweep(model, clean, corrupt, site, metric, at=-1)

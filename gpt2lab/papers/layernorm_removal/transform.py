@@ -218,7 +218,7 @@ class RemoveLayerNorm:
         return write
 
     def _data(self, lm: LanguageModel, steps: int) -> tuple[PackedBatches, PackedBatches | None]:
-        """Read as much text as the run takes; every 20th document is held out. LabError if it does not fill a row."""
+        """Read as much text as the run takes; LabError if it does not fill a row."""
         assert lm.tokenizer is not None
         tokenizer, rows = lm.tokenizer, self._given("batch_size", 8)
         context = min(lm.model.context, 1024) if self.context is None else self.context
@@ -239,13 +239,13 @@ class RemoveLayerNorm:
 
 
 def split_documents(documents: Iterator[list[int]], wanted: int) -> tuple[list[int], list[int]]:
-    """Return `wanted` training tokens, or all there are, and those of every 20th document, at most 65,536."""
+    """Return `wanted` training tokens, or all there are, and 65,536 of every 20th document (2, 22, ...) for validation."""
     read, held = list[int](), list[int]()
     for number in itertools.count():
         ids = next(documents, None)
         if ids is None or len(read) >= wanted:
             return read, held[:_HELD_OUT_TOKENS]
-        (held if number % _HELD_OUT_EVERY == _HELD_OUT_EVERY - 1 else read).extend(ids)
+        (held if number % _HELD_OUT_EVERY == 1 else read).extend(ids)
     raise AssertionError("documents do not end")
 
 

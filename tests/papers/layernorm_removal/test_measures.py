@@ -1,0 +1,187 @@
+"""Attribution, patching, confidence neurons, evaluation: against slow forms, with and without norms."""
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from gpt2lab.base.errors import LabError
+from gpt2lab.papers.layernorm_removal import corpus
+from gpt2lab.papers.layernorm_removal.evaluation import sink_rate, stream_norms, token_statistics
+from gpt2lab.papers.layernorm_removal.fold import folded
+from gpt2lab.papers.layernorm_removal.measure import head_attributions
+from gpt2lab.papers.layernorm_removal.neurons import ablation_effects, confidence_neurons, null_space_share
+from gpt2lab.papers.layernorm_removal.patching import compare_patching, read_prompts
+from gpt2lab.text.tokenizer import byte_level
+from tests.papers.layernorm_removal.test_transform import frozen
+from tests.tiny import tiny, tokens
+
+
+@torch.no_grad()
+def test_attribution_and_effect_are_those_of_the_logit_itself() -> None:
+    """Leave the head's output out of the last residual by hand; with norms the two differ, frozen or folded they do not."""
+    rows = tokens(4, 8)
+    model = tiny("gpt2").double()
+    found = head_attributions(model, rows, batch_size=3)
+    assert found.names[:4] == ("L0H0", "L0H1", "L0H2", "L1H0")
+    with model.tap(read=["blocks.1.attn.hook_result", "blocks.2.hook_resid_post"]) as tap:
+        model(rows[:, :-1])
+    head, last = tap["blocks.1.attn.hook_result"][:, -1, 2], tap["blocks.2.hook_resid_post"][:, -1]
+
+    def logit(states: torch.Tensor) -> torch.Tensor:
+        norm = F.layer_norm(states, (24,), model.final_norm.weight, model.final_norm.bias, 1e-5)
+        logits = norm @ model.head.weight.T
+        return (logits - logits.mean(-1, keepdim=True)).gather(1, rows[:, -1:])[:, 0]
+
+    assert torch.allclose(found.effect[5], logit(last) - logit(last - head), atol=1e-10)
+    assert found.error > 1.0
+    for exact in (frozen("gpt2").double(), folded(frozen("gpt2").double())):
+        assert head_attributions(exact, rows).error < 1e-8
+    other = head_attributions(model, rows, target="last")
+    assert not torch.allclose(other.effect, found.effect)
+
+
+def test_the_interval_holds_the_error_and_is_the_same_twice() -> None:
+    found = head_attributions(tiny("gpt2"), tokens(12, 8))
+    low, high = found.interval(400, 3)
+    assert low < found.error < high
+    assert found.interval(400, 3) == (low, high)
+
+
+@torch.no_grad()
+def test_ablating_a_neuron_is_the_forward_pass_with_its_mean() -> None:
+    model, rows = tiny("gpt2").double(), tokens(3, 9)
+    neurons = confidence_neurons(model, 2)
+    found = ablation_effects(model, rows, neurons, batch_size=2)
+    together = ablation_effects(model, rows, neurons, cumulative=True)
+    with model.tap(read=["blocks.2.mlp.hook_post"]) as tap:
+        before = model(rows[:, :-1]).log_softmax(-1).flatten(0, 1)
+    mean = tap["blocks.2.mlp.hook_post"].flatten(0, 1).mean(0)
+    for i, chosen in ((0, neurons[:1]), (1, neurons)):
+
+        def replaced(x: torch.Tensor, name: str, chosen: list[int] = chosen) -> torch.Tensor:
+            x[..., chosen] = mean[chosen]
+            return x
+
+        with model.tap(write={"blocks.2.mlp.hook_post": replaced}):
+            after = model(rows[:, :-1]).log_softmax(-1).flatten(0, 1)
+        targets = rows[:, 1:].flatten()
+        change = (
+            F.nll_loss(after, targets, reduction="none") - F.nll_loss(before, targets, reduction="none")
+        ).abs()
+        entropy = (-(after.exp() * after).sum(-1) + (before.exp() * before).sum(-1)).abs()
+        assert torch.allclose(together.loss[i], change.to(together.loss.dtype), atol=1e-5)
+        assert torch.allclose(together.entropy[i], entropy.to(together.entropy.dtype), atol=1e-5)
+    assert torch.allclose(found.loss[0], together.loss[0])
+    with pytest.raises(LabError, match="neurons of layer 2"):
+        ablation_effects(model, rows, [96])
+    shares = null_space_share(model, neurons, 24)
+    assert torch.allclose(shares, torch.ones(2).double())
+
+
+def test_patching_the_whole_difference_is_one_and_small_differences_are_estimated_well() -> None:
+    model = tiny("gpt2").double()
+    clean, corrupt = tokens(3, 6), tokens(3, 6)
+    corrupt[:, 3] = (clean[:, 3] + 1) % 61
+    answer, against = torch.tensor([1, 2, 3]), torch.tensor([4, 5, 6])
+    found = compare_patching(model, clean, corrupt, answer, against, position=3)
+    assert torch.allclose(found.patched[0, 3], torch.ones(3, dtype=found.patched.dtype))
+    assert torch.allclose(found.patched[0, :3], torch.zeros(3, 3, dtype=found.patched.dtype))
+    assert found.error == pytest.approx(float((found.estimated - found.patched).abs().mean()))
+    assert found.by_prompt.shape == (3,) and found.heat_maps[0].shape == (3, 6)
+    small = 1e-6 * torch.randn(3, 24, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        model.embedding.weight[corrupt[:, 3]] = model.embedding.weight[clean[:, 3]] + small
+    near = compare_patching(model, clean, corrupt, answer, against, position=3, by_prompt=False)
+    assert near.error < 1e-3
+
+
+def test_prompts_are_read_in_pairs(tmp_path: Path) -> None:
+    file = tmp_path / "prompts.csv"
+    rows = ['"A and B. A","B","A"', '"A and B. B","A","B"']
+    file.write_text("prompt,answer_io,answer_s\n" + "\n".join(rows) + "\n")
+    clean, corrupt, yes, no = read_prompts(file, byte_level())
+    assert torch.equal(corrupt, clean.flip(0)) and torch.equal(yes, no.flip(0))
+    file.write_text('prompt,answer_io,answer_s\n"A b","B","A"\n"A bc","A","B"\n')
+    with pytest.raises(LabError, match="split them by length"):
+        read_prompts(file, byte_level())
+    file.write_text("prompt\nA\n")
+    with pytest.raises(LabError, match="columns"):
+        read_prompts(file, byte_level())
+
+
+@torch.no_grad()
+def test_token_statistics_are_their_definitions() -> None:
+    model, other, rows = tiny("gpt2").double(), tiny("gpt2", seed=5).double(), tokens(5, 9)
+    found = token_statistics(model, rows, reference=other, batch_size=2)
+    p, q = (m(rows[:, :-1]).softmax(-1).flatten(0, 1) for m in (model, other))
+    targets = rows[:, 1:].flatten()
+    kl = [(a * (a / ((p + q) / 2)).log()).sum(-1) for a in (p, q)]
+    assert torch.allclose(found.divergence, (kl[0] + kl[1]) / 2, atol=1e-5)
+    assert torch.allclose(found.loss, -p[range(40), targets].log(), atol=1e-5)
+    assert torch.allclose(found.entropy, -(p * p.log()).sum(-1), atol=1e-5)
+    gap = 0.0
+    confidence, hit = p.max(-1).values.tolist(), (p.argmax(-1) == targets).double().tolist()
+    for bin_ in range(10):
+        inside = [i for i in range(40) if bin_ / 10 <= confidence[i] < (bin_ + 1) / 10]
+        gap += abs(sum(hit[i] - confidence[i] for i in inside)) / 40
+    assert found.calibration_error == pytest.approx(gap, abs=1e-5)
+    assert found.quantiles()["median"] == pytest.approx(float(found.loss.quantile(0.5)))
+    assert found.quantiles()["high_95"] == pytest.approx(float(found.loss.quantile(0.975)))
+
+
+@torch.no_grad()
+def test_sinks_and_lengths_are_counted_by_position() -> None:
+    model, rows = tiny("gpt2"), tokens(5, 9)
+    with model.tap(read=["attn.hook_pattern", "hook_resid_mid"]) as tap:
+        model(rows[:, :-1])
+    pattern = tap["attn.hook_pattern"][:, :, :, 1:, 0]
+    assert sink_rate(model, rows) == pytest.approx(float((pattern > 0.3).double().mean()))
+    table = {row["place"]: row for row in stream_norms(model, rows)}
+    expected = tap["hook_resid_mid"][1].norm(dim=-1)
+    assert table["blocks.1.hook_resid_mid"]["elsewhere"] == pytest.approx(
+        float(expected[:, 1:].mean()), rel=1e-5
+    )
+    assert table["blocks.1.hook_resid_mid"]["position 0"] == pytest.approx(
+        float(expected[:, 0].mean()), rel=1e-5
+    )
+
+
+def split(ids: list[int], at: int) -> list[list[int]]:
+    pieces: list[list[int]] = [[]]
+    for token in ids:
+        if token == at:
+            pieces.append([])
+        else:
+            pieces[-1].append(token)
+    return pieces
+
+
+def test_the_generated_language_is_what_its_description_says() -> None:
+    ids = corpus.tokens(3, 30_000)
+    assert corpus.VOCAB_SIZE == 236 and ids.max() < 236
+    assert (ids == corpus.tokens(3, 30_000)).all() and not (ids == corpus.tokens(4, 30_000)).all()
+    sentences, objects, prepositions = 0, 0, 0
+    for document in split(ids.tolist(), corpus.END)[:-1]:
+        parts = split(document, corpus.DOT)[:-1]
+        assert 8 <= len(parts) <= 19
+        assert len(set(document) & set(corpus.words("name"))) <= 3
+        for words in parts:
+            verbs = [i for i, word in enumerate(words) if word in corpus.words("verb")]
+            assert len(verbs) == 1
+            sentences += 1
+            objects += verbs[0] < len(words) - 1
+            prepositions += any(word in corpus.words("preposition") for word in words)
+    assert objects / sentences == pytest.approx(0.70, abs=0.04)
+    assert prepositions / sentences == pytest.approx(0.25, abs=0.04)
+
+
+def test_prompts_with_two_names_differ_in_one_place() -> None:
+    prompts = corpus.name_prompts(1, 6)
+    differ = (prompts.clean != prompts.corrupt).nonzero()
+    assert differ[:, 1].tolist() == [prompts.position] * 6
+    assert torch.equal(prompts.clean[:, prompts.position], prompts.repeated)
+    assert torch.equal(prompts.corrupt[:, prompts.position], prompts.other)
+    assert math.isfinite(float(prompts.clean.float().mean()))

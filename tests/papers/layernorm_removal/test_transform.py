@@ -1,0 +1,239 @@
+"""Folding, both exports, the transforms: against transformers, in float64, for every family; what is refused."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+import gpt2lab
+from gpt2lab.base.errors import LabError
+from gpt2lab.model import Transformer, attach, load_model, save_model
+from gpt2lab.papers.layernorm_removal.architecture import StagedNorms, calibrate, fire, stage_of, unit_table
+from gpt2lab.papers.layernorm_removal.fold import compatible, export_errors, folded
+from gpt2lab.papers.layernorm_removal.transform import FoldLayerNorm, RemoveLayerNorm
+from gpt2lab.text.generators.stories import documents
+from gpt2lab.text.language_model import LanguageModel, save
+from gpt2lab.text.tokenizer import Tokenizer, word_level
+from gpt2lab.train import TrainSettings, train
+from tests.tiny import BIDIRECTIONAL, CONFIGS, tiny, tokens
+from tests.train.data import Counting
+
+FAMILIES = ["gpt2", "gpt_neo", "gpt_neox", "llama", "qwen2", "mistral", "mixtral"]
+
+
+def model_of(family: str, **changes: object) -> Transformer:
+    if family in CONFIGS:
+        return tiny(family, **changes)
+    own = {"qwen2": {"qkv_bias": True}, "mistral": {}, "mixtral": {"n_experts": 3}}[family]
+    model = Transformer(CONFIGS["llama"].replace(family=family, **own, **changes))
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn(parameter.shape, generator=generator), alpha=0.15)
+    return model.eval()
+
+
+def frozen(family: str, **changes: object) -> Transformer:
+    """A model whose norms are all fake, with constants that differ from norm to norm."""
+    model = attach(model_of(family, **changes), StagedNorms()).eval()
+    calibrate(model, [{"tokens": tokens(3, 8, seed=3)}])
+    for unit in stage_of(model).steps:
+        fire(model, unit)
+    return model
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("family", FAMILIES)
+def test_folding_changes_no_logit_in_any_family(family: str) -> None:
+    model, ids = frozen(family).double(), tokens(3, 11)
+    assert not torch.allclose(model(ids), model_of(family).double()(ids), atol=1e-3)
+    new = folded(model)
+    assert new.config.norm == "none" and not new.architectures
+    assert not any("norm" in name for name, _ in new.named_parameters())
+    assert torch.allclose(new(ids), model(ids), atol=1e-11, rtol=0)
+    size = float(model(ids).abs().max())  # the variance over 1e12 is what a real norm still sees
+    assert torch.allclose(compatible(model)(ids), model(ids), atol=1e-6 * size, rtol=0)
+    assert torch.allclose(folded(compatible(model))(ids), model(ids), atol=1e-11 * size, rtol=0)
+
+
+@torch.no_grad()
+def test_folding_is_the_papers_equation() -> None:
+    """W' = C diag(g/σ) W and c' = c + b W, with their W [in, out]; the last norm goes into an untied head with a bias."""
+    model = frozen("gpt2").double()
+    new, block, d = folded(model), model.blocks[1], 24
+    centring = torch.eye(d).double() - torch.ones(d, d).double() / d
+    for norm, ours, theirs in (
+        (block.norm1, block.attention.qkv, new.blocks[1].attention.qkv),
+        (block.norm2, block.mlp.up, new.blocks[1].mlp.up),
+        (model.final_norm, model.head, new.head),
+    ):
+        weight = ours.weight.T
+        expected = centring @ torch.diag(norm.weight / norm.constant[1].double()) @ weight
+        assert torch.allclose(theirs.weight.T, expected, atol=1e-12)
+        bias = norm.bias @ weight + (0 if ours.bias is None else ours.bias)
+        assert torch.allclose(theirs.bias, bias, atol=1e-12)
+    assert torch.equal(new.embedding.weight, model.embedding.weight)
+    assert new.head.weight is not new.embedding.weight
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("family", ["gpt2", "gpt_neo", "gpt_neox", "llama"])
+def test_transformers_opens_the_compatible_export_with_equal_logits(family: str, tmp_path: Path) -> None:
+    transformers = pytest.importorskip("transformers")
+    model, ids = frozen(family), tokens(2, 9)
+    save_model(compatible(model), tmp_path / "hf", layout="huggingface")
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "hf").eval()
+    assert torch.allclose(theirs(ids).logits, model(ids), atol=2e-4)
+    again = load_model(tmp_path / "hf")
+    assert torch.allclose(folded(again)(ids), model(ids), atol=2e-4)
+    with pytest.raises(LabError, match="switches this model's norms off"):
+        train(again, Counting(), settings=TrainSettings(steps=1))
+
+
+def test_the_folded_model_has_a_layout_of_its_own_with_the_reason(tmp_path: Path) -> None:
+    new = folded(frozen("gpt2"))
+    with pytest.raises(LabError, match="norm"):
+        save_model(new, tmp_path / "hf", layout="huggingface")
+    save_model(new, tmp_path / "own")
+    assert json.loads((tmp_path / "own" / "config.json").read_text())["model_type"] == "gpt2lab"
+    ids = tokens(2, 7)
+    assert torch.equal(load_model(tmp_path / "own")(ids), new(ids))
+
+
+def test_export_errors_are_those_of_rounding() -> None:
+    errors = export_errors(frozen("gpt2"), tokens(2, 9))
+    assert errors["folded.float64"] < 1e-12 and errors["compatible.float64"] < 1e-7
+    assert 0 < errors["folded.float32"] < 1e-4 and 0 < errors["compatible.float32"] < 1e-3
+
+
+def test_exports_of_what_is_not_frozen_are_refused() -> None:
+    half = attach(tiny("gpt2"), StagedNorms())
+    calibrate(half, [{"tokens": tokens(2, 5)}])
+    fire(half, "mlp.0")
+    for make in (folded, compatible):
+        with pytest.raises(LabError, match="still real"):
+            make(half)
+        with pytest.raises(LabError, match="real norm"):
+            make(tiny("gpt2"))
+    with pytest.raises(LabError, match="cannot"):
+        compatible(frozen("gpt2").half())
+    for value in (0.0, float("nan"), float("inf")):
+        model = frozen("gpt2")
+        model.final_norm.constant.fill_(value)
+        with pytest.raises(LabError, match="finite and above 0"):
+            folded(model)
+    special = attach(tiny("gpt2"), StagedNorms(special_positions=True))
+    calibrate(special, [{"tokens": tokens(2, 5)}])
+    for unit in stage_of(special).steps:
+        if unit not in ("eot", "bos"):
+            fire(special, unit)
+    with pytest.raises(LabError, match="position 0"):
+        folded(special)
+    with pytest.raises(LabError, match="no norms any more"):
+        FoldLayerNorm()(LanguageModel(folded(frozen("gpt2"))))
+    with pytest.raises(LabError, match="router"):
+        folded(frozen("gpt2", n_experts=2))
+
+
+# The transform.
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> Tokenizer:
+    return word_level(documents(0, 60))
+
+
+@pytest.fixture
+def lm(tokenizer: Tokenizer) -> LanguageModel:
+    model = tiny("gpt2", vocab_size=tokenizer.vocab_size, max_positions=64, eos=tokenizer.eos)
+    return LanguageModel(model, tokenizer)
+
+
+SMALL = {"data": ("tinyworld:40",), "context": 16, "batch_size": 4}
+
+
+def test_apply_takes_the_norms_out(lm: LanguageModel, tmp_path: Path) -> None:
+    log = tmp_path / "log.jsonl"
+    new = gpt2lab.apply("remove-layernorm", lm, **SMALL, steps=12, log=str(log))
+    assert new.config.norm == "none" and lm.config.norm == "layernorm"
+    assert gpt2lab.generate(new, "one day a", max_new_tokens=4).text
+    rows = [json.loads(line) for line in log.read_text().splitlines()]
+    assert (
+        len(rows) == 12
+        and {"cross_entropy", "spread", "sigma", "gradient_norm", "fake_units"} <= rows[0].keys()
+    )
+    fired = [unit for row in rows for unit in row.get("events", ())]
+    assert len(fired) == 10 and rows[-1]["fake_units"] == 10
+    assert "validation_loss" in rows[-1]
+
+
+def test_all_modes_and_outputs(lm: LanguageModel, tmp_path: Path) -> None:
+    staged = RemoveLayerNorm(**SMALL, mode="instant", output="staged")(lm)
+    assert all(row["state"] == "fake" for row in unit_table(staged.model))
+    hf = RemoveLayerNorm(**SMALL, mode="at-once", steps=4, output="compatible")(lm)
+    assert hf.config.norm_eps == 1e12 and not hf.model.architectures
+    control = RemoveLayerNorm(**SMALL, mode="control", steps=3)(lm)
+    assert control.config == lm.config
+    assert any(
+        not torch.equal(a, b) for a, b in zip(control.model.parameters(), lm.model.parameters(), strict=True)
+    )
+    save(staged, tmp_path / "staged")
+    again = gpt2lab.load(tmp_path / "staged")
+    both = [gpt2lab.apply("fold-layernorm", again, output=output) for output in ("folded", "compatible")]
+    ids = torch.arange(20)[None]
+    with torch.no_grad():
+        for one in both:
+            assert torch.allclose(one.model(ids), staged.model(ids), atol=1e-4)
+
+
+def test_a_stopped_removal_goes_on_bit_for_bit(
+    lm: LanguageModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from gpt2lab.papers.layernorm_removal.objective import EvenScales
+
+    options = {**SMALL, "steps": 9, "checkpoint_every": 4, "output": "staged"}
+    whole = RemoveLayerNorm(**options)(lm)
+    calls, original = [0], EvenScales.__call__
+
+    def cut(self: EvenScales, *arguments: object) -> object:
+        calls[0] += 1
+        if calls[0] == 7:
+            raise RuntimeError("power cut")
+        return original(self, *arguments)  # type: ignore[arg-type]  # model and batch
+
+    with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="power cut"):
+        patch.setattr(EvenScales, "__call__", cut)
+        RemoveLayerNorm(**options, checkpoints=str(tmp_path))(lm)
+    again = RemoveLayerNorm(**options, checkpoints=str(tmp_path))(lm)
+    state = whole.model.state_dict()
+    assert all(torch.equal(state[name], tensor) for name, tensor in again.model.state_dict().items())
+
+
+@pytest.mark.parametrize("family", BIDIRECTIONAL)
+def test_a_post_norm_family_is_told_why_not(family: str, tokenizer: Tokenizer) -> None:
+    given = LanguageModel(tiny(family, vocab_size=tokenizer.vocab_size), tokenizer)
+    with pytest.raises(LabError, match="residual stream"):
+        RemoveLayerNorm(**SMALL, steps=2)(given)
+
+
+def test_the_presets_are_the_authors_and_bad_options_are_refused(lm: LanguageModel) -> None:
+    large = RemoveLayerNorm(preset="large")
+    loop = large.training()
+    assert (loop.steps, loop.laid_out, loop.learning_rate, loop.warmup) == (600, 1200, 3e-4, 15)
+    assert loop.accumulation == 18 and loop.betas == (0.9, 0.999) and loop.weight_decay == 0.01
+    assert large.staging(36).momentum == pytest.approx(0.9119, abs=1e-4)
+    assert large.staging(36).schedule.steps_of(36)["f"] == 534
+    for options, words in (
+        ({"steps": 0}, "steps"), ({"penalty": -0.1}, "penalty"), ({"momentum": 1.0}, "momentum"),
+    ):  # fmt: skip
+        with pytest.raises(LabError, match=words):
+            RemoveLayerNorm(**options)  # type: ignore[arg-type]  # of the table
+    with pytest.raises(LabError, match="ends after 60"):
+        RemoveLayerNorm(**SMALL, preset="small", steps=20 + 40)(
+            LanguageModel(tiny("gpt2", vocab_size=lm.config.vocab_size, n_layers=12), lm.tokenizer)
+        )
+    with pytest.raises(LabError, match="no tokenizer"):
+        RemoveLayerNorm(**SMALL, steps=2)(LanguageModel(lm.model))
+    with pytest.raises(LabError, match="no norms any more"):
+        RemoveLayerNorm(**SMALL, steps=2)(LanguageModel(folded(frozen("gpt2"))))
