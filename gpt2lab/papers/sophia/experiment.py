@@ -57,8 +57,12 @@ class Settings:
     """Learning rates of Lion, of sign momentum and of Sophia."""
     gammas: tuple[float, ...] = (0.1, 0.5, 2.0)
     """What Sophia-G chooses its gamma from; it grows with the root of 491,520 over the tokens of an update."""
-    hutchinson_gammas: tuple[float, ...] = (0.02, 0.1, 0.5)
+    published_gammas: tuple[float, ...] = (0.5, 2.0)
+    """What the unadapted Sophia-G chooses its gamma from."""
+    hutchinson_gammas: tuple[float, ...] = (0.1, 0.5)
     """What Sophia-H chooses its gamma from."""
+    hutchinson_rows: int = 8
+    """Rows of a batch that Hutchinson's estimate reads: a product with the Hessian costs three passes."""
     interval: int = 5
     """Updates between two estimates of the adapted arms."""
     memory: float = 0.9
@@ -77,6 +81,7 @@ PRESETS: dict[str, Settings] = {
         adamw_rates=(3e-3,),
         sign_rates=(1e-3,),
         gammas=(0.5,),
+        published_gammas=(0.5,),
         hutchinson_gammas=(0.1,),
     ),
     "laptop": Settings(),
@@ -89,7 +94,9 @@ PRESETS: dict[str, Settings] = {
         adamw_rates=(7.5e-4, 1.5e-3, 3e-3, 6e-3),
         sign_rates=(1.25e-4, 2.5e-4, 5e-4, 1e-3, 2e-3),
         gammas=(0.05, 0.2, 0.8),
+        published_gammas=(0.05, 0.2, 0.8),
         hutchinson_gammas=(0.01, 0.05, 0.2),
+        hutchinson_rows=32,
         interval=10,
         memory=0.95,
     ),
@@ -103,7 +110,9 @@ PRESETS: dict[str, Settings] = {
         adamw_rates=(3e-4, 6e-4, 1.2e-3),
         sign_rates=(3e-4, 6e-4, 1.2e-3),
         gammas=(0.05,),
+        published_gammas=(0.05,),
         hutchinson_gammas=(0.01,),
+        hutchinson_rows=32,
         interval=10,
         memory=0.99,
         warmup=0.02,
@@ -171,9 +180,15 @@ def contestant(settings: Settings, arm: str) -> Contestant:
         # 240 of 480 sequences, every 10 updates, beta2 0.99: the paper's own estimate.
         "sophia_g_published": (
             SophiaG,
-            [{"gamma": gamma, "curvature_rows": half} for gamma in settings.gammas],
+            [{"gamma": gamma, "curvature_rows": half} for gamma in settings.published_gammas],
         ),
-        "sophia_h": (SophiaH, [{"gamma": gamma, **adapted} for gamma in settings.hutchinson_gammas]),
+        "sophia_h": (
+            SophiaH,
+            [
+                {"gamma": gamma, "curvature_rows": settings.hutchinson_rows, **adapted}
+                for gamma in settings.hutchinson_gammas
+            ],
+        ),
     }
     cls, options = chosen[arm]
     if arm == "adamw":
