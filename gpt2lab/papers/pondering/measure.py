@@ -23,6 +23,8 @@ _LABELS = {
     "kl": "KL from one pass to the next, nats",
     "cosine": "cosine of successive inputs",
     "entropy": "entropy of a pass's distribution, nats",
+    "loss": "loss of a pass's distribution, nats/token",
+    "raised": "share of targets that the next pass finds likelier",
     "gradient": "gradient's norm at a pass's input",
 }
 
@@ -103,7 +105,7 @@ class PonderingSteps:
         """Add what happens in the passes of the model as it is."""
         passes = tables["passes"] = step_statistics(lm.model, rows, batch_size=self.batch_size)
         for name, label in _LABELS.items():
-            figures[name] = _curve(passes, name, label)
+            figures[f"passes_{name}"] = _curve(passes, name, label)
         spell: Callable[[int], str] = lm.tokenizer.token if lm.tokenizer is not None else str
         ids = rows[0, : self.shown].tolist()
         known = tables["tokens"] = likely_tokens(lm.model, ids, spell, top=self.top)
