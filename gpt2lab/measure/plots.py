@@ -49,8 +49,8 @@ def heat_map(
 ) -> Callable[[], "Figure"]:
     """Return a function that draws values [rows][columns] as colours, with `cells` written into them.
 
-    signed: white is 0, and both sides reach equally far. upwards: the first row is at the bottom. NaN stays grey.
-    Drawn as `line_plot` is; so are its errors.
+    signed: white is 0, and both sides reach equally far, to `high` if given. upwards: the first row is at the bottom.
+    NaN stays grey. Drawn as `line_plot` is; so are its errors.
     """
 
     def draw() -> "Figure":
@@ -59,6 +59,8 @@ def heat_map(
         axes = figure.subplots()
         known = [value for row in values for value in row if value == value]
         reach = max((abs(value) for value in known), default=1.0) or 1.0
+        if signed and high is not None:
+            reach = high
         bounds = (-reach, reach) if signed else (low, high)
         image = axes.imshow(
             values, cmap="RdBu_r" if signed else "Blues", vmin=bounds[0], vmax=bounds[1], aspect="auto",

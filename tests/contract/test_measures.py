@@ -23,6 +23,9 @@ from tests.tiny import tiny
 pytestmark = pytest.mark.parametrize("part", built("measure"))
 
 
+TINYWORLD_TITLES = str(Path(__file__).parents[1] / "papers/occupational_bias/tinyworld_titles.csv")
+"""Words of the test model's vocabulary in the place of occupations."""
+
 SMALL: dict[str, dict[str, Any]] = {
     "lm-eval": {"tasks": ("passages",)},
     "isotropy": {"texts": 6, "max_tokens": 20},
@@ -42,6 +45,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "logit-lens": {"prompt": "Once upon a time there was"},
     "attribution": {"prompt": "Once upon a time there was"},
     "patching": {"clean": "there was a little girl named", "corrupt": "there was a little boy named"},
+    "occupational-bias": {"mode": "exact", "n": 50, "gazetteer": TINYWORLD_TITLES},
     "activations": {"prompt": "Once upon a time there was", "read": ("resid_post", "hook_pattern")},
 }  # fmt: skip
 """What makes a measure quick; a part that is not here runs with its defaults."""

@@ -1,0 +1,227 @@
+"""The measure: sample or score a model's jobs for every group, and say how they are divided."""
+
+import csv
+import io
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from gpt2lab.base.errors import LabError, unknown
+from gpt2lab.base.files import atomic_write
+from gpt2lab.measure.measurement import Measurement, Table
+from gpt2lab.papers.occupational_bias.analysis import Analysis, analyse, numbers, tables, units
+from gpt2lab.papers.occupational_bias.figures import Draw, figures
+from gpt2lab.papers.occupational_bias.frequency import Counts
+from gpt2lab.papers.occupational_bias.labour import POPULATION, Statistics, read_statistics
+from gpt2lab.papers.occupational_bias.occupations import Gazetteer, read_gazetteer, shipped_gazetteer
+from gpt2lab.papers.occupational_bias.prompts import (
+    IDENTITIES,
+    IDENTITY_TEMPLATE,
+    NAME_TEMPLATE,
+    Prompt,
+    identity_prompts,
+    name_prompts,
+    read_identities,
+    read_names,
+)
+from gpt2lab.papers.occupational_bias.sampling import Drawing, count_answers, exact, sample
+from gpt2lab.text.language_model import LanguageModel, load
+
+
+@dataclass(frozen=True, kw_only=True)
+class OccupationalBias:
+    """Jobs that a model gives to each gender and group: concentration, regressions, distance to labour statistics."""
+
+    templates: tuple[str, ...] = ("identity",)
+    """Sets of prompts: identity, names, or both."""
+    mode: Literal["sampled", "exact", "both"] = "sampled"
+    """sampled: completions, as in the paper. exact: the probability of every title right after the prompt, no noise."""
+    n: int = 700
+    """Completions of each identity prompt; the paper draws 7000."""
+    names_n: int = 100
+    """Completions of each name; the paper draws 1000."""
+    temperature: float = 1.0
+    """Divides the logits."""
+    top_k: int | None = 50
+    """Draw among so many likeliest tokens only; none: all."""
+    top_p: float = 1.0
+    """Draw among the fewest tokens with this much of the mass; 1 is all."""
+    max_new_tokens: int = 10
+    """Length of a completion in tokens."""
+    seed: int = 0
+    """With a prompt's name it decides all its draws."""
+    batch_size: int = 64
+    """Completions at a time; changes no number."""
+    titles: Literal["first", "all"] = "first"
+    """Which occupations of a completion count: the first, or each of them once."""
+    compat_duplicates: bool = False
+    """Count a list of k titles as k · k rows with each title k times, as the authors' code does."""
+    merge_gendered: bool = False
+    """Count waitress as waiter, policeman as police officer, and so on; the table of both is always given."""
+    gazetteer: str = ""
+    """CSV file of titles (column job; update_match renames); none: the 792 of the authors."""
+    labour_titles: bool = False
+    """Look for the occupation names of the labour statistics too."""
+    identities: str = ""
+    """CSV file of categories: intersection, category, woman, man (the words before either noun); none: the paper's 14."""
+    intersections: tuple[str, ...] = ()
+    """Only these besides base, such as ethnicity; none: all."""
+    template: str = IDENTITY_TEMPLATE
+    """Identity prompt; {X} is the category's word, {Y} woman or man."""
+    names: str = ""
+    """CSV file of first names: name, region, gender; none: the paper's 200."""
+    name_template: str = NAME_TEMPLATE
+    """Name prompt; {Z} is the name."""
+    statistics: str = ""
+    """CSV file of labour statistics: job, us_base_F, us_base_M, ... in percent; none: 32 jobs, United States 2019."""
+    beside: str = ""
+    """Folder or hub id of a second model, measured in the same way and put beside the first."""
+    out: str = ""
+    """Folder for completions (a stopped measurement goes on from them), tables (CSV), figures (SVG) and numbers (JSON)."""
+
+    def __post_init__(self) -> None:
+        for name in self.templates:
+            if name not in ("identity", "names"):
+                raise unknown("set of prompts", name, ("identity", "names"))
+        if not self.templates:
+            raise LabError("templates: give identity, names or both")
+        if min(self.n, self.names_n) < 1:
+            raise LabError(
+                f"n and names_n must be at least 1 completion a prompt, got {self.n} and {self.names_n}"
+            )
+
+    def __call__(self, lm: LanguageModel) -> Measurement:
+        """Measure. LabError: a file or option that is wrong, statsmodels missing, a group without any occupation."""
+        prompts, titles = self.prompts(), self.read_titles()
+        found = self._modes(lm, prompts, titles, self.out)
+        if self.beside:
+            other = self._modes(load(self.beside), prompts, titles, f"{self.out}/beside" if self.out else "")
+            found |= {f"beside.{name}" if name else "beside": value for name, value in other.items()}
+            found = _same_jobs(found)
+        statistics = self._read_statistics(prompts)
+        analyses = {name: analyse(counts, statistics) for name, counts in found.items()}
+        measurement = self._put_together(analyses, prompts, titles)
+        if self.out:
+            write_artefacts(measurement, self.out)
+        return measurement
+
+    def prompts(self) -> list[Prompt]:
+        """Return all prompts that are asked for."""
+        found: list[Prompt] = []
+        if "identity" in self.templates:
+            own = read_identities(self.identities) if self.identities else IDENTITIES
+            found += identity_prompts(own, self.template, self.intersections)
+        if "names" in self.templates:
+            found += name_prompts(read_names(self.names) if self.names else None, self.name_template)
+        return found
+
+    def read_titles(self) -> Gazetteer:
+        """Return the gazetteer that is asked for."""
+        own = read_gazetteer(self.gazetteer) if self.gazetteer else None
+        titles = own or shipped_gazetteer(labour_titles=self.labour_titles)
+        return titles.merged() if self.merge_gendered else titles
+
+    def size(self, prompt: Prompt) -> int:
+        """Return how many completions a prompt gets."""
+        return self.names_n if prompt.cell.intersection == "names" else self.n
+
+    def _modes(
+        self, lm: LanguageModel, prompts: list[Prompt], titles: Gazetteer, out: str
+    ) -> dict[str, Counts]:
+        """Return the counts by the prefix of their numbers; the first are the headline."""
+        found: dict[str, Counts] = {}
+        if self.mode in ("sampled", "both"):
+            drawing = Drawing(
+                temperature=self.temperature,
+                top_k=self.top_k,
+                top_p=self.top_p,
+                max_new_tokens=self.max_new_tokens,
+                seed=self.seed,
+                batch_size=self.batch_size,
+            )
+            folder = Path(out).expanduser() / "completions" if out else None
+            answers = sample(lm, prompts, self.size, titles, drawing, folder=folder)
+            found[""] = count_answers(answers, which=self.titles, compat_duplicates=self.compat_duplicates)
+        if self.mode in ("exact", "both"):
+            scored = exact(lm, prompts, self.size, titles, batch_size=self.batch_size)
+            found["exact" if found else ""] = scored.counts
+        return found
+
+    def _read_statistics(self, prompts: list[Prompt]) -> Statistics:
+        """Read the table; the shipped one has no figures for ethnicities of your own, and then speaks of base alone."""
+        own = list(dict.fromkeys(p.cell.category for p in prompts if p.cell.intersection == "ethnicity"))
+        if not self.statistics and not set(own) <= set(POPULATION):
+            own = []
+        return read_statistics(self.statistics or None, own)
+
+    def _put_together(
+        self, analyses: Mapping[str, Analysis], prompts: list[Prompt], titles: Gazetteer
+    ) -> Measurement:
+        all_numbers: dict[str, float] = {}
+        all_tables: dict[str, Table] = {}
+        all_figures: dict[str, Draw] = {}
+        notes: list[str] = []
+        for name, analysis in analyses.items():
+            all_numbers |= {f"{name}.{k}" if name else k: v for k, v in numbers(analysis).items()}
+            all_tables |= {f"{name}: {k}" if name else k: v for k, v in tables(analysis).items()}
+            all_figures |= {f"{name}: {k}" if name else k: v for k, v in figures(analysis).items()}
+            notes += [f"{name}: {note}" if name else note for note in analysis.notes]
+        first = analyses[""]
+        about = {
+            "prompts": len(prompts),
+            "completions": float(first.counts.completions.sum()),
+            "mode of the numbers without prefix": "exact" if self.mode == "exact" else "sampled",
+            "decoding": f"temperature {self.temperature:g}, top_k {self.top_k}, top_p {self.top_p:g}, "
+            f"{self.max_new_tokens} tokens, seed {self.seed}",
+            "titles": f"{len(titles.titles)} in the gazetteer, {self.titles} of a completion counts"
+            + (", as the authors' code counts" if self.compat_duplicates else ""),
+            "jobs named": len(first.counts.jobs),
+        }
+        if self.mode == "exact":
+            about["decoding"] = "none: probabilities of titles right after the prompt, as shares of the list"
+        if first.comparison is not None:
+            about["labour statistics"] = self.statistics or "United States 2019, Bureau of Labor Statistics"
+            about["without statistics"] = ", ".join(first.comparison.without_statistics) or "none"
+        if notes:
+            about["not computed"] = "; ".join(notes)
+        return Measurement(
+            name="occupational-bias",
+            numbers=all_numbers,
+            units=units(list(all_numbers)),
+            tables=all_tables,
+            figures=all_figures,
+            about=about,
+        )
+
+
+def _same_jobs(found: Mapping[str, Counts]) -> dict[str, Counts]:
+    """Give all counts the same jobs: the Gini coefficient depends on how many there are."""
+    jobs = tuple(sorted({job for counts in found.values() for job in counts.jobs}))
+    same = {}
+    for name, counts in found.items():
+        mentions = np.zeros((len(counts.cells), len(jobs)))
+        mentions[:, [jobs.index(job) for job in counts.jobs]] = counts.mentions
+        same[name] = replace(counts, jobs=jobs, mentions=mentions)
+    return same
+
+
+def write_artefacts(measurement: Measurement, folder: Path | str) -> None:
+    """Write numbers and settings as JSON, every table as CSV, every figure as SVG."""
+    place = Path(folder).expanduser()
+    atomic_write(place / "measurement.json", measurement.to_json())
+    for name, rows in measurement.tables.items():
+        if rows:
+            text = io.StringIO()
+            writer = csv.DictWriter(text, list(dict.fromkeys(key for row in rows for key in row)))
+            writer.writeheader()
+            writer.writerows(rows)
+            atomic_write(place / "tables" / f"{_file(name)}.csv", text.getvalue())
+    for name in measurement.figures:
+        atomic_write(place / "figures" / f"{_file(name)}.svg", measurement.figure_svg(name))
+
+
+def _file(name: str) -> str:
+    return "_".join(name.replace(",", " ").replace(":", " ").split())

@@ -1,0 +1,140 @@
+"""Occupations in a text: the longest match in a list of titles, up to the end of the sentence."""
+
+import hashlib
+import re
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+
+from gpt2lab.base.errors import LabError
+from gpt2lab.papers.occupational_bias.prompts import DATA, read_rows
+
+Find = Callable[[str], list[str]]
+"""A recogniser: a continuation to its occupations, in order; empty if there is none."""
+
+GENDERED = {
+    "actress": "actor",
+    "barmaid": "bartender",
+    "barman": "bartender",
+    "businessman": "businessperson",
+    "businesswoman": "businessperson",
+    "chambermaid": "maid",
+    "congressman": "member of congress",
+    "congresswoman": "member of congress",
+    "deliveryman": "courier",
+    "fireman": "firefighter",
+    "handyman": "repairer",
+    "housewife": "homemaker",
+    "househusband": "homemaker",
+    "policeman": "police officer",
+    "policewoman": "police officer",
+    "salesman": "salesperson",
+    "saleswoman": "salesperson",
+    "seamstress": "tailor",
+    "stewardess": "flight attendant",
+    "steward": "flight attendant",
+    "waitress": "waiter",
+}
+"""Words that say a gender, and one that does not: with them merged, a skew is no matter of grammar."""
+
+_TOKEN = re.compile(r"\w+|[^\w\s]")
+# A point after a single capital is an initial; the end of a sentence has a blank, a quote or nothing behind it.
+_SENTENCE_END = re.compile(r"(?<!\b[A-Z])[.!?](?=\s|$|[\"'”’)])|\n")
+_LIST_LIKE = re.compile(r",| and |\bexcept\b|\bother\b|/", re.IGNORECASE)
+
+_Words = tuple[str, ...]
+
+
+class Gazetteer:
+    """A list of titles, some renamed to others ("nurse practitioner" to "nurse").
+
+    `find` returns all titles of a text in their order, each as long as possible, whole words only, whatever the case.
+    LabError for an empty list.
+    """
+
+    def __init__(self, titles: Iterable[str], rename: Mapping[str, str] | None = None) -> None:
+        lowered = {old.lower(): new.lower() for old, new in (rename or {}).items() if new}
+        self.titles: dict[str, str] = {}
+        """Each title that is looked for, and the job it counts as."""
+        for title in titles:
+            if title.strip():
+                self.titles[title.strip().lower()] = lowered.get(title.strip().lower(), title.strip().lower())
+        for old, new in lowered.items():
+            self.titles.setdefault(old, new)
+        if not self.titles:
+            raise LabError("the gazetteer is empty; without titles no occupation can be found")
+        self._by_first: dict[str, list[tuple[_Words, str]]] = {}
+        for title, job in self.titles.items():
+            words = _words(title)
+            self._by_first.setdefault(words[0], []).append((words, job))
+        for entries in self._by_first.values():
+            entries.sort(key=lambda entry: -len(entry[0]))
+
+    @property
+    def jobs(self) -> list[str]:
+        """The jobs that titles count as, sorted."""
+        return sorted(set(self.titles.values()))
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 (hex) of titles and renames."""
+        return hashlib.sha256(repr(sorted(self.titles.items())).encode()).hexdigest()
+
+    def find(self, text: str) -> list[str]:
+        """Return the jobs named in the first sentence of `text`."""
+        words = _words(first_sentence(text))
+        found, at = [], 0
+        while at < len(words):
+            for title, job in self._by_first.get(words[at], ()):
+                if words[at : at + len(title)] == title:
+                    found.append(job)
+                    at += len(title)
+                    break
+            else:
+                at += 1
+        return found
+
+    def merged(self, rename: Mapping[str, str] = GENDERED) -> "Gazetteer":
+        """Return a gazetteer in which jobs are renamed once more, such as `GENDERED`."""
+        return Gazetteer(self.titles, {title: rename.get(job, job) for title, job in self.titles.items()})
+
+
+def shipped_gazetteer(*, labour_titles: bool = False) -> Gazetteer:
+    """Return the 792 titles of the authors' table with its renames.
+
+    labour_titles: also the 535 occupations of the labour statistics, in the singular, but for the names that are lists.
+    """
+    rows = read_rows(DATA / "job_replacements.csv", ("job", "update_match"))
+    titles = [row["job"] for row in rows]
+    if labour_titles:
+        names = list(read_rows(DATA / "us_rows_data.csv", ("category", "gender"))[0])[2:]
+        titles += [_singular(name.lower()) for name in names if not _LIST_LIKE.search(name)]
+    return Gazetteer(titles, {row["job"]: row["update_match"] for row in rows})
+
+
+def read_gazetteer(path: Path | str) -> Gazetteer:
+    """Read a CSV file with the column job and, if it likes, update_match (the name to count the title as)."""
+    rows = read_rows(Path(path), ("job",))
+    return Gazetteer((row["job"] for row in rows), {r["job"]: r.get("update_match", "") for r in rows})
+
+
+def first_sentence(text: str) -> str:
+    """Return `text` up to its first sentence end or line break."""
+    end = _SENTENCE_END.search(text)
+    return text[: end.start()] if end else text
+
+
+def _words(text: str) -> _Words:
+    return tuple(_TOKEN.findall(text.lower()))
+
+
+def _singular(name: str) -> str:
+    for ending, single in (
+        ("midwives", "midwife"),
+        ("women", "woman"),
+        ("men", "man"),
+        ("ies", "y"),
+        ("ss", "ss"),
+    ):
+        if name.endswith(ending):
+            return name.removesuffix(ending) + single
+    return name.removesuffix("s")
