@@ -82,8 +82,8 @@ def measure(
     made = build(part("measure", name), options, f"measure {name}")
     place = verbs.find_model(model)
     lm = verbs.load(model, device=device)
-    settings = {**about(model, place), "options": to_plain(made)}
-    with _noted("measure", name, settings, command, str(lm.model.device)) as run:
+    settings = {"options": to_plain(made)}
+    with _noted("measure", name, model, place, settings, command, str(lm.model.device)) as run:
         result: Measurement = made(lm)
         if run is not None:
             run.write_file("measurement.json", result.to_json())
@@ -108,9 +108,9 @@ def generate(
     place = verbs.find_model(model)
     lm = verbs.load(model, device=device)
     shown = {key: value for key, value in settings.items() if key != "stream"}
-    noted = {**about(model, place), "decoder": decoder, "prompts": list(prompts), "options": shown}
-    seed = settings.get("seed", 0)
-    with _noted("generate", "generate", noted, command, str(lm.model.device), seed=seed) as run:
+    noted = {"decoder": decoder, "prompts": list(prompts), "options": shown}
+    seed, device = settings.get("seed", 0), str(lm.model.device)
+    with _noted("generate", "generate", model, place, noted, command, device, seed=seed) as run:
         results = verbs.generate(lm, prompts, decoder=decoder, **settings)
         assert isinstance(results, list)
         if run is not None:
@@ -125,10 +125,18 @@ def generate(
 
 @contextlib.contextmanager
 def _noted(
-    kind: str, name: str, settings: Mapping[str, Any], command: str, device: str, **columns: Any
+    kind: str,
+    name: str,
+    model: str,
+    place: Path | str,
+    settings: Mapping[str, Any],
+    command: str,
+    device: str,
+    **columns: Any,
 ) -> Iterator[Run | None]:
     """Yield a run; None, with a warning, where none can be kept: the numbers are worth having without one."""
     try:
+        settings = {**about(model, place), **settings}
         run = Run.start(kind, name, settings=settings, command=command, device=device, **columns)
     except LabError as error:
         warnings.warn(f"not kept among the runs: {error}", stacklevel=4)

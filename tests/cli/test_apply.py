@@ -86,11 +86,15 @@ def test_mistakes_are_sentences_and_nothing_is_written(
     assert before == {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
 
 
+@pytest.mark.parametrize("broken", ["no folder", "no store"])
 def test_a_measure_that_cannot_be_kept_is_shown_all_the_same(
-    said: Lab, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    broken: str, said: Lab, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "file").write_text("no folder")
-    monkeypatch.setenv("GPT2LAB_HOME", str(tmp_path / "file" / "runs"))
+    (tmp_path / "store.sqlite").write_text(
+        "no store, but long enough to be taken for one, as a disk that broke leaves it"
+    )
+    monkeypatch.setenv("GPT2LAB_HOME", str(tmp_path / "file" / "runs" if broken == "no folder" else tmp_path))
     model = str(trained / "small-1" / "model")
     done = said("measure", "perplexity", model, "--data", "tinyworld:20", "--limit", "100", "--json")
     assert done.status == 0

@@ -102,7 +102,8 @@ def targeted(entries: Mapping[str, Any], known: Iterable[Place]) -> set[str]:
             chosen = not place.site.table and place.site.module != "head"
         else:
             chosen = _named(name, target or ())
-            chosen = chosen and (isinstance(target, str) or _layer_chosen(name, entries))
+            whole = isinstance(target, str) or name in (target or ())  # PEFT asks for no layer of those
+            chosen = chosen and (whole or _layer_chosen(name, entries))
         if chosen:
             found.add(name)
     return found

@@ -226,3 +226,14 @@ def test_broken_files_are_named(tmp_path: Path) -> None:
     path.rename(folder / "adapter_model.bin")
     with pytest.raises(LabError, match="pickle file, which is never read"):
         load_adapter(model_of("gpt2"), folder)
+
+
+def test_a_module_listed_by_its_whole_name_is_adapted_whatever_layers_are_asked_for(tmp_path: Path) -> None:
+    base = theirs("llama", tmp_path / "base")
+    config = peft.LoraConfig(r=2, target_modules=["q_proj", "lm_head"], layers_to_transform=[1])
+    adapted = peft.get_peft_model(base, config).eval()
+    shake([p for name, p in adapted.named_parameters() if "lora_" in name], 0.2)
+    adapted.save_pretrained(str(tmp_path / "adapter"))
+    ours = model_of("llama")
+    load_adapter(ours, tmp_path / "adapter")
+    same_logits(ours, adapted)
