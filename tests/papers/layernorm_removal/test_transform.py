@@ -80,7 +80,7 @@ def test_folding_is_the_papers_equation() -> None:
 @torch.no_grad()
 @pytest.mark.parametrize("family", ["gpt2", "gpt_neo", "gpt_neox", "llama"])
 def test_transformers_opens_the_compatible_export_with_equal_logits(family: str, tmp_path: Path) -> None:
-    transformers = pytest.importorskip("transformers")
+    import transformers  # slow to import
     model, ids = frozen(family), tokens(2, 9)
     save_model(compatible(model), tmp_path / "hf", layout="huggingface")
     theirs = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "hf").eval()
