@@ -228,7 +228,7 @@ def scatter(
     width: float = 6.4,
     height: float = 4.0,
 ) -> "Figure":
-    """Draw a named dot for every mean of (x, y), and a smaller one for each of the values (the seeds).
+    """Draw a dot for every mean of (x, y), named at the right in its colour, and a smaller one for each value (the seeds).
 
     points: name → (values of x, values of y). Pairs that are not finite are left out. LabError if there is nothing left.
     """
@@ -239,21 +239,26 @@ def scatter(
     pairs = {name: found for name, found in pairs.items() if found}
     if not pairs:
         raise LabError("a scatter plot needs at least one point")
+    means: dict[str, Span] = {}
     with style():
         figure, axes = empty_figure(width, height)
         for index, (name, found) in enumerate(pairs.items()):
             colour = PALETTE[index % len(PALETTE)]
             x, y = ([pair[i] for pair in found] for i in (0, 1))
             mean = sum(x) / len(x), sum(y) / len(y)
-            axes.plot(x, y, "o", color=colour, markersize=3, alpha=0.5)
-            axes.plot(*mean, "o", color=colour, markersize=7)
-            axes.annotate(name, mean, (7, 5), textcoords="offset points", color=colour)
+            mark = "osD^"[index // len(PALETTE) % 4]  # a second thing of the same colour has another shape
+            axes.plot(x, y, mark, color=colour, markersize=3, alpha=0.5)
+            axes.plot(*mean, mark, color=colour, markersize=7)
+            means[name] = mean
         if log_x:
             axes.set_xscale("log")
             _plain_numbers(axes.xaxis)
-        axes.margins(0.15)
+        axes.margins(0.08)
         axes.set_xlabel(x_label)
         axes.set_ylabel(y_label)
+        right = axes.get_xlim()[1]
+        axes.set_xlim(right=right)
+        _label_ends(figure, axes, {name: ([right], [mean[1]]) for name, mean in means.items()})
     return figure
 
 

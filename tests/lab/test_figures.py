@@ -1,13 +1,14 @@
 """Figures: text as text, the same bytes again, labels that keep apart."""
 
 import itertools
+import math
 import re
 import xml.etree.ElementTree as ElementTree
 
 import pytest
 
 from gpt2lab.base.errors import LabError
-from gpt2lab.lab.figures import band_over_seeds, bars, heatmap, line_chart, spread, tidy_svg, to_svg
+from gpt2lab.lab.figures import band_over_seeds, bars, heatmap, line_chart, scatter, spread, tidy_svg, to_svg
 
 pytest.importorskip("matplotlib")
 CURVES = {"adamw": ([1, 2, 3], [3.0, 2.5, 2.2]), "conda": ([1, 2, 3], [3.0, 2.4, 2.19])}
@@ -98,3 +99,11 @@ def test_a_figure_made_elsewhere_is_tidied_and_what_is_none_is_refused():
     assert tidy_svg(tidy, "A & B") == tidy
     with pytest.raises(LabError, match="must be SVG text"):
         tidy_svg("a picture")
+
+
+def test_a_scatter_plot_names_every_mean_in_its_colour_and_leaves_out_what_is_no_number() -> None:
+    points = {"beam": ([2.0, 4.0], [0.5, 0.7]), "greedy": ([3.0], [math.nan]), "none": ([1.0], [0.9])}
+    svg = to_svg(scatter(points, x_label="perplexity", y_label="diversity", log_x=True))
+    assert "beam" in svg and "none" in svg and "greedy" not in svg
+    with pytest.raises(LabError, match="at least one point"):
+        scatter({"greedy": ([3.0], [math.nan])}, x_label="x", y_label="y")
