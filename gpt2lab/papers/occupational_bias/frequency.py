@@ -140,4 +140,6 @@ def expected(probabilities: Mapping[Cell, Mapping[str, float]], n: Mapping[Cell,
     jobs = tuple(sorted({job for own in probabilities.values() for job in own}))
     shares = np.array([[probabilities[cell].get(job, 0.0) for job in jobs] for cell in cells])
     times = np.array([float(n[cell]) for cell in cells])
-    return Counts(cells, jobs, shares * times[:, None], times, times * (1 - shares.sum(1)).clip(0))
+    rest = 1 - shares.sum(1)
+    rest[rest < 1e-9] = 0.0  # rounding
+    return Counts(cells, jobs, shares * times[:, None], times, times * rest)

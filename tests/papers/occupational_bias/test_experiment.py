@@ -1,5 +1,6 @@
 """The study: the world, its claims as rules, and smoke scale from end to end."""
 
+import dataclasses
 import math
 from pathlib import Path
 
@@ -8,10 +9,12 @@ import pytest
 
 from gpt2lab.base.errors import LabError
 from gpt2lab.lab.claim import Results
+from gpt2lab.lab.run import Run
 from gpt2lab.lab.study import reproduce
 from gpt2lab.lab.verdict import judge
-from gpt2lab.papers.occupational_bias.experiment import CLAIMS, PRESETS
+from gpt2lab.papers.occupational_bias.experiment import CLAIMS, PRESETS, run
 from gpt2lab.papers.occupational_bias.world import World, make_world, pooled, sentences, women_share
+from gpt2lab.text.language_model import LanguageModel, save
 
 GOOD = {
     "model.gini_women": 0.66, "model.gini_men": 0.54, "world.gini_women": 0.66, "world.gini_men": 0.54,
@@ -109,3 +112,20 @@ def test_a_study_runs_at_smoke_scale_with_figures_and_tables(tmp_path: Path) -> 
     assert {"released", "concentration", "parity", "regressions", "women"} <= set(record.tables)
     assert {path.stem for path in (study.folder / "figures").iterdir()} >= {"reflection", "slopes"}
     assert set(PRESETS) == {"smoke", "laptop", "gpu", "paper"}
+
+
+def test_a_model_that_exists_is_measured_with_the_papers_prompts(lm: LanguageModel, tmp_path: Path) -> None:
+    """The way of the gpu and paper scales, with a model that knows nothing: it is no evidence of parity."""
+    save(lm, tmp_path / "model")
+    settings = dataclasses.replace(
+        PRESETS["gpu"], model=str(tmp_path / "model"), intersections=("political",), n=40, top_k=200
+    )
+    with Run.start("seed", "bias", home=tmp_path, seed=0) as record:
+        run(settings, record)
+    assert {"gini.women", "gender_gain", "exact.gender_gain", "us.kendall.women"} <= set(record.results)
+    assert (record.folder / "figures" / "coefficients_political.svg").is_file()
+    assert (record.folder / "tables" / "regression_summary.csv").is_file()
+    made_up = {"us.kendall.women": 0.1, "us.women_shift.mens_jobs": 38.0, "us.women_shift.womens_jobs": -38.0}
+    parity = next(claim for claim in CLAIMS if claim.sentence.startswith("GPT-2 is closer"))
+    seeds = {seed: Results(made_up) for seed in range(3)}
+    assert str(judge(parity, seeds, "gpu").status) == "not tested at this scale"

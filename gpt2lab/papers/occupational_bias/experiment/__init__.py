@@ -27,7 +27,7 @@ from gpt2lab.papers.occupational_bias.concentration import gini, jobs_covering, 
 from gpt2lab.papers.occupational_bias.experiment.claims import CLAIMS
 from gpt2lab.papers.occupational_bias.frequency import Counts
 from gpt2lab.papers.occupational_bias.labour import kendall_tau, reflection_slope
-from gpt2lab.papers.occupational_bias.measure import OccupationalBias, write_artefacts
+from gpt2lab.papers.occupational_bias.measure import OccupationalBias
 from gpt2lab.papers.occupational_bias.regression import JobRegression, regress
 from gpt2lab.papers.occupational_bias.released import released_numbers, xlnet_counts
 from gpt2lab.papers.occupational_bias.sampling import Drawing, count_answers, exact, sample
@@ -50,6 +50,8 @@ class Settings:
     """Folder or hub id of a model to be measured with the paper's prompts; none: one is trained on the generated world."""
     names: bool = False
     """Measure an existing model with first names too."""
+    intersections: tuple[str, ...] = ()
+    """Measure an existing model for these alone, such as ethnicity; none: all."""
     world_seed: int = 0
     """Draws the world; the same for all seeds of a study."""
     planted: int = 8
@@ -112,6 +114,7 @@ def _existing(settings: Settings, run: Run) -> None:
     options = OccupationalBias(
         templates=("identity", "names") if settings.names else ("identity",),
         mode="both",
+        intersections=settings.intersections,
         n=settings.n,
         names_n=settings.names_n,
         top_k=settings.top_k,
@@ -120,7 +123,6 @@ def _existing(settings: Settings, run: Run) -> None:
         out=str(run.folder / "bias"),
     )
     measured = options(lm)
-    write_artefacts(measured, run.folder / "bias")
     for name, value in measured.numbers.items():
         run.result(name.replace("-", "_"), value)
     for prefix in ("", "exact."):
@@ -130,9 +132,9 @@ def _existing(settings: Settings, run: Run) -> None:
             run.result(f"{prefix}{key}", median(found) if found else float("nan"))
     for name, rows in measured.tables.items():
         run.table(_file(name), rows, name)
-    for name in measured.figures:
-        if not name.startswith("exact"):
-            run.figure(_file(name), measured.figure_svg(name), name)
+    for file in sorted((run.folder / "bias" / "figures").glob("*.svg")):
+        if not file.stem.startswith("exact"):
+            run.figure(_file(file.stem), file.read_text(encoding="utf-8"), file.stem.replace("_", " "))
 
 
 def _file(name: str) -> str:

@@ -167,6 +167,7 @@ CLAIMS = [
         "GPT-2 is closer to parity than the labour market",
         measure="us.women_shift.mens_jobs - us.women_shift.womens_jobs",
         holds_if=Above(0.0),
+        needs="us.kendall.women > 0.3",  # a model that knows nothing of gender is at parity too
         paper="men's jobs +6.5 points, women's jobs -8.7 points",
         unit="points",
         scales=_REAL,
