@@ -14,7 +14,7 @@ from gpt2lab.base.errors import LabError
 from gpt2lab.decode.prompts import end_tokens
 from gpt2lab.model import Transformer, load_model, save_model
 from gpt2lab.model.checkpoint import read_config
-from gpt2lab.model.families import llama_config
+from gpt2lab.model.families import bert_config, llama_config
 from gpt2lab.model.rotary import RotaryScaling
 from gpt2lab.text.language_model import LanguageModel
 from tests.tiny import tokens
@@ -171,3 +171,11 @@ def test_weights_that_are_codes_are_refused(tmp_path: Path) -> None:
         LabError, match=r"tensor model\.embed_tokens\.weight holds int8; weights in Hugging Face's layout are"
     ):
         load_model(folder)
+
+
+def test_a_bert_without_token_types_goes_into_the_own_layout(tmp_path: Path) -> None:
+    model = Transformer(bert_config(vocab_size=61, d_model=24, n_layers=1, n_heads=3, token_types=0)).eval()
+    with pytest.raises(LabError, match="at least one row of token types"):
+        save_model(model, tmp_path / "model", layout="huggingface")
+    save_model(model, tmp_path / "model")
+    assert torch.equal(load_model(tmp_path / "model")(tokens(1, 4)), model(tokens(1, 4)))

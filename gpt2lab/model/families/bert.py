@@ -8,6 +8,7 @@ from collections.abc import Collection
 from dataclasses import replace
 from typing import Any
 
+from gpt2lab.base.errors import LabError
 from gpt2lab.model.config import TransformerConfig
 from gpt2lab.model.families.base import (
     ACTIVATION_NAMES,
@@ -92,6 +93,11 @@ def require_encoder(config: TransformerConfig) -> None:
 def bert_entries(config: TransformerConfig) -> dict[str, Any]:
     """Write the entries that BERT and RoBERTa share."""
     require_encoder(config)
+    if not config.token_types:
+        raise LabError(
+            f"a {config.family} checkpoint has at least one row of token types, this model none; "
+            "it cannot be written in that layout"
+        )
     return {
         "vocab_size": config.vocab_size,
         "hidden_size": config.d_model,
