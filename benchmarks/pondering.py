@@ -50,18 +50,18 @@ def main() -> None:
     if asked.form:
         print(json.dumps(measured(asked)))
         return
-    found: dict[str, dict[str, float]] = {}
+    plain: dict[str, float] = {}
+    print(f"{'':28}  seconds  x plain      MiB  x plain")
     for form in FORMS:
         done = subprocess.run(
             [sys.executable, *sys.argv, "--form", form], capture_output=True, text=True, check=True
         )
-        found[form] = json.loads(done.stdout)
-    plain = found["plain"]
-    print(f"{'':28}  seconds  x plain      MiB  x plain")
-    for form, row in found.items():
+        row = json.loads(done.stdout)
+        plain = plain or row
         print(
             f"{form:28} {row['seconds']:8.2f} {row['seconds'] / plain['seconds']:8.2f} "
-            f"{row['mib']:8.0f} {row['mib'] / plain['mib']:8.2f}"
+            f"{row['mib']:8.0f} {row['mib'] / plain['mib']:8.2f}",
+            flush=True,
         )
 
 
