@@ -95,6 +95,13 @@ def last_states(model: Transformer, rows: Sequence[Sequence[int]], *, batch_size
     return [states[LAST] for states in _read(model, rows, batch_size, layers=False, before=False)]
 
 
+def model_sums(
+    model: Transformer, rows: Sequence[Sequence[int]], *, batch_size: int = 16
+) -> list[tuple[float, int]]:
+    """Return S(x) and the number of pairs of each row's last states, for `of_sums`; no more than a batch is held."""
+    return [pair_sum(states[LAST]) for states in _read(model, rows, batch_size, layers=False, before=False)]
+
+
 def _read(
     model: Transformer, rows: Sequence[Sequence[int]], batch_size: int, *, layers: bool, before: bool
 ) -> Iterator[dict[str, Tensor]]:

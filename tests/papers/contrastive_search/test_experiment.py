@@ -15,6 +15,9 @@ from gpt2lab.papers.contrastive_search.experiment import CLAIMS, PRESETS, Settin
 from gpt2lab.papers.contrastive_search.experiment.decoding import Judged, Trial, headline
 from gpt2lab.papers.contrastive_search.experiment.models import split
 from gpt2lab.papers.contrastive_search.quality import Sample
+from gpt2lab.text.language_model import LanguageModel, save
+from gpt2lab.text.tokenizer import byte_level
+from tests.tiny import tiny
 
 
 def test_a_study_runs_at_smoke_scale_and_shows_every_decoder(tmp_path: Path) -> None:
@@ -89,3 +92,28 @@ def test_settings_that_do_not_fit_are_refused() -> None:
         Settings(given="gpt2")
     with pytest.raises(LabError, match="half"):
         Settings(texts=2)
+
+
+def test_pretrained_models_take_the_place_of_trained_ones(tmp_path: Path) -> None:
+    """As at gpu scale: nothing is trained, texts may end by themselves, n-grams are counted on words."""
+    tokenizer = byte_level()
+    for name, seed in (("writer", 0), ("judge", 1)):
+        model = tiny("gpt2", seed=seed, vocab_size=tokenizer.vocab_size, eos=tokenizer.eos, max_positions=64)
+        save(LanguageModel(model, tokenizer), tmp_path / name)
+    given = {
+        "given": str(tmp_path / "writer"),
+        "given_scorers": (str(tmp_path / "judge"), str(tmp_path / "writer")),
+        "given_isotropy": (str(tmp_path / "writer"),),
+        "stop_at_eos": True,
+        "on_tokens": False,
+        "texts": 4,
+        "repeats": 1,
+    }
+    study = reproduce(
+        "contrastive-search", scale="smoke", seeds=1, home=tmp_path / "home", workers=1, settings=given
+    )
+    assert not study.failures
+    results = study.runs[0].results
+    assert 0 <= results["isotropy.writer"] <= 2
+    assert results["greedy.coherence"] != results["greedy.coherence_writer"]
+    assert not study.runs[0].arms

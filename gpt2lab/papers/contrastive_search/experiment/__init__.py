@@ -40,7 +40,7 @@ class Shape:
 class Settings:
     """Text, models, decoders and lengths."""
 
-    data: str = "docstrings"
+    data: str = "docstrings:4000000"
     """Text: a file, a folder, hub:ID or a built-in source; tinyworld:20000 are generated stories."""
     vocab_size: int = 2048
     """Ids of the byte-level BPE that is trained on it."""

@@ -3,9 +3,10 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from statistics import fmean, pstdev
+from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 
 from gpt2lab.decode import Limits
@@ -169,7 +170,7 @@ class _Judge:
     ) -> dict[str, float]:
         varieties = [variety(texts, on_tokens=self.settings.on_tokens) for texts in written]
         numbers = {name: fmean(one[name] for one in varieties) for name in varieties[0]}
-        numbers["diversity_sd"] = pstdev(one["diversity"] for one in varieties)
+        numbers["diversity_sd"] = float(np.std([one["diversity"] for one in varieties]))
         compat = [variety(texts, on_tokens=self.settings.on_tokens, compat=True) for texts in written]
         numbers["diversity_compat"] = fmean(one["diversity"] for one in compat)
         for name, values in scored.items():

@@ -13,7 +13,7 @@ from gpt2lab.measure.corpus import need_tokenizer
 from gpt2lab.measure.scoring import Row, score_rows
 from gpt2lab.model import Transformer
 from gpt2lab.model.families.gpt2 import gpt2_config
-from gpt2lab.papers.contrastive_search.isotropy import isotropy, last_states
+from gpt2lab.papers.contrastive_search.isotropy import model_sums, of_sums
 from gpt2lab.papers.contrastive_search.quality import Sample, held_out_samples
 from gpt2lab.text import sources
 from gpt2lab.text.batches import ArrayTokens, PackedBatches
@@ -75,9 +75,9 @@ def train_one(settings: "Settings", arm: str, run: "Run") -> None:
     )
     run.result("loss", torch.cat([score.losses for score in scores]).mean())
     run.result("unigram_loss", _unigram(stream, rows, tokenizer.vocab_size))
-    states = last_states(lm.model, rows)
-    run.result("isotropy", isotropy(states))
-    run.result("isotropy_by_texts", isotropy(states, weighting="texts"))
+    sums = model_sums(lm.model, rows)
+    run.result("isotropy", of_sums(sums, "pairs"))
+    run.result("isotropy_by_texts", of_sums(sums, "texts"))
     run.result("parameters", lm.model.count_parameters()["total"])
     run.result("tokens_per_second", result.tokens_per_second)
     run.model(lm)
@@ -146,12 +146,15 @@ def _given_isotropy(settings: "Settings", texts: Sequence[str], run: "Run") -> N
     for name in settings.given_isotropy:
         lm = load(name, device=run.device)
         tokenizer = need_tokenizer(lm, "isotropy")
-        ids = [tokenizer.encode(text[:4096])[:256] for text in texts[:2000] if len(text) >= 2]
-        states = last_states(lm.model, [row for row in ids if row])
-        rows.append(
-            {"model": name, "isotropy": isotropy(states), "by texts": isotropy(states, weighting="texts")}
-        )
-        run.result(f"isotropy.{_word(name)}", isotropy(states))
+        ids = [
+            tokenizer.encode(text[:4096])[: min(256, lm.model.context)]
+            for text in texts[:2000]
+            if len(text) >= 2
+        ]
+        sums = model_sums(lm.model, [row for row in ids if row])
+        found = {"isotropy": of_sums(sums, "pairs"), "by texts": of_sums(sums, "texts")}
+        rows.append({"model": name, **found})
+        run.result(f"isotropy.{_word(name)}", found["isotropy"])
     if rows:
         run.table("models", rows, "Isotropy of pretrained models")
 
