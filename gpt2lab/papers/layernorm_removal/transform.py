@@ -3,6 +3,8 @@
 import copy
 import itertools
 import json
+import math
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -132,7 +134,9 @@ class RemoveLayerNorm:
             for unit in stage_of(model).steps:
                 fire(model, unit)
         else:
+            before = mean_loss(model, held_out) if held_out is not None else math.nan
             self._train(model, batches, held_out)
+            _warn_of_harm(before, mean_loss(model, held_out) if held_out is not None else math.nan)
         model = model.to(lm.model.dtype).eval()
         if self.mode == "control" or self.output == "staged":
             return LanguageModel(model, lm.tokenizer)
@@ -247,6 +251,16 @@ def split_documents(documents: Iterator[list[int]], wanted: int) -> tuple[list[i
             return read, held[:_HELD_OUT_TOKENS]
         (held if number % _HELD_OUT_EVERY == 1 else read).extend(ids)
     raise AssertionError("documents do not end")
+
+
+def _warn_of_harm(before: float, after: float) -> None:
+    """Say so where a model has lost more than a nat: a token that blows up while norms are frozen can ruin it for good."""
+    if after > before + 1:
+        warnings.warn(
+            f"remove-layernorm: the validation loss rose from {before:.3f} to {after:.3f} nats; more steps, wider gaps or "
+            "a lower learning rate may help, and --log shows where gradient_norm jumps",
+            stacklevel=4,
+        )
 
 
 @torch.no_grad()

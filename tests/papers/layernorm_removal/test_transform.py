@@ -9,6 +9,7 @@ import torch
 import gpt2lab
 from gpt2lab.base.errors import LabError
 from gpt2lab.model import Transformer, attach, load_model, save_model
+from gpt2lab.papers.layernorm_removal import transform
 from gpt2lab.papers.layernorm_removal.architecture import StagedNorms, calibrate, fire, stage_of, unit_table
 from gpt2lab.papers.layernorm_removal.fold import compatible, export_errors, folded
 from gpt2lab.papers.layernorm_removal.transform import FoldLayerNorm, RemoveLayerNorm
@@ -81,6 +82,7 @@ def test_folding_is_the_papers_equation() -> None:
 @pytest.mark.parametrize("family", ["gpt2", "gpt_neo", "gpt_neox", "llama"])
 def test_transformers_opens_the_compatible_export_with_equal_logits(family: str, tmp_path: Path) -> None:
     import transformers  # slow to import
+
     model, ids = frozen(family), tokens(2, 9)
     save_model(compatible(model), tmp_path / "hf", layout="huggingface")
     theirs = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "hf").eval()
@@ -237,3 +239,10 @@ def test_the_presets_are_the_authors_and_bad_options_are_refused(lm: LanguageMod
         RemoveLayerNorm(**SMALL, steps=2)(LanguageModel(lm.model))
     with pytest.raises(LabError, match="no norms any more"):
         RemoveLayerNorm(**SMALL, steps=2)(LanguageModel(folded(frozen("gpt2"))))
+
+
+def test_a_model_that_is_ruined_is_said_to_be(lm: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    losses = iter([2.0, 5.0, 5.0])  # before, and at the end twice: in the loop and after it
+    monkeypatch.setattr(transform, "mean_loss", lambda model, batches: next(losses))
+    with pytest.warns(UserWarning, match="validation loss rose from 2.000 to 5.000"):
+        RemoveLayerNorm(**SMALL, steps=4)(lm)
