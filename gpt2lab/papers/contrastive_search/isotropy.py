@@ -304,13 +304,22 @@ def _map(lm: "LanguageModel", tokens: Sequence[int]) -> "Callable[[], Figure]":
 def token_similarity(lm: "LanguageModel", tokens: Sequence[int]) -> "Figure":
     """Draw the cosines of all pairs of last states of a text, token by token: repetition shows as bright side diagonals."""
     values = similarity(last_states(lm.model, [tokens])[0]).tolist()
-    names = [lm.tokenizer.decode([token]) if lm.tokenizer is not None else str(token) for token in tokens]
+    names = [
+        _printable(lm.tokenizer.decode([token]) if lm.tokenizer is not None else str(token))
+        for token in tokens
+    ]
     return heat_map(
         values,
-        rows=[name.strip() or "␣" for name in names],
+        rows=[name.replace("$", r"\$") for name in names],
         columns=names,
         row_label="",
         value_label="cosine",
         low=0.0,
         high=1.0,
     )()
+
+
+def _printable(token: str) -> str:
+    """Return a token as a label: without control characters, which no SVG file may hold, and visible if it is blank."""
+    label = token.replace("\n", "↵").replace("\t", "→").strip() or "␣"
+    return "".join(letter if letter.isprintable() else "·" for letter in label)

@@ -1,7 +1,9 @@
 """Isotropy against a loop over all pairs, and what the measure shows of a model."""
 
+import io
 import math
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 import torch
@@ -15,6 +17,7 @@ from gpt2lab.papers.contrastive_search.isotropy import (
     last_states,
     pair_sum,
     similarity,
+    token_similarity,
     without,
 )
 from gpt2lab.text.language_model import LanguageModel
@@ -135,3 +138,11 @@ def test_mistakes_are_named(lm: LanguageModel, data: str) -> None:
         Isotropy(weighting="tokens")  # type: ignore[arg-type]
     with pytest.raises(LabError, match="leave nothing"):
         Isotropy(data=(data,), remove=(24,))(lm)
+
+
+def test_tokens_that_no_figure_can_hold_get_labels_that_it_can(lm: LanguageModel) -> None:
+    assert lm.tokenizer is not None
+    drawn = token_similarity(lm, lm.tokenizer.encode("\x00\x1f $x$ $\n\t z"))
+    buffer = io.BytesIO()
+    drawn.savefig(buffer, format="svg")
+    ElementTree.fromstring(buffer.getvalue())
