@@ -1,6 +1,6 @@
 """Five papers on one model: train it with Conda, remove LayerNorm, write with contrastive search, measure before and after.
 
-    python examples/composition.py                    about five minutes on one core
+    python examples/composition.py                    about six minutes on one core
     python examples/composition.py --data books/*.txt --steps 600
     python examples/composition.py --help
 
