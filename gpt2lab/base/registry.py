@@ -125,7 +125,12 @@ _FLOOR_PARTS = (
         "gpt2lab.measure.attribution:Attribution",
         "which heads and feed-forwards write an answer",
     ),
-    ("measure", "patching", "gpt2lab.measure.patching:Patching", "which states carry a clean prompt's answer"),
+    (
+        "measure",
+        "patching",
+        "gpt2lab.measure.patching:Patching",
+        "which states carry a clean prompt's answer",
+    ),
     (
         "measure",
         "activations",
