@@ -1,0 +1,48 @@
+"""Copy a study's report into docs/results: SLUG.md and the figures it shows in SLUG/.
+
+    python scripts/publish_results.py RUN_FOLDER [--note NOTE.md]
+
+NOTE.md becomes the section "How to read this"; without it, the section of the page that is there already is kept.
+"""
+
+import argparse
+import json
+import re
+import shutil
+from pathlib import Path
+
+RESULTS = Path(__file__).parents[1] / "docs" / "results"
+HEADING, NEXT = "## How to read this", "## Claim by claim"
+
+
+def main() -> None:
+    """Publish one study."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("run", type=Path)
+    parser.add_argument("--note", type=Path)
+    asked = parser.parse_args()
+    report = (asked.run / "report.md").read_text(encoding="utf-8")
+    slug = re.match(r"(.+?)-(smoke|laptop|gpu|paper)-\d+$", asked.run.name)
+    name = slug.group(1) if slug else json.loads((asked.run / "settings.json").read_text())["paper"]
+    page, folder = RESULTS / f"{name}.md", RESULTS / name
+    note = asked.note.read_text(encoding="utf-8").strip() if asked.note else _kept(page)
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    for figure in set(re.findall(r"\(figures/([\w.-]+\.svg)\)", report)):
+        shutil.copy(asked.run / "figures" / figure, folder / figure)
+    report = report.replace("(figures/", f"({name}/")
+    if note:
+        report = report.replace(NEXT, f"{HEADING}\n\n{note}\n\n{NEXT}", 1)
+    page.write_text(report, encoding="utf-8")
+
+
+def _kept(page: Path) -> str:
+    """The note of the page as it is; empty if there is none."""
+    text = page.read_text(encoding="utf-8") if page.exists() else ""
+    return text.partition(HEADING)[2].partition(NEXT)[0].strip()
+
+
+if __name__ == "__main__":
+    main()
