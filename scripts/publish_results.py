@@ -30,9 +30,10 @@ def main() -> None:
     note = asked.note.read_text(encoding="utf-8").strip() if asked.note else _kept(page)
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    for figure in set(re.findall(r"\(figures/([\w.-]+\.svg)\)", report)):
-        shutil.copy(asked.run / "figures" / figure, folder / figure)
-    report = report.replace("(figures/", f"({name}/")
+    for shown in set(re.findall(r"\(((?:[\w.-]+/)*figures/[\w.-]+\.svg)\)", report)):
+        flat = shown.replace("figures/", "").replace("/", "-")  # of a seed or an arm: seed0-figure.svg
+        shutil.copy(asked.run / shown, folder / flat)
+        report = report.replace(f"({shown})", f"({name}/{flat})")
     if note:
         report = report.replace(NEXT, f"{HEADING}\n\n{note}\n\n{NEXT}", 1)
     page.write_text(report, encoding="utf-8")

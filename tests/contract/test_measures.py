@@ -60,7 +60,7 @@ HEADED = {
     "regression": Head(kind="regression", outputs=1),
     "token-classification": Head(name="tags", kind="tokens", outputs=2, labels=("O", "B-NAME")),
     "retrieval": Head(kind="embedding", outputs=0, pooling="mean"),
-    "pondering-steps": part_of("architecture", "pondering")(steps=2),
+    "loss-by-steps": part_of("architecture", "pondering")(steps=2),
 }
 """Measures of heads and of architectures, and what each reads."""
 

@@ -52,7 +52,7 @@ class PonderingSteps:
 
     def __call__(self, lm: "LanguageModel") -> Measurement:
         """Measure. LabError for a model that does not ponder, settings that do not fit it, or too little text."""
-        tokenizer = corpus.need_tokenizer(lm, "pondering-steps")
+        tokenizer = corpus.need_tokenizer(lm, "loss-by-steps")
         wrapper = find_pondering(lm.model)
         window = self._window(lm)
         check_batch_size(self.batch_size)
@@ -75,7 +75,7 @@ class PonderingSteps:
         if not isinstance(wrapper, Pause):
             self._add_passes(lm, rows, tables, figures)
         return Measurement(
-            name="pondering-steps",
+            name="loss-by-steps",
             numbers=numbers,
             units={"best_steps": "steps", "loss": "nats/token", "loss_without": "nats/token"},
             tables=tables,

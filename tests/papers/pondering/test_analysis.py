@@ -123,7 +123,7 @@ def test_a_plain_model_is_continued_with_pondering_and_used_from_the_command_lin
     assert load_model(tmp_path / "one").architectures == (Pondering(steps=1, top_k=50),)
     capsys.readouterr()
     story = ["--set", "data=tinyworld:20", "--set", "limit=200", "--set", "most=2", "--json"]
-    assert main(["measure", "pondering-steps", str(made), *story]) == 0
+    assert main(["measure", "loss-by-steps", str(made), *story]) == 0
     told = json.loads(capsys.readouterr().out)
     assert [row["steps"] for row in told["tables"]["loss_by_steps"]] == [0, 1, 2]
     assert len(told["tables"]["passes"]) == 3
