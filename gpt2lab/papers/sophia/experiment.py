@@ -312,6 +312,7 @@ CLAIMS = [
         "Gradients are clipped less often than with AdamW",
         measure="adamw.clip_rate - sophia_g.clip_rate",
         holds_if=Above(0.0),
+        needs="adamw.clip_rate > 0.01",
         paper="in more than 10 % of AdamW's steps, rarely for Sophia",
         unit="share of updates",
         scales=_TRAINED,
