@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from gpt2lab.base.errors import LabError
+from gpt2lab.base.errors import LabError, unknown
+from gpt2lab.train.grouped import wide
 
 Noise = Literal["normal", "rademacher"]
 IGNORED = -100
@@ -28,14 +29,23 @@ def sampled_label_loss(
 
     logits [..., vocab]; keep [...] leaves out positions where it is False (padding); vocab_size leaves out the ids from
     there on (rows of the table that no token has). No gradient flows through the drawing. nan without any position.
+    LabError: vocab_size beyond the logits, keep of another shape.
     """
-    flat = logits.flatten(0, -2)
+    flat = logits.reshape(-1, logits.shape[-1])
     if vocab_size is not None:
+        if not 1 <= vocab_size <= logits.shape[-1]:
+            raise LabError(
+                f"vocab_size must lie in 1 to {logits.shape[-1]}, the logits' width, got {vocab_size}"
+            )
         flat = flat[:, :vocab_size]
+    if keep is not None and keep.numel() != len(flat):
+        raise LabError(
+            f"keep is {list(keep.shape)}, the logits {list(logits.shape)}: one answer for each position"
+        )
     labels = drawn_labels(flat.detach(), generator)
     if keep is not None:
         labels = labels.masked_fill(~keep.flatten().bool(), IGNORED)
-    return F.cross_entropy(flat.float(), labels, ignore_index=IGNORED)
+    return F.cross_entropy(flat.to(wide(flat)), labels, ignore_index=IGNORED)
 
 
 @torch.no_grad()
@@ -51,12 +61,13 @@ def gauss_newton_bartlett(
     """Return B ĝ ∘ ĝ for every parameter (algorithm 2, line 5): an estimate of the Gauss-Newton diagonal.
 
     loss: a mean over `terms` labels that were drawn from the model (B). clip: largest norm of the whole ĝ before it is
-    squared, as in the authors' code. Zeros for a parameter the loss does not depend on. LabError unless terms >= 1.
+    squared, as in the authors' code. Zeros for a parameter that is frozen or that the loss does not depend on. LabError
+    unless terms >= 1.
     """
     if terms < 1:
         raise LabError(f"gauss_newton_bartlett: terms counts the labels of the mean, at least 1, got {terms}")
-    gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
-    return squared(filled(gradients, parameters), terms=terms, clip=clip)
+    found = _gradients("gauss_newton_bartlett", loss, parameters)
+    return squared(filled(found, parameters), terms=terms, clip=clip)
 
 
 def squared(gradients: Sequence[Tensor], *, terms: int, clip: float | None = None) -> list[Tensor]:
@@ -75,9 +86,11 @@ def hutchinson(
     """Return u ∘ (H u) for every parameter (algorithm 1), with one draw of u: its mean is the Hessian's diagonal.
 
     noise: u standard normal as in the paper, or of ±1, which has less variance. The loss must be twice differentiable:
-    compute it under `torch.nn.attention.sdpa_kernel(SDPBackend.MATH)`, the fused attention kernels are not. LabError
-    if it is not.
+    compute it under `torch.nn.attention.sdpa_kernel(SDPBackend.MATH)`, the fused attention kernels are not. Its graph is
+    used up. Zeros for a frozen parameter. LabError if it cannot be differentiated twice.
     """
+    if noise not in ("normal", "rademacher"):
+        raise unknown("noise", str(noise), ("normal", "rademacher"))
     directions = [drawn_direction(parameter, noise, generator) for parameter in parameters]
     products = hessian_product(loss, parameters, directions)
     return [direction * product for direction, product in zip(directions, products, strict=True)]
@@ -85,7 +98,7 @@ def hutchinson(
 
 def hessian_product(loss: Tensor, parameters: Sequence[Tensor], directions: Sequence[Tensor]) -> list[Tensor]:
     """Return H u for the directions u, one tensor a parameter; errors as for `hutchinson`."""
-    gradients = torch.autograd.grad(loss, parameters, create_graph=True, allow_unused=True)
+    gradients = _gradients("hutchinson", loss, parameters, create_graph=True)
     along = [
         (gradient * direction).sum()
         for gradient, direction in zip(gradients, directions, strict=True)
@@ -96,7 +109,7 @@ def hessian_product(loss: Tensor, parameters: Sequence[Tensor], directions: Sequ
             "hutchinson: the gradient does not depend on the parameters; the loss has no curvature"
         )
     try:
-        products = torch.autograd.grad(torch.stack(along).sum(), parameters, allow_unused=True)
+        products = _gradients("hutchinson", sum(along, torch.zeros_like(along[0])), parameters)
     except (RuntimeError, LabError) as error:
         raise LabError(
             f"hutchinson: the loss cannot be differentiated twice ({str(error).splitlines()[0]}); compute it under "
@@ -108,9 +121,9 @@ def hessian_product(loss: Tensor, parameters: Sequence[Tensor], directions: Sequ
 def filled(gradients: Sequence[Tensor | None], parameters: Sequence[Tensor]) -> list[Tensor]:
     """Return gradients in float32 or wider, zeros where the loss does not depend on a parameter."""
     return [
-        torch.zeros_like(parameter, dtype=_wide(parameter))
+        torch.zeros_like(parameter, dtype=wide(parameter))
         if gradient is None
-        else gradient.to(_wide(parameter))
+        else gradient.to(wide(parameter))
         for parameter, gradient in zip(parameters, gradients, strict=True)
     ]
 
@@ -129,5 +142,17 @@ def _clip_factor(tensors: Sequence[Tensor], limit: float | None) -> Tensor | flo
     return (limit / (norm + 1e-6)).clamp(max=1.0)
 
 
-def _wide(parameter: Tensor) -> torch.dtype:
-    return torch.promote_types(parameter.dtype, torch.float32)
+def _gradients(
+    what: str, loss: Tensor, parameters: Sequence[Tensor], *, create_graph: bool = False
+) -> list[Tensor | None]:
+    """Gradients of a scalar; None for parameters that are frozen or that it does not depend on."""
+    if not loss.requires_grad:
+        raise LabError(
+            f"{what}: the loss has no graph; compute it with gradients enabled, from trained parameters"
+        )
+    trained = [parameter for parameter in parameters if parameter.requires_grad]
+    found = (
+        torch.autograd.grad(loss, trained, create_graph=create_graph, allow_unused=True) if trained else ()
+    )
+    by_id = dict(zip(map(id, trained), found, strict=True))
+    return [by_id.get(id(parameter)) for parameter in parameters]

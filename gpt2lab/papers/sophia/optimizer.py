@@ -12,39 +12,60 @@ multiplies it back as `bs`: its `rho` is γ here, with h = B · h_code. The firs
 at ρ instead; its learning rate times its ρ is the learning rate here, and its ρ is 1/γ up to that factor. Do not mix them.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Literal, Self
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.optim.optimizer import Optimizer
 
 from gpt2lab.base.errors import LabError, unknown
 from gpt2lab.model import Transformer
+from gpt2lab.model.experts import ExpertLinear
 from gpt2lab.papers.sophia.estimators import (
-    IGNORED,
     Noise,
     drawn_direction,
     filled,
     hessian_product,
     hutchinson,
-    sampled_label_loss,
     squared,
 )
-from gpt2lab.train.objectives import Batch, Objective, next_token
-from gpt2lab.train.optimizers import restore_state
+from gpt2lab.papers.sophia.losses import plain_loss, sampled_loss, target_counts
+from gpt2lab.train.grouped import (
+    GroupedOptimizer,
+    Ready,
+    bunches,
+    check_count,
+    check_ranges,
+    gradients,
+    move,
+    wide,
+    widened,
+    zeros,
+)
+from gpt2lab.train.objectives import Batch, Objective
 
 Moment = Literal["before", "after"]
 
 
-class Sophia(Optimizer):
+class Sophia(GroupedOptimizer):
     """What both forms share: the clipped step, the running curvature, and when the loop asks for a new estimate.
 
     State in float32 (float64 for float64 parameters): `momentum`, `curvature` (h with the factor B), and `refreshes`.
     Use `SophiaG` or `SophiaH`.
     """
+
+    title = "sophia"
+    moments = ("momentum", "curvature")
+    options = (
+        "refresh_every",
+        "refresh_when",
+        "curvature_rows",
+        "correct_curvature",
+        "clip",
+        "vocab_size",
+        "noise",
+    )
 
     def __init__(
         self,
@@ -59,33 +80,22 @@ class Sophia(Optimizer):
         refresh_when: Moment = "after",
         curvature_rows: int | None = None,
         correct_curvature: bool = False,
+        maximize: bool = False,
     ) -> None:
-        defaults = {"lr": lr, "betas": betas, "gamma": gamma, "eps": eps, "weight_decay": weight_decay}
-        super().__init__(params, defaults)
-        if refresh_every is not None and refresh_every < 1:
-            raise LabError(
-                f"sophia: refresh_every must be at least 1, or None for never, got {refresh_every}"
-            )
-        if curvature_rows is not None and curvature_rows < 1:
-            raise LabError(
-                f"sophia: curvature_rows must be at least 1, or None for all, got {curvature_rows}"
-            )
+        if refresh_every is not None:
+            check_count("sophia", "refresh_every, if not None for never,", refresh_every)
+        if curvature_rows is not None:
+            check_count("sophia", "curvature_rows, if not None for all,", curvature_rows)
         if refresh_when not in ("before", "after"):
             raise unknown("refresh_when", str(refresh_when), ("before", "after"))
         self.refresh_every, self.refresh_when = refresh_every, refresh_when
         self.curvature_rows, self.correct_curvature = curvature_rows, correct_curvature
+        defaults = {"lr": lr, "betas": betas, "gamma": gamma, "eps": eps, "weight_decay": weight_decay}
+        super().__init__(params, {**defaults, "maximize": maximize})
 
-    def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """Add a group, its options checked."""
-        super().add_param_group(param_group)
-        group = self.param_groups[-1]
-        for name in ("lr", "gamma", "eps", "weight_decay"):
-            if not group[name] >= 0:  # also refuses NaN
-                self.param_groups.pop()
-                raise LabError(f"sophia: {name} (learning rate: lr) must not be negative, got {group[name]}")
-        if not all(0 <= beta < 1 for beta in group["betas"]):
-            self.param_groups.pop()
-            raise LabError(f"sophia: betas must lie in [0, 1), got {group['betas']}")
+    def check_group(self, group: dict[str, Any]) -> None:
+        """LabError for options out of range."""
+        check_ranges("sophia", group, positive=("lr", "gamma", "eps", "weight_decay"), below_one=("betas",))
 
     @classmethod
     def for_model(
@@ -96,7 +106,7 @@ class Sophia(Optimizer):
         linear = {
             id(module.weight)
             for module in model.modules()
-            if isinstance(module, nn.Linear) or type(module).__name__ == "Conv1D"
+            if isinstance(module, nn.Linear | ExpertLinear) or type(module).__name__ == "Conv1D"
         }
         trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
         decayed = [p for p in trained if id(p) in linear - tables]
@@ -107,32 +117,54 @@ class Sophia(Optimizer):
         ]
         return cls([group for group in groups if group["params"]], lr=lr, **options)
 
-    @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]  # as torch's
-        """Update every parameter that has a gradient; `closure` recomputes the loss first.
-
-        LabError if none has one, or one is sparse or complex.
-        """
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
-        moved = False
-        for group in self.param_groups:
-            parameters = [p for p in group["params"] if p.grad is not None]
-            if any(p.grad.is_sparse or p.grad.is_complex() for p in parameters):
-                raise LabError("sophia: sparse and complex gradients are not supported")
-            moved = moved or bool(parameters)
-            for parameter in parameters:
-                self._move(parameter, group)
-        if not moved:
+    def check_gradients(self, ready: Ready) -> None:
+        """LabError if no parameter has a gradient, or one is sparse or complex."""
+        super().check_gradients(ready)
+        if not any(parameters for _, parameters in ready):
             raise LabError("sophia: no parameter has a gradient; call backward() before step()")
-        return loss
+
+    def update_group(self, group: dict[str, Any], parameters: list[Tensor]) -> None:
+        """Algorithm 3, lines 6 and 12 to 13, for parameters of one group."""
+        states = [self._prepared(parameter) for parameter in parameters]
+        factors = [group["gamma"] * self._correction(state, group) for state in states]
+        lr, decay = float(group["lr"]), float(group["weight_decay"])
+        momenta, curvatures = ([state[name] for state in states] for name in self.moments)
+        for rows, bunch in bunches(parameters, gradients(parameters, group), momenta, curvatures):
+            theta, gradient, momentum, curvature = bunch
+            torch._foreach_lerp_(momentum, widened(gradient, momentum), 1 - group["betas"][0])
+            # max(γ h, ε) is ε wherever h is unknown or negative: there the clip makes the step η sign(m).
+            scaled = torch._foreach_mul(curvature, [factors[row] for row in rows])
+            torch._foreach_clamp_min_(scaled, group["eps"])
+            update = torch._foreach_div(momentum, scaled)
+            if not group["eps"]:  # 0/0 where there is no momentum; the authors' sign(m) · ratio is 0 there
+                update = [u.masked_fill_(m == 0, 0.0) for u, m in zip(update, momentum, strict=True)]
+            torch._foreach_clamp_min_(update, -1.0)
+            torch._foreach_clamp_max_(update, 1.0)
+            move(theta, update, times=-lr, before=1 - lr * decay)
 
     @torch.no_grad()
     def add_curvature(self, estimates: Sequence[Tensor | None]) -> None:
-        """h ← β₂ h + (1 - β₂) ĥ with an estimate for every parameter, in the order of the groups; None leaves it out."""
-        parameters = [parameter for group in self.param_groups for parameter in group["params"]]
+        """h ← β₂ h + (1 - β₂) ĥ with an estimate for every parameter, in the order of the groups; None leaves it out.
+
+        LabError, before anything changes: another number of estimates, another shape, or one that is not finite.
+        """
+        parameters = self._parameters()
+        if len(estimates) != len(parameters):
+            raise LabError(
+                f"sophia: {len(estimates)} curvature estimates for {len(parameters)} parameters; None leaves one out"
+            )
+        for parameter, estimate in zip(parameters, estimates, strict=True):
+            if estimate is None:
+                continue
+            if estimate.shape != parameter.shape:
+                raise LabError(
+                    f"sophia: a curvature estimate of shape {list(estimate.shape)} for a parameter of shape "
+                    f"{list(parameter.shape)}"
+                )
+            if not bool(torch.isfinite(estimate).all()):
+                raise LabError(
+                    "sophia: the curvature estimate is not finite; the running one is kept as it is"
+                )
         betas = [group["betas"][1] for group in self.param_groups for _ in group["params"]]
         for parameter, beta2, estimate in zip(parameters, betas, estimates, strict=True):
             if estimate is not None:
@@ -147,7 +179,7 @@ class Sophia(Optimizer):
         for group in self.param_groups:
             for parameter in group["params"]:
                 if state := self.state.get(parameter):
-                    scaled = group["gamma"] * self._curvature(state, group)
+                    scaled = state["curvature"] * (group["gamma"] * self._correction(state, group))
                     inside += int((state["momentum"].abs() < scaled).sum())
                     count += parameter.numel()
         return inside / count if count else 0.0
@@ -160,11 +192,6 @@ class Sophia(Optimizer):
             "curvature_l1": sum(float(h.abs().sum(dtype=torch.float64)) for h in every),
             "curvature_l2": sum(float(h.double().square().sum()) for h in every) ** 0.5,
         }
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restore a saved state in the types it was saved in."""
-        super().load_state_dict(state_dict)
-        restore_state(self, state_dict)
 
     # What the training loop asks; see `gpt2lab.train.ReadsCurvature`.
 
@@ -180,52 +207,46 @@ class Sophia(Optimizer):
     ) -> dict[str, float]:
         """Estimate the curvature on `curvature_rows` rows of the batches; return win_rate and the norms of h.
 
-        LabError for an objective other than next-token prediction, whose loss has no labels to draw here.
+        Frozen parameters are left out. LabError for an objective that has no labels to draw (Sophia-G) or no second
+        derivative (Sophia-H), and for batches without a target.
         """
-        if objective is not next_token:
-            raise LabError(
-                f"sophia: the curvature is estimated for next-token prediction, not for {_name(objective)}; "
-                "in a loop of your own, give add_curvature an estimate"
-            )
-        parameters = [parameter for group in self.param_groups for parameter in group["params"]]
-        self.add_curvature(self._estimate(model, _rows(batches, self.curvature_rows), parameters, generator))
+        rows = _rows(batches, self.curvature_rows)
+        counts = target_counts(rows)
+        if not sum(counts):
+            raise LabError("sophia: the batch has no targets to estimate the curvature from")
+        trained = [parameter for parameter in self._parameters() if parameter.requires_grad]
+        parts = [(batch, count / sum(counts)) for batch, count in zip(rows, counts, strict=True) if count]
+        found = self._estimate(model, parts, sum(counts), objective, trained, generator)
+        estimates = dict(zip(map(id, trained), found, strict=True))
+        self.add_curvature([estimates.get(id(parameter)) for parameter in self._parameters()])
         return {"win_rate": self.unclipped_share(), **self.curvature_norms()}
 
     def _estimate(
-        self, model: Transformer, batches: list[Batch], parameters: list[Tensor], generator: torch.Generator
+        self,
+        model: Transformer,
+        parts: Sequence[tuple[Batch, float]],
+        terms: int,
+        objective: Objective,
+        parameters: list[Tensor],
+        generator: torch.Generator,
     ) -> list[Tensor]:
+        """Estimate from batches, each with its share of the `terms` targets."""
         raise NotImplementedError  # SophiaG, SophiaH
+
+    def _parameters(self) -> list[Tensor]:
+        return [parameter for group in self.param_groups for parameter in group["params"]]
 
     def _prepared(self, parameter: Tensor) -> dict[str, Any]:
         state = self.state[parameter]
         if not state:
-            dtype = torch.promote_types(parameter.dtype, torch.float32)
-            for name in ("momentum", "curvature"):
-                state[name] = torch.zeros_like(parameter, dtype=dtype, memory_format=torch.contiguous_format)
+            state["momentum"], state["curvature"] = zeros(parameter), zeros(parameter)
             state["refreshes"] = torch.zeros((), dtype=torch.int64)
         return state
 
-    def _curvature(self, state: dict[str, Any], group: dict[str, Any]) -> Tensor:
-        """h, divided by 1 - β₂ⁿ after n estimates if asked for."""
+    def _correction(self, state: dict[str, Any], group: dict[str, Any]) -> float:
+        """1 / (1 - β₂ⁿ) after n estimates if asked for, else 1."""
         count = int(state["refreshes"]) if self.correct_curvature else 0
-        curvature: Tensor = state["curvature"]
-        return curvature / (1 - group["betas"][1] ** count) if count else curvature
-
-    def _move(self, parameter: Tensor, group: dict[str, Any]) -> None:
-        """Algorithm 3, lines 6 and 12 to 13, for one parameter."""
-        state = self._prepared(parameter)
-        assert parameter.grad is not None
-        momentum = state["momentum"].lerp_(parameter.grad.to(state["momentum"].dtype), 1 - group["betas"][0])
-        # max(γ h, ε) is ε wherever h is unknown or negative: there the clip makes the step η sign(m).
-        scaled = (group["gamma"] * self._curvature(state, group)).clamp_(min=group["eps"])
-        # ε = 0 would give 0/0 at coordinates without momentum; the authors' sign(m) · ratio is 0 there too.
-        update = torch.where(momentum == 0, 0.0, momentum / scaled).clamp_(-1, 1)
-        if group["weight_decay"]:
-            parameter.mul_(1 - group["lr"] * group["weight_decay"])
-        if parameter.dtype == update.dtype:
-            parameter.add_(update, alpha=-group["lr"])
-        else:
-            parameter.copy_(parameter.to(update.dtype) - group["lr"] * update)
+        return float(1 / (1 - group["betas"][1] ** count)) if count else 1.0
 
 
 class SophiaG(Sophia):
@@ -234,8 +255,10 @@ class SophiaG(Sophia):
     gamma: about 0.05 at 0.5M tokens an update, growing with the root of their inverse number (`unclipped_share` tells).
     refresh_every: k; None never refreshes (sign momentum). refresh_when: "after" update k, 2k, ... on the next batch (the
     code), or "before" update 1, k+1, ... on its own batch (the paper). curvature_rows: rows of a batch that are used,
-    None for all. clip: largest norm of the sampled gradient before it is squared (the code; None: no clip). vocab_size:
-    draw only ids below it, for tables with padding rows. LabError: options out of range.
+    None for all. correct_curvature: divide h by 1 - β₂ⁿ after n estimates. maximize: ascend. clip: largest norm of the
+    sampled gradient before it is squared in `refresh` (the code; None or 0: no clip). vocab_size: draw only ids below it,
+    for tables with padding rows. A group may have its own lr, betas, gamma, eps, weight_decay and maximize. LabError:
+    options out of range.
     """
 
     def __init__(
@@ -251,9 +274,14 @@ class SophiaG(Sophia):
         refresh_when: Moment = "after",
         curvature_rows: int | None = None,
         correct_curvature: bool = False,
+        maximize: bool = False,
         clip: float | None = 1.0,
         vocab_size: int | None = None,
     ) -> None:
+        check_ranges("sophia", {"clip": clip or 0}, positive=("clip",))
+        if vocab_size is not None:
+            check_count("sophia", "vocab_size, if not None for all,", vocab_size)
+        self.clip, self.vocab_size = clip, vocab_size
         super().__init__(
             params,
             lr,
@@ -265,44 +293,39 @@ class SophiaG(Sophia):
             refresh_when=refresh_when,
             curvature_rows=curvature_rows,
             correct_curvature=correct_curvature,
+            maximize=maximize,
         )
-        self.clip, self.vocab_size = clip, vocab_size
 
     @torch.no_grad()
     def update_curvature(self, terms: int) -> None:
         """Take the gradients now in `.grad`, of a mean over `terms` drawn labels, for an estimate: ĥ = terms · ĝ ∘ ĝ.
 
-        For a loop of one's own; clip them before if you clip the others. Clear them afterwards. LabError unless terms >= 1.
+        For a loop of one's own: clip them before if you clip the others (`clip` is not used here), clear them afterwards.
+        Under data parallelism `.grad` is the mean over all ranks already, and `terms` counts the labels of all.
+        LabError unless terms >= 1 and every gradient is dense, real and finite.
         """
-        if terms < 1:
-            raise LabError(
-                f"sophia: terms counts the labels in the mean of the loss, at least 1, got {terms}"
-            )
-        parameters = [parameter for group in self.param_groups for parameter in group["params"]]
+        check_count("sophia", "terms, the number of labels in the mean of the loss,", terms)
+        parameters = self._parameters()
+        self.check_gradients([({}, [p for p in parameters if p.grad is not None])])
         self.add_curvature(
-            [None if p.grad is None else terms * p.grad.to(torch.float32).square() for p in parameters]
+            [None if p.grad is None else squared([p.grad.to(wide(p))], terms=terms)[0] for p in parameters]
         )
 
     def _estimate(
-        self, model: Transformer, batches: list[Batch], parameters: list[Tensor], generator: torch.Generator
+        self,
+        model: Transformer,
+        parts: Sequence[tuple[Batch, float]],
+        terms: int,
+        objective: Objective,
+        parameters: list[Tensor],
+        generator: torch.Generator,
     ) -> list[Tensor]:
-        counts = [int((batch["targets"] != IGNORED).sum()) for batch in batches]
-        total = sum(counts)
-        if not total:
-            raise LabError("sophia: the batch has no targets to estimate the curvature from")
-        mean = [torch.zeros((), device=model.device) for _ in parameters]
-        for batch, count in zip(batches, counts, strict=True):
-            if not count:
-                continue
-            loss = sampled_label_loss(
-                model(batch["tokens"], attention_mask=batch.get("attention_mask")),
-                generator=generator,
-                keep=batch["targets"] != IGNORED,
-                vocab_size=self.vocab_size,
-            )
-            gradients = torch.autograd.grad(loss * (count / total), parameters, allow_unused=True)
-            mean = [a + b for a, b in zip(mean, filled(gradients, parameters), strict=True)]
-        return squared(mean, terms=total, clip=self.clip)
+        mean = [torch.zeros((), device=parameter.device) for parameter in parameters]
+        for batch, share in parts:
+            loss = sampled_loss(model, batch, objective, generator=generator, vocab_size=self.vocab_size)
+            found = torch.autograd.grad(loss * share, parameters, allow_unused=True)
+            mean = [a + b for a, b in zip(mean, filled(found, parameters), strict=True)]
+        return squared(mean, terms=terms, clip=self.clip)
 
 
 class SophiaH(Sophia):
@@ -325,8 +348,12 @@ class SophiaH(Sophia):
         refresh_when: Moment = "after",
         curvature_rows: int | None = 32,
         correct_curvature: bool = False,
+        maximize: bool = False,
         noise: Noise = "normal",
     ) -> None:
+        if noise not in ("normal", "rademacher"):
+            raise unknown("noise", str(noise), ("normal", "rademacher"))
+        self.noise: Noise = noise
         super().__init__(
             params,
             lr,
@@ -338,35 +365,53 @@ class SophiaH(Sophia):
             refresh_when=refresh_when,
             curvature_rows=curvature_rows,
             correct_curvature=correct_curvature,
+            maximize=maximize,
         )
-        if noise not in ("normal", "rademacher"):
-            raise unknown("noise", str(noise), ("normal", "rademacher"))
-        self.noise: Noise = noise
 
     def update_curvature(self, loss: Tensor, generator: torch.Generator | None = None) -> None:
-        """Estimate from a loss that can be differentiated twice; see `hutchinson`. For a loop of one's own."""
-        parameters = [parameter for group in self.param_groups for parameter in group["params"]]
-        self.add_curvature(hutchinson(loss, parameters, generator=generator, noise=self.noise))
+        """Estimate from a loss that can be differentiated twice; see `hutchinson`. For a loop of one's own.
+
+        The loss's graph is used up. Under data parallelism every rank must get the same h: average the estimates of
+        `hutchinson` over the ranks and hand them to `add_curvature` instead.
+        """
+        trained = [parameter for parameter in self._parameters() if parameter.requires_grad]
+        found = hutchinson(loss, trained, generator=generator, noise=self.noise)
+        estimates = dict(zip(map(id, trained), self._descending(found, trained), strict=True))
+        self.add_curvature([estimates.get(id(parameter)) for parameter in self._parameters()])
+
+    def _descending(self, estimates: list[Tensor], parameters: list[Tensor]) -> list[Tensor]:
+        """Estimates for what is descended: the negative ones where a group ascends."""
+        ascends = {id(p) for group in self.param_groups if group["maximize"] for p in group["params"]}
+        return [-e if id(p) in ascends else e for e, p in zip(estimates, parameters, strict=True)]
 
     def _estimate(
-        self, model: Transformer, batches: list[Batch], parameters: list[Tensor], generator: torch.Generator
+        self,
+        model: Transformer,
+        parts: Sequence[tuple[Batch, float]],
+        terms: int,
+        objective: Objective,
+        parameters: list[Tensor],
+        generator: torch.Generator,
     ) -> list[Tensor]:
-        total = sum(int((batch["targets"] != IGNORED).sum()) for batch in batches)
-        if not total:
-            raise LabError("sophia: the batch has no targets to estimate the curvature from")
         directions = [drawn_direction(p, self.noise, generator) for p in parameters]
-        mean = [torch.zeros((), device=model.device) for _ in parameters]
-        # Products with the Hessian in bf16 are mostly rounding; the fused attention has no second derivative.
-        with torch.autocast(model.device.type, enabled=False), sdpa_kernel(SDPBackend.MATH):
-            for batch in batches:
-                logits = model(batch["tokens"], attention_mask=batch.get("attention_mask"))
-                targets = batch["targets"].flatten()
-                loss = F.cross_entropy(
-                    logits.flatten(0, 1).float(), targets, ignore_index=IGNORED, reduction="sum"
-                )
-                products = hessian_product(loss / total, parameters, directions)
-                mean = [a + b for a, b in zip(mean, products, strict=True)]
-        return [u * product for u, product in zip(directions, mean, strict=True)]
+        mean = [torch.zeros((), device=parameter.device) for parameter in parameters]
+        checkpointing, model.gradient_checkpointing = model.gradient_checkpointing, False
+        try:
+            # Products with the Hessian in bf16 are mostly rounding. Neither fused attention nor compiled or checkpointed
+            # blocks have a second derivative.
+            with (
+                torch.autocast(model.device.type, enabled=False),
+                sdpa_kernel(SDPBackend.MATH),
+                torch.compiler.set_stance("force_eager"),
+            ):
+                for batch, share in parts:
+                    loss = plain_loss(model, batch, objective)
+                    products = hessian_product(loss * share, parameters, directions)
+                    mean = [a + b for a, b in zip(mean, products, strict=True)]
+        finally:
+            model.gradient_checkpointing = checkpointing
+        found = [u * product for u, product in zip(directions, mean, strict=True)]
+        return self._descending(found, parameters)
 
 
 def _rows(batches: Sequence[Batch], limit: int | None) -> list[Batch]:
@@ -374,12 +419,9 @@ def _rows(batches: Sequence[Batch], limit: int | None) -> list[Batch]:
     kept = list[Batch]()
     left = limit
     for batch in batches:
-        rows = len(batch["tokens"]) if left is None else min(left, len(batch["tokens"]))
+        size = len(next(iter(batch.values())))
+        rows = size if left is None else min(left, size)
         if rows:
             kept.append({name: tensor[:rows] for name, tensor in batch.items()})
         left = None if left is None else left - rows
     return kept
-
-
-def _name(objective: Objective) -> str:
-    return getattr(objective, "__name__", type(objective).__name__)
