@@ -1,13 +1,16 @@
 """The baseline optimizer, how parameters are grouped for decay, and what an optimizer may ask of the loop."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from gpt2lab.model import Transformer
+from gpt2lab.model.adapters.layers import AdaptedLinear
+from gpt2lab.model.experts import ExpertLinear
 from gpt2lab.train.objectives import Batch, Objective
 from gpt2lab.train.settings import TrainSettings
 
@@ -29,6 +32,43 @@ class ReadsCurvature(Protocol):
         `generator` is a function of the run's seed and the step. Parameters and their `.grad` stay as they are.
         """
         ...
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """The weight of a linear map in a model."""
+
+    name: str
+    """Of its module, as in `named_modules`."""
+    weight: Tensor
+    """[out, in], unless one of the following says otherwise."""
+    transposed: bool = False
+    """Stored [in, out], as Hugging Face's Conv1D does."""
+    stacked: bool = False
+    """[experts, out, in], a matrix for each expert."""
+
+
+def linear_matrices(model: nn.Module) -> list[Matrix]:
+    """Return the trainable weights of a model's linear maps, each once: nn.Linear, Conv1D, experts, low-rank adapters."""
+    found = dict[int, Matrix]()
+    for name, module in model.named_modules():
+        for matrix in _matrices(name, module):
+            if isinstance(matrix.weight, nn.Parameter) and matrix.weight.requires_grad:
+                found.setdefault(id(matrix.weight), matrix)
+    return list(found.values())
+
+
+def _matrices(name: str, module: nn.Module) -> list[Matrix]:
+    if isinstance(module, nn.Linear):
+        return [Matrix(name, module.weight)]
+    if isinstance(module, ExpertLinear):
+        return [Matrix(name, module.weight, stacked=True)]
+    if type(module).__name__ == "Conv1D":
+        return [Matrix(name, module.weight, transposed=True)]  # type: ignore[arg-type]  # its class is not imported here
+    if isinstance(module, AdaptedLinear):
+        ranks = [part for adapter in module.adapters for part in module.parts(adapter).values()]
+        return [Matrix(name, weight) for part in ranks for weight in (part.A, part.B)]
+    return []
 
 
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
@@ -64,17 +104,3 @@ def make_optimizer(
         made: Optimizer = for_model(model, lr=learning_rate, weight_decay=weight_decay, **options)
         return made
     return cls(parameter_groups(model, weight_decay), lr=learning_rate, **options)  # type: ignore[call-arg]  # every optimizer has lr
-
-
-def restore_state(optimizer: Optimizer, state_dict: Mapping[str, Any]) -> None:
-    """Put saved tensors of an optimizer's state back in their own types.
-
-    For a `load_state_dict` to call after torch's, which casts every tensor of the state to its parameter's type: that
-    would round the float32 state of bf16 weights, and a resumed run would not end with the same bits.
-    """
-    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    for index, entries in state_dict["state"].items():
-        state = optimizer.state[parameters[index]]
-        for name, value in entries.items():
-            if isinstance(value, torch.Tensor):
-                state[name] = value.detach().clone().to(state[name].device)

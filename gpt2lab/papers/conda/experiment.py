@@ -48,6 +48,7 @@ class _Control(torch.optim.AdamW):
         for group in groups:
             group["lr"] = lr if group.pop("matrix") else other_lr
             group.pop("transposed", None)
+            group.pop("stacked", None)
         return cls(groups, lr=lr, betas=(0.9, 0.99), weight_decay=weight_decay, fused=True)
 
 

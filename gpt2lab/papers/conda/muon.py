@@ -9,16 +9,15 @@ For a matrix W [r, c] (the "Moonlight" form of the Conda authors' code):
 sum, which the orthogonalisation divides out. Its default "original" scales by √max(1, r/c) instead.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any, Literal, Self
 
 import torch
 from torch import Tensor, nn
-from torch.optim.optimizer import Optimizer
 
-from gpt2lab.base.errors import LabError, unknown
-from gpt2lab.papers.conda.optimizer import PROJECTED, matrices_and_others
-from gpt2lab.train.optimizers import restore_state
+from gpt2lab.base.errors import unknown
+from gpt2lab.papers.conda.optimizer import PROJECTED, is_matrix, matrices_and_others
+from gpt2lab.train.grouped import GroupedOptimizer, bunches, check_ranges, gradients, move, widened, zeros
 
 _COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 Adjust = Literal["match_rms_adamw", "original"]
@@ -31,21 +30,29 @@ def orthogonalised(matrix: Tensor, iterations: int = 5) -> Tensor:
     X ← a X + (b A + c A²) X with A = X Xᵀ, from X = matrix / (‖matrix‖ + 1e-7); they end between about 0.7 and 1.2.
     """
     a, b, c = _COEFFICIENTS
-    tall = matrix.shape[0] > matrix.shape[1]
+    tall = matrix.shape[-2] > matrix.shape[-1]
     x = (matrix.mT if tall else matrix).to(torch.bfloat16)
-    x = x / (x.norm() + 1e-7)
+    x = x / (torch.linalg.matrix_norm(x, keepdim=True) + 1e-7)
     for _ in range(iterations):
         gram = x @ x.mT
-        x = torch.addmm(x, torch.addmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
+        x = (
+            a * x + (b * gram + c * gram @ gram) @ x
+            if x.dim() > 2
+            else torch.addmm(x, torch.addmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
+        )
     return x.mT if tall else x
 
 
-class Muon(Optimizer):
+class Muon(GroupedOptimizer):
     """Muon for the groups with `orthogonal`, AdamW for all others.
 
     `for_model` makes the hidden matrices' groups orthogonal. Given bare parameters, those with two dimensions are. A
-    group with `transposed` holds matrices stored [in, out]. LabError: options out of range, sparse gradients.
+    group with `transposed` holds matrices stored [in, out], one with `stacked` [experts, out, in]. A group may set any of
+    the options for itself. LabError: options out of range, sparse or complex gradients.
     """
+
+    title = "muon"
+    moments = ("momentum", "first", "second")
 
     def __init__(
         self,
@@ -58,16 +65,9 @@ class Muon(Optimizer):
         adjust: Adjust = "match_rms_adamw",
         betas: tuple[float, float] = (0.9, 0.95),
         eps: float = 1e-8,
+        maximize: bool = False,
         orthogonal: bool | None = None,
     ) -> None:
-        if not lr >= 0 or not weight_decay >= 0 or not eps >= 0:
-            raise LabError(
-                f"muon: lr, weight_decay and eps must not be negative, got {lr}, {weight_decay}, {eps}"
-            )
-        if not all(0 <= value < 1 for value in (momentum, *betas)):
-            raise LabError(f"muon: momentum and betas must lie in [0, 1), got {momentum} and {betas}")
-        if adjust not in ADJUSTMENTS:
-            raise unknown("adjust", str(adjust), ADJUSTMENTS)
         defaults = {
             "lr": lr,
             "momentum": momentum,
@@ -77,7 +77,9 @@ class Muon(Optimizer):
             "betas": betas,
             "eps": eps,
             "orthogonal": orthogonal,
+            "maximize": maximize,
             "transposed": False,
+            "stacked": False,
         }
         super().__init__(params, defaults)
 
@@ -92,6 +94,8 @@ class Muon(Optimizer):
         nesterov: bool = True,
         adjust: Adjust = "match_rms_adamw",
         betas: tuple[float, float] = (0.9, 0.95),
+        eps: float = 1e-8,
+        maximize: bool = False,
         projected: tuple[str, ...] = PROJECTED,
     ) -> Self:
         """Orthogonalise the linear modules whose names match `projected`; the rest goes to AdamW at the same rate."""
@@ -104,59 +108,64 @@ class Muon(Optimizer):
             nesterov=nesterov,
             adjust=adjust,
             betas=betas,
+            eps=eps,
+            maximize=maximize,
         )
 
-    @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]  # as torch's
-        """Update every parameter that has a gradient; `closure` recomputes the loss first."""
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
-        for group in self.param_groups:
-            for parameter in group["params"]:
-                if parameter.grad is None or not parameter.numel():
-                    continue
-                if parameter.grad.is_sparse:
-                    raise LabError("muon: sparse gradients cannot be orthogonalised")
-                if group["orthogonal"] or (group["orthogonal"] is None and parameter.dim() == 2):
-                    self._orthogonal_step(parameter, group)
-                else:
-                    self._adamw_step(parameter, group)
-        return loss
+    def check_group(self, group: dict[str, Any]) -> None:
+        """LabError for options out of range, and for what is to be made orthogonal and is no matrix."""
+        check_ranges("muon", group, positive=("lr", "weight_decay", "eps"), below_one=("momentum", "betas"))
+        if group["adjust"] not in ADJUSTMENTS:
+            raise unknown("adjust", str(group["adjust"]), ADJUSTMENTS)
+        for parameter in group["params"]:
+            _is_orthogonal(parameter, group)
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restore a saved state in the types it was saved in."""
-        super().load_state_dict(state_dict)
-        restore_state(self, state_dict)
+    def update_group(self, group: dict[str, Any], parameters: list[Tensor]) -> None:
+        """Orthogonalise the matrices one by one and move the others as AdamW does."""
+        for parameter in parameters:
+            if _is_orthogonal(parameter, group):
+                self._orthogonal_step(parameter, group)
+        if plain := [parameter for parameter in parameters if not _is_orthogonal(parameter, group)]:
+            self._adamw_step(plain, group)
 
     def _orthogonal_step(self, parameter: Tensor, group: dict[str, Any]) -> None:
         state = self.state[parameter]
-        dtype = torch.promote_types(parameter.dtype, torch.float32)
-        gradient = parameter.grad.to(dtype)  # type: ignore[union-attr]  # step() left out those without
         if not state:
-            state["momentum"] = torch.zeros_like(gradient)
+            state["momentum"] = zeros(parameter)
+        (gradient,) = widened(gradients([parameter], group), [state["momentum"]])
         buffer = state["momentum"].mul_(group["momentum"]).add_(gradient)
         update = gradient + group["momentum"] * buffer if group["nesterov"] else buffer
-        direction = orthogonalised(update.mT if group["transposed"] else update).to(dtype)
-        rows, columns = direction.shape
+        direction = orthogonalised(update.mT if group["transposed"] else update).to(gradient.dtype)
+        rows, columns = direction.shape[-2:]
         matched = group["adjust"] == "match_rms_adamw"
         factor = 0.2 * max(rows, columns) ** 0.5 if matched else max(1, rows / columns) ** 0.5
         direction = direction.mT if group["transposed"] else direction
-        parameter.mul_(1 - group["lr"] * group["weight_decay"])
-        parameter.copy_(parameter.to(dtype) - group["lr"] * factor * direction)
+        lr = float(group["lr"])
+        move([parameter], [direction], times=-lr * factor, before=1 - lr * group["weight_decay"])
 
-    def _adamw_step(self, parameter: Tensor, group: dict[str, Any]) -> None:
-        state, (beta1, beta2) = self.state[parameter], group["betas"]
-        dtype = torch.promote_types(parameter.dtype, torch.float32)
-        gradient = parameter.grad.to(dtype)  # type: ignore[union-attr]  # step() left out those without
-        if not state:
-            state["first"], state["second"] = torch.zeros_like(gradient), torch.zeros_like(gradient)
-            state["steps"] = torch.zeros((), dtype=torch.int64)
-        state["steps"] += 1
-        t = int(state["steps"])
-        first = state["first"].lerp_(gradient, 1 - beta1)
-        second = state["second"].mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
-        denominator = (second / (1 - beta2**t)).sqrt_().add_(group["eps"])
-        parameter.mul_(1 - group["lr"] * group["weight_decay"])
-        parameter.copy_(parameter.to(dtype) - group["lr"] / (1 - beta1**t) * first / denominator)
+    def _adamw_step(self, parameters: list[Tensor], group: dict[str, Any]) -> None:
+        lr, (beta1, beta2) = float(group["lr"]), group["betas"]
+        states = [self.state[parameter] for parameter in parameters]
+        for state, parameter in zip(states, parameters, strict=True):
+            if not state:
+                state["first"], state["second"] = zeros(parameter), zeros(parameter)
+                state["steps"] = torch.zeros((), dtype=torch.int64)
+            state["steps"] += 1
+        counts = [int(state["steps"]) for state in states]
+        firsts, seconds = ([state[name] for state in states] for name in ("first", "second"))
+        for rows, bunch in bunches(parameters, gradients(parameters, group), firsts, seconds):
+            weights, narrow, first, second = bunch
+            gradient = widened(narrow, first)
+            torch._foreach_lerp_(first, gradient, 1 - beta1)
+            torch._foreach_mul_(second, beta2)
+            torch._foreach_addcmul_(second, gradient, gradient, 1 - beta2)
+            denominator = torch._foreach_div(second, [1 - beta2 ** counts[row] for row in rows])
+            torch._foreach_sqrt_(denominator)
+            torch._foreach_add_(denominator, group["eps"])
+            update = torch._foreach_div(first, denominator)
+            torch._foreach_mul_(update, [1 / (1 - beta1 ** counts[row]) for row in rows])
+            move(weights, update, times=-lr, before=1 - lr * group["weight_decay"])
+
+
+def _is_orthogonal(parameter: Tensor, group: dict[str, Any]) -> bool:
+    return is_matrix(parameter, group, group["orthogonal"], "muon: a parameter made orthogonal")

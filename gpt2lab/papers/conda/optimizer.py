@@ -16,16 +16,27 @@ Hugging Face once wrote it: ε stands beside √v before the bias correction, an
 import math
 import time
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
 from typing import Any, Literal, Self
 
 import torch
 from torch import Tensor, nn
-from torch.optim.optimizer import Optimizer
+from torch.distributed import ProcessGroup
 
 from gpt2lab.base.errors import LabError, unknown
-from gpt2lab.train.optimizers import restore_state
+from gpt2lab.train.grouped import (
+    GroupedOptimizer,
+    Ready,
+    bunches,
+    check_count,
+    check_ranges,
+    gradients,
+    move,
+    widened,
+    zeros,
+)
+from gpt2lab.train.optimizers import linear_matrices
 
 Side = Literal["std", "right", "left", "reverse_std", "full"]
 BasisOf = Literal["momentum", "gradient", "covariance"]
@@ -35,13 +46,14 @@ PROJECTED = ("*attn*", "*attention*", "*mlp*")
 """Modules whose matrices are projected: the authors' rule on Hugging Face's names, and the same places here."""
 
 
-class Conda(Optimizer):
+class Conda(GroupedOptimizer):
     """Adam in a rotated space, for the matrices of attention and feed-forward.
 
     `for_model` groups a model's parameters as the paper does. Given bare parameters, every one with two dimensions is
     projected, embeddings too, which the paper does not do. A group may set `project` (True, False, or None: by its
     dimensions), and any of the options below for itself. Matrices are [out, in]; `transposed` marks a group whose
-    matrices are stored [in, out] (Hugging Face's Conv1D), which are treated as their transposes.
+    matrices are stored [in, out] (Hugging Face's Conv1D), which are treated as their transposes, `stacked` one of
+    [experts, out, in], a matrix for each expert.
 
     State is float32 (float64 for float64 parameters) and consists of tensors only: `first`, `second`, `steps`, and for
     projected matrices `basis` [k, k], k the smaller side (`basis_left` beside it for side "full"; `covariance` [k, k]).
@@ -50,11 +62,22 @@ class Conda(Optimizer):
     refuses wide matrices, "left" tall ones, "reverse_std" and "full" (both sides) all but square ones. basis_of: what is
     decomposed: the momentum (Conda), the gradient (full-rank GaLore), or a running mean of GᵀG (one-sided SOAP).
     rotate_second_moment: carry v into each new basis as variances of independent coordinates, v ← v (R∘R)ᵀ with
-    R = B_new B_oldᵀ (not in the paper). double_svd: decompose in float64.
+    R = B_new B_oldᵀ (not in the paper). double_svd: decompose in float64. maximize: ascend.
 
-    LabError: options out of range, a projected parameter without two dimensions, a side that does not fit, gradients
-    that are sparse or complex, momentum that is not finite at a refresh.
+    process_group: of ranks that hold the same parameters (data parallelism); all take the basis of its first rank, since
+    other hardware finds another one where singular values are equal. Sharded parameters (DTensor, as of FSDP2) are
+    gathered for a projected update; their moments stay sharded.
+
+    LabError: options out of range, a projected parameter that is no matrix, a side that does not fit, gradients that are
+    sparse or complex, or not finite at a refresh; nothing has moved then.
     """
+
+    title = "conda"
+    moments = ("first", "second")
+    options = ("seconds",)
+    seconds: dict[str, float] | None = None
+    """Set to {} to have the processor time in "svd" and "projection" added up."""
+    process_group: ProcessGroup | None = None
 
     def __init__(
         self,
@@ -71,7 +94,9 @@ class Conda(Optimizer):
         rotate_second_moment: bool = False,
         bias_correction: bool = True,
         double_svd: bool = False,
+        maximize: bool = False,
         project: bool | None = None,
+        process_group: ProcessGroup | None = None,
     ) -> None:
         defaults = {
             "lr": lr,
@@ -85,12 +110,13 @@ class Conda(Optimizer):
             "rotate_second_moment": rotate_second_moment,
             "bias_correction": bias_correction,
             "double_svd": double_svd,
+            "maximize": maximize,
             "project": project,
             "transposed": False,
+            "stacked": False,
         }
         super().__init__(params, defaults)
-        self.seconds: dict[str, float] | None = None
-        """Set to {} to have the processor time in "svd" and "projection" added up."""
+        self.process_group = process_group
 
     @classmethod
     def for_model(
@@ -106,15 +132,18 @@ class Conda(Optimizer):
         side: Side = "std",
         basis_of: BasisOf = "momentum",
         rotate_second_moment: bool = False,
+        bias_correction: bool = True,
         double_svd: bool = False,
+        maximize: bool = False,
         other_lr: float | None = None,
         projected: tuple[str, ...] = PROJECTED,
+        process_group: ProcessGroup | None = None,
     ) -> Self:
         """Group a model's trainable parameters as the paper does, with the betas of its GPT-2 runs.
 
-        Projected are the weights of linear modules (nn.Linear, Conv1D) whose name matches one of the globs `projected`.
-        other_lr: learning rate of all others, which the paper gives the same one (the control of its claim).
-        LabError if no module matches.
+        Projected are the weights of linear maps (nn.Linear, Conv1D, experts, low-rank adapters) whose module's name
+        matches one of the globs `projected`, in capitals or not. other_lr: learning rate of all others, which the paper
+        gives the same one (the control of its claim). LabError if no module matches.
         """
         groups = matrices_and_others(model, projected, "project")
         for group in groups:
@@ -131,97 +160,103 @@ class Conda(Optimizer):
             side=side,
             basis_of=basis_of,
             rotate_second_moment=rotate_second_moment,
+            bias_correction=bias_correction,
             double_svd=double_svd,
+            maximize=maximize,
+            process_group=process_group,
         )
 
-    def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """Add a group, its options checked."""
-        super().add_param_group(param_group)
-        try:
-            _check(self.param_groups[-1])
-        except LabError:
-            self.param_groups.pop()
-            raise
+    def check_group(self, group: dict[str, Any]) -> None:
+        """LabError for options out of range and matrices that the side does not fit."""
+        check_ranges("conda", group, positive=("lr", "eps", "weight_decay", "scale"), below_one=("betas",))
+        check_count("conda", "refresh, which counts updates,", group["refresh"])
+        if group["side"] not in SIDES:
+            raise unknown("side", str(group["side"]), SIDES)
+        if group["basis_of"] not in BASES:
+            raise unknown("basis_of", str(group["basis_of"]), BASES)
+        if group["side"] == "full" and (group["rotate_second_moment"] or group["basis_of"] == "covariance"):
+            raise LabError(
+                'conda: side "full" goes neither with rotate_second_moment nor with basis_of covariance'
+            )
+        for parameter in group["params"]:
+            if is_matrix(parameter, group, group["project"], "conda: a projected parameter"):
+                _check_side(parameter, group)
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restore a saved state in the types it was saved in."""
-        super().load_state_dict(state_dict)
-        restore_state(self, state_dict)
-
-    @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]  # as torch's
-        """Update every parameter that has a gradient; `closure` recomputes the loss first."""
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
-        for group in self.param_groups:
-            plain = list[Tensor]()
-            for parameter in group["params"]:
-                if parameter.grad is None or not parameter.numel():
+    def check_gradients(self, ready: Ready) -> None:
+        """LabError for gradients that are sparse or complex, or that are not finite where a basis is to be taken."""
+        super().check_gradients(ready)
+        for group, parameters in ready:
+            for parameter in parameters:
+                done = int(self.state.get(parameter, {}).get("steps", 0))
+                if not _is_projected(parameter, group) or done % group["refresh"]:
                     continue
-                if parameter.grad.is_sparse or parameter.grad.is_complex():
-                    raise LabError("conda: sparse and complex gradients have no singular basis here")
-                self._prepare(parameter)
-                if _is_projected(parameter, group):
-                    self._update_projected(parameter, group)
-                else:
-                    plain.append(parameter)
-            if plain:
-                self._update_plain(plain, group)
-        return loss
+                assert parameter.grad is not None
+                if not bool(torch.isfinite(_whole(parameter.grad)).all()):
+                    raise LabError("conda: a gradient is not finite; no basis can be taken from it")
 
-    def _prepare(self, parameter: Tensor) -> None:
-        """Make the state of a parameter that is seen for the first time."""
-        state = self.state[parameter]
-        if not state:
-            dtype = _state_dtype(parameter)
-            state["first"] = torch.zeros_like(parameter, dtype=dtype, memory_format=torch.contiguous_format)
-            state["second"] = torch.zeros_like(parameter, dtype=dtype, memory_format=torch.contiguous_format)
-            state["steps"] = torch.zeros((), dtype=torch.int64)
+    def update_group(self, group: dict[str, Any], parameters: list[Tensor]) -> None:
+        """Update the matrices one by one and the others together."""
+        for parameter in parameters:
+            state = self.state[parameter]
+            if not state:
+                state["first"], state["second"] = zeros(parameter), zeros(parameter)
+                state["steps"] = torch.zeros((), dtype=torch.int64)
+        for parameter in parameters:
+            if _is_projected(parameter, group):
+                self._update_projected(parameter, group)
+        if plain := [parameter for parameter in parameters if not _is_projected(parameter, group)]:
+            self._update_plain(plain, group)
 
     def _update_plain(self, parameters: Sequence[Tensor], group: dict[str, Any]) -> None:
-        """AdamW with ε beside √v before the bias correction; all tensors of a group in one call an operation."""
+        """AdamW with ε beside √v before the bias correction."""
         beta1, beta2 = group["betas"]
         states = [self.state[parameter] for parameter in parameters]
-        first, second = [state["first"] for state in states], [state["second"] for state in states]
-        gradients = [
-            parameter.grad.to(moment.dtype)  # type: ignore[union-attr]  # step() left out those without
-            for parameter, moment in zip(parameters, first, strict=True)
-        ]
-        torch._foreach_lerp_(first, gradients, 1 - beta1)
-        torch._foreach_mul_(second, beta2)
-        torch._foreach_addcmul_(second, gradients, gradients, 1 - beta2)
-        denominators = torch._foreach_sqrt(second)
-        torch._foreach_add_(denominators, group["eps"])
-        updates = torch._foreach_div(first, denominators)
         sizes = [self._counted(state, group) for state in states]
-        torch._foreach_mul_(updates, [-size for size in sizes])
-        _move(parameters, updates)
-        if group["weight_decay"]:
-            torch._foreach_mul_(list(parameters), 1 - group["lr"] * group["weight_decay"])
+        firsts, seconds = ([state[name] for state in states] for name in self.moments)
+        for rows, bunch in bunches(parameters, gradients(parameters, group), firsts, seconds):
+            weights, narrow, first, second = bunch
+            gradient = widened(narrow, first)
+            torch._foreach_lerp_(first, gradient, 1 - beta1)
+            torch._foreach_mul_(second, beta2)
+            torch._foreach_addcmul_(second, gradient, gradient, 1 - beta2)
+            denominator = torch._foreach_sqrt(second)
+            torch._foreach_add_(denominator, group["eps"])
+            update = torch._foreach_div(first, denominator)
+            torch._foreach_mul_(update, [-sizes[row] for row in rows])
+            move(weights, update, after=_kept(group))
 
     def _update_projected(self, parameter: Tensor, group: dict[str, Any]) -> None:
-        """The rule for one matrix; see the module's first lines."""
-        state, (beta1, beta2) = self.state[parameter], group["betas"]
-        turned = group["transposed"]
-        gradient = _as_matrix(parameter.grad.to(state["first"].dtype), turned)  # type: ignore[union-attr]  # has one
-        first, second = _as_matrix(state["first"], turned), _as_matrix(state["second"], turned)
+        """The rule for one matrix; see the module's first lines. A sharded one is gathered, and what changed scattered."""
+        state, turned = self.state[parameter], group["transposed"]
+        first, second = _whole(state["first"]), _whole(state["second"])
+        gradient = widened([_whole(tensor) for tensor in gradients([parameter], group)], [first])[0]
+        update = self._projected(
+            _as_matrix(gradient, turned), _as_matrix(first, turned), _as_matrix(second, turned), state, group
+        )
+        size = self._counted(state, group) * group["scale"]
+        update = _as_matrix(update.mul_(-size), turned)
+        if first is not state["first"]:
+            state["first"].copy_(_sharded(first, parameter))
+            state["second"].copy_(_sharded(second, parameter))
+            update = _sharded(update, parameter)
+        move([parameter], [update], after=_kept(group))
+
+    def _projected(
+        self, gradient: Tensor, first: Tensor, second: Tensor, state: dict[str, Any], group: dict[str, Any]
+    ) -> Tensor:
+        """Advance both moments of a matrix and return (M' / (√v + ε)) rotated back."""
+        (beta1, beta2), side = group["betas"], group["side"]
         first.lerp_(gradient, 1 - beta1)
         if group["basis_of"] == "covariance":
-            self._accumulate(state, gradient, _on_the_right(gradient, group["side"]), beta2)
+            self._accumulate(state, gradient, _on_the_right(gradient, side), beta2)
         if int(state["steps"]) % group["refresh"] == 0:
             with _Clock(self.seconds, "svd"):
                 self._refresh(state, first, second, gradient, group)
         with _Clock(self.seconds, "projection"):
-            rotated = _rotated(gradient, state, group["side"])
+            rotated = _rotated(gradient, state, side)
             second.mul_(beta2).addcmul_(rotated, rotated, value=1 - beta2)
-            update = _rotated(first, state, group["side"]).div_(second.sqrt().add_(group["eps"]))
-            update = _rotated_back(update, state, group["side"])
-        size = self._counted(state, group) * group["scale"]
-        _move([parameter], [_as_matrix(update.mul_(-size), turned)])
-        if group["weight_decay"]:
-            parameter.mul_(1 - group["lr"] * group["weight_decay"])
+            update = _rotated(first, state, side).div_(second.sqrt().add_(group["eps"]))
+            return _rotated_back(update, state, side)
 
     def _counted(self, state: dict[str, Any], group: dict[str, Any]) -> float:
         """Count the update and return η √(1 - β₂ᵗ) / (1 - β₁ᵗ)."""
@@ -233,7 +268,7 @@ class Conda(Optimizer):
 
     def _accumulate(self, state: dict[str, Any], gradient: Tensor, right: bool, beta2: float) -> None:
         """Running mean of GᵀG (right) or GGᵀ (left)."""
-        product = gradient.T @ gradient if right else gradient @ gradient.T
+        product = gradient.mT @ gradient if right else gradient @ gradient.mT
         if "covariance" not in state:
             state["covariance"] = torch.zeros_like(product)
         state["covariance"].lerp_(product, 1 - beta2)
@@ -249,7 +284,7 @@ class Conda(Optimizer):
         dtype = torch.float64 if group["double_svd"] else torch.promote_types(source.dtype, torch.float32)
         right = _on_the_right(first, group["side"])
         try:
-            left_vectors, _, right_vectors = torch.linalg.svd(source.to(dtype), full_matrices=False)
+            left_vectors, right_vectors = self._singular_vectors(source.to(dtype))
         except torch.linalg.LinAlgError as error:
             if "basis" not in state:
                 raise LabError(f"conda: the first singular value decomposition failed ({error})") from error
@@ -257,86 +292,107 @@ class Conda(Optimizer):
             return
         basis = (right_vectors if right else left_vectors.mT).to(first.dtype).contiguous()
         if group["rotate_second_moment"] and "basis" in state:
-            shares = (basis @ state["basis"].T).square()  # [new direction, old direction]
-            second.copy_(second @ shares.T if right else shares @ second)
+            shares = (basis @ state["basis"].mT).square()  # [new direction, old direction]
+            second.copy_(second @ shares.mT if right else shares @ second)
         state["basis"] = basis
         if group["side"] == "full":
             state["basis_left"] = left_vectors.mT.to(first.dtype).contiguous()
 
+    def _singular_vectors(self, matrix: Tensor) -> tuple[Tensor, Tensor]:
+        """U [r, k] and Vᵀ [k, c] of the thin decomposition; in a process group those of its first rank."""
+        if self.process_group is None:
+            left, _, right = torch.linalg.svd(matrix, full_matrices=False)
+            return left, right
+        failure = ""
+        *stack, rows, columns = matrix.shape
+        k = min(rows, columns)
+        left, right = matrix.new_empty(*stack, rows, k), matrix.new_empty(*stack, k, columns)
+        if torch.distributed.get_rank(self.process_group) == 0:
+            try:
+                left, _, right = torch.linalg.svd(matrix, full_matrices=False)
+            except torch.linalg.LinAlgError as error:
+                failure = str(error)
+        failed = torch.tensor(float(bool(failure)), device=matrix.device)
+        for tensor in (failed, left := left.contiguous(), right := right.contiguous()):
+            torch.distributed.broadcast(tensor, group_src=0, group=self.process_group)
+        if failed:
+            raise torch.linalg.LinAlgError(failure or "on the first rank")
+        return left, right
 
-def _check(group: dict[str, Any]) -> None:
-    """LabError for options out of range and matrices that the side does not fit."""
-    for name in ("lr", "eps", "weight_decay", "scale"):
-        if not group[name] >= 0:  # also refuses NaN
-            raise LabError(f"conda: {name} (learning rate: lr) must not be negative, got {group[name]}")
-    if not all(0 <= beta < 1 for beta in group["betas"]):
-        raise LabError(f"conda: betas must lie in [0, 1), got {group['betas']}")
-    if group["refresh"] < 1:
-        raise LabError(f"conda: refresh counts updates and must be at least 1, got {group['refresh']}")
-    if group["side"] not in SIDES:
-        raise unknown("side", str(group["side"]), SIDES)
-    if group["basis_of"] not in BASES:
-        raise unknown("basis_of", str(group["basis_of"]), BASES)
-    if group["side"] == "full" and (group["rotate_second_moment"] or group["basis_of"] == "covariance"):
+
+def _check_side(parameter: Tensor, group: dict[str, Any]) -> None:
+    rows, columns = parameter.shape[-2:][:: -1 if group["transposed"] else 1]
+    wrong = {
+        "right": rows < columns,
+        "left": rows > columns,
+        "reverse_std": rows != columns,
+        "full": rows != columns,
+    }
+    if wrong.get(group["side"], False):
         raise LabError(
-            'conda: side "full" goes neither with rotate_second_moment nor with basis_of covariance'
+            f'conda: side "{group["side"]}" does not fit a matrix of {rows} x {columns}; "std" fits all'
         )
-    for parameter in group["params"]:
-        if group["project"] and parameter.dim() != 2:
-            raise LabError(f"conda: a projected parameter is a matrix, got shape {list(parameter.shape)}")
-        if _is_projected(parameter, group):
-            rows, columns = parameter.shape[::-1] if group["transposed"] else parameter.shape
-            wrong = {
-                "right": rows < columns,
-                "left": rows > columns,
-                "reverse_std": rows != columns,
-                "full": rows != columns,
-            }
-            if wrong.get(group["side"], False):
-                raise LabError(
-                    f'conda: side "{group["side"]}" does not fit a matrix of {rows} x {columns}; "std" fits all'
-                )
+
+
+def is_matrix(parameter: Tensor, group: dict[str, Any], marked: bool | None, what: str) -> bool:
+    """Whether a parameter of a group is treated as a matrix: as marked, else if it has as many dimensions as one.
+
+    LabError, beginning with `what`, if it is marked and has not.
+    """
+    dimensions = 3 if group["stacked"] else 2
+    if marked and parameter.dim() != dimensions:
+        shape = "a stack of matrices" if group["stacked"] else "a matrix"
+        raise LabError(f"{what} is {shape}, got shape {list(parameter.shape)}")
+    return bool(marked) or (marked is None and parameter.dim() == dimensions)
 
 
 def _is_projected(parameter: Tensor, group: dict[str, Any]) -> bool:
-    return bool(group["project"]) or (group["project"] is None and parameter.dim() == 2)
+    return is_matrix(parameter, group, group["project"], "conda: a projected parameter")
+
+
+def _kept(group: dict[str, Any]) -> float:
+    """What the decay leaves of a weight."""
+    return 1 - float(group["lr"]) * float(group["weight_decay"])
 
 
 def _on_the_right(matrix: Tensor, side: Side) -> bool:
     """Whether the basis acts on columns: right singular vectors. Square matrices use the right side under "std"."""
     if side == "std":
-        return matrix.shape[0] >= matrix.shape[1]
+        return matrix.shape[-2] >= matrix.shape[-1]
     return side in ("right", "full")
 
 
 def _rotated(matrix: Tensor, state: dict[str, Any], side: Side) -> Tensor:
     """M Bᵀ, or B M where the rows of B are the left singular vectors; for "full" both."""
     if side == "full":
-        return state["basis_left"] @ matrix @ state["basis"].T
-    return matrix @ state["basis"].T if _on_the_right(matrix, side) else state["basis"] @ matrix
+        return state["basis_left"] @ matrix @ state["basis"].mT
+    return matrix @ state["basis"].mT if _on_the_right(matrix, side) else state["basis"] @ matrix
 
 
 def _rotated_back(matrix: Tensor, state: dict[str, Any], side: Side) -> Tensor:
     if side == "full":
-        return state["basis_left"].T @ matrix @ state["basis"]
-    return matrix @ state["basis"] if _on_the_right(matrix, side) else state["basis"].T @ matrix
+        return state["basis_left"].mT @ matrix @ state["basis"]
+    return matrix @ state["basis"] if _on_the_right(matrix, side) else state["basis"].mT @ matrix
 
 
 def _as_matrix(tensor: Tensor, transposed: bool) -> Tensor:
     return tensor.mT if transposed else tensor
 
 
-def _state_dtype(parameter: Tensor) -> torch.dtype:
-    return torch.promote_types(parameter.dtype, torch.float32)
+def _whole(tensor: Tensor) -> Tensor:
+    """Return all of a sharded tensor (a DTensor), on every rank; any other as it is."""
+    gather = getattr(tensor, "full_tensor", None)
+    return tensor if gather is None else gather()
 
 
-def _move(parameters: Sequence[Tensor], updates: Sequence[Tensor]) -> None:
-    """Add updates to parameters; those narrower than the updates are added to in the updates' type."""
-    for parameter, update in zip(parameters, updates, strict=True):
-        if parameter.dtype == update.dtype:
-            parameter.add_(update)
-        else:
-            parameter.copy_(parameter.to(update.dtype) + update)
+def _sharded(tensor: Tensor, like: Tensor) -> Tensor:
+    """Return a tensor that every rank holds whole as a DTensor sharded like another; no rank sends anything."""
+    from torch.distributed.tensor import DTensor, Replicate
+
+    assert isinstance(like, DTensor)
+    everywhere = [Replicate()] * like.device_mesh.ndim
+    whole = DTensor.from_local(tensor.contiguous(), like.device_mesh, everywhere, run_check=False)
+    return whole.redistribute(placements=like.placements)
 
 
 class _Clock:
@@ -355,27 +411,25 @@ class _Clock:
 
 
 def matrices_and_others(model: nn.Module, patterns: tuple[str, ...], mark: str) -> list[dict[str, Any]]:
-    """Split a model's trainable parameters: weights of the linear modules that match, marked, and all others.
+    """Split a model's trainable parameters: weights of the linear maps whose module's name matches, marked, and all others.
 
-    Conv1D modules, stored [in, out], are a group of their own with `transposed`. LabError if nothing matches.
+    Matrices stored [in, out] are a group of their own with `transposed`, those of experts one with `stacked`. LabError
+    if nothing matches.
     """
-    chosen: dict[bool, list[Tensor]] = {False: [], True: []}
+    chosen: dict[tuple[bool, bool], list[Tensor]] = {}
     taken = set[int]()
-    for name, module in model.named_modules():
-        conv1d = type(module).__name__ == "Conv1D"
-        weight = getattr(module, "weight", None)
-        if not (isinstance(module, nn.Linear) or conv1d) or not isinstance(weight, Tensor):
-            continue
-        if weight.requires_grad and id(weight) not in taken and any(fnmatchcase(name, p) for p in patterns):
-            chosen[conv1d].append(weight)
-            taken.add(id(weight))
+    for matrix in linear_matrices(model):
+        if any(fnmatchcase(matrix.name.lower(), pattern.lower()) for pattern in patterns):
+            chosen.setdefault((matrix.transposed, matrix.stacked), []).append(matrix.weight)
+            taken.add(id(matrix.weight))
     if not taken:
         raise LabError(
-            f"no linear module's name matches {', '.join(patterns)}, so no matrix would be treated as one"
+            f"no trained linear map's name matches {', '.join(patterns)}, so no matrix would be treated as one"
         )
     others = [p for p in model.parameters() if p.requires_grad and id(p) not in taken]
     groups: list[dict[str, Any]] = [
-        {"params": matrices, mark: True, "transposed": transposed} for transposed, matrices in chosen.items()
+        {"params": matrices, mark: True, "transposed": transposed, "stacked": stacked}
+        for (transposed, stacked), matrices in sorted(chosen.items())
     ]
     groups.append({"params": others, mark: False})
     return [group for group in groups if group["params"]]

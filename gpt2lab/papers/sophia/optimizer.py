@@ -21,7 +21,6 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from gpt2lab.base.errors import LabError, unknown
 from gpt2lab.model import Transformer
-from gpt2lab.model.experts import ExpertLinear
 from gpt2lab.papers.sophia.estimators import (
     Noise,
     drawn_direction,
@@ -44,6 +43,7 @@ from gpt2lab.train.grouped import (
     zeros,
 )
 from gpt2lab.train.objectives import Batch, Objective
+from gpt2lab.train.optimizers import linear_matrices
 
 Moment = Literal["before", "after"]
 
@@ -103,11 +103,7 @@ class Sophia(GroupedOptimizer):
     ) -> Self:
         """Group parameters as the paper does: matrices of linear maps decay, embeddings (tied heads) and vectors do not."""
         tables = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
-        linear = {
-            id(module.weight)
-            for module in model.modules()
-            if isinstance(module, nn.Linear | ExpertLinear) or type(module).__name__ == "Conv1D"
-        }
+        linear = {id(matrix.weight) for matrix in linear_matrices(model)}
         trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
         decayed = [p for p in trained if id(p) in linear - tables]
         others = [p for p in trained if id(p) not in linear - tables]
