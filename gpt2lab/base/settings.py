@@ -122,17 +122,30 @@ def add_arguments(
     """Add a flag for every setting of `cls`: `train.weight_decay` becomes `--train.weight-decay`.
 
     Values stay text and absent flags stay absent, so that `build(cls, given(namespace, cls), ...)` does the
-    checking, in one place and in one wording. A field that holds several values takes several words.
-    `only` or `skip` choose by dotted name.
+    checking, in one place and in one wording. A field that holds several values takes several words; one that holds
+    settings or none has a flag for each of those, as has one that always does. `only` or `skip` choose by dotted name.
     """
-    for option in options(cls, default=default):
-        if option.name in skip or (only is not None and option.name not in only):
-            continue
+    chosen = [
+        option
+        for option in options(cls, default=default)
+        if option.name not in skip and (only is None or option.name in only)
+    ]
+    for option in itertools.chain.from_iterable(map(_spread, chosen)):
         words: dict[str, Any] = {"action": argparse.BooleanOptionalAction}
         if option.type is not bool:
             words = {"metavar": metavar(option.type), "nargs": "+" if holds_several(option.type) else None}
         flag = "--" + option.name.replace("_", "-")
         parser.add_argument(flag, dest=option.name, default=argparse.SUPPRESS, help=_help(option), **words)
+
+
+def _spread(option: Option) -> Iterator[Option]:
+    """Yield an option, or those of the settings that it holds where it is not none; these have no defaults of their own."""
+    nested = _nested(option.type)
+    if nested is None:
+        yield option
+    else:
+        for one in options(nested, f"{option.name}."):
+            yield dataclasses.replace(one, default=dataclasses.MISSING)
 
 
 def _help(option: Option) -> str:
@@ -147,7 +160,8 @@ def _help(option: Option) -> str:
 def given(namespace: argparse.Namespace, cls: type) -> dict[str, object]:
     """Return the settings of `cls` that were typed, by dotted name."""
     typed = vars(namespace)
-    found = {option.name: typed[option.name] for option in options(cls) if option.name in typed}
+    known = itertools.chain.from_iterable(map(_spread, options(cls)))
+    found = {option.name: typed[option.name] for option in known if option.name in typed}
     return {name: v[0] if isinstance(v, list) and len(v) == 1 else v for name, v in found.items()}
 
 

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from torch.optim import Optimizer
@@ -24,7 +24,7 @@ from gpt2lab.lab.store import Row
 from gpt2lab.lab.task import TaskSettings
 from gpt2lab.lab.validation import MaskedValidation, Validation, masked
 from gpt2lab.lab.verbs import find_model, pick_device
-from gpt2lab.model import Transformer, TransformerConfig, attach
+from gpt2lab.model import Transformer, TransformerConfig, Wrapper, attach
 from gpt2lab.model.adapters import Lora
 from gpt2lab.model.families import CONSTRUCTORS
 from gpt2lab.model.quantization import QuantizationOptions, refuse_full_training
@@ -204,6 +204,8 @@ def _train(run: Run, settings: TrainingSettings, *, again: bool) -> Run:
 
 def _train_language(run: Run, settings: TrainingSettings, lm: LanguageModel, *, again: bool) -> None:
     """Train on the text itself, and save the model with results and samples."""
+    for wrapper in cast("list[Wrapper]", list(lm.model.wrappers)):
+        wrapper.require_steps(lm.model, settings.train.steps)
     shards = _tokens(run, settings, lm)
     batches = PackedBatches(
         shards, batch_size=settings.batch_size, context=settings.context, seed=settings.seed

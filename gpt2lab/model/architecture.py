@@ -170,6 +170,9 @@ class Wrapper(nn.Module):
         """Return a cache for `length` tokens, made of those that `inner(batch=, length=)` makes."""
         return inner(batch=batch, length=length)
 
+    def require_steps(self, model: "Transformer", steps: int) -> None:
+        """Hear, before data is read, how long a run of the verb `train` is to be. LabError if that is too short."""
+
     def before_update(self, model: "Transformer", step: int) -> None:
         """Hear that update `step` of a training run (0 is the first) begins; what it changes, buffers must hold."""
 

@@ -178,6 +178,16 @@ def test_flags_are_made_from_fields_and_only_typed_ones_are_given() -> None:
     assert build(Outer, typed, "train") == Outer(tied=False, learning_rate=1e-4, train=Inner(steps=4))
 
 
+def test_settings_that_may_be_none_have_a_flag_each_without_a_default() -> None:
+    parser = argparse.ArgumentParser(allow_abbrev=False)
+    add_arguments(parser, Outer)
+    typed = given(parser.parse_args(["--warm.steps", "4"]), Outer)
+    assert build(Outer, typed, "train").warm == Inner(steps=4)
+    assert build(Outer, {}, "train").warm is None
+    help_of = {action.dest: str(action.help) for action in parser._actions}
+    assert "default" in help_of["train.steps"] and "default" not in help_of["warm.steps"]
+
+
 def test_a_flag_of_several_values_takes_several_words_or_one_with_commas() -> None:
     for words in (["--names", "a", "b"], ["--names", "a,b"]):
         parser = argparse.ArgumentParser()

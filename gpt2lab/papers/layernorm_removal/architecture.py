@@ -17,7 +17,7 @@ from gpt2lab.model import Block, Inner, Inputs, Transformer, TransformerConfig, 
 from gpt2lab.model.attention import Attention
 from gpt2lab.model.norms import Norm
 from gpt2lab.model.tap import Seen
-from gpt2lab.papers.layernorm_removal.schedule import LATE, Schedule
+from gpt2lab.papers.layernorm_removal.schedule import LATE, Schedule, check_length
 
 _PLACES = "norm_places"
 """Note of a pass: [batch, time] int64, what each token is to the norms."""
@@ -259,6 +259,12 @@ class Stage(Wrapper):
             places = torch.where((mask.cumsum(1) == 1) & (mask > 0) & begins, FIRST, places)
         return torch.where(mask > 0, places, PADDING)
 
+    def require_steps(self, model: Transformer, steps: int) -> None:
+        """Refuse a run that ends before the events that are left. LabError."""
+        left = {unit: at for unit, at in self.steps.items() if not _has_fired(model, unit)}
+        if left:
+            check_length(left, steps)
+
     def before_update(self, model: Transformer, step: int) -> None:
         """Fire the events of this step, then measure σ in its forward passes."""
         for unit, at in self.steps.items():
@@ -309,6 +315,13 @@ def unit_of(model: Transformer, unit: str) -> tuple[StagedNorm, int]:
         return model.final_norm, 0  # type: ignore[return-value]  # staged, as `staged` checks
     block = model.blocks[int(layer)]
     return (block.norm2, 0) if kind == "mlp" else (block.norm1, int(kind == "v"))  # type: ignore[return-value]  # likewise
+
+
+def _has_fired(model: Transformer, unit: str) -> bool:
+    if unit in LATE:
+        return all(bool(norm.late[LATE.index(unit)]) for norm in staged(model))
+    norm, path = unit_of(model, unit)
+    return bool(norm.fake[path])
 
 
 def fire(model: Transformer, unit: str) -> None:

@@ -27,16 +27,13 @@ def folded(model: Transformer) -> Transformer:
     above 0 and finite, and for a router of experts behind a LayerNorm, since it has no bias to take c'.
     """
     config = model.config
+    require_foldable(config)
     layernorm = config.norm == "layernorm"
     state = {name: tensor.detach() for name, tensor in model.named_parameters() if not _of_a_norm(name)}
     state.setdefault("head.weight", state["embedding.weight"])
     readers = {"final_norm": ["head"]}
     for i in range(config.n_layers):
         routed = bool(config.layer(i).n_experts)
-        if routed and layernorm:
-            raise LabError(
-                f"layer {i}: the router of its experts has no bias, into which that of a LayerNorm could be folded"
-            )
         readers[f"blocks.{i}.norm1"] = [f"blocks.{i}.attention.qkv"]
         readers[f"blocks.{i}.norm2"] = [f"blocks.{i}.mlp.up", *([f"blocks.{i}.mlp.router"] if routed else [])]
     for path, maps in readers.items():
@@ -113,6 +110,15 @@ def export_errors(model: Transformer, tokens: Tensor) -> dict[str, float]:
             for name, form in (("folded", folded(exact)), ("compatible", compatible(exact))):
                 errors[f"{name}.{str(dtype)[6:]}"] = float((form(tokens) - logits).abs().max())
     return errors
+
+
+def require_foldable(config: TransformerConfig) -> None:
+    """Refuse what no frozen norm could be folded into. LabError for a LayerNorm before experts."""
+    if config.has_experts and config.norm == "layernorm":
+        raise LabError(
+            "the router of this model's experts has no bias, into which that of a LayerNorm could be folded; a compatible "
+            "export (output compatible) keeps the norms"
+        )
 
 
 def require_staged(model: Transformer) -> None:

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from gpt2lab.text.language_model import LanguageModel
 
 _UNSEEN = Seen(tap=None)
+_ELEMENTS = 1 << 25
+"""Logits held at a time."""
 
 
 @dataclass(frozen=True)
@@ -64,10 +66,11 @@ def ablation_effects(
             posts.append(tap[sites[1]][..., neurons].flatten(0, 1))  # [tokens, n]
         targets = rows[:, 1:].flatten().to(model.device)
         change = torch.cat(posts).mean(0) - torch.cat(posts)  # mean - own, [tokens, n]
+        size = max(1, _ELEMENTS // model.config.vocab_size)
         found = [
             _read_out(model, part, moved, right, written, cumulative)
             for part, moved, right in zip(
-                torch.cat(states).split(2048), change.split(2048), targets.split(2048), strict=True
+                torch.cat(states).split(size), change.split(size), targets.split(size), strict=True
             )
         ]
     return Effects(*(torch.cat(kind, 1).cpu() for kind in zip(*found, strict=True)))
@@ -94,12 +97,11 @@ def _loss_and_entropy(model: Transformer, states: Tensor, targets: Tensor) -> tu
 def null_space_share(model: Transformer, neurons: list[int], directions: int) -> Tensor:
     """Return which share of w² lies in the `directions` input directions that W_U reads least, [neurons]."""
     head = processed_unembed(model).weight.double()
-    _, _, right = torch.linalg.svd(
-        head, full_matrices=True
-    )  # singular directions of the stream, the largest first
+    # The eigenvectors of W_Uᵀ W_U [d_model, d_model], least first: an SVD of W_U would make a matrix [vocab, vocab].
+    _, axes = torch.linalg.eigh(head.T @ head)
     written = output_vectors(model, model.config.n_layers - 1)[torch.tensor(neurons)].double()
     written = written - written.mean(1, keepdim=True) if model.final_norm.kind == "layernorm" else written
-    return ((written @ right[-directions:].T).square().sum(1) / written.square().sum(1)).cpu()
+    return ((written @ axes[:, :directions]).square().sum(1) / written.square().sum(1)).cpu()
 
 
 @dataclass(frozen=True, kw_only=True)

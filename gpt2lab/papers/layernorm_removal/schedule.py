@@ -98,26 +98,47 @@ def _parsed(events: tuple[str, ...]) -> dict[str, int]:
     return steps
 
 
-def fitted(n_layers: int, steps: int) -> Schedule:
+def fitted(n_layers: int, steps: int, *, late: bool = False) -> Schedule:
     """Return a schedule in the paper's proportions for a run of any length; 300 steps and 12 blocks give its own.
 
-    The first event comes after a fifteenth of the steps, the last by 0.4 of them; the gaps are as 2 : 2 : 3.
+    The first event comes after a fifteenth of the steps, the last by 0.4 of them (`eot` and `bos`, which `late` adds, soon
+    after); the gaps are as 2 : 2 : 3. Where a gap would be less than a step (deep models, short runs), blocks that are
+    neighbours share a step.
     """
     start = steps // 15
     share = max(0.0, 0.4 * steps - start) / max(n_layers, 1)  # steps for the three events of a block
-    return Schedule(
-        start=start, mlp_gap=int(share * 2 / 7), qk_gap=int(share * 2 / 7), v_gap=int(share * 3 / 7)
-    )
+    gaps = {"mlp": share * 2 / 7, "qk": share * 2 / 7, "v": share * 3 / 7}
+    eot_after, bos_after = min(2, steps // 30), min(10, steps // 30)
+    if gaps["mlp"] >= 1:
+        return Schedule(
+            start=start, mlp_gap=int(gaps["mlp"]), qk_gap=int(gaps["qk"]), v_gap=int(gaps["v"]),
+            eot_after=eot_after, bos_after=bos_after,
+        )  # fmt: skip
+    events, at = list[str](), float(start)
+    for group, gap in gaps.items():
+        events += [f"{int(at + layer * gap)}:{group}.{layer}" for layer in range(n_layers)]
+        at += n_layers * gap
+    last = int(at + 1e-9)
+    events.append(f"{last}:f")
+    if late:
+        events += [f"{last + eot_after}:eot", f"{last + eot_after + bos_after}:bos"]
+    return Schedule(start=start, events=tuple(events))
 
 
-def check_length(steps_of: Mapping[str, int], steps: int) -> None:
-    """Refuse a schedule that a run of `steps` steps does not reach; warn where under a tenth of them remains after it."""
+def require_length(steps_of: Mapping[str, int], steps: int) -> None:
+    """Refuse a schedule that a run of `steps` steps does not reach. LabError."""
     unit, last = max(steps_of.items(), key=lambda item: item[1])
     if last >= steps:
         raise LabError(
             f"schedule: {unit} is frozen before step {last}, and the run ends after {steps} steps; give more steps or "
             "smaller gaps"
         )
+
+
+def check_length(steps_of: Mapping[str, int], steps: int) -> None:
+    """Refuse as `require_length`, and warn where under a tenth of the steps remains after the last event."""
+    require_length(steps_of, steps)
+    unit, last = max(steps_of.items(), key=lambda item: item[1])
     if steps - last < 0.1 * steps:
         warnings.warn(
             f"only {steps - last} of {steps} steps remain after the last event ({unit}); at least a tenth is usual",

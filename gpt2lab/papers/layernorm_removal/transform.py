@@ -5,7 +5,8 @@ import itertools
 import json
 import math
 import warnings
-from collections.abc import Callable, Iterator
+from array import array
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -13,7 +14,10 @@ from typing import Any, Literal
 import torch
 
 from gpt2lab.base.errors import LabError
+from gpt2lab.base.files import atomic_write
+from gpt2lab.base.settings import to_plain
 from gpt2lab.model import Transformer, attach
+from gpt2lab.model.activations.artefacts import model_hash
 from gpt2lab.papers.layernorm_removal.architecture import (
     StagedNorms,
     calibrate,
@@ -22,12 +26,13 @@ from gpt2lab.papers.layernorm_removal.architecture import (
     stage_of,
     unit_table,
 )
-from gpt2lab.papers.layernorm_removal.fold import compatible, folded, require_staged
+from gpt2lab.papers.layernorm_removal.fold import compatible, folded, require_foldable, require_staged
 from gpt2lab.papers.layernorm_removal.objective import EvenScales
-from gpt2lab.papers.layernorm_removal.schedule import RECIPES, Recipe, Schedule, check_length, fitted
+from gpt2lab.papers.layernorm_removal.schedule import RECIPES, Recipe, Schedule, fitted, require_length
 from gpt2lab.text import sources
 from gpt2lab.text.batches import ArrayTokens, PackedBatches
 from gpt2lab.text.language_model import LanguageModel
+from gpt2lab.text.tokenizer import Tokenizer
 from gpt2lab.train import TrainSettings, next_token, train
 
 Output = Literal["folded", "compatible", "staged"]
@@ -64,7 +69,7 @@ class RemoveLayerNorm:
     steps: int | None = None
     """Updates; none is the preset's, or 300."""
     schedule: Schedule | None = None
-    """When each path is frozen; none is the preset's, or fitted to the steps."""
+    """When each path is frozen; none is the preset's, or fitted to the steps. What is not named is as for GPT-2 small."""
     penalty: float | None = None
     """Weight of the auxiliary loss; none is the preset's, or 0.1. A control has none unless it is given."""
     momentum: float | None = None
@@ -113,9 +118,12 @@ class RemoveLayerNorm:
     def __call__(self, lm: LanguageModel) -> LanguageModel:
         """Return the new model; `lm` stays as it is. LabError for norms that cannot be taken out, or a wrong schedule.
 
-        Weights are trained in float32 and come back in the model's own type.
+        Weights are trained and folded in float32 and come back in the model's own type; only a compatible export stays in
+        float32, since 16 bits cannot hold it.
         """
         require_plain(lm.model, "remove-layernorm")
+        if self.mode != "control" and self.output == "folded":
+            require_foldable(lm.config)
         lm.config.require_causal("remove-layernorm")
         if lm.tokenizer is None:
             raise LabError(
@@ -124,7 +132,8 @@ class RemoveLayerNorm:
         steps = self._steps
         staging = self.staging(lm.config.n_layers)
         if self.mode in ("full", "at-once"):
-            check_length(staging.schedule.steps_of(lm.config.n_layers, late=self.special_positions), steps)
+            require_length(staging.schedule.steps_of(lm.config.n_layers, late=self.special_positions), steps)
+        self._claim_checkpoints(lm)
         model = copy.deepcopy(lm.model).float().requires_grad_(True)
         batches, held_out = self._data(lm, steps)
         if self.mode != "control":
@@ -137,17 +146,22 @@ class RemoveLayerNorm:
             before = mean_loss(model, held_out) if held_out is not None else math.nan
             self._train(model, batches, held_out)
             _warn_of_harm(before, mean_loss(model, held_out) if held_out is not None else math.nan)
-        model = model.to(lm.model.dtype).eval()
+        model.eval()
         if self.mode == "control" or self.output == "staged":
-            return LanguageModel(model, lm.tokenizer)
-        return FoldLayerNorm(output=self.output)(LanguageModel(model, lm.tokenizer))
+            return LanguageModel(model.to(lm.model.dtype), lm.tokenizer)
+        if self.output == "compatible":
+            return LanguageModel(compatible(model), lm.tokenizer)
+        return LanguageModel(folded(model).to(lm.model.dtype), lm.tokenizer)
 
     def staging(self, n_layers: int) -> StagedNorms:
         """Return the architecture that is attached to a model of `n_layers` blocks while it trains."""
         recipe = self._recipe
-        schedule = self.schedule or (recipe.schedule if recipe else fitted(n_layers, self._steps))
+        schedule = self.schedule or (
+            recipe.schedule if recipe else fitted(n_layers, self._steps, late=self.special_positions)
+        )
         if self.mode == "at-once":
-            schedule = replace(schedule, mlp_gap=0, qk_gap=0, v_gap=0, events=())
+            first = min(schedule.steps_of(n_layers, late=self.special_positions).values())
+            schedule = replace(schedule, start=first, mlp_gap=0, qk_gap=0, v_gap=0, events=())
         return StagedNorms(
             schedule=schedule,
             momentum=self._given("momentum", 0.9),
@@ -204,18 +218,48 @@ class RemoveLayerNorm:
             label="remove-layernorm",
         )
 
+    def _claim_checkpoints(self, lm: LanguageModel) -> None:
+        """Note in the folder of checkpoints what the run is. LabError if they are another run's, which would go on."""
+        if self.checkpoints is None or self.mode == "instant":
+            return
+        free = {"checkpoints", "checkpoint_every", "log", "output"}
+        options = {name: value for name, value in to_plain(self).items() if name not in free}
+        own = {"model": model_hash(lm.model), **options}
+        path = Path(self.checkpoints).expanduser() / "removal.json"
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            atomic_write(path, json.dumps(own, indent=1))
+            return
+        try:
+            there = json.loads(path.read_text(encoding="utf-8"))
+            other = [name for name in own if there[name] != own[name]]
+        except (ValueError, KeyError, TypeError):
+            raise LabError(f"{path}: not a note of remove-layernorm; give another folder") from None
+        if other:
+            what = "another model" if other == ["model"] else f"another {other[-1]} ({there[other[-1]]})"
+            raise LabError(
+                f"{self.checkpoints}: holds checkpoints of a removal with {what}; give another folder, or delete this one"
+            )
+
     def _logger(self, model: Transformer) -> Callable[..., None] | None:
-        """Return what writes the log; a run that goes on appends to it."""
+        """Return what writes the log: behind the rows before the first step it hears of, in the place of all others."""
         if self.log is None:
             return None
         path = Path(self.log).expanduser()
         path.parent.mkdir(parents=True, exist_ok=True)
         steps = {} if self.mode == "control" else stage_of(model).steps
+        opened = False
 
         def write(step: int, **numbers: float) -> None:
+            nonlocal opened
+            if not opened:
+                atomic_write(path, "".join(_rows_before(path, step)))
+                opened = True
             row: dict[str, Any] = {"step": step, **numbers}
-            if events := [unit for unit, at in steps.items() if at == step - 1]:
-                row |= {"events": events, "units": unit_table(model)}
+            events = [unit for unit, at in steps.items() if at == step - 1]
+            row |= {"events": events} if events else {}
+            if events or (steps and step == self._steps):
+                row["units"] = unit_table(model)
             with path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(row) + "\n")
 
@@ -232,30 +276,45 @@ class RemoveLayerNorm:
             "accumulation", 1
         ) * context + 1
         ends = [tokenizer.eos] if tokenizer.eos is not None else []
-        texts = (
-            [*tokenizer.encode(text), *ends] for text in sources.documents(self.data, field=self.data_field)
-        )
-        read, held = split_documents(texts, wanted)
+        texts = sources.documents(self.data, field=self.data_field)
+        read, held = split_documents(([*ids, *ends] for ids in _encoded(texts, tokenizer)), wanted)
         sizes = {"batch_size": rows, "context": context}
         batches = PackedBatches(ArrayTokens(read), seed=self.seed, **sizes)
         enough = len(held) > context
         return batches, PackedBatches(ArrayTokens(held), shuffle=False, **sizes) if enough else None
 
 
-def split_documents(documents: Iterator[list[int]], wanted: int) -> tuple[list[int], list[int]]:
+def _encoded(texts: Iterator[str], tokenizer: Tokenizer) -> Iterator[list[int]]:
+    while some := list(itertools.islice(texts, 64)):
+        yield from tokenizer.encode_batch(some)
+
+
+def split_documents(documents: Iterator[list[int]], wanted: int) -> tuple[Sequence[int], Sequence[int]]:
     """Return `wanted` training tokens, or all there are, and 65,536 of every 20th document (2, 22, ...) for validation."""
-    read, held = list[int](), list[int]()
-    for number in itertools.count():
-        ids = next(documents, None)
-        if ids is None or len(read) >= wanted:
-            return read, held[:_HELD_OUT_TOKENS]
-        (held if number % _HELD_OUT_EVERY == 1 else read).extend(ids)
-    raise AssertionError("documents do not end")
+    read, held = array("i"), array("i")  # 4 bytes a token; in a list it would be 36
+    for number, ids in enumerate(documents):
+        if number % _HELD_OUT_EVERY != 1:
+            read.extend(ids)
+        elif len(held) < _HELD_OUT_TOKENS:
+            held.extend(ids)
+        if len(read) >= wanted:
+            break
+    return read, held[:_HELD_OUT_TOKENS]
+
+
+def _rows_before(path: Path, step: int) -> Iterator[str]:
+    """Yield the whole lines of a log that belong to steps before `step`."""
+    for line in path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else ():
+        try:
+            if line.endswith("\n") and json.loads(line)["step"] < step:
+                yield line
+        except (ValueError, KeyError, TypeError):
+            continue  # cut off while it was written
 
 
 def _warn_of_harm(before: float, after: float) -> None:
     """Say so where a model has lost more than a nat: a token that blows up while norms are frozen can ruin it for good."""
-    if after > before + 1:
+    if math.isfinite(before) and not after <= before + 1:  # NaN is harm too
         warnings.warn(
             f"remove-layernorm: the validation loss rose from {before:.3f} to {after:.3f} nats; more steps, wider gaps or "
             "a lower learning rate may help, and --log shows where gradient_norm jumps",

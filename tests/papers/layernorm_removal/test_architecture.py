@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
+import gpt2lab
 from gpt2lab.base.errors import LabError
 from gpt2lab.model import Transformer, attach, load_model, save_model
 from gpt2lab.papers.layernorm_removal.architecture import (
@@ -123,6 +124,17 @@ def test_the_papers_schedule_and_tables() -> None:
     assert max(fitted(3, 2).steps_of(3).values()) < 2
 
 
+@pytest.mark.parametrize(("layers", "steps"), [(48, 300), (36, 300), (5, 8), (3, 1)])
+def test_a_fitted_schedule_spreads_the_units_where_a_gap_is_less_than_a_step(layers: int, steps: int) -> None:
+    found = fitted(layers, steps).steps_of(layers)
+    order = [found[f"{group}.{layer}"] for group in ("mlp", "qk", "v") for layer in range(layers)]
+    assert order == sorted(order) and found["f"] >= order[-1]
+    assert min(order) == steps // 15 and max(found.values()) == int(0.4 * steps) < steps
+    assert len(set(order)) >= 0.8 * (found["f"] - min(order))  # next to no step is left out
+    late = fitted(layers, steps, late=True).steps_of(layers, late=True)
+    assert late["f"] <= late["eot"] <= late["bos"] < steps
+
+
 @pytest.mark.parametrize(
     ("make", "words"),
     [
@@ -149,6 +161,24 @@ def test_what_cannot_be_is_refused_in_words(make: object, words: str) -> None:
 def test_a_schedule_that_ends_late_is_warned_about() -> None:
     with pytest.warns(UserWarning, match="only 1 of 20"):
         check_length({"f": 19}, 20)
+
+
+def test_the_verb_train_refuses_a_run_that_ends_before_the_last_event(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GPT2LAB_HOME", str(tmp_path))
+    with pytest.raises(LabError, match="f is frozen before step 34, and the run ends after 11"):
+        gpt2lab.train(
+            architecture="staged-norms", n_layers=2, d_model=16, steps=11, data=["tinyworld:20"], context=16
+        )
+    model = made()  # the last event comes before step 11
+    stage = stage_of(model)
+    with pytest.warns(UserWarning, match="only 1 of 12 steps remain"):
+        stage.require_steps(model, 12)
+    calibrate(model, [{"tokens": tokens(2, 5)}])
+    for unit in stage.steps:
+        fire(model, unit)
+    stage.require_steps(model, 2)  # trained on for a while, with all norms fake
 
 
 @pytest.mark.parametrize("family", BIDIRECTIONAL)

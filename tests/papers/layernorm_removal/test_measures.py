@@ -8,6 +8,7 @@ import torch
 from torch.nn import functional as F
 
 from gpt2lab.base.errors import LabError
+from gpt2lab.model.activations import processed_unembed
 from gpt2lab.papers.layernorm_removal import corpus
 from gpt2lab.papers.layernorm_removal.evaluation import sink_rate, stream_norms, token_statistics
 from gpt2lab.papers.layernorm_removal.fold import folded
@@ -79,6 +80,16 @@ def test_ablating_a_neuron_is_the_forward_pass_with_its_mean() -> None:
         ablation_effects(model, rows, [96])
     shares = null_space_share(model, neurons, 24)
     assert torch.allclose(shares, torch.ones(2).double())
+    head, written = processed_unembed(model).weight, model.blocks[2].mlp.down.weight.T[neurons]
+    axes = torch.linalg.svd(head).Vh[-5:]  # the directions that the head reads least
+    written = written - written.mean(1, keepdim=True)
+    expected = (written @ axes.T).norm(dim=1) / written.norm(dim=1)
+    assert torch.allclose(null_space_share(model, neurons, 5), expected.square(), atol=1e-9)
+
+
+def test_the_null_space_of_a_large_vocabulary_needs_no_matrix_of_its_size() -> None:
+    model = tiny("gpt2", vocab_size=400_000)  # [vocab, vocab] would be 1.3 TB
+    assert 0 <= float(null_space_share(model, [3], 2)[0]) <= 1
 
 
 def test_patching_the_whole_difference_is_one_and_small_differences_are_estimated_well() -> None:

@@ -195,6 +195,8 @@ def test_a_stopped_removal_goes_on_bit_for_bit(
     from gpt2lab.papers.layernorm_removal.objective import EvenScales
 
     options = {**SMALL, "steps": 9, "checkpoint_every": 4, "output": "staged"}
+    log = tmp_path / "log.jsonl"
+    log.write_text('{"step": 1, "loss": "of an older run"}\n')
     whole = RemoveLayerNorm(**options)(lm)
     calls, original = [0], EvenScales.__call__
 
@@ -206,10 +208,52 @@ def test_a_stopped_removal_goes_on_bit_for_bit(
 
     with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="power cut"):
         patch.setattr(EvenScales, "__call__", cut)
-        RemoveLayerNorm(**options, checkpoints=str(tmp_path))(lm)
-    again = RemoveLayerNorm(**options, checkpoints=str(tmp_path))(lm)
+        RemoveLayerNorm(**options, checkpoints=str(tmp_path), log=str(log))(lm)
+    log.write_text(log.read_text() + '{"step')  # and a line that the cut left unfinished
+    again = RemoveLayerNorm(**options, checkpoints=str(tmp_path), log=str(log))(lm)
+    rows = [json.loads(line) for line in log.read_text().splitlines()]
+    assert [row["step"] for row in rows] == list(range(1, 10))
+    assert {row["state"] for row in rows[-1]["units"]} == {"fake"}
     state = whole.model.state_dict()
     assert all(torch.equal(state[name], tensor) for name, tensor in again.model.state_dict().items())
+
+
+def test_checkpoints_of_another_removal_are_refused(lm: LanguageModel, tmp_path: Path) -> None:
+    own = {**SMALL, "steps": 3, "checkpoints": str(tmp_path / "state")}
+    RemoveLayerNorm(**own)(lm)
+    RemoveLayerNorm(**own, output="staged", checkpoint_every=2)(lm)  # the same run, seen otherwise
+    with pytest.raises(LabError, match=r"another learning_rate \(None\)"):
+        RemoveLayerNorm(**own, learning_rate=1e-4)(lm)
+    with torch.no_grad():
+        lm.model.embedding.weight[0, 0] += 1
+    with pytest.raises(LabError, match="another model"):
+        RemoveLayerNorm(**own)(lm)
+    (tmp_path / "state" / "removal.json").write_text("[]")
+    with pytest.raises(LabError, match="not a note"):
+        RemoveLayerNorm(**own)(lm)
+
+
+def test_what_could_not_be_written_at_the_end_is_refused_before_training(tokenizer: Tokenizer) -> None:
+    size = tokenizer.vocab_size
+    routed = LanguageModel(tiny("gpt2", vocab_size=size, n_experts=2), tokenizer)
+    with pytest.raises(LabError, match="router"):
+        RemoveLayerNorm(data=("nowhere",), steps=2)(routed)
+
+
+def test_a_model_in_16_bits_is_folded_from_its_float32_weights(lm: LanguageModel) -> None:
+    options = {**SMALL, "steps": 3, "precision": "float32"}
+    rounded = lm.model.bfloat16()
+    wide = LanguageModel(Transformer(lm.config), lm.tokenizer)
+    wide.model.load_state_dict(rounded.state_dict())
+    expected = RemoveLayerNorm(**options)(wide).model
+    found = RemoveLayerNorm(**options)(LanguageModel(rounded, lm.tokenizer)).model
+    assert found.dtype == torch.bfloat16
+    for one, other in zip(found.parameters(), expected.parameters(), strict=True):
+        assert torch.equal(one, other.bfloat16())
+    hf = RemoveLayerNorm(**options, output="compatible")(LanguageModel(rounded, lm.tokenizer)).model
+    assert hf.dtype == torch.float32 and torch.allclose(
+        hf(tokens(2, 9)), expected(tokens(2, 9)), atol=1e-4, rtol=0
+    )
 
 
 @pytest.mark.parametrize("family", BIDIRECTIONAL)
@@ -242,7 +286,8 @@ def test_the_presets_are_the_authors_and_bad_options_are_refused(lm: LanguageMod
 
 
 def test_a_model_that_is_ruined_is_said_to_be(lm: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> None:
-    losses = iter([2.0, 5.0, 5.0])  # before, and at the end twice: in the loop and after it
-    monkeypatch.setattr(transform, "mean_loss", lambda model, batches: next(losses))
-    with pytest.warns(UserWarning, match="validation loss rose from 2.000 to 5.000"):
-        RemoveLayerNorm(**SMALL, steps=4)(lm)
+    for end in ("5.000", "nan"):
+        losses = iter([2.0, float(end), float(end)])  # before, and at the end twice: in the loop and after it
+        monkeypatch.setattr(transform, "mean_loss", lambda model, batches, losses=losses: next(losses))
+        with pytest.warns(UserWarning, match=f"validation loss rose from 2.000 to {end}"):
+            RemoveLayerNorm(**SMALL, steps=4)(lm)

@@ -25,7 +25,7 @@ from gpt2lab.papers.layernorm_removal.measure import head_attributions
 from gpt2lab.papers.layernorm_removal.neurons import ablation_effects, confidence_neurons
 from gpt2lab.papers.layernorm_removal.objective import EvenScales
 from gpt2lab.papers.layernorm_removal.patching import compare_patching
-from gpt2lab.papers.layernorm_removal.schedule import RECIPES, Schedule, check_length
+from gpt2lab.papers.layernorm_removal.schedule import RECIPES, Schedule, require_length
 from gpt2lab.text import sources
 from gpt2lab.text.batches import ArrayTokens, PackedBatches
 from gpt2lab.text.language_model import load
@@ -108,7 +108,7 @@ class Settings:
                 "layernorm-removal: give model and data together, or neither for the generated language"
             )
         if self.model is None:
-            check_length(self.schedule.steps_of(self.n_layers), self.removal.steps)
+            require_length(self.schedule.steps_of(self.n_layers), self.removal.steps)
 
 
 def _of_size(name: str, model: str) -> Settings:
