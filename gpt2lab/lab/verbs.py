@@ -40,7 +40,13 @@ def load(
     try:
         return load_folder(place, device=pick_device(device), dtype=dtype, architectures=architectures)
     except LabError as error:
-        match = nearest(str(model), _names_of_runs()) if place == model else None
+        if place != model:
+            raise
+        try:
+            names = [name for row in Store().rows(limit=1000) for name in (row.id, row.name)]
+        except LabError as broken:
+            raise LabError(f"{error}; whether it is a run cannot be told: {broken}") from error
+        match = nearest(str(model), names)
         if match is None:
             raise
         raise LabError(
@@ -276,10 +282,3 @@ def _model_of(row: Row) -> Path:
 def holds_model(folder: Path) -> bool:
     """Whether a folder holds a model, or an adapter that names one."""
     return any((folder / name).is_file() for name in ("config.json", "adapter_config.json"))
-
-
-def _names_of_runs() -> list[str]:
-    try:
-        return [name for row in Store().rows(limit=1000) for name in (row.id, row.name)]
-    except LabError:
-        return []

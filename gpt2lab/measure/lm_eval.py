@@ -1,10 +1,12 @@
 """Tasks of lm-evaluation-harness as a measure."""
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from gpt2lab.base.errors import LabError, unknown
+from gpt2lab.base.progress import quiet
 from gpt2lab.measure.measurement import Measurement
 
 if TYPE_CHECKING:
@@ -41,7 +43,8 @@ class LmEval:
         from gpt2lab.measure.harness import HarnessModel  # says which extra is missing
 
         model = HarnessModel(lm, batch_size=self.batch_size, max_gen_toks=self.max_gen_toks, seed=self.seed)
-        found = self._evaluated(model)
+        with _silence() if quiet() else contextlib.nullcontext():
+            found = self._evaluated(model)
         numbers, rows = dict[str, float](), []
         for task, metrics in found["results"].items():
             numbers |= _numbers(task, metrics)
@@ -112,6 +115,32 @@ class LmEval:
                     "task of lm-eval", task, own.all_tasks if own and own.all_tasks else every.all_tasks
                 )
         return every
+
+
+@contextlib.contextmanager
+def _silence() -> Iterator[None]:
+    """Draw no progress bars of the harness and of the data library, and drop their remarks; errors are told."""
+    import logging
+
+    from datasets.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
+    from tqdm import tqdm
+
+    logger, usual, were_off = logging.getLogger("lm_eval"), tqdm.__init__, are_progress_bars_disabled()
+    level = logger.level
+
+    def drawing_nothing(self: Any, *given: Any, **named: Any) -> None:
+        usual(self, *given, **(named | {"disable": True}))
+
+    setattr(tqdm, "__init__", drawing_nothing)  # noqa: B010  the harness hands no such choice through
+    logger.setLevel(logging.ERROR)
+    disable_progress_bars()
+    try:
+        yield
+    finally:
+        setattr(tqdm, "__init__", usual)  # noqa: B010  as above
+        logger.setLevel(level)
+        if not were_off:
+            enable_progress_bars()
 
 
 def _numbers(task: str, metrics: Mapping[str, Any]) -> dict[str, float]:

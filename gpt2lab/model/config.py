@@ -113,12 +113,21 @@ class TransformerConfig:
 
     def __post_init__(self) -> None:
         self._check_types()
+        if self.windows == ():
+            object.__setattr__(self, "windows", None)  # of no layers
         for name in ("vocab_size", "d_model", "n_layers", "max_positions"):
-            value = getattr(self, name)
-            if not isinstance(value, int) or value < (0 if name == "n_layers" else 1):
-                raise LabError(f"{name} must be a whole number of at least 1, got {value!r}")
+            value, least = (
+                getattr(self, name),
+                0 if name == "n_layers" else 1,
+            )  # none: embedding and head alone
+            if not isinstance(value, int) or value < least:
+                raise LabError(f"{name} must be a whole number of at least {least}, got {value!r}")
         for name in ("n_heads", "n_kv_heads", "d_mlp", "windows", "n_experts"):
             value = getattr(self, name)
+            if value == ():
+                raise LabError(
+                    f"{name} is given by layer, and there are none; give one number, or leave it out"
+                )
             if isinstance(value, tuple) and len(value) != self.n_layers:
                 raise LabError(f"{name} has {len(value)} entries for {self.n_layers} layers")
         if self.d_head is None and isinstance(self.n_heads, tuple):

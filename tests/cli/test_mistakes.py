@@ -108,6 +108,8 @@ def test_a_store_that_is_something_else_is_named(
     (tmp_path / "store.sqlite").write_text("not a database at all, but long enough to be read as one" * 20)
     monkeypatch.setenv("GPT2LAB_HOME", str(tmp_path))
     assert "store.sqlite: damaged, or not a run store" in _sentence(said, "runs")
+    asked = _sentence(said, "generate", "small-1", "hello")
+    assert "whether it is a run cannot be told" in asked and "damaged, or not a run store" in asked
 
 
 def test_no_store_yet_is_said(tmp_path: Path, said: Lab, monkeypatch: pytest.MonkeyPatch) -> None:

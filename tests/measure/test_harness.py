@@ -185,6 +185,18 @@ def test_tasks_are_a_measure_and_their_numbers_are_those_of_the_hf_model(folder:
     assert measured.tables["tasks"][0]["questions"] == 6
 
 
+def test_who_asks_for_quiet_sees_no_bars_and_bars_come_back(
+    folder: Path, tasks: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    measure = LmEval(tasks=("toy-choice",), include_path=str(tasks))
+    monkeypatch.setenv("GPT2LAB_QUIET", "1")
+    measure(load(folder))
+    assert capfd.readouterr().err == ""
+    monkeypatch.delenv("GPT2LAB_QUIET")
+    measure(load(folder))
+    assert "100%" in capfd.readouterr().err
+
+
 def test_an_architecture_of_ours_is_measured_too(tasks: Path, tmp_path: Path) -> None:
     from gpt2lab.base.registry import part
 

@@ -14,7 +14,7 @@ from gpt2lab.base.errors import LabError
 from gpt2lab.decode.prompts import end_tokens
 from gpt2lab.model import Transformer, load_model, save_model
 from gpt2lab.model.checkpoint import read_config
-from gpt2lab.model.families import bert_config, llama_config
+from gpt2lab.model.families import CONSTRUCTORS, bert_config, gpt2_config, llama_config
 from gpt2lab.model.rotary import RotaryScaling
 from gpt2lab.text.language_model import LanguageModel
 from tests.tiny import tokens
@@ -179,3 +179,17 @@ def test_a_bert_without_token_types_goes_into_the_own_layout(tmp_path: Path) -> 
         save_model(model, tmp_path / "model", layout="huggingface")
     save_model(model, tmp_path / "model")
     assert torch.equal(load_model(tmp_path / "model")(tokens(1, 4)), model(tokens(1, 4)))
+
+
+@pytest.mark.parametrize("family", ["gpt2", "gpt_neo", "llama", "mistral", "mixtral", "qwen2"])
+def test_a_model_without_layers_is_kept(family: str, tmp_path: Path) -> None:
+    config = CONSTRUCTORS[family](vocab_size=11, d_model=8, n_layers=0, n_heads=2, max_positions=16)
+    model = Transformer(config, generator=torch.Generator().manual_seed(0)).eval()
+    save_model(model, tmp_path / "model")
+    tokens = torch.tensor([[1, 2, 3]])
+    assert torch.equal(load_model(tmp_path / "model")(tokens), model(tokens))
+
+
+def test_sizes_by_layer_of_no_layers_are_refused() -> None:
+    with pytest.raises(LabError, match="n_heads is given by layer, and there are none"):
+        gpt2_config(vocab_size=11, d_model=8, n_layers=0, n_heads=(), d_head=4, max_positions=16)
