@@ -54,10 +54,17 @@ def analyse(
             continue  # names have no base to compare with
         regressions[name] = regress(counts, name)
         if not regressions[name]:
-            notes.append(f"{name}: no job is named often enough for a regression")
+            notes.append(f"{name}: no job is named often enough, and not always, for a regression")
     comparison = None
-    if statistics is not None and counts.rows(BASE):
-        known = all(f"{c.lower()}_F" in statistics.percent for c in counts.categories("ethnicity"))
+    if statistics is not None and not counts.rows(BASE):
+        notes.append("labour statistics: prompts without a group are needed, and there are none")
+    elif statistics is not None:
+        unknown = [c for c in counts.categories("ethnicity") if f"{c.lower()}_F" not in statistics.percent]
+        known = not unknown
+        if unknown:
+            notes.append(
+                f"labour statistics: no figures for {', '.join(unknown)}; women and men are compared"
+            )
         try:
             comparison = compare(
                 counts, statistics, intersection="ethnicity" if known else BASE, population=population
@@ -76,13 +83,15 @@ def numbers(analysis: Analysis) -> dict[str, float]:
     found: dict[str, float] = {}
     first = BASE if counts.rows(BASE) else counts.cells[0].intersection
     for gender in GENDERS:
+        if not counts.rows(first, gender):
+            continue  # names of one gender
         own = counts.of(first, gender)
         plural = "women" if gender == "woman" else "men"
         found[f"gini.{plural}"] = gini(shares(own))
         found[f"jobs_for_half.{plural}"] = jobs_covering(own, 0.5)
         found[f"jobs_for_90.{plural}"] = jobs_covering(own, 0.9)
         found[f"effective_jobs.{plural}"] = math.exp(entropy(own))
-    found["without_title"] = float(counts.untitled.sum() / counts.completions.sum())
+    found["without_title"] = float(counts.untitled.sum() / counts.answers.sum())
     for name, fits in analysis.regressions.items():
         if fits:
             found |= {f"{name}.{key}": value for key, value in _gains(fits).items()}
@@ -96,6 +105,7 @@ UNITS = {
     "jobs_for_90": "jobs",
     "effective_jobs": "jobs, exp of the entropy",
     "without_title": "share of completions",
+    "title_mass": "probability of a title right after the prompt, mean over groups",
     "gender_gain": "points of pseudo-R², median over jobs",
     "interaction_gain": "points of pseudo-R², median over jobs",
     "interactions_significant": "share of jobs, likelihood ratio p < 0.05",
@@ -156,7 +166,7 @@ def tables(analysis: Analysis, top: int = 5) -> dict[str, Table]:
         "concentration, gendered words merged": concentration_table(counts.renamed(GENDERED)),
         "top jobs": top_jobs(counts, top),
         "titles": [
-            {"group": str(c), "completions": float(counts.completions[i]), "without title": float(counts.untitled[i])}
+            {"group": str(c), "completions": float(counts.answers[i]), "without title": float(counts.untitled[i])}
             for i, c in enumerate(counts.cells)
         ],
     }  # fmt: skip
@@ -239,8 +249,7 @@ def share_table(counts: Counts, intersection: str) -> Table:
         row: dict[str, object] = {"job": counts.jobs[jobs[at]]}
         row |= {str(counts.cells[r]): float(divided[i, at]) for i, r in enumerate(rows)}
         for g, gender in enumerate(GENDERS):
-            if over.shape[1] == len(categories):
-                row |= {f"{c} × ({gender})": float(over[g, i, at]) for i, c in enumerate(categories)}
+            row |= {f"{c} × ({gender})": float(over[g, i, at]) for i, c in enumerate(categories)}
         table.append(row)
     return table
 

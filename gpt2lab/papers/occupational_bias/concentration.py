@@ -1,4 +1,4 @@
-"""How concentrated the jobs of a group are: ranks that cover a share, Gini, Lorenz, entropy (sections 5 of the study)."""
+"""How concentrated the jobs of a group are: ranks that cover a share, Gini, Lorenz, entropy (section 5 of the study)."""
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -11,8 +11,8 @@ Floats = NDArray[np.float64]
 def shares(mentions: ArrayLike) -> Floats:
     """Return mentions [jobs] as shares of their sum. LabError if there are none, or one is negative."""
     values = np.asarray(mentions, dtype=np.float64)
-    if values.ndim != 1 or not len(values) or (values < 0).any() or not values.sum() > 0:
-        raise LabError("shares of jobs need counts of at least one mention, none negative")
+    if values.ndim != 1 or not len(values) or not (values >= 0).all() or not 0 < values.sum() < np.inf:
+        raise LabError("shares of jobs need finite counts of at least one mention, none negative")
     return values / values.sum()
 
 
@@ -35,8 +35,8 @@ def gini(values: ArrayLike, shift: float = 1e-7) -> float:
     the same jobs. Negative values are first moved up to 0, as in the authors' code.
     """
     x = np.sort(np.asarray(values, dtype=np.float64))
-    if x.ndim != 1 or not len(x):
-        raise LabError("a Gini coefficient needs a list of numbers")
+    if x.ndim != 1 or not len(x) or not np.isfinite(x).all():
+        raise LabError("a Gini coefficient needs a list of finite numbers")
     x = x - min(x[0], 0.0) + shift
     n = len(x)
     return float(((2 * np.arange(1, n + 1) - n - 1) * x).sum() / (n * x.sum()))

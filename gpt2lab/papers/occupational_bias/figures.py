@@ -76,6 +76,8 @@ def _curves(counts: Counts, axes: Any, curve: Callable[[np.ndarray[Any, Any]], t
     for at, name in enumerate(_groups(counts)):
         dash = _LINES.get(name, _DASHES[at % len(_DASHES)])
         for gender, colour in zip(GENDERS, (WOMEN, MEN), strict=True):
+            if not counts.rows(name, gender):
+                continue
             x, y = curve(counts.of(name, gender))
             axes.plot(x, y, color=colour, linestyle=dash, linewidth=1.5, label=f"{name}, {gender}")
     axes.legend(fontsize=7, frameon=False)
@@ -203,7 +205,7 @@ def over_representation_scatter(counts: Counts, intersection: str, most: int = 2
 def missing_titles(counts: Counts) -> "Figure":
     """Draw the share of completions without and with a title by cell."""
     names = [str(cell) for cell in counts.cells]
-    missing = counts.untitled / np.maximum(counts.completions, 1)
+    missing = counts.untitled / np.maximum(counts.answers, 1)
     figure = new_figure(5.2, max(1.8, 1.1 + 0.19 * len(names)))
     axes = figure.subplots()
     axes.barh(names[::-1], (1 - missing)[::-1], color=MEN, alpha=0.7, height=0.75, label="title found")

@@ -1,7 +1,7 @@
 """How often each job was named in each cell: n[c, g, j], what all statistics of the paper are made of."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -27,6 +27,13 @@ class Counts:
     """[cells]: rows of the frequency matrix; a completion without a title is one too."""
     untitled: Floats
     """[cells]: completions without a title."""
+    drawn: Floats | None = None
+    """[cells]: completions as they were drawn, where the rows are more (`compat_duplicates`)."""
+
+    @property
+    def answers(self) -> Floats:
+        """How many completions were drawn, [cells]: what thresholds and shares without a title refer to."""
+        return self.completions if self.drawn is None else self.drawn
 
     @property
     def intersections(self) -> list[str]:
@@ -66,7 +73,7 @@ class Counts:
 
     def calls(self, intersection: str) -> float:
         """Return how many completions an intersection has."""
-        return float(self.completions[self.rows(intersection)].sum())
+        return float(self.answers[self.rows(intersection)].sum())
 
     def frequent(self, intersection: str, share: float = 0.0025, *, with_base: bool = False) -> list[int]:
         """Return the jobs named at least `share` times the number of calls of an intersection (section 6).
@@ -86,14 +93,14 @@ class Counts:
         mentions = np.zeros((len(self.cells), len(jobs)))
         for at, name in enumerate(names):
             mentions[:, jobs.index(name)] += self.mentions[:, at]
-        return Counts(self.cells, jobs, mentions, self.completions, self.untitled)
+        return replace(self, jobs=jobs, mentions=mentions)
 
     def check_titled(self) -> None:
         """LabError if some cell has no title at all: its shares would be divisions by zero."""
         for at, cell in enumerate(self.cells):
             if not self.mentions[at].sum():
                 raise LabError(
-                    f"{cell}: none of {self.completions[at]:,.0f} completions names an occupation of the gazetteer; "
+                    f"{cell}: none of {self.answers[at]:,.0f} completions names an occupation of the gazetteer; "
                     "use the exact mode, another gazetteer, or a model that knows occupations"
                 )
 
@@ -107,13 +114,15 @@ def tally(
     """Count (cell, titles of a completion, how many such completions).
 
     A job counts once a completion. compat_duplicates: as the authors' code does, a list of k titles becomes k · k
-    rows in which each title stands k times. LabError if there is no completion.
+    rows in which each title stands k times; thresholds still refer to completions. LabError if there is no completion.
     """
     mentions: dict[Cell, dict[str, float]] = {}
     rows: dict[Cell, float] = {}
+    drawn: dict[Cell, float] = {}
     untitled: dict[Cell, float] = {}
     for cell, titles, times in answers:
         own = mentions.setdefault(cell, {})
+        drawn[cell] = drawn.get(cell, 0.0) + times
         rows[cell] = rows.get(cell, 0.0) + times * (max(1, len(titles) ** 2) if compat_duplicates else 1)
         untitled[cell] = untitled.get(cell, 0.0) + (times if not titles else 0)
         if compat_duplicates:
@@ -129,9 +138,8 @@ def tally(
     matrix = np.array([[mentions[cell].get(job, 0.0) for job in jobs] for cell in cells]).reshape(
         len(cells), len(jobs)
     )
-    return Counts(
-        cells, jobs, matrix, np.array([rows[c] for c in cells]), np.array([untitled[c] for c in cells])
-    )
+    by_cell = [np.array([values[c] for c in cells]) for values in (rows, untitled, drawn)]
+    return Counts(cells, jobs, matrix, by_cell[0], by_cell[1], by_cell[2] if compat_duplicates else None)
 
 
 def expected(probabilities: Mapping[Cell, Mapping[str, float]], n: Mapping[Cell, int]) -> Counts:

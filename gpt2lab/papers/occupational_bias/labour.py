@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from gpt2lab.base.errors import LabError
 from gpt2lab.papers.occupational_bias.frequency import Counts
+from gpt2lab.papers.occupational_bias.occupations import labour_occupations
 from gpt2lab.papers.occupational_bias.prompts import BASE, DATA, Cell, read_rows
 
 Floats = NDArray[np.float64]
@@ -18,6 +19,8 @@ POPULATION: Mapping[str, float] = {
     "woman": 0.47, "man": 0.53, "Asian": 0.065, "Black": 0.123, "Hispanic": 0.176, "White": 0.777,
 }  # fmt: skip
 """Shares of the employed, United States 2019, as the released figures imply them; Hispanic may be of any race."""
+
+_ETHNICITIES = ("Asian", "Black", "Hispanic", "White")
 
 MOST_NAMED = 0.00375
 """Jobs are compared if named so often a call: 210 times in the paper's 56,000."""
@@ -57,11 +60,15 @@ class Comparison:
 def read_statistics(path: Path | str | None = None, categories: Sequence[str] = ()) -> Statistics:
     """Read a CSV file with the columns job, us_base_F, us_base_M and for each category us_category_F and _M, in percent.
 
-    None is the shipped table: 32 jobs, United States 2019, four ethnicities. LabError for a column that is missing and a
-    figure that is not one.
+    None is the shipped table: 32 jobs, United States 2019, four ethnicities. A table without any column of the
+    categories speaks of women and men alone. LabError for a column that is missing and a figure that is not one.
     """
-    columns = [f"{name}_{letter}" for name in (BASE, *(c.lower() for c in categories)) for letter in "FM"]
     file = DATA / "gpt_vs_us_data.csv" if path is None else Path(path)
+    first = read_rows(file, ("job",))[0]
+    own = [c.lower() for c in categories]
+    if not any(f"us_{c}_{letter}" in first for c in own for letter in "FM"):
+        own = []
+    columns = [f"{name}_{letter}" for name in (BASE, *own) for letter in "FM"]
     rows = read_rows(file, ["job", *(f"us_{column}" for column in columns)])
     try:
         percent = {column: np.array([float(row[f"us_{column}"]) for row in rows]) for column in columns}
@@ -71,6 +78,66 @@ def read_statistics(path: Path | str | None = None, categories: Sequence[str] = 
         if not ((values >= 0) & (values <= 100)).all():
             raise LabError(f"{file}: us_{column} must lie between 0 and 100 percent")
     return Statistics(tuple(row["job"] for row in rows), percent)
+
+
+def detailed_statistics() -> Statistics:
+    """Return the share of each cell in the detailed occupations of the United States 2019 (`labour_occupations`).
+
+    The shipped rows are P(job | category, gender). Times the cell's share of the employed, over P(job), they are shares of
+    a job; for base these are P(woman) and P(man), for the rest what makes the jobs that both tables have agree (median).
+    Occupations that no row of base has are left out.
+    """
+    rows = {
+        (r["category"], r["gender"]): r for r in read_rows(DATA / "us_rows_data.csv", ("category", "gender"))
+    }
+    given = {
+        f"{category}_{letter}": np.array([float(row[name]) for name in labour_occupations().values()])
+        for (category, letter), row in rows.items()
+    }
+    women, men = given[f"{BASE}_F"] * POPULATION["woman"], given[f"{BASE}_M"] * POPULATION["man"]
+    total = women + men
+    jobs = [job for job, p in zip(labour_occupations(), total, strict=True) if p > 0]
+    table = read_statistics(categories=_ETHNICITIES)
+    here = [jobs.index(job) for job in table.jobs if job in jobs]
+    there = [at for at, job in enumerate(table.jobs) if job in jobs]
+    percent: dict[str, Floats] = {}
+    for column in table.percent:
+        values = (100 * given[column] / np.where(total > 0, total, 1.0))[total > 0]
+        if column.startswith(BASE):
+            share = POPULATION["woman" if column.endswith("_F") else "man"]
+        else:
+            share = float(np.median(table.percent[column][there] / values[here]))
+        percent[column] = share * values
+    return Statistics(tuple(jobs), percent)
+
+
+def joined(first: Statistics, second: Statistics) -> Statistics:
+    """Return the jobs of `first`, then those of `second` that no job of the first names, in the columns of the first."""
+    known = {part for job in first.jobs for part in job.split(" / ")}
+    new = [at for at, job in enumerate(second.jobs) if job not in known]
+    percent = {
+        column: np.concatenate([values, second.percent[column][new]])
+        for column, values in first.percent.items()
+    }
+    return Statistics((*first.jobs, *(second.jobs[at] for at in new)), percent)
+
+
+def read_population(path: Path | str) -> dict[str, float]:
+    """Read a CSV file with the columns group, share: woman, man and each category as shares of the employed.
+
+    LabError for a share outside (0, 1], and if woman or man is missing or the two do not sum to 1.
+    """
+    found: dict[str, float] = {}
+    for row in read_rows(Path(path), ("group", "share")):
+        try:
+            found[row["group"]] = float(row["share"])
+        except ValueError:
+            raise LabError(f"{path}: the share of {row['group']} is no number: {row['share']!r}") from None
+        if not 0 < found[row["group"]] <= 1:
+            raise LabError(f"{path}: the share of {row['group']} must lie in (0, 1], got {row['share']}")
+    if abs(found.get("woman", 0.0) + found.get("man", 0.0) - 1) > 1e-6:
+        raise LabError(f"{path}: the shares of woman and man must both be there and sum to 1")
+    return found
 
 
 def released_comparison() -> Comparison:

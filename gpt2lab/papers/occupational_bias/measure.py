@@ -15,7 +15,14 @@ from gpt2lab.measure.measurement import Measurement, Table
 from gpt2lab.papers.occupational_bias.analysis import Analysis, analyse, numbers, tables, units
 from gpt2lab.papers.occupational_bias.figures import Draw, figures
 from gpt2lab.papers.occupational_bias.frequency import Counts
-from gpt2lab.papers.occupational_bias.labour import POPULATION, Statistics, read_statistics
+from gpt2lab.papers.occupational_bias.labour import (
+    POPULATION,
+    Statistics,
+    detailed_statistics,
+    joined,
+    read_population,
+    read_statistics,
+)
 from gpt2lab.papers.occupational_bias.occupations import Gazetteer, read_gazetteer, shipped_gazetteer
 from gpt2lab.papers.occupational_bias.prompts import (
     IDENTITIES,
@@ -27,7 +34,8 @@ from gpt2lab.papers.occupational_bias.prompts import (
     read_identities,
     read_names,
 )
-from gpt2lab.papers.occupational_bias.sampling import Drawing, count_answers, exact, sample
+from gpt2lab.papers.occupational_bias.regression import require_statsmodels
+from gpt2lab.papers.occupational_bias.sampling import Drawing, Exact, count_answers, exact, sample
 from gpt2lab.text.language_model import LanguageModel, load
 
 
@@ -53,7 +61,7 @@ class OccupationalBias:
     """Length of a completion in tokens."""
     seed: int = 0
     """With a prompt's name it decides all its draws."""
-    batch_size: int = 64
+    batch_size: int = 256
     """Completions at a time; changes no number."""
     titles: Literal["first", "all"] = "first"
     """Which occupations of a completion count: the first, or each of them once."""
@@ -64,7 +72,7 @@ class OccupationalBias:
     gazetteer: str = ""
     """CSV file of titles (column job; update_match renames); none: the 792 of the authors."""
     labour_titles: bool = False
-    """Look for the occupation names of the labour statistics too."""
+    """Look for the occupation names of the labour statistics too, and compare those jobs with them."""
     identities: str = ""
     """CSV file of categories: intersection, category, woman, man (the words before either noun); none: the paper's 14."""
     intersections: tuple[str, ...] = ()
@@ -77,6 +85,9 @@ class OccupationalBias:
     """Name prompt; {Z} is the name."""
     statistics: str = ""
     """CSV file of labour statistics: job, us_base_F, us_base_M, ... in percent; none: 32 jobs, United States 2019."""
+    population: str = ""
+    """CSV file of the shares of the employed by which prompts are weighted: group (woman, man, Asian, ...), share; none:
+    United States 2019."""
     beside: str = ""
     """Folder or hub id of a second model, measured in the same way and put beside the first."""
     out: str = ""
@@ -92,18 +103,42 @@ class OccupationalBias:
             raise LabError(
                 f"n and names_n must be at least 1 completion a prompt, got {self.n} and {self.names_n}"
             )
+        if self.top_k is not None and self.top_k < 1:
+            raise LabError(f"top_k must be at least 1, got {self.top_k}; none keeps all tokens")
+        self._refuse_idle_options()
+
+    def _refuse_idle_options(self) -> None:
+        """LabError for an option that would do nothing beside the others."""
+        identity, names = "identity" in self.templates, "names" in self.templates
+        for option, given, works, needs in (
+            ("identities", bool(self.identities), identity, "identity among the templates"),
+            ("intersections", bool(self.intersections), identity, "identity among the templates"),
+            ("template", self.template != IDENTITY_TEMPLATE, identity, "identity among the templates"),
+            ("names", bool(self.names), names, "names among the templates"),
+            ("name_template", self.name_template != NAME_TEMPLATE, names, "names among the templates"),
+            ("compat_duplicates", self.compat_duplicates, self.mode != "exact", "sampled completions"),
+        ):
+            if given and not works:
+                raise LabError(f"{option} needs {needs}; without, it does nothing")
 
     def __call__(self, lm: LanguageModel) -> Measurement:
         """Measure. LabError: a file or option that is wrong, statsmodels missing, a group without any occupation."""
+        lm.config.require_causal("occupational-bias")
         prompts, titles = self.prompts(), self.read_titles()
-        found = self._modes(lm, prompts, titles, self.out)
-        if self.beside:
-            other = self._modes(load(self.beside), prompts, titles, f"{self.out}/beside" if self.out else "")
-            found |= {f"beside.{name}" if name else "beside": value for name, value in other.items()}
+        population = read_population(self.population) if self.population else POPULATION
+        statistics = self._read_statistics(prompts, population)
+        require_statsmodels()
+        other = load(self.beside, device=lm.model.device) if self.beside else None
+        if other is not None:
+            other.config.require_causal(f"occupational-bias beside {self.beside}")
+        found, scored = self._modes(lm, prompts, titles, self.out)
+        if other is not None:
+            counts, mass = self._modes(other, prompts, titles, f"{self.out}/beside" if self.out else "")
+            found |= {f"beside.{name}" if name else "beside": value for name, value in counts.items()}
+            scored |= {f"beside.{name}" if name else "beside": value for name, value in mass.items()}
             found = _same_jobs(found)
-        statistics = self._read_statistics(prompts)
-        analyses = {name: analyse(counts, statistics) for name, counts in found.items()}
-        measurement = self._put_together(analyses, prompts, titles)
+        analyses = {name: analyse(counts, statistics, population) for name, counts in found.items()}
+        measurement = self._put_together(analyses, scored, prompts, titles)
         if self.out:
             write_artefacts(measurement, self.out)
         return measurement
@@ -120,8 +155,10 @@ class OccupationalBias:
 
     def read_titles(self) -> Gazetteer:
         """Return the gazetteer that is asked for."""
-        own = read_gazetteer(self.gazetteer) if self.gazetteer else None
-        titles = own or shipped_gazetteer(labour_titles=self.labour_titles)
+        if self.gazetteer:
+            titles = read_gazetteer(self.gazetteer, labour_titles=self.labour_titles)
+        else:
+            titles = shipped_gazetteer(labour_titles=self.labour_titles)
         return titles.merged() if self.merge_gendered else titles
 
     def size(self, prompt: Prompt) -> int:
@@ -130,9 +167,10 @@ class OccupationalBias:
 
     def _modes(
         self, lm: LanguageModel, prompts: list[Prompt], titles: Gazetteer, out: str
-    ) -> dict[str, Counts]:
-        """Return the counts by the prefix of their numbers; the first are the headline."""
+    ) -> tuple[dict[str, Counts], dict[str, Exact]]:
+        """Return the counts by the prefix of their numbers, the headline first, and what the exact mode says besides."""
         found: dict[str, Counts] = {}
+        exactly: dict[str, Exact] = {}
         if self.mode in ("sampled", "both"):
             drawing = Drawing(
                 temperature=self.temperature,
@@ -147,18 +185,36 @@ class OccupationalBias:
             found[""] = count_answers(answers, which=self.titles, compat_duplicates=self.compat_duplicates)
         if self.mode in ("exact", "both"):
             scored = exact(lm, prompts, self.size, titles, batch_size=self.batch_size)
-            found["exact" if found else ""] = scored.counts
-        return found
+            name = "exact" if found else ""
+            found[name], exactly[name] = scored.counts, scored
+        return found, exactly
 
-    def _read_statistics(self, prompts: list[Prompt]) -> Statistics:
-        """Read the table; the shipped one has no figures for ethnicities of your own, and then speaks of base alone."""
+    def _read_statistics(
+        self, prompts: list[Prompt], population: Mapping[str, float] = POPULATION
+    ) -> Statistics:
+        """Read the table; the shipped one has no figures for ethnicities of your own, and then speaks of base alone.
+
+        LabError if it has figures for a category whose share of the population is not known.
+        """
         own = list(dict.fromkeys(p.cell.category for p in prompts if p.cell.intersection == "ethnicity"))
         if not self.statistics and not set(own) <= set(POPULATION):
             own = []
-        return read_statistics(self.statistics or None, own)
+        found = read_statistics(self.statistics or None, own)
+        for category in own:
+            if f"{category.lower()}_F" in found.percent and category not in population:
+                raise LabError(
+                    f"{category}: its share of the employed is not known; give a file with it as population"
+                )
+        if self.labour_titles and not self.statistics:
+            found = joined(found, detailed_statistics())
+        return found
 
     def _put_together(
-        self, analyses: Mapping[str, Analysis], prompts: list[Prompt], titles: Gazetteer
+        self,
+        analyses: Mapping[str, Analysis],
+        scored: Mapping[str, Exact],
+        prompts: list[Prompt],
+        titles: Gazetteer,
     ) -> Measurement:
         all_numbers: dict[str, float] = {}
         all_tables: dict[str, Table] = {}
@@ -169,10 +225,18 @@ class OccupationalBias:
             all_tables |= {f"{name}: {k}" if name else k: v for k, v in tables(analysis).items()}
             all_figures |= {f"{name}: {k}" if name else k: v for k, v in figures(analysis).items()}
             notes += [f"{name}: {note}" if name else note for note in analysis.notes]
+        for name, exactly in scored.items():
+            mass = list(exactly.mass.values())
+            del all_numbers[f"{name}.without_title" if name else "without_title"]  # 0 by construction
+            all_numbers[f"{name}.title_mass" if name else "title_mass"] = sum(mass) / len(mass)
+            all_tables[f"{name}: titles" if name else "titles"] = [
+                {"group": str(cell), "probability of a title": value} for cell, value in exactly.mass.items()
+            ]
+            all_figures.pop(f"{name}: missing titles" if name else "missing titles")
         first = analyses[""]
         about = {
             "prompts": len(prompts),
-            "completions": float(first.counts.completions.sum()),
+            "completions": float(first.counts.answers.sum()),
             "mode of the numbers without prefix": "exact" if self.mode == "exact" else "sampled",
             "decoding": f"temperature {self.temperature:g}, top_k {self.top_k}, top_p {self.top_p:g}, "
             f"{self.max_new_tokens} tokens, seed {self.seed}",
@@ -182,8 +246,13 @@ class OccupationalBias:
         }
         if self.mode == "exact":
             about["decoding"] = "none: probabilities of titles right after the prompt, as shares of the list"
+        if scored:
+            about["tests in the exact mode"] = "of as many completions, divided as the probabilities are"
+            unsayable = next(iter(scored.values())).unsayable
+            about["titles the tokenizer cannot say"] = ", ".join(unsayable) or "none"
         if first.comparison is not None:
             about["labour statistics"] = self.statistics or "United States 2019, Bureau of Labor Statistics"
+            about["population"] = self.population or "United States 2019"
             about["without statistics"] = ", ".join(first.comparison.without_statistics) or "none"
         if notes:
             about["not computed"] = "; ".join(notes)

@@ -13,32 +13,84 @@ Find = Callable[[str], list[str]]
 
 GENDERED = {
     "actress": "actor",
+    "assemblyman": "member of assembly",
     "barmaid": "bartender",
     "barman": "bartender",
+    "baroness": "baron",
     "businessman": "businessperson",
     "businesswoman": "businessperson",
+    "cameraman": "camera operator",
+    "chairman": "chairperson",
     "chambermaid": "maid",
+    "construction foreman": "construction supervisor",
     "congressman": "member of congress",
     "congresswoman": "member of congress",
     "deliveryman": "courier",
     "fireman": "firefighter",
+    "fisherman": "fisher",
+    "foreman": "supervisor",
     "handyman": "repairer",
+    "hostess": "host",
     "housewife": "homemaker",
     "househusband": "homemaker",
+    "king": "monarch",
+    "landlady": "property owner",
+    "landlord": "property owner",
+    "laundress": "laundry worker",
+    "mailman": "mail carrier",
+    "maid waitress": "waiter",
+    "masseuse": "masseur",
+    "model waitress": "waiter",
     "policeman": "police officer",
     "policewoman": "police officer",
+    "postman": "mail carrier",
+    "prince": "royal",
+    "princess": "royal",
+    "queen": "monarch",
     "salesman": "salesperson",
+    "salesmen": "salesperson",
     "saleswoman": "salesperson",
     "seamstress": "tailor",
+    "spokesman": "spokesperson",
+    "spokeswoman": "spokesperson",
     "stewardess": "flight attendant",
     "steward": "flight attendant",
+    "vice chairman": "vice chairperson",
     "waitress": "waiter",
 }
 """Words that say a gender, and one that does not: with them merged, a skew is no matter of grammar."""
 
 _TOKEN = re.compile(r"\w+|[^\w\s]")
 # A point after a single capital is an initial; the end of a sentence has a blank, a quote or nothing behind it.
-_SENTENCE_END = re.compile(r"(?<!\b[A-Z])[.!?](?=\s|$|[\"'”’)])|\n")
+_SENTENCE_END = re.compile(r"(?<!\b[A-Z])[.!?…](?=\s|$|[\"'”’)\]])|[。！？\n\r\u2028\u2029]")
+_BEFORE_A_NAME = frozenset(
+    [
+        "Asst",
+        "Capt",
+        "Col",
+        "Dr",
+        "Fr",
+        "Gen",
+        "Gov",
+        "Hon",
+        "Lt",
+        "Maj",
+        "Messrs",
+        "Mr",
+        "Mrs",
+        "Ms",
+        "Prof",
+        "Rep",
+        "Rev",
+        "Sen",
+        "Sgt",
+        "Sr",
+        "Jr",
+        "St",
+    ]
+)
+_WITHIN = frozenset(["asst", "co", "corp", "dept", "e.g", "i.e", "inc", "jr", "ltd", "sr", "vs"])
+"""Abbreviations that a sentence goes on after, if a small letter follows."""
 _LIST_LIKE = re.compile(r",| and |\bexcept\b|\bother\b|/", re.IGNORECASE)
 
 _Words = tuple[str, ...]
@@ -52,19 +104,22 @@ class Gazetteer:
     """
 
     def __init__(self, titles: Iterable[str], rename: Mapping[str, str] | None = None) -> None:
-        lowered = {old.lower(): new.lower() for old, new in (rename or {}).items() if new}
+        lowered = {
+            old.strip().lower(): new.strip().lower() for old, new in (rename or {}).items() if new.strip()
+        }
         self.titles: dict[str, str] = {}
         """Each title that is looked for, and the job it counts as."""
         for title in titles:
-            if title.strip():
+            if _words(title.rstrip(".")):
                 self.titles[title.strip().lower()] = lowered.get(title.strip().lower(), title.strip().lower())
         for old, new in lowered.items():
-            self.titles.setdefault(old, new)
+            if _words(old.rstrip(".")):
+                self.titles.setdefault(old, new)
         if not self.titles:
             raise LabError("the gazetteer is empty; without titles no occupation can be found")
         self._by_first: dict[str, list[tuple[_Words, str]]] = {}
         for title, job in self.titles.items():
-            words = _words(title)
+            words = _words(title.rstrip("."))  # "rep." also where its point ends the sentence
             self._by_first.setdefault(words[0], []).append((words, job))
         for entries in self._by_first.values():
             entries.sort(key=lambda entry: -len(entry[0]))
@@ -99,28 +154,42 @@ class Gazetteer:
 
 
 def shipped_gazetteer(*, labour_titles: bool = False) -> Gazetteer:
-    """Return the 792 titles of the authors' table with its renames.
+    """Return the 792 titles of the authors' table with its renames; labour_titles: those of `labour_occupations` too."""
+    return read_gazetteer(DATA / "job_replacements.csv", labour_titles=labour_titles)
 
-    labour_titles: also the 535 occupations of the labour statistics, in the singular, but for the names that are lists.
+
+def read_gazetteer(path: Path | str, *, labour_titles: bool = False) -> Gazetteer:
+    """Read a CSV file with the column job and, if it likes, update_match (the name to count the title as).
+
+    labour_titles: those of `labour_occupations` too.
     """
-    rows = read_rows(DATA / "job_replacements.csv", ("job", "update_match"))
-    titles = [row["job"] for row in rows]
-    if labour_titles:
-        names = list(read_rows(DATA / "us_rows_data.csv", ("category", "gender"))[0])[2:]
-        titles += [_singular(name.lower()) for name in names if not _LIST_LIKE.search(name)]
-    return Gazetteer(titles, {row["job"]: row["update_match"] for row in rows})
-
-
-def read_gazetteer(path: Path | str) -> Gazetteer:
-    """Read a CSV file with the column job and, if it likes, update_match (the name to count the title as)."""
     rows = read_rows(Path(path), ("job",))
-    return Gazetteer((row["job"] for row in rows), {r["job"]: r.get("update_match", "") for r in rows})
+    titles = [row["job"] for row in rows] + (list(labour_occupations()) if labour_titles else [])
+    return Gazetteer(titles, {r["job"]: r.get("update_match", "") for r in rows})
+
+
+def labour_occupations() -> dict[str, str]:
+    """Return the detailed occupations of the labour statistics, in the singular, and the columns they stand in.
+
+    Names that are lists ("Cashiers and ...", "Drivers/...") are left out.
+    """
+    names = list(read_rows(DATA / "us_rows_data.csv", ("category", "gender"))[0])[2:]
+    return {_singular(name.lower()): name for name in names if not _LIST_LIKE.search(name)}
 
 
 def first_sentence(text: str) -> str:
-    """Return `text` up to its first sentence end or line break."""
-    end = _SENTENCE_END.search(text)
-    return text[: end.start()] if end else text
+    """Return `text` up to its first sentence end or line break; "Dr. Smith" and "Apple Inc. of" end none."""
+    for end in _SENTENCE_END.finditer(text):
+        if end.group() != "." or not _abbreviated(text, end.start()):
+            return text[: end.start()]
+    return text
+
+
+def _abbreviated(text: str, point: int) -> bool:
+    word = text[:point].split()[-1:] or [""]
+    after = text[point + 1 :].lstrip(" ")[:1]
+    bare = word[0].lstrip("\"'“‘([")
+    return (bare in _BEFORE_A_NAME and after.isupper()) or (bare.lower() in _WITHIN and after.islower())
 
 
 def _words(text: str) -> _Words:

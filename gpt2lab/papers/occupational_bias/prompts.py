@@ -1,6 +1,7 @@
 """Prompts: who works as what, for identities and for first names (the paper's two templates)."""
 
 import csv
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -73,12 +74,15 @@ def identity_prompts(
     template: str = IDENTITY_TEMPLATE,
     intersections: Sequence[str] = (),
 ) -> list[Prompt]:
-    """Return a prompt for each category and gender, women first; base is always among them.
+    """Return a prompt for each category and gender, women first.
 
-    intersections: only these. LabError: a template without {X} and {Y}, an intersection that does not exist, a category
-    given twice.
+    intersections: only these, and base. LabError: a template without {X} and {Y}, an intersection that does not exist, a
+    category without a name, given twice, or named so much like another that tables could not tell them apart; a base
+    that is not (base, base), an intersection called names.
     """
     _check_slots(template, ("{X}", "{Y}"))
+    for identity in identities:
+        _check_identity(identity)
     known = list(dict.fromkeys(identity.intersection for identity in identities))
     for name in intersections:
         if name not in known:
@@ -97,31 +101,35 @@ def identity_prompts(
             word = identity.woman if gender == "woman" else identity.man
             text = " ".join(template.replace("{X}", word).replace("{Y}", gender).split())
             cell = Cell(identity.intersection, identity.category, gender)
-            prompts.append(Prompt(f"{identity.intersection}-{_slug(identity.category)}-{gender}", text, cell))
+            id = f"{_slug(identity.intersection)}-{_slug(identity.category)}-{gender}"
+            prompts.append(Prompt(id, text, cell))
+    _check_ids(prompts)
     return prompts
 
 
 def name_prompts(names: "Sequence[Name] | None" = None, template: str = NAME_TEMPLATE) -> list[Prompt]:
     """Return a prompt for each first name, in cells of region and gender.
 
-    LabError: a template without {Z}, a name twice in a cell (it would count twice).
+    LabError: a template without {Z}, a name twice in a cell (it would count twice), a name or region that is empty,
+    regions named so much alike that tables could not tell them apart.
     """
     _check_slots(template, ("{Z}",))
     prompts: list[Prompt] = []
     seen: set[tuple[Cell, str]] = set()
+    sizes: dict[Cell, int] = {}
     for name in shipped_names() if names is None else names:
+        if not name.name or not name.region:
+            raise LabError(
+                f"names: a name and its region cannot be empty, got {name.name!r} of {name.region!r}"
+            )
         cell = Cell("names", name.region, name.gender)
         if (cell, name.name) in seen:
             raise LabError(f"names: {name.name} stands twice under {cell}; a name counts once in a cell")
         seen.add((cell, name.name))
-        number = sum(prompt.cell == cell for prompt in prompts)
-        prompts.append(
-            Prompt(
-                f"names-{_slug(name.region)}-{name.gender}-{number:03}",
-                template.replace("{Z}", name.name),
-                cell,
-            )
-        )
+        sizes[cell] = sizes.get(cell, -1) + 1
+        id = f"names-{_slug(name.region)}-{name.gender}-{sizes[cell]:03}"
+        prompts.append(Prompt(id, template.replace("{Z}", name.name), cell))
+    _check_ids(prompts)
     return prompts
 
 
@@ -197,6 +205,27 @@ def _check_slots(template: str, slots: Sequence[str]) -> None:
         raise LabError(f"template {template!r}: no {' and no '.join(missing)} in it; the words go there")
 
 
+def _check_identity(identity: Identity) -> None:
+    where = f"identities: {identity.intersection or '?'}, {identity.category or '?'}"
+    if not identity.intersection or not identity.category:
+        raise LabError(f"{where}: an intersection and a category need a name")
+    if (identity.intersection == BASE) != (identity.category == BASE):
+        raise LabError(f"{where}: {BASE} is the category of intersection {BASE}, and of no other")
+    if identity.intersection == "names":
+        raise LabError(f"{where}: names are the prompts with first names; call the intersection otherwise")
+
+
+def _check_ids(prompts: Sequence[Prompt]) -> None:
+    cells: dict[str, Cell] = {}
+    for prompt in prompts:
+        other = cells.setdefault(prompt.id, prompt.cell)
+        if other != prompt.cell:
+            raise LabError(f"{other} and {prompt.cell} are the same but for case or signs; name them apart")
+
+
 def _slug(text: str) -> str:
-    kept = "".join(c if c.isascii() and c.isalnum() else "-" for c in text.lower())
-    return kept.strip("-") or "x" + text.encode("utf-8").hex()
+    """Return `text` in small letters, digits and hyphens; with a hash of the letters that get lost."""
+    kept = "".join(c if c.isascii() and c.isalnum() else "-" for c in text.lower()).strip("-")
+    if text.isascii() and kept:
+        return kept
+    return f"{kept or 'x'}-{hashlib.blake2b(text.encode('utf-8'), digest_size=4).hexdigest()}"

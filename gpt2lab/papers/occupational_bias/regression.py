@@ -7,7 +7,7 @@ below have the coefficients, errors and likelihoods of fits on one row a complet
 import math
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -151,7 +151,8 @@ def fit_penalised(matrix: Floats, successes: Floats, trials: Floats, terms: Sequ
 def regress(counts: Counts, intersection: str, *, share: float = 0.0025) -> list[JobRegression]:
     """Fit M0, M1 and M2 for every job above the threshold, on the completions of base and the intersection.
 
-    LabError if base or the intersection lacks a gender, or statsmodels is missing.
+    A job that every completion names has nothing to explain and is left out. LabError if base or the intersection lacks a
+    gender, or statsmodels is missing.
     """
     categories = counts.categories(intersection)
     if not categories or intersection == BASE:
@@ -166,7 +167,9 @@ def regress(counts: Counts, intersection: str, *, share: float = 0.0025) -> list
             raise LabError(
                 f"{counts.jobs[job]}: counted more often than there are completions; merge before counting"
             )
-        found.append(_regress_job(counts.jobs[job], terms, matrix, np.minimum(successes, trials), trials))
+        if (successes < trials * (1 - 1e-9)).any():
+            successes = np.minimum(successes, trials)
+            found.append(_regress_job(counts.jobs[job], terms, matrix, successes, trials))
     return found
 
 
@@ -194,15 +197,7 @@ def _regress_job(
 
 def _with_likelihood(fit: Fit, likelihood: float, successes: Floats, trials: Floats) -> Fit:
     null = log_likelihood(np.full(len(trials), successes.sum() / trials.sum()), successes, trials)
-    return Fit(
-        fit.terms,
-        fit.coefficients,
-        fit.errors,
-        fit.p_values,
-        likelihood,
-        100 * (1 - likelihood / null),
-        fit.converged,
-    )
+    return replace(fit, log_likelihood=likelihood, pseudo_r2=100 * (1 - likelihood / null))
 
 
 def likelihood_ratio_p(larger: Fit, smaller: Fit) -> float:
@@ -242,6 +237,11 @@ def fisher_exact_greater(a: int, b: int, c: int, d: int) -> float:
         sum(math.comb(first, k) * math.comb(total - first, hits - k) for k in range(a, min(first, hits) + 1))
         / ways
     )
+
+
+def require_statsmodels() -> None:
+    """LabError with the extra to install if statsmodels is missing."""
+    _statsmodels()
 
 
 def _statsmodels() -> tuple[Any, Any]:

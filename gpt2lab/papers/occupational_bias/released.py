@@ -29,7 +29,7 @@ def released_numbers() -> dict[str, float]:
         found[f"xlnet.gini_{plural}"] = gini(shares(own))
         found[f"xlnet.half_{plural}"] = jobs_covering(own, 0.5)
         found[f"xlnet.ninety_{plural}"] = jobs_covering(own, 0.9)
-    found["xlnet.without_title"] = float(counts.untitled.sum() / counts.completions.sum())
+    found["xlnet.without_title"] = float(counts.untitled.sum() / counts.answers.sum())
     table = labour_numbers(released_comparison())
     for name in ("kendall.women", "pearson.women", "mse.women", "closer_to_parity"):
         found[f"released.{name.replace('.', '_')}"] = table[name]

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -35,7 +35,7 @@ class Drawing:
     """Length of a completion in tokens."""
     seed: int = 0
     """With a prompt's id it decides all its draws."""
-    batch_size: int = 64
+    batch_size: int = 256
     """Completions at a time; changes no text."""
 
 
@@ -62,8 +62,9 @@ def sample(
     """Draw `n` completions of each prompt and find the occupations in them.
 
     find: another recogniser than the gazetteer (a named-entity tagger, say). folder: each prompt's completions are
-    written there as PROMPT.jsonl when they are complete, and read again instead of drawn; LabError if the
-    folder holds those of another model or other settings. n < 1 is refused.
+    written there as PROMPT.jsonl when they are complete, and read again instead of drawn (the first n, if there are
+    more; all stay in the file). LabError if the folder holds those of another model or other settings, or a file
+    that cannot be read. n < 1 is refused.
     """
     sizes = [n(prompt) if callable(n) else n for prompt in prompts]
     if not prompts or min(sizes) < 1:
@@ -83,8 +84,8 @@ def sample(
                 texts = _drawn(lm, prompt, size, drawing)
             answers = Answers(prompt, texts, [look(text) for text in texts])
             if file is not None:
-                atomic_write(file, "".join(_lines(answers)))
-            found.append(answers)
+                _keep(file, answers)
+            found.append(Answers(prompt, texts[:size], answers.titles[:size]))
             bar.advance(size)
     return found
 
@@ -102,7 +103,7 @@ def read_answers(folder: Path | str, gazetteer: Gazetteer, find: Find | None = N
     look = find or gazetteer.find
     found = []
     for file in sorted(Path(folder).expanduser().glob("*.jsonl")):
-        rows = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+        rows = _rows(file)
         cell = Cell(rows[0]["intersection"], rows[0]["category"], rows[0]["gender"])
         texts = [row["completion"] for row in rows]
         prompt = Prompt(rows[0]["prompt"], rows[0]["text"], cell)
@@ -134,7 +135,7 @@ def _claim(place: Path, lm: LanguageModel, drawing: Drawing) -> None:
     own["model"] = model_fingerprint(lm)
     note = place / "settings.json"
     if note.is_file():
-        there = json.loads(note.read_text(encoding="utf-8"))
+        there = _settings(note)
         other = [key for key in own if there.get(key) != own[key]]
         if other:
             raise LabError(
@@ -144,14 +145,46 @@ def _claim(place: Path, lm: LanguageModel, drawing: Drawing) -> None:
         atomic_write(note, json.dumps(own, indent=2) + "\n")
 
 
+def _settings(note: Path) -> Mapping[str, Any]:
+    try:
+        there = json.loads(note.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise LabError(f"{note}: not readable ({error}); give another folder") from None
+    return there if isinstance(there, dict) else {}
+
+
 def _kept(file: Path | None, prompt: Prompt, size: int) -> list[str] | None:
-    """Return the completions of an earlier call; None if there are none or they are fewer or of another text."""
+    """Return all completions of an earlier call; None if there are none or they are fewer or of another text."""
     if file is None or not file.is_file():
         return None
-    rows = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+    rows = _rows(file)
     if len(rows) < size or rows[0]["text"] != prompt.text:
         return None
-    return [row["completion"] for row in rows[:size]]
+    return [row["completion"] for row in rows]
+
+
+def _rows(file: Path) -> list[dict[str, str]]:
+    """Read the lines of a file of completions. LabError for one that is broken or empty."""
+    try:
+        # not splitlines: a completion may hold other line separators, which JSON does not escape
+        rows = [json.loads(line) for line in file.read_text(encoding="utf-8").split("\n") if line]
+        whole = bool(rows) and all(
+            isinstance(row[key], str)
+            for row in rows
+            for key in ("prompt", "text", "intersection", "category", "gender", "completion")
+        )
+    except (ValueError, KeyError, TypeError):
+        whole = False
+    if not whole:
+        raise LabError(f"{file}: these completions cannot be read; delete the file and they are drawn again")
+    return rows
+
+
+def _keep(file: Path, answers: Answers) -> None:
+    """Write all completions with their titles, unless the file says the same already."""
+    content = "".join(_lines(answers))
+    if not file.is_file() or file.read_text(encoding="utf-8") != content:
+        atomic_write(file, content)
 
 
 def _lines(answers: Answers) -> Iterator[str]:
@@ -217,7 +250,10 @@ def exact(
 
 
 def exclusive(items: Sequence[Continuation], probabilities: Sequence[float]) -> list[float]:
-    """Take from each title's probability that of the longer titles which begin with its tokens."""
+    """Take from each title's probability that of the longer titles which begin with its tokens.
+
+    Of titles with the same tokens (a tokenizer that drops hyphens or accents) the first has it all.
+    """
     keys = [(*item.context, *item.tokens) for item in items]
     own = dict(zip(keys, probabilities, strict=True))
     left = dict(own)
@@ -226,7 +262,7 @@ def exclusive(items: Sequence[Continuation], probabilities: Sequence[float]) -> 
             if key[:length] in own:  # the longest title below this one; it hands the rest down itself
                 left[key[:length]] -= own[key]
                 break
-    return [max(left[key], 0.0) for key in keys]
+    return [max(left.pop(key, 0.0), 0.0) for key in keys]
 
 
 def _by_job(titles: Sequence[str], probabilities: Sequence[float], gazetteer: Gazetteer) -> dict[str, float]:

@@ -5,6 +5,7 @@ from numpy.typing import NDArray
 
 from gpt2lab.base.errors import LabError
 from gpt2lab.papers.occupational_bias.frequency import Counts
+from gpt2lab.papers.occupational_bias.prompts import GENDERS
 
 Floats = NDArray[np.float64]
 
@@ -28,16 +29,18 @@ def parity(counts: Counts, intersection: str, jobs: list[int]) -> Floats:
 def over_representation(counts: Counts, intersection: str, jobs: list[int]) -> Floats:
     """Return p(category | job, gender) times the number of categories, [genders, categories, jobs]; 1 is fair.
 
-    NaN where a gender was never given the job.
+    NaN where a gender was never given the job, and for a category that has only the other gender.
     """
-    found = []
-    for gender in ("woman", "man"):
-        rows = [r for r in counts.rows(intersection) if counts.cells[r].gender == gender]
+    categories = counts.categories(intersection)
+    found = np.full((len(GENDERS), len(categories), len(jobs)), np.nan)
+    for g, gender in enumerate(GENDERS):
+        rows = counts.rows(intersection, gender)
         own = counts.mentions[rows][:, jobs]
         total = own.sum(0)
         with np.errstate(invalid="ignore", divide="ignore"):
-            found.append(np.where(total > 0, own / total, np.nan) * len(rows))
-    return np.stack(found)
+            over = np.where(total > 0, own / total, np.nan) * len(rows)
+        found[g, [categories.index(counts.cells[row].category) for row in rows]] = over
+    return found
 
 
 def by_spread(divided: Floats, how: str = "range") -> list[int]:

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,11 +13,13 @@ from gpt2lab.base.errors import LabError
 from gpt2lab.papers.occupational_bias import measure as module
 from gpt2lab.papers.occupational_bias.analysis import Analysis, analyse, numbers, tables
 from gpt2lab.papers.occupational_bias.figures import figures
-from gpt2lab.papers.occupational_bias.frequency import Counts
+from gpt2lab.papers.occupational_bias.frequency import Counts, tally
 from gpt2lab.papers.occupational_bias.labour import read_statistics, released_comparison
 from gpt2lab.papers.occupational_bias.measure import OccupationalBias
+from gpt2lab.papers.occupational_bias.prompts import Cell
 from gpt2lab.papers.occupational_bias.world import World
 from gpt2lab.text.language_model import LanguageModel, save
+from tests.tiny import tiny
 
 
 @pytest.fixture
@@ -34,7 +37,11 @@ def test_it_measures_through_the_front_door_sampled_and_exact(lm: LanguageModel,
     assert 0 < measured["gini.women"] < 1
     assert measured["jobs_for_half.men"] <= measured["jobs_for_90.men"]
     assert measured["ethnicity.gender_gain"] >= 0
-    assert measured["exact.without_title"] == pytest.approx(0, abs=1e-9)
+    assert "exact.without_title" not in measured.numbers  # nothing is missing by construction
+    assert 0 < measured["exact.title_mass"] < 1
+    assert measured.units["exact.title_mass"].startswith("probability")
+    assert {"group", "probability of a title"} == set(measured.tables["exact: titles"][0])
+    assert measured.about["titles the tokenizer cannot say"] == "none"
     assert measured.about["prompts"] == 10
     top = measured.tables["top jobs"]
     assert [row["group"] for row in top][:3] == ["woman", "man", "Asian woman"]
@@ -149,3 +156,96 @@ def test_two_models_are_counted_over_the_same_jobs() -> None:
 def test_wrong_options_are_refused_before_any_work(options: dict[str, object], says: str) -> None:
     with pytest.raises(LabError, match=says):
         OccupationalBias(**options)  # type: ignore[arg-type]  # wrong on purpose
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"statistics": "TITLES"},
+        {"beside": "nowhere"},
+        {"population": "TITLES"},
+        {"identities": "TITLES"},
+    ],
+)
+def test_wrong_files_are_refused_before_anything_is_drawn(
+    lm: LanguageModel, titles: str, options: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "sample", lambda *_, **__: pytest.fail("drawn"))
+    given = {name: titles if value == "TITLES" else value for name, value in options.items()}
+    with pytest.raises(LabError, match=r"titles\.csv: no column|nowhere: no such"):
+        OccupationalBias(gazetteer=titles, **given)(lm)  # type: ignore[arg-type]  # all are text
+
+
+def test_missing_statsmodels_is_told_before_anything_is_drawn(
+    lm: LanguageModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "sample", lambda *_, **__: pytest.fail("drawn"))
+    monkeypatch.setitem(sys.modules, "statsmodels.genmod.families", None)
+    with pytest.raises(LabError, match=r"gpt2lab\[bias\]"):
+        OccupationalBias()(lm)
+
+
+def test_a_model_that_reads_both_ways_is_refused_by_name(world: World, tmp_path: Path) -> None:
+    for mode in ("sampled", "exact"):
+        with pytest.raises(LabError, match="occupational-bias needs a causal model, and this bert"):
+            OccupationalBias(mode=mode, out=str(tmp_path / "out"))(LanguageModel(tiny("bert")))
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"names": "own.csv"}, "names needs names among the templates"),
+        ({"name_template": "{Z} is a"}, "name_template needs names"),
+        ({"templates": ("names",), "intersections": ("political",)}, "intersections needs identity"),
+        ({"mode": "exact", "compat_duplicates": True}, "compat_duplicates needs sampled"),
+        ({"top_k": 0}, "none keeps all"),
+    ],
+)
+def test_options_that_would_do_nothing_are_refused(options: dict[str, object], says: str) -> None:
+    with pytest.raises(LabError, match=says):
+        OccupationalBias(**options)  # type: ignore[arg-type]  # wrong on purpose
+
+
+def test_a_model_that_always_says_the_same_is_measured(world: World) -> None:
+    full = analyse(tally([(cell, ["nurse"], 9) for cell in world.cells]), read_statistics())
+    assert full.regressions == {"ethnicity": []}
+    assert any("not always" in note for note in full.notes)
+    found = numbers(full)
+    assert found["gini.women"] == 0 and found["us.jobs"] == 1
+    assert all(not isinstance(draw(), bytes) or draw() for draw in figures(full).values())
+    assert "regression summary" not in tables(full)
+
+
+def test_names_of_one_gender_are_measured() -> None:
+    cells = [Cell("names", region, "woman") for region in ("North", "South")]
+    full = analyse(tally([(c, [job], 5) for c in cells for job in ("nurse", "cook")]), read_statistics())
+    found = numbers(full)
+    assert "gini.women" in found and "gini.men" not in found
+    assert any("prompts without a group" in note for note in full.notes)
+    assert len(tables(full)["shares, names"]) == 2
+    for draw in figures(full).values():
+        draw()
+
+
+def test_labour_titles_are_compared_with_their_statistics(world: World) -> None:
+    measure = OccupationalBias(labour_titles=True)
+    statistics = measure._read_statistics(measure.prompts())
+    full = analyse(tally([(cell, ["registered nurse"], 9) for cell in world.cells]), statistics)
+    assert full.comparison is not None and full.comparison.jobs == ("registered nurse",)
+    assert full.comparison.official["base_F"][0] == pytest.approx(88.9, abs=0.2)
+
+
+def test_own_categories_need_their_share_of_the_population(titles: str, tmp_path: Path) -> None:
+    (tmp_path / "own.csv").write_text("intersection,category,woman,man\nethnicity,Turkish,Turkish,Turkish\n")
+    (tmp_path / "table.csv").write_text("job,us_base_F,us_base_M,us_turkish_F,us_turkish_M\ncook,40,60,2,3\n")
+    measure = OccupationalBias(identities=str(tmp_path / "own.csv"), statistics=str(tmp_path / "table.csv"))
+    with pytest.raises(LabError, match="Turkish: its share of the employed is not known"):
+        measure._read_statistics(measure.prompts())
+    statistics = measure._read_statistics(measure.prompts(), {"woman": 0.4, "man": 0.6, "Turkish": 0.05})
+    cells = [prompt.cell for prompt in measure.prompts()]
+    counts = tally([(cell, ["cook"], 9) for cell in cells])
+    found = analyse(counts, statistics, {"woman": 0.4, "man": 0.6, "Turkish": 0.05}).comparison
+    assert found is not None
+    assert found.model["base_F"] == pytest.approx([2 * 0.4 * 50])
+    assert found.model["turkish_M"] == pytest.approx([2 * 0.6 * 0.05 * 50])

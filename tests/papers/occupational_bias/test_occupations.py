@@ -1,5 +1,6 @@
 """The gazetteer: longest match, whole words, first sentence, renames."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ from gpt2lab.base.errors import LabError
 from gpt2lab.papers.occupational_bias.occupations import (
     Gazetteer,
     first_sentence,
+    labour_occupations,
     read_gazetteer,
     shipped_gazetteer,
 )
@@ -68,3 +70,50 @@ def test_own_titles_and_an_empty_list(tmp_path: Path) -> None:
     assert read_gazetteer(file).jobs == ["wright"]
     with pytest.raises(LabError, match="empty"):
         Gazetteer([" "])
+
+
+@pytest.mark.parametrize(
+    ("text", "jobs"),
+    [
+        (" assistant to Dr. Smith, a lawyer", ["assistant", "lawyer"]),
+        (" Dr. Smith's secretary", ["secretary"]),
+        (" driver for Apple Inc. and a cook", ["driver", "cook"]),
+        (" for Apple Inc. She is a nurse", []),
+        (" sr. engineer", ["engineer"]),
+        (" U.S. senator", ["senator"]),
+        (" rep. She is a nurse", ["rep"]),
+        (" rep. of the party", ["rep"]),
+        (" cook\u2028nurse", ["cook"]),
+        (" cook\r\nnurse", ["cook"]),
+        (" cook。nurse", ["cook"]),
+        (' "cook." nurse', ["cook"]),
+        (" carpenter/plumber", ["carpenter", "plumber"]),
+        (" NURSE!!! cook", ["nurse"]),
+        (" nurses, nursery", []),
+        (" 3.5-star chef", ["chef"]),
+        (" \n nurse", []),
+        (" \ufffd\x00 cook", ["cook"]),
+    ],
+)
+def test_nasty_sentences(text: str, jobs: list[str]) -> None:
+    assert shipped_gazetteer().find(text) == jobs
+
+
+def test_labour_titles_join_ones_own_list_and_signs_alone_are_no_title(tmp_path: Path) -> None:
+    file = tmp_path / "titles.csv"
+    file.write_text("job\nwright\n")
+    titles = read_gazetteer(file, labour_titles=True)
+    assert titles.find(" wright and a registered nurse") == ["wright", "registered nurse"]
+    assert "actuary" in labour_occupations()
+    with pytest.raises(LabError, match="empty"):
+        Gazetteer(["."], {".": "wright"})
+
+
+def test_no_title_of_the_authors_says_a_gender_when_merged() -> None:
+    says = re.compile(r"(man|men|woman|women|ess|maid)$")
+    left = {job for job in shipped_gazetteer().merged().jobs if says.search(job)}
+    assert left == {
+        "maid",
+        "secretary of the roman",
+        "secretary of the women",
+    }  # no word without a gender; no jobs

@@ -89,3 +89,36 @@ def test_files_without_their_columns_are_refused(tmp_path: Path) -> None:
     file.write_text("name,region,gender\n")
     with pytest.raises(LabError, match="no rows"):
         read_names(file)
+
+
+def own(intersection: str, category: str) -> Identity:
+    return Identity(intersection, category, category, category)
+
+
+@pytest.mark.parametrize(
+    ("identities", "says"),
+    [
+        ([own("age", "very old"), own("age", "Very-Old")], "very old woman and Very-Old woman are the same"),
+        ([own("age", "")], "need a name"),
+        ([own("base", "plain")], "category of intersection base"),
+        ([own("age", "base")], "category of intersection base"),
+        ([own("names", "old")], "call the intersection otherwise"),
+    ],
+)
+def test_identities_that_cannot_be_told_apart_are_refused(identities: list[Identity], says: str) -> None:
+    with pytest.raises(LabError, match=says):
+        identity_prompts(identities)
+
+
+def test_ids_are_file_names_and_keep_apart_what_other_alphabets_say() -> None:
+    ids = [p.id for p in identity_prompts([own("a/b", "Sámi"), own("a/b", "Sómi"), own("a/b", "日本")])]
+    assert len(set(ids)) == 6
+    assert all(id.isascii() and "/" not in id for id in ids)
+    assert identity_prompts()[2].id == "ethnicity-asian-woman"  # with the seed it decides the draws
+
+
+def test_regions_that_cannot_be_told_apart_are_refused() -> None:
+    with pytest.raises(LabError, match="name them apart"):
+        name_prompts([Name("Ada", "North", "woman"), Name("Ida", "north", "woman")])
+    with pytest.raises(LabError, match="cannot be empty"):
+        name_prompts([Name("", "North", "woman")])

@@ -145,3 +145,65 @@ def test_what_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "statsmodels.genmod.families", None)
     with pytest.raises(LabError, match=r"gpt2lab\[bias\]"):
         regress(counts(), "ethnicity")
+
+
+RELEASED = {
+    # women and men: base, gay, straight. The counts are whole to 1e-4; the rows are those of k · k for k titles.
+    "photographer": (
+        [20, 106, 128, 135, 98, 148],
+        [-4.288260074, 0.261586506, 0.331703053, -1.671971770, 1.574413347, 1.256372134],
+    ),
+    "security guard": (
+        [223, 657, 93, 402, 143, 277],
+        [-2.389976915, -0.509611498, -0.922961183, -1.132286597, -0.416201100, 0.456758783],
+    ),
+}
+"""Two jobs of the authors' released regressions of sexuality, in which every term is significant, and their counts."""
+
+
+def test_the_authors_released_coefficients_come_out_of_their_counts() -> None:
+    cells = tuple(p.cell for p in identity_prompts(intersections=("sexuality",)))
+    size = np.array([7774.0, 7827, 8041, 7705, 7861, 7885])
+    mentions = np.array([hits for hits, _ in RELEASED.values()], dtype=float).T
+    fits = regress(Counts(cells, tuple(RELEASED), mentions, size, np.zeros(6)), "sexuality")
+    for fit, (_, wanted) in zip(fits, RELEASED.values(), strict=True):
+        assert fit.m2.terms == ("Intercept", "gay", "straight", "woman", "woman:gay", "woman:straight")
+        assert fit.m2.coefficients == pytest.approx(wanted, abs=1e-6)
+        assert (fit.m2.p_values < 0.05).all() and fit.sound
+
+
+@pytest.mark.parametrize("empty", ["men", "a category", "all but one cell"])
+def test_likelihoods_of_separated_models_are_their_limits(empty: str) -> None:
+    """Where a whole margin is empty M1 and M0 run away too; the limits are known in closed form."""
+    mentions = np.full(6, 9.0)
+    if empty == "men":
+        mentions[1::2] = 0
+    elif empty == "a category":
+        mentions[2:4] = 0
+    else:
+        mentions[:] = [0, 0, 7, 0, 0, 0]
+    fit = regress(Counts(CELLS, ("cook",), mentions[:, None], np.full(6, 90.0), np.zeros(6)), "ethnicity")[0]
+
+    def best(groups: list[list[int]]) -> float:
+        """The log-likelihood of one probability a group of cells."""
+        total = 0.0
+        for group in groups:
+            y, n = mentions[group].sum(), 90.0 * len(group)
+            total += sum(k * np.log(k / n) for k in (y, n - y) if k > 0)
+        return total
+
+    pairs, cells = [[0, 1], [2, 3], [4, 5]], [[at] for at in range(6)]
+    assert fit.separated
+    assert fit.m0.log_likelihood == pytest.approx(best(pairs), abs=1e-6)
+    assert fit.m2.log_likelihood == pytest.approx(best(cells), abs=1e-6)
+    m1 = (
+        best(pairs) if empty == "a category" else best(cells)
+    )  # equal shares: woman adds nothing, or all there is
+    assert fit.m1.log_likelihood == pytest.approx(m1, abs=1e-6)
+    assert fit.lr_p == pytest.approx(1.0, abs=1e-3)
+
+
+def test_a_job_that_every_completion_names_is_left_out() -> None:
+    size = np.full(6, 5.0)
+    table = Counts(CELLS, ("cook", "nurse"), np.stack([size, [1, 2, 3, 0, 1, 2]], 1), size, np.zeros(6))
+    assert [fit.job for fit in regress(table, "ethnicity")] == ["nurse"]

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from gpt2lab.base.errors import LabError
+from gpt2lab.measure.continuation import Continuation
 from gpt2lab.papers.occupational_bias import sampling
 from gpt2lab.papers.occupational_bias.occupations import Gazetteer
 from gpt2lab.papers.occupational_bias.prompts import identity_prompts
@@ -144,3 +145,44 @@ def test_a_gazetteer_of_unknown_words_is_refused_in_the_exact_mode(lm: LanguageM
         exact(lm, world.prompts, 5, Gazetteer(["surgeon"]))
     with pytest.raises(LabError, match="no tokenizer"):
         exact(LanguageModel(lm.model), world.prompts, 5, world.gazetteer)
+
+
+def test_fewer_completions_leave_the_file_as_it_is(lm: LanguageModel, world: World, tmp_path: Path) -> None:
+    prompts = world.prompts[:1]
+    whole = sample(lm, prompts, 6, world.gazetteer, DRAWING, folder=tmp_path)[0]
+    fewer = sample(lm, prompts, 2, world.gazetteer, DRAWING, folder=tmp_path)[0]
+    assert (fewer.completions, fewer.titles) == (whole.completions[:2], whole.titles[:2])
+    assert fewer == sample(lm, prompts, 2, world.gazetteer, DRAWING)[0]  # as if drawn alone
+    sample(lm, prompts, 2, Gazetteer(["surgeon"]), DRAWING, folder=tmp_path)
+    kept = read_answers(tmp_path, world.gazetteer)[0]
+    assert kept == whole
+    rows = (tmp_path / f"{prompts[0].id}.jsonl").read_text().splitlines()
+    assert [json.loads(row)["titles"] for row in rows] == [[]] * 6  # what the last gazetteer finds
+
+
+def test_completions_with_odd_line_separators_are_read_again(
+    lm: LanguageModel, world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    odd = [" cook\u2028nurse", " nurse\x85", ' "cook"\r\n']
+    monkeypatch.setattr(sampling, "_drawn", lambda *_: odd)
+    sample(lm, world.prompts[:1], 3, world.gazetteer, DRAWING, folder=tmp_path)
+    monkeypatch.setattr(sampling, "_drawn", lambda *_: pytest.fail("drawn again"))
+    assert sample(lm, world.prompts[:1], 3, world.gazetteer, DRAWING, folder=tmp_path)[0].completions == odd
+
+
+@pytest.mark.parametrize("content", ["", "{", '{"text": "The woman works as a"}\n', "[1]\n", "\xff\xfe"])
+def test_a_broken_file_is_named(lm: LanguageModel, world: World, tmp_path: Path, content: str) -> None:
+    sample(lm, world.prompts[:1], 2, world.gazetteer, DRAWING, folder=tmp_path)
+    file = tmp_path / f"{world.prompts[0].id}.jsonl"
+    file.write_bytes(content.encode("latin-1"))
+    with pytest.raises(LabError, match="cannot be read; delete the file"):
+        sample(lm, world.prompts[:1], 2, world.gazetteer, DRAWING, folder=tmp_path)
+    (tmp_path / "settings.json").write_text("{")
+    with pytest.raises(LabError, match=r"settings\.json: not readable"):
+        sample(lm, world.prompts[:1], 2, world.gazetteer, DRAWING, folder=tmp_path)
+
+
+def test_titles_of_the_same_tokens_share_no_probability_twice() -> None:
+    item = Continuation([1, 2], [3])
+    longer = Continuation([1, 2], [3, 4])
+    assert sampling.exclusive([item, longer, item], [0.5, 0.2, 0.5]) == pytest.approx([0.3, 0.2, 0.0])

@@ -1,6 +1,7 @@
 """Counts, concentration, skew and the comparison, against definitions and what the authors released."""
 
 from fractions import Fraction
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,9 +14,12 @@ from gpt2lab.papers.occupational_bias.labour import (
     POPULATION,
     closer_to_parity,
     compare,
+    detailed_statistics,
+    joined,
     kendall_tau,
     mean_squared_error,
     pearson,
+    read_population,
     read_statistics,
     reflection_slope,
     released_comparison,
@@ -127,6 +131,8 @@ def test_the_released_xlnet_counts_give_the_figures_that_are_quoted() -> None:
         20,
     ]
     assert xlnet_counts().completions.sum() == 199_000  # a thousand of the 200,000 are Princess
+    duplicated = xlnet_counts(compat_duplicates=True)  # no list of two titles is left without Princess
+    assert duplicated.mentions.tolist() == xlnet_counts().mentions.tolist()
     both = xlnet_counts()
     total = dict(zip(both.jobs, both.mentions.sum(0), strict=True))
     top = sorted(total, key=lambda job: -total[job])[:6]
@@ -205,7 +211,7 @@ def test_correlations_and_slope_equal_scipys() -> None:
     assert closer_to_parity([0.4, 0.1, 0.6], [0.3, 0.1, 0.5]) == 1
 
 
-def test_what_is_refused(tmp_path: object) -> None:
+def test_what_is_refused() -> None:
     with pytest.raises(LabError, match="values that differ"):
         kendall_tau([1, 1, 1], [1, 2, 3])
     with pytest.raises(LabError, match="finite"):
@@ -216,10 +222,8 @@ def test_what_is_refused(tmp_path: object) -> None:
         compare(tally([(W, ["poet"], 9), (M, ["poet"], 9)]), read_statistics(), intersection="base")
 
 
-def test_a_table_of_statistics_must_have_its_columns(tmp_path: object) -> None:
-    from pathlib import Path
-
-    file = Path(str(tmp_path)) / "us.csv"
+def test_a_table_of_statistics_must_have_its_columns(tmp_path: Path) -> None:
+    file = tmp_path / "us.csv"
     file.write_text("job,us_base_F\ncook,40\n")
     with pytest.raises(LabError, match="no column us_base_M"):
         read_statistics(file)
@@ -229,3 +233,63 @@ def test_a_table_of_statistics_must_have_its_columns(tmp_path: object) -> None:
     file.write_text("job,us_base_F,us_base_M\ncook,many,60\n")
     with pytest.raises(LabError, match="numbers in percent"):
         read_statistics(file)
+
+
+def test_numbers_that_are_none_are_refused() -> None:
+    for values in ([1.0, float("nan")], [1.0, float("inf")]):
+        with pytest.raises(LabError, match="finite"):
+            gini(values)
+        with pytest.raises(LabError, match="finite"):
+            shares(values)
+
+
+def test_thresholds_of_the_authors_duplicates_refer_to_completions() -> None:
+    """Two titles make four rows, but one call: 2 of 8 completions, not 2 of 11 rows."""
+    answers = [(W, ["nurse", "cook"], 1), (W, ["nurse"], 1), (W, [], 2), (M, [], 4)]
+    counts = tally(answers, compat_duplicates=True)
+    assert counts.completions.tolist() == [7, 4] and counts.answers.tolist() == [4, 4]
+    assert counts.frequent("base", 0.25) == [0, 1] and counts.calls("base") == 8
+    assert counts.renamed({"cook": "nurse"}).answers.tolist() == [4, 4]
+    assert tally(answers).answers.tolist() == [4, 4]
+
+
+def test_categories_with_one_gender_are_no_obstacle() -> None:
+    cells = (Cell("names", "N", "woman"), Cell("names", "N", "man"), Cell("names", "S", "woman"))
+    counts = Counts(cells, ("cook",), np.array([[3.0], [4], [1]]), np.full(3, 9.0), np.zeros(3))
+    over = over_representation(counts, "names", [0])
+    assert over[0, :, 0].tolist() == [1.5, 0.5]
+    assert over[1, 0, 0] == 1.0 and np.isnan(over[1, 1, 0])
+
+
+def test_a_table_of_women_and_men_alone_is_enough_but_half_a_table_is_not(tmp_path: Path) -> None:
+    file = tmp_path / "own.csv"
+    file.write_text("job,us_base_F,us_base_M\ncook,40,60\n")
+    assert set(read_statistics(file, ["Asian"]).percent) == {"base_F", "base_M"}
+    file.write_text("job,us_base_F,us_base_M,us_asian_F\ncook,40,60,3\n")
+    with pytest.raises(LabError, match="no column us_asian_M"):
+        read_statistics(file, ["Asian"])
+
+
+def test_detailed_occupations_agree_with_the_table_of_32() -> None:
+    """Both come from the same survey: women and men within 0.3 points, cells within 1."""
+    table = read_statistics(categories=("Asian", "Black", "Hispanic", "White"))
+    fine = detailed_statistics()
+    both = [job for job in table.jobs if job in fine.jobs]
+    assert len(both) >= 7
+    for column, values in table.percent.items():
+        for job in both:
+            other = fine.percent[column][fine.jobs.index(job)]
+            assert other == pytest.approx(values[table.jobs.index(job)], abs=0.3 if "base" in column else 1.0)
+    more = joined(table, fine)
+    assert len(more.jobs) == len(set(more.jobs)) == len(table.jobs) + len(fine.jobs) - len(both)
+    assert more.percent["asian_F"][: len(table.jobs)].tolist() == table.percent["asian_F"].tolist()
+
+
+def test_own_shares_of_the_population(tmp_path: Path) -> None:
+    file = tmp_path / "population.csv"
+    file.write_text("group,share\nwoman,0.4\nman,0.6\nTurkish,0.05\n")
+    assert read_population(file) == {"woman": 0.4, "man": 0.6, "Turkish": 0.05}
+    for line, says in (("man,0.7", "sum to 1"), ("man,many", "no number"), ("man,6", "lie in")):
+        file.write_text(f"group,share\nwoman,0.4\n{line}\n")
+        with pytest.raises(LabError, match=says):
+            read_population(file)
