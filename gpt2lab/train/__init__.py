@@ -1,11 +1,13 @@
 """The training loop, objectives, schedules, precision and checkpoints."""
 
+from gpt2lab.train.grouped import GroupedOptimizer
 from gpt2lab.train.loop import train
 from gpt2lab.train.objectives import default_objective, masked_tokens, next_token
 from gpt2lab.train.optimizers import ReadsCurvature, adamw, make_optimizer, parameter_groups
 from gpt2lab.train.settings import TrainResult, TrainSettings
 
 __all__ = [
+    "GroupedOptimizer",
     "ReadsCurvature",
     "TrainResult",
     "TrainSettings",

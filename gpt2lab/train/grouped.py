@@ -145,6 +145,12 @@ def zeros(parameter: Tensor) -> Tensor:
     return torch.zeros_like(parameter, dtype=wide(parameter), memory_format=torch.contiguous_format)
 
 
+def whole(tensor: Tensor) -> Tensor:
+    """Return all of a sharded tensor (a DTensor), on every rank; any other as it is."""
+    gather: Callable[[], Tensor] | None = getattr(tensor, "full_tensor", None)
+    return tensor if gather is None else gather()
+
+
 def gradients(parameters: Sequence[Tensor], group: Mapping[str, Any]) -> list[Tensor]:
     """Return the gradients to descend along: their negatives in a group with `maximize`."""
     found = [parameter.grad for parameter in parameters if parameter.grad is not None]

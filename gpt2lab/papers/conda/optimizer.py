@@ -33,6 +33,7 @@ from gpt2lab.train.grouped import (
     check_ranges,
     gradients,
     move,
+    whole,
     widened,
     zeros,
 )
@@ -191,7 +192,7 @@ class Conda(GroupedOptimizer):
                 if not _is_projected(parameter, group) or done % group["refresh"]:
                     continue
                 assert parameter.grad is not None
-                if not bool(torch.isfinite(_whole(parameter.grad)).all()):
+                if not bool(torch.isfinite(whole(parameter.grad)).all()):
                     raise LabError("conda: a gradient is not finite; no basis can be taken from it")
 
     def update_group(self, group: dict[str, Any], parameters: list[Tensor]) -> None:
@@ -228,8 +229,8 @@ class Conda(GroupedOptimizer):
     def _update_projected(self, parameter: Tensor, group: dict[str, Any]) -> None:
         """The rule for one matrix; see the module's first lines. A sharded one is gathered, and what changed scattered."""
         state, turned = self.state[parameter], group["transposed"]
-        first, second = _whole(state["first"]), _whole(state["second"])
-        gradient = widened([_whole(tensor) for tensor in gradients([parameter], group)], [first])[0]
+        first, second = whole(state["first"]), whole(state["second"])
+        gradient = widened([whole(tensor) for tensor in gradients([parameter], group)], [first])[0]
         update = self._projected(
             _as_matrix(gradient, turned), _as_matrix(first, turned), _as_matrix(second, turned), state, group
         )
@@ -377,12 +378,6 @@ def _rotated_back(matrix: Tensor, state: dict[str, Any], side: Side) -> Tensor:
 
 def _as_matrix(tensor: Tensor, transposed: bool) -> Tensor:
     return tensor.mT if transposed else tensor
-
-
-def _whole(tensor: Tensor) -> Tensor:
-    """Return all of a sharded tensor (a DTensor), on every rank; any other as it is."""
-    gather = getattr(tensor, "full_tensor", None)
-    return tensor if gather is None else gather()
 
 
 def _sharded(tensor: Tensor, like: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from gpt2lab.base.errors import LabError, unknown
-from gpt2lab.train.grouped import wide
+from gpt2lab.train.grouped import whole, wide
 
 Noise = Literal["normal", "rademacher"]
 IGNORED = -100
@@ -138,7 +138,9 @@ def _clip_factor(tensors: Sequence[Tensor], limit: float | None) -> Tensor | flo
     """Factor that brings the norm of all tensors together to at most `limit`; as torch's clip_grad_norm_."""
     if not limit:
         return 1.0
-    norm = torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(tensor) for tensor in tensors]))
+    norm = torch.linalg.vector_norm(
+        torch.stack([whole(torch.linalg.vector_norm(tensor)) for tensor in tensors])
+    )
     return (limit / (norm + 1e-6)).clamp(max=1.0)
 
 

@@ -38,6 +38,7 @@ from gpt2lab.train.grouped import (
     check_ranges,
     gradients,
     move,
+    whole,
     wide,
     widened,
     zeros,
@@ -157,7 +158,7 @@ class Sophia(GroupedOptimizer):
                     f"sophia: a curvature estimate of shape {list(estimate.shape)} for a parameter of shape "
                     f"{list(parameter.shape)}"
                 )
-            if not bool(torch.isfinite(estimate).all()):
+            if not bool(whole(torch.isfinite(estimate).all())):
                 raise LabError(
                     "sophia: the curvature estimate is not finite; the running one is kept as it is"
                 )
@@ -176,7 +177,7 @@ class Sophia(GroupedOptimizer):
             for parameter in group["params"]:
                 if state := self.state.get(parameter):
                     scaled = state["curvature"] * (group["gamma"] * self._correction(state, group))
-                    inside += int((state["momentum"].abs() < scaled).sum())
+                    inside += int(whole((state["momentum"].abs() < scaled).sum()))
                     count += parameter.numel()
         return inside / count if count else 0.0
 
@@ -185,8 +186,8 @@ class Sophia(GroupedOptimizer):
         """L1 and L2 norm of h over all parameters."""
         every = [state["curvature"] for state in self.state.values() if state]
         return {
-            "curvature_l1": sum(float(h.abs().sum(dtype=torch.float64)) for h in every),
-            "curvature_l2": sum(float(h.double().square().sum()) for h in every) ** 0.5,
+            "curvature_l1": sum(float(whole(h.abs().sum(dtype=torch.float64))) for h in every),
+            "curvature_l2": sum(float(whole(h.double().square().sum())) for h in every) ** 0.5,
         }
 
     # What the training loop asks; see `gpt2lab.train.ReadsCurvature`.
