@@ -30,7 +30,13 @@ def test_a_study_runs_at_smoke_scale_with_every_arm(tmp_path: Path) -> None:
     for arm in PRESETS["smoke"].arms:
         assert 3 < run.results[f"{arm}.loss"] < 7
         assert run.arms[arm].tables["sweep"] and run.arms[arm].tables["curve"]
-    assert len(run.arms["vanilla"].tables["sweep"]) == 2
+        tried = {float(row["learning_rate"]) for row in run.arms[arm].tables["sweep"]}
+        assert {2e-3, 4e-3} < tried <= {1e-3, 2e-3, 4e-3, 8e-3}, (
+            "every arm tries both rates and one beyond the better"
+        )
+        best = min(run.arms[arm].tables["sweep"], key=lambda row: float(row["loss"]))
+        assert run.results[f"{arm}.learning_rate"] == float(best["learning_rate"])
+        assert run.results[f"{arm}.updates"] >= PRESETS["smoke"].steps
     assert run.results["vanilla_long.flops"] == pytest.approx(run.results["ponder.flops"], rel=0.1)
     assert run.results["gain"] == run.results["vanilla.loss"] - run.results["ponder.loss"]
     assert run.results["ponder.sweep.s2"] == pytest.approx(run.results["ponder.loss"], abs=1e-5)
@@ -99,6 +105,9 @@ def test_every_preset_can_be_built_and_settings_that_make_no_sense_are_refused()
         {"arms": ("ponder", "vanilla", "mystery")},
         {"swept": 2},
         {"family": "bert"},
+        {"rates": ()},
+        {"rates": (2e-3, 1e-3)},
+        {"trial": 0.0},
     ):
         with pytest.raises(LabError):
             Settings(**wrong)  # type: ignore[arg-type]  # wrong on purpose

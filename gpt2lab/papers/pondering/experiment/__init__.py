@@ -1,16 +1,16 @@
 """Pondering against plain models of equal size and tokens, of equal compute, of twice the size, and its own variants.
 
 All arms of a seed read the same batches in the same order and are judged on the same windows; arms of one shape begin
-with the same weights. Every plain arm has the embedding scale and the initialisation of the published runs too. The
-plain model of equal size gets its best chance: all of `plain_rates`, over the whole schedule, and the best of them counts.
+with the same weights. Every plain arm has the embedding scale and the initialisation of the published runs too. Every arm
+gets its best chance by the same rule: in every seed it tries the same learning rates over a share of its updates, and the
+best of them trains the model that counts.
 """
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
-from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -28,6 +28,7 @@ from gpt2lab.text.language_model import LanguageModel
 from gpt2lab.text.sources import documents
 from gpt2lab.text.tokenizer import Tokenizer, train_bpe
 from gpt2lab.train import TrainSettings, train
+from gpt2lab.train.loop import NotFinite
 
 __all__ = ["ARMS", "CLAIMS", "PRESETS", "Settings", "arms", "run", "run_arm", "summarise"]
 
@@ -98,10 +99,10 @@ class Settings:
     """Batches in an update."""
     steps: int = 350
     """Updates."""
-    plain_rates: tuple[float, ...] = (1e-3, 2e-3, 4e-3)
-    """Learning rates of vanilla, ascending; each over the whole schedule, and the best counts."""
-    rates: tuple[float, ...] = (2e-3,)
-    """Learning rates of every other arm, likewise."""
+    rates: tuple[float, ...] = (4e-3, 8e-3, 1.6e-2)
+    """Learning rates that every arm tries, ascending; where the best is the lowest or highest, one more on that side."""
+    trial: float = 0.2
+    """Share of an arm's updates in which each rate is tried, over a complete schedule; the best one then runs them all."""
     weight_decay: float = 0.01
     """Of matrices and embeddings."""
     precision: str = "auto"
@@ -132,26 +133,28 @@ class Settings:
             raise LabError(f"family must be gpt2, gpt_neox or llama, got {self.family}")
         if self.pondering_steps < 1 or self.swept < self.pondering_steps:
             raise LabError("pondering_steps must be at least 1, and swept no less than that")
-        if not self.rates or not self.plain_rates:
-            raise LabError("rates and plain_rates need a learning rate each")
+        if not self.rates or self.rates[0] <= 0 or list(self.rates) != sorted(set(self.rates)):
+            raise LabError(f"rates must ascend from above 0, got {self.rates}")
+        if not 0 < self.trial <= 1:
+            raise LabError(f"trial must be a share of the updates in (0, 1], got {self.trial}")
 
 
 PRESETS: dict[str, Settings] = {
     "smoke": Settings(
         arms=(*_FEW, "vanilla_double", "vanilla_deep", "hidden_linear", "pause", "ponder_one", "ponder_random", "detached"),
         data="tinyworld:150", vocab_size=280, d_model=16, n_layers=1, n_heads=2, context=24, batch_size=8,
-        steps=6, plain_rates=(2e-3, 4e-3), pondering_steps=2, windows=16, swept=3,
+        steps=6, rates=(2e-3, 4e-3), trial=0.5, pondering_steps=2, windows=16, swept=3,
     ),
     "laptop": Settings(),
     "gpu": Settings(
         arms=tuple(ARMS), data="docstrings:8000000", vocab_size=2048, d_model=160, n_layers=4, n_heads=4,
-        context=128, batch_size=64, steps=3000, plain_rates=(1e-3, 2e-3, 4e-3), rates=(1e-3, 2e-3, 4e-3),
+        context=128, batch_size=64, steps=3000, rates=(1e-3, 2e-3, 4e-3),
         windows=768, swept=10,
     ),
     "paper": Settings(
         arms=(*_FEW, "vanilla_double", "vanilla_deep", "hidden_linear", "pause", "ponder_one", "ponder_random"),
         data="hub:JeanKaddour/minipile", vocab_size=50_304, family="gpt_neox", d_model=512, n_layers=6, n_heads=8,
-        context=2048, batch_size=8, accumulation=16, steps=5700, plain_rates=(5e-4, 1e-3, 2e-3), rates=(5e-4, 1e-3, 2e-3),
+        context=2048, batch_size=8, accumulation=16, steps=5700, rates=(5e-4, 1e-3, 2e-3),
         precision="bf16", top_k=100, draw="passes", checkpoint_passes=True, windows=384, swept=10,
     ),
 }  # fmt: skip
@@ -253,55 +256,63 @@ def updates(settings: Settings, arm: str) -> int:
 
 
 def run_arm(settings: Settings, arm: str, run: "Run") -> None:
-    """Train one arm at each of its learning rates and report the best."""
+    """Choose an arm's learning rate in short trials, train it over the whole schedule, and report."""
+    from gpt2lab.lab.contest import best_on_grid
+
     text = material(settings.data, settings.vocab_size, settings.context, settings.windows)
-    rates = settings.plain_rates if arm == "vanilla" else settings.rates
-    count, tried, times = updates(settings, arm), list[dict[str, float]](), list[float]()
-    kept = None
-    for number, rate in enumerate(rates):
+    count, tried = updates(settings, arm), list[dict[str, float]]()
+
+    def trial(rate: float) -> float:
         model = model_of(settings, arm, run.seed).to(run.device)
-        if not number:
-            run.result("start", mean_loss(model, text.validation))
-        times.append(_train(settings, arm, run, text, model, rate, number))
-        tried.append({"learning_rate": rate, "loss": mean_loss(model, text.validation)})
-        if tried[-1]["loss"] <= min(trial["loss"] for trial in tried):
-            kept = model
-    if kept is None:
-        raise LabError(f"pondering: no learning rate of {arm} gave a finite loss; try lower ones")
-    best = min(range(len(rates)), key=lambda number: tried[number]["loss"])
-    run.table("sweep", tried, "Validation loss at every learning rate tried, each over the whole schedule")
-    run.result("loss", tried[best]["loss"])
-    run.result("learning_rate", rates[best])
-    run.result("at_edge", len(rates) > 1 and best in (0, len(rates) - 1))
+        try:
+            _train(settings, arm, run, text, model, rate, max(1, round(settings.trial * count)))
+            loss = mean_loss(model, text.validation)
+        except NotFinite:
+            loss = math.inf
+        tried.append({"learning_rate": rate, "loss": loss})
+        return loss
+
+    rate, _, at_edge = best_on_grid(settings.rates, trial, widen=1 if len(settings.rates) > 1 else 0)
+    model = model_of(settings, arm, run.seed).to(run.device)
+    run.result("start", mean_loss(model, text.validation))
+    seconds = _train(settings, arm, run, text, model, rate, count, log=run.log)
+    run.table(
+        "sweep", tried, f"Validation loss after {settings.trial:.0%} of the updates, at every rate tried"
+    )
+    run.result("loss", mean_loss(model, text.validation))
+    run.result("learning_rate", rate)
+    run.result("at_edge", at_edge and len(settings.rates) > 1)
     tokens = count * settings.accumulation * settings.batch_size * settings.context
-    run.result("parameters", kept.count_parameters()["total"])
+    run.result("parameters", model.count_parameters()["total"])
     run.result("updates", count)
     run.result("flops", tokens * flops_of(settings, arm))
-    run.result("seconds_per_update", fmean(times))
-    points = run.record.series(f"validation_loss_{best}")
+    run.result("seconds_per_update", seconds)
+    points = run.record.series("validation_loss")
     run.table(
         "curve",
-        [{"update": step - best * count, "loss": loss} for step, loss in zip(*points, strict=True)],
+        [{"update": step, "loss": loss} for step, loss in zip(*points, strict=True)],
         "Validation loss on an eighth of the windows, while training",
     )
     if arm in ("ponder", "ponder_random"):
-        _look_inside(settings, run, text, kept)
+        _look_inside(settings, run, text, model)
 
 
 def _train(
-    settings: Settings, arm: str, run: "Run", text: Material, model: Transformer, rate: float, number: int
+    settings: Settings,
+    arm: str,
+    run: "Run",
+    text: Material,
+    model: Transformer,
+    rate: float,
+    steps: int,
+    *,
+    log: Callable[..., None] | None = None,
 ) -> float:
-    """Train one model over the whole schedule, logged under names of this rate's; return seconds an update."""
-    steps = updates(settings, arm)
+    """Train one model over a complete schedule of so many updates; return seconds an update."""
     batches = PackedBatches(
         text.training, batch_size=settings.batch_size, context=settings.context, seed=run.seed
     )
     part = text.validation[::8]
-
-    def log(step: int, **numbers: Any) -> None:
-        # Steps go on from one rate to the next, so that a run that was stopped keeps what it has logged.
-        run.log(number * steps + step, **{f"{name}_{number}": value for name, value in numbers.items()})
-
     done = train(
         model,
         batches,
@@ -312,12 +323,12 @@ def _train(
             weight_decay=settings.weight_decay,
             accumulation=settings.accumulation,
             precision=settings.precision,  # type: ignore[arg-type]  # checked by TrainSettings
-            evaluate_every=max(1, steps // 10),
+            evaluate_every=max(1, steps // 10) if log else 0,
             log_every=max(1, steps // 50),
         ),
-        evaluate=lambda: {"validation_loss": mean_loss(model, part)},
+        evaluate=(lambda: {"validation_loss": mean_loss(model, part)}) if log else None,
         log=log,
-        checkpoints=run.checkpoints / f"rate_{number}",
+        checkpoints=run.checkpoints / (f"rate_{rate:g}" if log else f"trial_{rate:g}"),
         resume=True,
         seed=run.seed,
         label=f"{arm} lr {rate:.2g}",
