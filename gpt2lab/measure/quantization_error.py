@@ -40,6 +40,7 @@ class QuantizationError(QuantizationOptions):
 
     def __call__(self, lm: "LanguageModel") -> Measurement:
         """Measure; the model stays as it is. LabError for a model that is quantised already and for unfit settings."""
+        lm.config.require_causal("quantization-error")
         tokenizer = corpus.need_tokenizer(lm, "quantization-error")
         if any(True for _ in quantized_layers(lm.model)):
             raise LabError(

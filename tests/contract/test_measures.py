@@ -13,7 +13,9 @@ from gpt2lab.base.errors import LabError
 from gpt2lab.base.registry import Part
 from gpt2lab.base.registry import part as part_of
 from gpt2lab.measure.measurement import Measurement
+from gpt2lab.model import Transformer
 from gpt2lab.model.architecture import attach
+from gpt2lab.model.families import CONSTRUCTORS
 from gpt2lab.model.heads import Head
 from gpt2lab.text.language_model import LanguageModel
 from gpt2lab.text.tokenizer import for_masking
@@ -158,6 +160,27 @@ def test_bf16_is_near(part: Part, lm: LanguageModel, passages: Path) -> None:
     rough = make(part, passages)(LanguageModel(lm.model.to(torch.bfloat16), lm.tokenizer)).numbers
     assert exact.keys() == rough.keys()
     assert all(math.isfinite(value) for value in rough.values())
+
+
+@pytest.mark.parametrize("family", ["llama", "mixtral", "bert"])
+def test_other_families_are_measured_or_told_why_not(
+    part: Part, family: str, lm: LanguageModel, passages: Path
+) -> None:
+    tokenizer = for_masking(lm.tokenizer) if family == "bert" else lm.tokenizer
+    config = CONSTRUCTORS[family](
+        vocab_size=tokenizer.vocab_size, d_model=16, n_layers=2, n_heads=2, max_positions=160
+    )
+    model = Transformer(config, generator=torch.Generator().manual_seed(0)).eval()
+    try:
+        if part.name in HEADED:
+            attach(model, HEADED[part.name])
+        result = make(part, passages)(LanguageModel(model, tokenizer))
+    except LabError as error:
+        said = str(error)
+        assert len(said) > 20 and "\n" not in said
+        assert family == "bert" or part.name in BOTH_WAYS or "no single output matrix" in said
+    else:
+        assert all(math.isfinite(value) for value in result.numbers.values())
 
 
 def test_no_text_is_refused(part: Part, lm: LanguageModel, tmp_path: Path) -> None:

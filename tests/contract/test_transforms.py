@@ -130,8 +130,8 @@ def test_it_is_the_same_twice(part: Part, fit: LanguageModel, passages: Path) ->
 
 
 @pytest.mark.parametrize("family", CONFIGS)
-def test_every_family_is_transformed_or_told_why_not(
-    part: Part, family: str, word_tokenizer: Tokenizer, passages: Path
+def test_every_family_is_transformed_and_kept_or_told_why_not(
+    part: Part, family: str, word_tokenizer: Tokenizer, passages: Path, tmp_path: Path
 ) -> None:
     model = tiny(family, vocab_size=word_tokenizer.vocab_size, max_positions=160)
     given = FIT.get(part.name, lambda lm: lm)(LanguageModel(model, word_tokenizer))
@@ -141,8 +141,11 @@ def test_every_family_is_transformed_or_told_why_not(
     except LabError as error:
         refused = str(error)
     assert not refused or (len(refused) > 20 and "\n" not in refused)
+    save(given, tmp_path / "new")
     with torch.no_grad():
-        assert bool(given.model(torch.arange(9)[None]).isfinite().all())
+        logits = given.model(torch.arange(9)[None])
+        assert bool(logits.isfinite().all())
+        assert torch.equal(load(tmp_path / "new").model(torch.arange(9)[None]), logits)
 
 
 def test_a_model_in_bf16_becomes_one_that_works(part: Part, fit: LanguageModel, passages: Path) -> None:

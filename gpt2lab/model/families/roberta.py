@@ -53,7 +53,9 @@ def _read(entries: Entries) -> dict[str, Any]:
 
 
 def _write(config: TransformerConfig) -> dict[str, Any]:
-    require(config, position_offset=(1 if config.pad is None else config.pad) + 1, head_activation="gelu")
+    if config.pad is None:
+        raise LabError("a roberta checkpoint counts positions from the padding's id, and this model has none")
+    require(config, position_offset=config.pad + 1, head_activation="gelu")
     return bert_entries(config)
 
 

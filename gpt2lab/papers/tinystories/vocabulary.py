@@ -34,8 +34,10 @@ class ReduceVocabulary:
     def __call__(self, lm: LanguageModel, documents: Iterable[str] | None = None) -> LanguageModel:
         """Count `data`, or `documents`, with the model's tokenizer and return the reduced model; `lm` stays as it is.
 
-        LabError for a model with architectures attached, and for one whose tokenizer has no end of text.
+        LabError for a model with architectures attached, for one that reads in both directions (it would lose the id
+        that hides a token), and for one whose tokenizer has no end of text.
         """
+        lm.config.require_causal("reduce-vocabulary")
         if lm.model.architectures:
             raise LabError(
                 "reduce-vocabulary works on a model without architectures; reduce first, then attach"
