@@ -153,4 +153,4 @@ def _count(lm: Any) -> int:
 
 def result_name(name: str) -> str:
     """Return a number's name as the name of a result."""
-    return re.sub(r"^(?=\d)|[^A-Za-z0-9_.]+|\.(?=\.|$)", "_", name)
+    return re.sub(r"^(?=\d)|[^A-Za-z0-9_.]+|\.(?=[.\d]|$)", "_", name)

@@ -263,6 +263,11 @@ def _translated(
         if len(shape) == 3:
             tensor = tensor.view(shape)  # one matrix for each expert
         tensor = (tensor.T if row.transposed else tensor).to(device=device, dtype=dtype)
+        if dtype == torch.float16 and not bool(tensor.isfinite().all()):
+            raise LabError(
+                f"{checkpoint.folder}: {checkpoint.full_names[names[0]]} goes beyond float16, which ends at 65504; "
+                "load the model in float32 or bfloat16"
+            )
         yield row.ours, nn.Parameter(tensor.clone(memory_format=torch.contiguous_format))
     assert not wanted, f"{family.name}: no row for {sorted(wanted)}"
 

@@ -1,10 +1,11 @@
 """What the removal costs beyond the mean loss: its tails, the output's entropy and calibration, sinks, lengths of states."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -13,6 +14,7 @@ from gpt2lab.base.errors import LabError
 from gpt2lab.measure.measurement import Measurement
 from gpt2lab.model import Transformer
 from gpt2lab.model.evaluating import evaluating
+from gpt2lab.papers.layernorm_removal.fold import export_errors, is_frozen
 from gpt2lab.papers.layernorm_removal.measure import read_rows
 
 if TYPE_CHECKING:
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
 QUANTILES = {"low_99.9": 0.0005, "low_95": 0.025, "median": 0.5, "high_95": 0.975, "high_99.9": 0.9995}
 _SINK = 0.3
 _BINS = 10
+_ELEMENTS = 1 << 25
+"""Logits held at a time."""
 
 
 @dataclass(frozen=True)
@@ -41,9 +45,13 @@ class Tokens:
     @property
     def calibration_error(self) -> float:
         """Σ over 10 equal bins of confidence of share · |accuracy - mean confidence| (Guo et al. 2017, eq. 3)."""
-        place = (self.confidence * _BINS).long().clamp_max(_BINS - 1)
-        gap = torch.zeros(_BINS, dtype=torch.float64).index_add(0, place, self.hit - self.confidence)
-        return float(gap.abs().sum() / max(len(place), 1))
+        gap = torch.zeros(_BINS, dtype=torch.float64).index_add(0, self.bins, self.hit - self.confidence)
+        return float(gap.abs().sum() / max(len(self.bins), 1))
+
+    @property
+    def bins(self) -> Tensor:
+        """The bin of each token's confidence, [tokens] int64."""
+        return (self.confidence * _BINS).long().clamp_max(_BINS - 1)
 
     def quantiles(self) -> dict[str, float]:
         """Return the middle and the ends of the ranges that hold 95 % and 99.9 % of the losses."""
@@ -56,32 +64,60 @@ def token_statistics(
 ) -> Tokens:
     """Score every token but the first of each row; rows [samples, length + 1] int64."""
     found = list[tuple[Tensor, ...]]()
-    with evaluating(model):
+    size = max(1, _ELEMENTS // model.config.vocab_size)
+    with evaluating(model), evaluating(reference or model):
         for part in rows.split(batch_size):
-            ids, targets = part[:, :-1].to(model.device), part[:, 1:].flatten().to(model.device)
-            log = model(ids).flatten(0, 1).float().log_softmax(-1)
-            best = log.max(-1)
-            other = log if reference is None else _log_probabilities(reference, ids, log)
-            middle = torch.logaddexp(log, other) - math.log(2)
-            found.append(
-                (
-                    F.nll_loss(log, targets, reduction="none"),
-                    -(log.exp() * log).sum(-1),
-                    best.values.exp(),
-                    (best.indices == targets).float(),
-                    ((log.exp() * (log - middle)).sum(-1) + (other.exp() * (other - middle)).sum(-1)) / 2,
-                )
-            )
+            ids, targets = part[:, :-1], part[:, 1:].flatten()
+            states = model.hidden(ids.to(model.device)).flatten(0, 1)
+            others = states if reference is None else reference.hidden(ids.to(reference.device)).flatten(0, 1)
+            pieces = (tensor.split(size) for tensor in (states, others, targets.to(model.device)))
+            for own, other, right in zip(*pieces, strict=True):
+                log = _log_probabilities(model, own)
+                there = log if reference is None else _log_probabilities(reference, other).to(log.device)
+                found.append(_of_tokens(log, there, right))
     return Tokens(*(torch.cat(kind).double().cpu() for kind in zip(*found, strict=True)))
 
 
-def _log_probabilities(model: Transformer, ids: Tensor, like: Tensor) -> Tensor:
-    if model.config.vocab_size != like.shape[-1]:
+def _log_probabilities(model: Transformer, states: Tensor) -> Tensor:
+    return model.unembed(states).float().log_softmax(-1)
+
+
+def _of_tokens(log: Tensor, other: Tensor, targets: Tensor) -> tuple[Tensor, ...]:
+    """What `Tokens` holds, of some tokens; log and other [tokens, vocab]. LabError for two vocabularies."""
+    if other.shape != log.shape:
         raise LabError(
-            f"the models have {like.shape[-1]} and {model.config.vocab_size} tokens; their outputs do not compare"
+            f"the models have {log.shape[-1]} and {other.shape[-1]} tokens; their outputs do not compare"
         )
-    with evaluating(model):
-        return model(ids.to(model.device)).flatten(0, 1).float().log_softmax(-1).to(like.device)
+    best, middle = log.max(-1), torch.logaddexp(log, other) - math.log(2)
+    return (
+        F.nll_loss(log, targets, reduction="none"),
+        -(log.exp() * log).sum(-1),
+        best.values.exp(),
+        (best.indices == targets).float(),
+        ((log.exp() * (log - middle)).sum(-1) + (other.exp() * (other - middle)).sum(-1)) / 2,
+    )
+
+
+def intervals(
+    found: Tokens, rows: int, others: Mapping[str, Tensor], *, resamples: int, seed: int
+) -> list[dict[str, Any]]:
+    """Return means over tokens with 95 % intervals, found by drawing the `rows` pieces of text anew, with replacement.
+
+    The calibration error of a draw is that of its tokens; others: further numbers of each token, [tokens], by name.
+    """
+    draws = np.random.default_rng(seed).multinomial(rows, np.full(rows, 1 / rows), size=resamples)
+    weights = torch.from_numpy(draws).double() / rows  # [resamples, rows]
+    shown = {"loss": found.loss, "entropy": found.entropy, **others}
+    samples = {name: weights @ values.view(rows, -1).mean(1) for name, values in shown.items()}
+    means = {name: float(values.mean()) for name, values in shown.items()}
+    gaps = F.one_hot(found.bins, _BINS) * (found.hit - found.confidence)[:, None]  # [tokens, bins]
+    samples["calibration error"] = (weights @ gaps.view(rows, -1, _BINS).mean(1).flatten(1)).abs().sum(1)
+    means["calibration error"] = found.calibration_error
+    return [
+        {"of each token": name, "mean": mean, "low": _quantile(samples[name], 0.025),
+         "high": _quantile(samples[name], 0.975)}
+        for name, mean in means.items()
+    ]  # fmt: skip
 
 
 @torch.no_grad()
@@ -145,8 +181,12 @@ class RemovalEffects:
     """Tokens of a piece, at most the model's positions."""
     texts: int = 3
     """Continuations, greedy, of the beginnings of as many pieces."""
+    resamples: int = 1000
+    """Draws of the bootstrap over pieces, for the intervals."""
     batch_size: int = 8
     """Pieces in one pass; changes speed and memory, not the numbers."""
+    seed: int = 0
+    """Where the bootstrap starts."""
 
     def __call__(self, lm: "LanguageModel") -> Measurement:
         """Measure a model. LabError for too little text, NaN, and models of other vocabularies."""
@@ -160,16 +200,24 @@ class RemovalEffects:
             "entropy": float(own.entropy.mean()), "calibration_error": own.calibration_error,
             "sink_rate": sink_rate(lm.model, rows[:16]),
         }  # fmt: skip
-        if "original" in others:
-            numbers["divergence"] = float(own.divergence.mean())
+        beside = {"divergence": own.divergence} if "original" in others else {}
         for name, model in others.items():
             there = token_statistics(model, rows, batch_size=self.batch_size)
-            numbers[f"above_{name}"] = float((own.loss - there.loss).mean())
+            beside[f"above_{name}"] = own.loss - there.loss
+        numbers |= {name: float(values.mean()) for name, values in beside.items()}
+        if is_frozen(lm.model):
+            errors = export_errors(lm.model, rows[:2, :-1].to(lm.model.device))
+            numbers |= {f"export_{name}": value for name, value in errors.items()}
+        means = intervals(own, len(rows), beside, resamples=self.resamples, seed=self.seed)
         return Measurement(
             name="removal-effects",
             numbers=numbers,
             units={name: _unit(name) for name in numbers if _unit(name)},
-            tables={"stream": stream_norms(lm.model, rows[:16]), "texts": self._texts(lm, rows)},
+            tables={
+                "means": means,
+                "stream": stream_norms(lm.model, rows[:16]),
+                "texts": self._texts(lm, rows),
+            },
             about={
                 "tokens": len(own.loss),
                 "original": self.original or "none",
@@ -205,6 +253,8 @@ class RemovalEffects:
 
 
 def _unit(name: str) -> str:
+    if name.startswith("export"):
+        return "largest difference from the frozen model's logits"
     if name.startswith(("loss", "entropy", "above", "divergence")):
         return "nats per token"
     return "share of queries with more than 0.3 on position 0" if name == "sink_rate" else ""

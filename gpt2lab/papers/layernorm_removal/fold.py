@@ -97,6 +97,14 @@ def frozen_scale(norm: Norm, config: TransformerConfig) -> float:
     return usual
 
 
+def is_frozen(model: Transformer) -> bool:
+    """Tell whether a model has staged norms that are all frozen, so that it can be folded."""
+    norms = [norm for _, norm in _norms(model) if isinstance(norm, StagedNorm)]
+    routed = model.config.has_experts and model.config.norm == "layernorm"
+    done = all(bool(norm.fake.all()) and (not norm.special or bool(norm.late.all())) for norm in norms)
+    return bool(norms) and done and not routed
+
+
 def export_errors(model: Transformer, tokens: Tensor) -> dict[str, float]:
     """Return the largest difference between the logits of a frozen model, its compatible export and its folded form.
 

@@ -8,14 +8,20 @@ import torch
 from torch.nn import functional as F
 
 from gpt2lab.base.errors import LabError
+from gpt2lab.lab import remember
+from gpt2lab.model import attach
 from gpt2lab.model.activations import processed_unembed
-from gpt2lab.papers.layernorm_removal import corpus
-from gpt2lab.papers.layernorm_removal.evaluation import sink_rate, stream_norms, token_statistics
+from gpt2lab.papers.layernorm_removal import corpus, evaluation
+from gpt2lab.papers.layernorm_removal.architecture import StagedNorms, calibrate, fire, stage_of
+from gpt2lab.papers.layernorm_removal.evaluation import intervals, sink_rate, stream_norms, token_statistics
 from gpt2lab.papers.layernorm_removal.fold import folded
 from gpt2lab.papers.layernorm_removal.measure import head_attributions
 from gpt2lab.papers.layernorm_removal.neurons import ablation_effects, confidence_neurons, null_space_share
 from gpt2lab.papers.layernorm_removal.patching import compare_patching, read_prompts
-from gpt2lab.text.tokenizer import byte_level
+from gpt2lab.papers.layernorm_removal.schedule import Schedule
+from gpt2lab.text.generators.stories import documents
+from gpt2lab.text.language_model import LanguageModel, save
+from gpt2lab.text.tokenizer import byte_level, word_level
 from tests.papers.layernorm_removal.test_transform import frozen
 from tests.tiny import tiny, tokens
 
@@ -141,6 +147,59 @@ def test_token_statistics_are_their_definitions() -> None:
     assert found.calibration_error == pytest.approx(gap, abs=1e-5)
     assert found.quantiles()["median"] == pytest.approx(float(found.loss.quantile(0.5)))
     assert found.quantiles()["high_95"] == pytest.approx(float(found.loss.quantile(0.975)))
+
+
+@torch.no_grad()
+def test_chunks_of_the_vocabulary_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, other, rows = tiny("gpt2"), tiny("llama"), tokens(4, 11)
+    whole = token_statistics(model, rows, reference=other)
+    monkeypatch.setattr(evaluation, "_ELEMENTS", 61 * 3)
+    parts = token_statistics(model, rows, reference=other, batch_size=3)
+    for name in ("loss", "entropy", "confidence", "hit", "divergence"):
+        assert torch.allclose(getattr(whole, name), getattr(parts, name), atol=1e-6)
+
+
+def test_intervals_are_those_of_pieces_drawn_anew() -> None:
+    found = token_statistics(tiny("gpt2"), tokens(9, 6))
+    extra = torch.arange(45.0, dtype=torch.float64)
+    rows = {
+        str(row["of each token"]): row for row in intervals(found, 9, {"n": extra}, resamples=4000, seed=1)
+    }
+    assert rows["n"]["mean"] == 22.0 and rows["loss"]["mean"] == float(found.loss.mean())
+    width = 1.96 * float((5 * torch.arange(9.0) + 2).std(correction=0)) / 3  # of the mean of 9 pieces
+    assert rows["n"]["high"] - 22 == pytest.approx(width, rel=0.08)
+    assert 22 - rows["n"]["low"] == pytest.approx(width, rel=0.08)
+    errors = rows["calibration error"]
+    assert 0 < errors["low"] < errors["high"] and errors["mean"] == found.calibration_error
+    one = intervals(found, 1, {}, resamples=5, seed=0)[-1]  # a single piece, drawn again and again
+    assert one["low"] == pytest.approx(found.calibration_error) == one["high"]
+
+
+def test_measures_are_kept_as_runs_and_show_what_the_forms_differ_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GPT2LAB_HOME", str(tmp_path / "home"))
+    tokenizer = word_level(documents(0, 60))
+    staged = attach(
+        tiny("gpt2", vocab_size=tokenizer.vocab_size, eos=tokenizer.eos),
+        StagedNorms(schedule=Schedule(start=0)),
+    )
+    save(LanguageModel(staged, tokenizer), tmp_path / "real")
+    calibrate(staged, [{"tokens": tokens(2, 9)}])
+    for unit in stage_of(staged).steps:
+        fire(staged, unit)
+    save(LanguageModel(staged, tokenizer), tmp_path / "frozen")
+    options = {"data": ["tinyworld:20"], "samples": 3, "length": 9}
+    for name in ("attribution-exactness", "confidence-neurons"):
+        assert remember.measure(name, str(tmp_path / "frozen"), options=options).numbers
+    both = {"original": str(tmp_path / "real"), "control": str(tmp_path / "real"), **options}
+    found = remember.measure("removal-effects", str(tmp_path / "frozen"), options=both)
+    assert found.numbers["export_folded.float64"] < 1e-9 < found.numbers["above_original"] ** 2
+    assert [row["of each token"] for row in found.tables["means"]] == [
+        "loss", "entropy", "divergence", "above_original", "above_control", "calibration error",
+    ]  # fmt: skip
+    plain = remember.measure("removal-effects", str(tmp_path / "real"), options=options)
+    assert not any(name.startswith("export") for name in plain.numbers)
 
 
 @torch.no_grad()

@@ -89,6 +89,8 @@ def test_transformers_opens_the_compatible_export_with_equal_logits(family: str,
     assert torch.allclose(theirs(ids).logits, model(ids), atol=2e-4)
     again = load_model(tmp_path / "hf")
     assert torch.allclose(folded(again)(ids), model(ids), atol=2e-4)
+    with pytest.raises(LabError, match=r"beyond float16.*float32 or bfloat16"):
+        load_model(tmp_path / "hf", dtype=torch.float16)
     with pytest.raises(LabError, match="switches this model's norms off"):
         train(again, Counting(), settings=TrainSettings(steps=1))
 
