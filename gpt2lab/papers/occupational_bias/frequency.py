@@ -97,12 +97,13 @@ class Counts:
 
     def check_titled(self) -> None:
         """LabError if some cell has no title at all: its shares would be divisions by zero."""
-        for at, cell in enumerate(self.cells):
-            if not self.mentions[at].sum():
-                raise LabError(
-                    f"{cell}: none of {self.answers[at]:,.0f} completions names an occupation of the gazetteer; "
-                    "use the exact mode, another gazetteer, or a model that knows occupations"
-                )
+        silent = [at for at, own in enumerate(self.mentions) if not own.sum()]
+        if silent:
+            more = f" (nor for {', '.join(str(self.cells[at]) for at in silent[1:])})" if silent[1:] else ""
+            raise LabError(
+                f"{self.cells[silent[0]]}: none of {self.answers[silent[0]]:,.0f} completions names an occupation of the "
+                f"gazetteer{more}; draw more, use the exact mode, another gazetteer, or a model that knows occupations"
+            )
 
 
 def tally(

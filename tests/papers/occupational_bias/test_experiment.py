@@ -129,3 +129,9 @@ def test_a_model_that_exists_is_measured_with_the_papers_prompts(lm: LanguageMod
     parity = next(claim for claim in CLAIMS if claim.sentence.startswith("GPT-2 is closer"))
     seeds = {seed: Results(made_up) for seed in range(3)}
     assert str(judge(parity, seeds, "gpu").status) == "not tested at this scale"
+
+
+@pytest.mark.parametrize("change", [{"n": 0}, {"sentences": 0}, {"planted": 25}, {"planted": -1}])
+def test_settings_that_cannot_work_are_refused_before_a_model_is_trained(change: dict[str, int]) -> None:
+    with pytest.raises(LabError, match="must"):
+        dataclasses.replace(PRESETS["smoke"], **change)

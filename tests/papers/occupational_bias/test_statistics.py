@@ -76,6 +76,8 @@ def test_merging_jobs_adds_their_mentions_and_an_empty_cell_is_refused() -> None
     assert counts.jobs == ("cook", "waiter") and counts.mentions.tolist() == [[0, 3], [1, 2]]
     with pytest.raises(LabError, match=r"man: none of 4 completions names an occupation"):
         tally([(W, ["cook"], 1), (M, [], 4)]).check_titled()
+    with pytest.raises(LabError, match=r"gazetteer \(nor for man\); draw more"):
+        tally([(W, [], 1), (M, [], 4)]).check_titled()
     with pytest.raises(LabError, match="no completions"):
         tally([])
 

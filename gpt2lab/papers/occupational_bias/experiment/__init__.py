@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from gpt2lab.base.errors import LabError
 from gpt2lab.lab.run import Run
 from gpt2lab.model import Transformer
 from gpt2lab.model.families import gpt2_config
@@ -80,6 +81,12 @@ class Settings:
     """The second top_k, at which amplification must grow."""
     sample_batch: int = 250
     """Completions at a time."""
+
+    def __post_init__(self) -> None:
+        if min(self.n, self.names_n, self.sentences, self.steps) < 1:
+            raise LabError("n, names_n, sentences and steps must be at least 1")
+        if not 0 <= self.planted <= len(world.JOBS):
+            raise LabError(f"planted must lie between 0 and {len(world.JOBS)} jobs, got {self.planted}")
 
 
 __all__ = ["CLAIMS", "PRESETS", "Settings", "run", "summarise"]
