@@ -163,7 +163,7 @@ def _kept(file: Path | None, prompt: Prompt, size: int) -> list[str] | None:
     return [row["completion"] for row in rows]
 
 
-def _rows(file: Path) -> list[dict[str, str]]:
+def _rows(file: Path) -> list[dict[str, Any]]:
     """Read the lines of a file of completions. LabError for one that is broken or empty."""
     try:
         # not splitlines: a completion may hold other line separators, which JSON does not escape

@@ -24,7 +24,7 @@ from gpt2lab.papers.occupational_bias.labour import (
     reflection_slope,
     released_comparison,
 )
-from gpt2lab.papers.occupational_bias.prompts import Cell, identity_prompts
+from gpt2lab.papers.occupational_bias.prompts import DATA, Cell, identity_prompts, read_rows
 from gpt2lab.papers.occupational_bias.released import released_numbers, xlnet_counts
 from gpt2lab.papers.occupational_bias.skew import by_spread, over_representation, parity, proportions
 from tests.papers.occupational_bias import reference
@@ -133,6 +133,9 @@ def test_the_released_xlnet_counts_give_the_figures_that_are_quoted() -> None:
         20,
     ]
     assert xlnet_counts().completions.sum() == 199_000  # a thousand of the 200,000 are Princess
+    rows = read_rows(DATA / "xlnet_names_titles.csv", ("titles", "n"))
+    empty = sum(int(row["n"]) for row in rows if not row["titles"])
+    assert round(empty / sum(int(row["n"]) for row in rows), 3) == 0.639  # with Princess, as quoted
     duplicated = xlnet_counts(compat_duplicates=True)  # no list of two titles is left without Princess
     assert duplicated.mentions.tolist() == xlnet_counts().mentions.tolist()
     both = xlnet_counts()
