@@ -13,7 +13,7 @@ from gpt2lab.base.registry import part
 from gpt2lab.base.values import Mismatch, fit
 from gpt2lab.train import TrainSettings, adamw, make_optimizer
 
-_ARGUMENTS_OF_THE_LOOP = ("self", "params", "model", "lr", "weight_decay")
+_ARGUMENTS_OF_THE_LOOP = ("self", "params", "model", "lr", "weight_decay", "process_group")
 
 
 def named_optimizer(

@@ -129,10 +129,13 @@ def check_ranges(
             raise LabError(f"{title}: {name} must lie in [0, 1), got {group[name]}")
 
 
-def check_count(title: str, name: str, value: object, *, least: int = 1) -> None:
-    """LabError unless value is a whole number and at least `least`."""
-    if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        raise LabError(f"{title}: {name} must be a whole number of at least {least}, got {value}")
+def check_count(title: str, name: str, value: object, *, none: str | None = None) -> None:
+    """LabError unless value is a whole number of at least 1, or None if that means something (`none` says what)."""
+    if value is None and none is not None:
+        return
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        also = f", or None for {none}" if none is not None else ""
+        raise LabError(f"{title}: {name} must be a whole number of at least 1{also}, got {value}")
 
 
 def wide(tensor: Tensor) -> torch.dtype:

@@ -83,10 +83,8 @@ class Sophia(GroupedOptimizer):
         correct_curvature: bool = False,
         maximize: bool = False,
     ) -> None:
-        if refresh_every is not None:
-            check_count("sophia", "refresh_every, if not None for never,", refresh_every)
-        if curvature_rows is not None:
-            check_count("sophia", "curvature_rows, if not None for all,", curvature_rows)
+        check_count("sophia", "refresh_every", refresh_every, none="never")
+        check_count("sophia", "curvature_rows", curvature_rows, none="all")
         if refresh_when not in ("before", "after"):
             raise unknown("refresh_when", str(refresh_when), ("before", "after"))
         self.refresh_every, self.refresh_when = refresh_every, refresh_when
@@ -276,8 +274,7 @@ class SophiaG(Sophia):
         vocab_size: int | None = None,
     ) -> None:
         check_ranges("sophia", {"clip": clip or 0}, positive=("clip",))
-        if vocab_size is not None:
-            check_count("sophia", "vocab_size, if not None for all,", vocab_size)
+        check_count("sophia", "vocab_size", vocab_size, none="all")
         self.clip, self.vocab_size = clip, vocab_size
         super().__init__(
             params,
