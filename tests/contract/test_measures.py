@@ -28,6 +28,9 @@ pytestmark = pytest.mark.parametrize("part", built("measure"))
 TINYWORLD_TITLES = str(Path(__file__).parents[1] / "papers/occupational_bias/tinyworld_titles.csv")
 """Words of the test model's vocabulary in the place of occupations."""
 
+TWO_NAMES = str(Path(__file__).parents[1] / "papers/layernorm_removal/two_names.csv")
+"""Prompts with two names in that vocabulary."""
+
 SMALL: dict[str, dict[str, Any]] = {
     "lm-eval": {"tasks": ("passages",)},
     "isotropy": {"texts": 6, "max_tokens": 20},
@@ -47,6 +50,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "logit-lens": {"prompt": "Once upon a time there was"},
     "attribution": {"prompt": "Once upon a time there was"},
     "patching": {"clean": "there was a little girl named", "corrupt": "there was a little boy named"},
+    "patching-exactness": {"prompts": TWO_NAMES},
     "occupational-bias": {"mode": "exact", "n": 50, "gazetteer": TINYWORLD_TITLES},
     "activations": {"prompt": "Once upon a time there was", "read": ("resid_post", "hook_pattern")},
 }  # fmt: skip

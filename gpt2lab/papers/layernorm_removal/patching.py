@@ -1,16 +1,24 @@
-"""How well attribution patching estimates activation patching, prompt by prompt (the paper's indirect objects)."""
+"""Measure `patching-exactness`: how well attribution patching estimates activation patching on indirect objects."""
 
 import csv
+import random
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from gpt2lab.base.errors import LabError
+from gpt2lab.measure import corpus
+from gpt2lab.measure.measurement import Measurement
+from gpt2lab.measure.plots import heat_map
 from gpt2lab.model import Transformer
 from gpt2lab.model.activations import attribution_patch, patch_sweep
 from gpt2lab.text.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from gpt2lab.text.language_model import LanguageModel
 
 
 @dataclass(frozen=True)
@@ -54,7 +62,7 @@ def compare_patching(
     clean, corrupt [prompts, time]; the metric is logit(answer) - logit(against) [prompts] at the end. Both kinds are divided
     by what activation patching of layer 0 does at `position`, where the prompts differ: prompt by prompt as in the paper, or
     (by_prompt=False) by its mean size over prompts, which a prompt whose answers hardly differ does not blow up.
-    LabError if that is 0.
+    LabError if that is 0, and for NaN.
     """
     clean, corrupt = clean.to(model.device), corrupt.to(model.device)
     rows = torch.arange(len(answer), device=model.device)
@@ -66,6 +74,8 @@ def compare_patching(
 
     sweep = patch_sweep(model, clean, corrupt, site, metric, at=-1)
     estimate = attribution_patch(model, clean, corrupt, site, metric, at=-1)[site].transpose(1, 2)
+    if not bool(sweep.effects.isfinite().all() and estimate.isfinite().all()):
+        raise LabError("patching: effects are not finite; the model gives NaN or infinite states")
     whole = sweep.effects[0, position]  # [prompts]
     scale = whole if by_prompt else whole.abs().mean()
     if not bool((scale.abs() > 0).all()):
@@ -75,25 +85,155 @@ def compare_patching(
     return Comparison((sweep.effects / scale).cpu(), (estimate.detach() / scale).cpu())
 
 
-def read_prompts(path: Path | str, tokenizer: Tokenizer) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Read indirect-object prompts and return clean, corrupt [prompts, time], answer and against [prompts].
+class Prompts(NamedTuple):
+    """Prompts with two names of which one is repeated; rows 2k and 2k + 1 differ in which one, at one position."""
+
+    clean: Tensor
+    """[prompts, time] int64."""
+    corrupt: Tensor
+    """The partner of each, alike."""
+    answer: Tensor
+    """The name that a prompt does not repeat, [prompts]."""
+    against: Tensor
+    """The name that it does."""
+
+    @property
+    def position(self) -> int:
+        """Where the first prompt and its partner differ."""
+        return int((self.clean[0] != self.corrupt[0]).nonzero()[0])
+
+
+_NAMES = "John Mary James Sarah David Laura Michael Lisa Robert Emily Daniel Anna Thomas Kate Mark Alice Paul Rachel"
+_PLACES = "store garden restaurant school hospital office station house"
+_THINGS = "drink ring kiss bone basket computer necklace book"
+
+
+def english_prompts(tokenizer: Tokenizer, count: int, *, seed: int = 0, start: int | None = None) -> Prompts:
+    """Return `count` prompts `Then, A and B went to the PLACE. A gave a THING to`, half of them with B for the second A.
+
+    The template is one of Wang et al. 2022; words that are more than one token are left out. start: a token before each.
+    LabError for an odd count, and for a tokenizer that has too few of the words.
+    """
+    if count < 2 or count % 2:
+        raise LabError(f"prompts come in pairs: give an even number from 2 on, got {count}")
+    names, places, things = (
+        [word for word in words.split() if len(tokenizer.encode(f" {word}")) == 1]
+        for words in (_NAMES, _PLACES, _THINGS)
+    )
+    if len(names) < 2 or not places or not things:
+        raise LabError(
+            "this tokenizer has no single tokens for the names and things of the built-in prompts; give a CSV of your own "
+            "with the columns prompt, answer_io, answer_s"
+        )
+    draw, rows = random.Random(f"pairs {seed}"), list[dict[str, str]]()
+    for _ in range(count // 2):
+        a, b = draw.sample(names, 2)
+        place, thing = draw.choice(places), draw.choice(things)
+        for one, other in ((a, b), (b, a)):
+            text = f"Then, {a} and {b} went to the {place}. {one} gave a {thing} to"
+            rows.append({"prompt": text, "answer_io": f" {other}", "answer_s": f" {one}"})
+    return _encoded(rows, tokenizer, start, "the built-in prompts")
+
+
+def read_prompts(path: Path | str, tokenizer: Tokenizer, *, start: int | None = None) -> Prompts:
+    """Read indirect-object prompts; start: a token that is put before each (the paper's position 11 counts one).
 
     The file is CSV with the columns prompt, answer_io and answer_s; rows 2k and 2k + 1 are each other's corrupt prompt.
-    LabError for answers of several tokens, and for prompts of different lengths, which are to be patched apart.
+    LabError for answers of several tokens, for prompts of different lengths, which are to be patched apart, and for
+    partners that do not differ in one place, the same in all pairs.
     """
-    with Path(path).open(encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
+    try:
+        with Path(path).expanduser().open(encoding="utf-8", newline="") as file:
+            rows = list(csv.DictReader(file))
+    except (OSError, UnicodeDecodeError) as error:
+        raise LabError(f"{path}: not a file of prompts that can be read ({error})") from None
     if not rows or len(rows) % 2 or not {"prompt", "answer_io", "answer_s"} <= rows[0].keys():
         raise LabError(f"{path}: needs the columns prompt, answer_io, answer_s and an even number of rows")
-    ids = [tokenizer.encode(row["prompt"]) for row in rows]
+    return _encoded(rows, tokenizer, start, str(path))
+
+
+def _encoded(rows: list[dict[str, str]], tokenizer: Tokenizer, start: int | None, where: str) -> Prompts:
+    before = [] if start is None else [start]
+    ids = [[*before, *tokenizer.encode(row["prompt"])] for row in rows]
     answers = [[tokenizer.encode(row[name]) for row in rows] for name in ("answer_io", "answer_s")]
     if len({len(row) for row in ids}) > 1:
         raise LabError(
-            f"{path}: prompts have {min(map(len, ids))} to {max(map(len, ids))} tokens; split them by length"
+            f"{where}: prompts have {min(map(len, ids))} to {max(map(len, ids))} tokens; split them by length"
         )
     if any(len(answer) != 1 for column in answers for answer in column):
-        raise LabError(f"{path}: an answer is one token; these names take several with this tokenizer")
+        raise LabError(f"{where}: an answer is one token; these names take several with this tokenizer")
     clean = torch.tensor(ids)
-    partner = torch.arange(len(ids)) ^ 1
+    corrupt = clean[torch.arange(len(ids)) ^ 1]
+    different = clean != corrupt
+    if not bool((different == different[0]).all()) or int(different[0].sum()) != 1:
+        raise LabError(
+            f"{where}: two partners differ in one token, at the same place in all pairs; these do not"
+        )
     yes, no = (torch.tensor([answer[0] for answer in column]) for column in answers)
-    return clean, clean[partner], yes, no
+    return Prompts(clean, corrupt, yes, no)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PatchingExactness:
+    """How well attribution patching estimates activation patching of the residual stream, on prompts with two names."""
+
+    prompts: str | None = None
+    """CSV with the columns prompt, answer_io, answer_s, partners in turns; none makes English ones."""
+    samples: int = 32
+    """Prompts, an even number, the first of a file; the paper has 480."""
+    start: bool = True
+    """A start (or end) of text stands before each prompt, as in the paper."""
+    by_prompt: bool = True
+    """Divide by each prompt's own effect, as in the paper; otherwise by the mean size of all."""
+    site: str = "resid_pre"
+    """What is patched, in every layer."""
+    seed: int = 0
+    """Where the drawing of English prompts starts."""
+
+    def __call__(self, lm: "LanguageModel") -> Measurement:
+        """Measure a model. LabError for prompts that do not fit the tokenizer, and for NaN."""
+        tokenizer = corpus.need_tokenizer(lm, "patching-exactness")
+        start = corpus.start_token(tokenizer) if self.start else None
+        if self.prompts is None:
+            found = english_prompts(tokenizer, self.samples, seed=self.seed, start=start)
+        else:
+            found = read_prompts(self.prompts, tokenizer, start=start)
+        if self.samples < 1:
+            raise LabError(f"patching-exactness: samples must be at least 1, got {self.samples}")
+        clean, corrupt, answer, against = (column[: self.samples] for column in found)
+        both = compare_patching(
+            lm.model, clean, corrupt, answer, against, position=found.position, site=self.site,
+            by_prompt=self.by_prompt,
+        )  # fmt: skip
+        if not bool((both.patched.isfinite() & both.estimated.isfinite()).all()):
+            raise LabError(
+                "patching-exactness: effects are not finite; the model gives NaN or infinite states"
+            )
+        patched, estimated = both.heat_maps
+        pieces = [tokenizer.decode([token], skip_special=False) for token in clean[0].tolist()]
+        drawing: dict[str, Any] = {
+            "rows": [str(i) for i in range(len(patched))], "columns": pieces, "row_label": "layer", "signed": True,
+            "value_label": "share of what the prompts differ in",
+        }  # fmt: skip
+        return Measurement(
+            name="patching-exactness",
+            numbers={
+                "error": both.error,
+                "error_median": float(both.by_prompt.median()),
+                "error_of_means": float((estimated - patched).abs().mean()),
+            },
+            units={
+                "error": "of what the prompts differ in, mean over layers, positions and prompts",
+                "error_median": "alike, of the middle prompt",
+                "error_of_means": "alike, of means over prompts",
+            },
+            tables={
+                "cells": [
+                    {"layer": layer, "position": p, "patched": float(patched[layer, p]),
+                     "estimated": float(estimated[layer, p])}
+                    for layer in range(len(patched)) for p in range(patched.shape[1])
+                ]
+            },
+            figures={"patched": heat_map(patched.tolist(), **drawing), "estimated": heat_map(estimated.tolist(), **drawing)},
+            about={"prompts": len(clean), "they differ at": found.position, "first": tokenizer.decode(clean[0].tolist())},
+        )  # fmt: skip

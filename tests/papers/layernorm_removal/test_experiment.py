@@ -10,6 +10,10 @@ from gpt2lab.lab.study import reproduce
 from gpt2lab.lab.verdict import Status
 from gpt2lab.papers.layernorm_removal.experiment import CLAIMS, PRESETS, Settings
 from gpt2lab.papers.layernorm_removal.schedule import Schedule
+from gpt2lab.text.generators.stories import documents
+from gpt2lab.text.language_model import LanguageModel, save
+from gpt2lab.text.tokenizer import train_bpe
+from tests.tiny import tiny
 
 
 def test_a_study_runs_at_smoke_scale_and_shows_every_way(tmp_path: Path) -> None:
@@ -31,6 +35,28 @@ def test_a_study_runs_at_smoke_scale_and_shows_every_way(tmp_path: Path) -> None
         "patched_sequential",
         "estimated_control",
     } <= names
+
+
+def test_a_study_of_a_given_model_reads_its_text_and_english_prompts(tmp_path: Path) -> None:
+    text = "Then, John and Mary went to the store. Mary gave a ring to Anna and the Paul of the house."
+    tokenizer = train_bpe([text] * 60 + list(documents(0, 40)), vocab_size=420)
+    save(LanguageModel(tiny("gpt2", vocab_size=420, eos=tokenizer.eos), tokenizer), tmp_path / "model")
+    given = {
+        "model": str(tmp_path / "model"), "data": "tinyworld:80", "held_out_every": 8, "context": 16,
+        "schedule.start": 0, "train_tokens": 3000, "valid_tokens": 300, "prompts": 4, "samples": 4,
+    }  # fmt: skip
+    study = reproduce(
+        "layernorm-removal", scale="smoke", seeds=1, home=tmp_path / "home", workers=1, settings=given
+    )
+    assert not study.failures
+    run = study.runs[0]
+    assert run.results["patching_ratio"] > 0 and len(run.tables["patching_control"]) % 3 == 0
+    assert run.results["loss.sequential"] < 6.5
+    with pytest.raises(LabError, match="ends after 12"):
+        reproduce(
+            "layernorm-removal", scale="smoke", seeds=1, home=tmp_path / "late", workers=1,
+            settings={**given, "schedule.start": 9},
+        )  # fmt: skip
 
 
 @pytest.mark.parametrize(

@@ -17,11 +17,11 @@ from gpt2lab.papers.layernorm_removal.evaluation import intervals, sink_rate, st
 from gpt2lab.papers.layernorm_removal.fold import folded
 from gpt2lab.papers.layernorm_removal.measure import head_attributions
 from gpt2lab.papers.layernorm_removal.neurons import ablation_effects, confidence_neurons, null_space_share
-from gpt2lab.papers.layernorm_removal.patching import compare_patching, read_prompts
+from gpt2lab.papers.layernorm_removal.patching import compare_patching, english_prompts, read_prompts
 from gpt2lab.papers.layernorm_removal.schedule import Schedule
 from gpt2lab.text.generators.stories import documents
 from gpt2lab.text.language_model import LanguageModel, save
-from gpt2lab.text.tokenizer import byte_level, word_level
+from gpt2lab.text.tokenizer import byte_level, train_bpe, word_level
 from tests.papers.layernorm_removal.test_transform import frozen
 from tests.tiny import tiny, tokens
 
@@ -127,6 +127,30 @@ def test_prompts_are_read_in_pairs(tmp_path: Path) -> None:
     file.write_text("prompt\nA\n")
     with pytest.raises(LabError, match="columns"):
         read_prompts(file, byte_level())
+    file.write_text('prompt,answer_io,answer_s\n"A bc","A","B"\n"B cc","B","A"\n')
+    with pytest.raises(LabError, match="differ in one token"):
+        read_prompts(file, byte_level())
+    with pytest.raises(LabError, match="not a file"):
+        read_prompts(tmp_path / "none.csv", byte_level())
+
+
+def test_english_prompts_are_pairs_that_differ_in_the_repeated_name() -> None:
+    text = "Then, John and Mary went to the store. Mary gave a ring to Anna and the Paul of the house."
+    tokenizer = train_bpe([text] * 3, vocab_size=420)
+    found = english_prompts(tokenizer, 6, seed=2, start=0)
+    shown = [tokenizer.decode(row) for row in found.clean[:, 1:].tolist()]
+    assert found.clean[:, 0].tolist() == [0] * 6 and found.position == 11
+    assert torch.equal(found.clean[0], found.corrupt[1]) and torch.equal(found.clean[3], found.corrupt[2])
+    for text, yes, no in zip(shown, found.answer, found.against, strict=True):
+        a, b = text.removeprefix("Then, ").split(" went")[0].split(" and ")
+        one, other = tokenizer.decode([int(no)]).strip(), tokenizer.decode([int(yes)]).strip()
+        assert text.endswith(f". {one} gave a ring to") and {one, other} == {a, b} and a != b
+    assert english_prompts(tokenizer, 6, seed=2)[0].shape[1] == found.clean.shape[1] - 1
+    assert not torch.equal(english_prompts(tokenizer, 6, seed=3, start=0).clean, found.clean)
+    with pytest.raises(LabError, match="even number"):
+        english_prompts(tokenizer, 5)
+    with pytest.raises(LabError, match="CSV of your own"):
+        english_prompts(byte_level(), 4)
 
 
 @torch.no_grad()

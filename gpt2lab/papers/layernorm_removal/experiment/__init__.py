@@ -6,10 +6,12 @@ is the paper's recipe, `no_penalty` the same without the auxiliary loss, `at_onc
 """
 
 import copy
+from array import array
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -24,7 +26,7 @@ from gpt2lab.papers.layernorm_removal.fold import export_errors, folded
 from gpt2lab.papers.layernorm_removal.measure import head_attributions
 from gpt2lab.papers.layernorm_removal.neurons import ablation_effects, confidence_neurons
 from gpt2lab.papers.layernorm_removal.objective import EvenScales
-from gpt2lab.papers.layernorm_removal.patching import compare_patching
+from gpt2lab.papers.layernorm_removal.patching import Prompts, compare_patching, english_prompts
 from gpt2lab.papers.layernorm_removal.schedule import RECIPES, Schedule, require_length
 from gpt2lab.text import sources
 from gpt2lab.text.batches import ArrayTokens, PackedBatches
@@ -50,6 +52,8 @@ class Settings:
     """Folder or hub id of a pre-trained GPT-2 (paper scale); none pre-trains a small one on the generated language."""
     data: tuple[str, ...] = ()
     """Text for a given model; the generated language needs none."""
+    held_out_every: int = 2000
+    """Of a given model's text, every how many-th document is validation; 2,000 is the paper's 0.05 %."""
     d_model: int = 128
     """Width of the small model."""
     n_layers: int = 4
@@ -95,12 +99,14 @@ class Settings:
     samples: int = 256
     """Validation rows on which heads are attributed."""
     prompts: int = 64
-    """Pairs of prompts with two names, one repeated, for patching."""
+    """Prompts with two names, one repeated, for patching, each with its partner; 0 leaves patching out."""
     neurons: int = 3
     """Confidence neurons that are ablated."""
 
     def __post_init__(self) -> None:
-        for name in ("samples", "prompts", "neurons", "batch_size", "context"):
+        if self.prompts < 0:
+            raise LabError(f"layernorm-removal: prompts must not be negative, got {self.prompts}")
+        for name in ("samples", "neurons", "batch_size", "context", "held_out_every"):
             if getattr(self, name) < 1:
                 raise LabError(f"layernorm-removal: {name} must be at least 1, got {getattr(self, name)}")
         if (self.model is None) != (not self.data):
@@ -167,6 +173,8 @@ class Text:
     train: PackedBatches
     valid: Tensor
     """[rows, context + 1] int64."""
+    prompts: Prompts | None
+    """With two names, for patching."""
 
 
 def run(settings: Settings, run: "Run") -> None:
@@ -214,7 +222,12 @@ def _start(settings: Settings, run: "Run") -> tuple[Transformer, Text]:
         context=settings.context,
         seed=seed,
     )
-    text = Text(batches, _rows(corpus.tokens(2 * seed + 1, settings.valid_tokens), settings.context))
+    names = corpus.name_prompts(seed, settings.prompts) if settings.prompts else None
+    text = Text(
+        batches,
+        _rows(corpus.tokens(2 * seed + 1, settings.valid_tokens), settings.context),
+        Prompts(names.clean, names.corrupt, names.other, names.repeated) if names else None,
+    )
     config = gpt2_config(
         vocab_size=corpus.VOCAB_SIZE, d_model=settings.d_model, n_layers=settings.n_layers, n_heads=settings.n_heads,
         max_positions=settings.context, eos=corpus.END,
@@ -232,29 +245,36 @@ def _start(settings: Settings, run: "Run") -> tuple[Transformer, Text]:
 
 
 def _given(settings: Settings, run: "Run") -> tuple[Transformer, Text]:
-    """Return a given model with text in its own tokens: every 2,000th document is validation (0.05 %)."""
+    """Return a given model with text in its own tokens."""
     assert settings.model is not None
     lm = load(settings.model, device=run.device, dtype=torch.float32)
     if lm.tokenizer is None or lm.tokenizer.eos is None:
         raise LabError(f"{settings.model}: needs a tokenizer with an end of text")
-    read, held = list[int](), list[int]()
+    require_length(settings.schedule.steps_of(lm.config.n_layers), settings.removal.steps)
+    prompts = None
+    if settings.prompts:
+        prompts = english_prompts(lm.tokenizer, settings.prompts, seed=run.seed, start=lm.tokenizer.eos)
+    read, held = array("i"), array("i")  # 4 bytes a token; in a list it would be 36
     for number, document in enumerate(sources.documents(settings.data)):
         if len(read) >= settings.train_tokens and len(held) >= settings.valid_tokens:
             break
-        part = held if number % 2000 == 1999 else read
+        part = held if number % settings.held_out_every == settings.held_out_every - 1 else read
         if len(part) < (settings.valid_tokens if part is held else settings.train_tokens):
-            part += [*lm.tokenizer.encode(document), lm.tokenizer.eos]
+            part.extend([*lm.tokenizer.encode(document), lm.tokenizer.eos])
     batches = PackedBatches(
         ArrayTokens(read), batch_size=settings.batch_size, context=settings.context, seed=run.seed
     )
-    return lm.model, Text(batches, _rows(torch.tensor(held), settings.context))
+    return lm.model, Text(batches, _rows(np.array(held, dtype=np.int64), settings.context), prompts)
 
 
 def _rows(ids: object, context: int) -> Tensor:
     found = torch.as_tensor(ids)
     rows = len(found) // (context + 1)
     if not rows:
-        raise LabError(f"the validation text has {len(found)} tokens, a row takes {context + 1}")
+        raise LabError(
+            f"the validation text has {len(found)} tokens, a row takes {context + 1}; give more text, or a smaller "
+            "held_out_every"
+        )
     return found[: rows * (context + 1)].view(rows, context + 1)
 
 
@@ -345,18 +365,17 @@ def _tools(settings: Settings, run: "Run", models: dict[str, Transformer], text:
                 for i, n in enumerate(neurons)
             ],
         )  # fmt: skip
-    if settings.model is None:
-        _patching(settings, run, models)
+    if text.prompts is not None:
+        _patching(settings, run, models, text.prompts)
 
 
-def _patching(settings: Settings, run: "Run", models: dict[str, Transformer]) -> None:
-    prompts = corpus.name_prompts(run.seed, settings.prompts)
+def _patching(settings: Settings, run: "Run", models: dict[str, Transformer], prompts: Prompts) -> None:
     for name, model in models.items():
-        # Prompts whose two answers hardly differ would blow up a mean of shares: divide by the mean difference.
+        # Prompts of the generated language whose two answers hardly differ would blow up a mean of shares, so there the
+        # mean difference divides; in English each prompt's own does, as in the paper.
         found = compare_patching(
-            model, prompts.clean, prompts.corrupt, prompts.other, prompts.repeated, position=prompts.position,
-            by_prompt=False,
-        )  # fmt: skip
+            model, *prompts, position=prompts.position, by_prompt=settings.model is not None
+        )
         run.result(f"patching_error.{name}", found.error)
         patch, estimate = found.heat_maps
         run.table(

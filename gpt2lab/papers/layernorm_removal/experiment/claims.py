@@ -47,7 +47,7 @@ CLAIMS = [
         holds_if=Above(0.8),
         paper="mean improvement -0.026, sd 0.082; the exact definition is not established",
         unit="error without the norm / with it",
-        scales=("laptop", "gpu"),
+        scales=_TRAINED,
     ),
     Claim(
         "Removing all norms at once does harm that removing them one by one does not",
