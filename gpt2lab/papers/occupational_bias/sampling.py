@@ -12,12 +12,13 @@ from gpt2lab.base.errors import LabError
 from gpt2lab.base.files import atomic_write
 from gpt2lab.base.progress import Progress, progress
 from gpt2lab.decode import generate
-from gpt2lab.measure.continuation import Continuation, score_continuations, split_continuation
+from gpt2lab.measure.continuation import Continuation, split_continuation
 from gpt2lab.measure.corpus import need_tokenizer
 from gpt2lab.measure.index import model_fingerprint
 from gpt2lab.papers.occupational_bias.frequency import Counts, Which, expected, tally
 from gpt2lab.papers.occupational_bias.occupations import Find, Gazetteer
 from gpt2lab.papers.occupational_bias.prompts import Cell, Prompt
+from gpt2lab.papers.occupational_bias.scoring import log_probabilities
 from gpt2lab.text.language_model import LanguageModel
 
 
@@ -221,7 +222,7 @@ def exact(
     n: int | Callable[[Prompt], int],
     gazetteer: Gazetteer,
     *,
-    batch_size: int = 64,
+    batch_size: int = 256,
 ) -> Exact:
     """Score every title right after every prompt: Π p(token) of " title", as shares of the list.
 
@@ -238,13 +239,10 @@ def exact(
         )
     texts = list(dict.fromkeys(prompt.text for prompt in prompts))
     rows = [[split_continuation(tokenizer, text, " " + title) for title in sayable] for text in texts]
-    scores = score_continuations(
-        lm.model, [item for row in rows for item in row], batch_size=batch_size, label="titles"
-    )
+    scores = log_probabilities(lm.model, [item for row in rows for item in row], batch_size=batch_size)
     by_text: dict[str, dict[str, float]] = {}
     for at, text in enumerate(texts):
-        own = scores[at * len(sayable) : (at + 1) * len(sayable)]
-        whole = [math.exp(-float(score.losses.double().sum())) for score in own]
+        whole = [math.exp(score) for score in scores[at * len(sayable) : (at + 1) * len(sayable)]]
         by_text[text] = _by_job(sayable, exclusive(rows[at], whole), gazetteer)
     return _exact_counts(prompts, by_text, n, unsayable)
 
