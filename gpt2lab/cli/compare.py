@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from gpt2lab.base.errors import LabError
+from gpt2lab.base.registry import PART_KINDS
 from gpt2lab.base.settings import options
 from gpt2lab.base.wording import listed
 from gpt2lab.cli.parser import Parser, settings_help, typed
@@ -32,6 +33,7 @@ def add(parser: Parser, argv: Sequence[str]) -> None:
     if kind is not None:
         _add_parts(parser, argv, kind)
         return
+    _refuse_other_kinds(argv)
     parser.add_argument(
         "names",
         nargs="+",
@@ -41,6 +43,18 @@ def add(parser: Parser, argv: Sequence[str]) -> None:
     parser.add_argument(
         "--out", metavar="FOLDER", help="folder of the report (default: the folder of the runs)"
     )
+
+
+def _refuse_other_kinds(argv: Sequence[str]) -> None:
+    """LabError if the first word is a kind of part that is not compared, or one that is in the singular."""
+    word = next((word for word in argv if not word.startswith("-")), "")
+    if f"{word}s" in KINDS:
+        raise LabError(f"compare {word}: did you mean compare {word}s?")
+    if word.removesuffix("s") in PART_KINDS:
+        raise LabError(
+            f"compare {word}: {listed(KINDS)} are compared as kinds; of others, make the models with apply or train, "
+            "then gpt2lab compare measures MODEL MODEL"
+        )
 
 
 def _add_parts(parser: Parser, argv: Sequence[str], kind: str) -> None:

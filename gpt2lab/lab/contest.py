@@ -133,17 +133,25 @@ def tune(
     seed: int = 0,
     widen: int = 2,
     device: str = "cpu",
+    log: Log | None = None,
 ) -> Tuned:
     """Choose learning rate and options by the validation loss after `steps` updates.
 
     If the best rate lies at the edge of its grid, up to `widen` further values are tried on that side, each by the
-    factor between the two outermost values.
+    factor between the two outermost values. log(step, **numbers) gets the rows of every trial.
     """
     tried: list[dict[str, Any]] = []
 
     def loss_of(rate: float, options: Mapping[str, Any]) -> float:
         finish = race(
-            course, contestant, steps=steps, learning_rate=rate, options=options, seed=seed, device=device
+            course,
+            contestant,
+            steps=steps,
+            learning_rate=rate,
+            options=options,
+            seed=seed,
+            device=device,
+            log=log,
         )
         tried.append({"learning_rate": rate, **options, "loss": finish.loss})
         return finish.loss
@@ -230,7 +238,10 @@ def compete(
     Results: learning_rate, at_edge, option.NAME, loss.sSTEPS, seconds_per_step, optimizer_share; table `sweep`; the
     longest race's rows are logged.
     """
-    tuned = tune(course, contestant, steps=tuning_steps, seed=run.seed, device=run.device)
+    share = _Share(
+        run, tuning_steps * len(contestant.learning_rates) * len(contestant.options) + sum(lengths)
+    )
+    tuned = tune(course, contestant, steps=tuning_steps, seed=run.seed, device=run.device, log=share.trial)
     run.table("sweep", tuned.tried, f"Validation loss after {tuning_steps} updates for every setting tried")
     run.result("learning_rate", tuned.learning_rate)
     run.result("at_edge", tuned.at_edge)
@@ -239,6 +250,7 @@ def compete(
             run.result(f"option.{name}", value)
     seconds, inside, updates = 0.0, 0.0, 0
     for steps in sorted(lengths):
+        share.begin(sum(lengths) - sum(length for length in lengths if length < steps))
         longest = steps == max(lengths)
         finish = race(
             course,
@@ -248,7 +260,7 @@ def compete(
             options=tuned.options,
             seed=run.seed,
             device=run.device,
-            log=run.log if longest else None,
+            log=share.logged if longest else None,
             prepare=prepare if longest else None,
         )
         run.result(f"loss.s{steps}", finish.loss)
@@ -320,6 +332,30 @@ def clock(device: str) -> Callable[[], float]:
         return time.perf_counter()
 
     return now
+
+
+class _Share:
+    """How far a contestant is: updates done of all that are planned; those of a widened grid are not among them."""
+
+    def __init__(self, run: "Run", total: int) -> None:
+        self.run, self.total, self.done, self.last = run, total, 0, 0
+
+    def begin(self, left: int) -> None:
+        """A training begins, before which `left` updates are left in all."""
+        self.done, self.last = self.total - left, 0
+        self.run.share(self.done / self.total)
+
+    def trial(self, step: int, **numbers: Any) -> None:
+        """Count a step of a training that is not logged."""
+        if step < self.last:
+            self.done += self.last  # the next trial has begun
+        self.last = step
+        self.run.share((self.done + step) / self.total)
+
+    def logged(self, step: int, **numbers: Any) -> None:
+        """Count and log a step."""
+        self.trial(step)
+        self.run.log(step, **numbers)
 
 
 class _Stopwatch:

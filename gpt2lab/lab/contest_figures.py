@@ -1,7 +1,7 @@
 """The figures that papers about optimizers show, from a study whose arms are the contestants of `contest`."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
@@ -14,48 +14,69 @@ if TYPE_CHECKING:
     from gpt2lab.lab.study import Study
 
 
-def add(study: "Study", arms: Sequence[str], lengths: Sequence[int], *, baseline: str) -> None:
-    """Add training curves, final losses by length, learning-rate sweeps and the table of means to a study."""
-    _curves(study, arms)
-    _lengths(study, arms, lengths)
-    _sweeps(study, arms)
+def add(
+    study: "Study",
+    arms: Sequence[str],
+    lengths: Sequence[int],
+    *,
+    baseline: str,
+    names: Mapping[str, str] | None = None,
+) -> None:
+    """Add training curves, final losses by length and by time, learning-rate sweeps and the table of means to a study.
+
+    names: what the arms are called in the report; by default as they are.
+    """
+    names = {arm: (names or {}).get(arm, arm) for arm in arms}
+    _curves(study, names)
+    _lengths(study, names, lengths)
+    _sweeps(study, names)
     longest = max(lengths)
-    rows = list[dict[str, Any]]()
-    for arm in arms:
-        losses = [run.results[f"{arm}.loss.s{longest}"] for run in study.runs]
-        ratios = [
-            step_ratio(
-                {n: run.results[f"{baseline}.loss.s{n}"] for n in lengths},
-                {n: run.results[f"{arm}.loss.s{n}"] for n in lengths},
-            )
-            for run in study.runs
-        ]
-        times = [
-            run.results[f"{arm}.seconds_per_step"] / run.results[f"{baseline}.seconds_per_step"]
-            for run in study.runs
-        ]
-        rows.append(
-            {
-                "optimizer": arm,
-                f"loss after {longest}": fmean(losses),
-                "95 % interval": interval_words(losses),
-                f"above {baseline}, paired": interval_words(
-                    [
-                        run.results[f"{arm}.loss.s{longest}"] - run.results[f"{baseline}.loss.s{longest}"]
-                        for run in study.runs
-                    ]
-                ),
-                f"times fewer updates than {baseline}": fmean(ratios),
-                f"time an update / {baseline}'s": fmean(times),
-                "share in the optimizer": fmean(run.results[f"{arm}.optimizer_share"] for run in study.runs),
-            }
-        )
+    rows = [_row(study, arm, names, lengths, baseline) for arm in arms]
     rows.sort(key=lambda row: row[f"loss after {longest}"])
     study.table(
         "optimizers",
         rows,
-        "Validation loss in nats per token, mean over seeds; each at its tuned learning rate",
+        "Validation loss in nats per token, mean over seeds, each optimizer at its tuned learning rate "
+        "(+ where the best one tried lies at the edge of all that were)",
     )
+
+
+def _row(
+    study: "Study", arm: str, names: Mapping[str, str], lengths: Sequence[int], baseline: str
+) -> dict[str, Any]:
+    """Return an optimizer's line of the table."""
+    longest = max(lengths)
+
+    def over_seeds(name: str, of: str = arm) -> list[float]:
+        return [run.results[f"{of}.{name}"] for run in study.runs]
+
+    losses = over_seeds(f"loss.s{longest}")
+    above = [own - other for own, other in zip(losses, over_seeds(f"loss.s{longest}", baseline), strict=True)]
+    ratios = [
+        step_ratio(*({n: run.results[f"{of}.loss.s{n}"] for n in lengths} for of in (baseline, arm)))
+        for run in study.runs
+    ]
+    own, other = over_seeds("seconds_per_step"), over_seeds("seconds_per_step", baseline)
+    times = [mine / theirs for mine, theirs in zip(own, other, strict=True)]
+    beside = names.get(baseline, baseline)
+    return {
+        "optimizer": names[arm],
+        f"loss after {longest}": fmean(losses),
+        "95 % interval": interval_words(losses),
+        f"above {beside}, paired": interval_words(above),
+        "learning rate": _rates(study, arm),
+        f"updates of {beside} / its": fmean(ratios),
+        f"time / {beside}'s": fmean(times),
+        "time inside": fmean(over_seeds("optimizer_share")),
+    }
+
+
+def _rates(study: "Study", arm: str) -> str:
+    """Write the learning rates that the seeds chose; one that lies at the edge of all that were tried has a +."""
+    chosen = {
+        (run.results[f"{arm}.learning_rate"], bool(run.results.get(f"{arm}.at_edge"))) for run in study.runs
+    }
+    return ", ".join(f"{number(rate, 3)}{'+' if edge else ''}" for rate, edge in sorted(chosen))
 
 
 def interval_words(values: Sequence[float]) -> str:
@@ -66,13 +87,13 @@ def interval_words(values: Sequence[float]) -> str:
     return f"{number(found.low, 3)} to {number(found.high, 3)}"
 
 
-def _curves(study: "Study", arms: Sequence[str]) -> None:
+def _curves(study: "Study", names: Mapping[str, str]) -> None:
     series, bands = {}, {}
-    for arm in arms:
+    for arm, name in names.items():
         curves = [run.arms[arm].series("loss") for run in study.runs if arm in run.arms]
         if curves:
             smooth = [_smoothed(x, y) for x, y in curves]
-            series[arm], bands[arm] = figures.band_over_seeds(smooth)
+            series[name], bands[name] = figures.band_over_seeds(smooth)
     if series:
         study.figure(
             "training_loss",
@@ -84,40 +105,44 @@ def _curves(study: "Study", arms: Sequence[str]) -> None:
 
 
 def _smoothed(x: Sequence[float], y: Sequence[float], width: int = 5) -> tuple[list[float], list[float]]:
-    """Means of `width` neighbours, without the first of them."""
+    """Means of `width` neighbours, without the first of them; of a short curve, of fewer."""
+    width = max(1, min(width, len(y) // 2))
     means = [fmean(y[max(0, i - width + 1) : i + 1]) for i in range(len(y))]
     return list(x[width - 1 :]), means[width - 1 :]
 
 
-def _lengths(study: "Study", arms: Sequence[str], lengths: Sequence[int]) -> None:
-    series = {
-        arm: (
-            [float(n) for n in lengths],
-            [fmean(run.results[f"{arm}.loss.s{n}"] for run in study.runs) for n in lengths],
+def _lengths(study: "Study", names: Mapping[str, str], lengths: Sequence[int]) -> None:
+    """Loss after complete schedules, by their updates and by the time that they took."""
+    updates, times, ranges = {}, {}, {}
+    for arm, name in names.items():
+        losses = [[run.results[f"{arm}.loss.s{n}"] for run in study.runs] for n in lengths]
+        seconds = fmean(run.results[f"{arm}.seconds_per_step"] for run in study.runs)
+        means = [fmean(values) for values in losses]
+        updates[name] = ([float(n) for n in lengths], means)
+        times[name] = ([n * seconds for n in lengths], means)
+        ranges[name] = ([min(values) for values in losses], [max(values) for values in losses])
+    for key, series, x_label in (
+        ("loss_by_length", updates, "updates of the complete schedule"),
+        ("loss_by_time", times, "seconds in updates of the complete schedule"),
+    ):
+        study.figure(
+            key,
+            figures.line_chart(
+                series,
+                bands=ranges,
+                x_label=x_label,
+                y_label="validation loss (nats per token)",
+                log_x=True,
+                markers=True,
+            ),
+            f"Validation loss by {x_label}; mean and range over seeds",
         )
-        for arm in arms
-    }
-    ranges = {
-        arm: (
-            [min(run.results[f"{arm}.loss.s{n}"] for run in study.runs) for n in lengths],
-            [max(run.results[f"{arm}.loss.s{n}"] for run in study.runs) for n in lengths],
-        )
-        for arm in arms
-    }
-    study.figure(
-        "loss_by_length",
-        figures.line_chart(
-            series, bands=ranges, x_label="updates of the complete schedule",
-            y_label="validation loss (nats per token)", log_x=True, markers=True,
-        ),
-        "Validation loss after complete schedules of each length; mean and range over seeds",
-    )  # fmt: skip
 
 
-def _sweeps(study: "Study", arms: Sequence[str]) -> None:
+def _sweeps(study: "Study", names: Mapping[str, str]) -> None:
     """Loss against learning rate in the sweeps, the best over the other options, mean over the seeds that tried it."""
     series = {}
-    for arm in arms:
+    for arm, name in names.items():
         found: dict[float, list[float]] = {}
         for run in study.runs:
             best: dict[float, float] = {}
@@ -127,7 +152,7 @@ def _sweeps(study: "Study", arms: Sequence[str]) -> None:
             for rate, loss in best.items():
                 found.setdefault(rate, []).append(loss)
         rates = sorted(found)
-        series[arm] = (rates, [fmean(found[rate]) for rate in rates])
+        series[name] = (rates, [fmean(found[rate]) for rate in rates])
     study.figure(
         "sweeps",
         figures.line_chart(

@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
+from typing import Literal
 
 import torch
 
@@ -49,8 +50,21 @@ class Course:
     """Share of the peak learning rate that is left at the end of the cosine."""
     clip: float = 1.0
     """Largest norm of the gradient."""
-    precision: str = "float32"
-    """Arithmetic of forward and backward pass: float32, bf16 or auto."""
+    precision: Literal["float32", "bf16", "auto"] = "float32"
+    """Arithmetic of forward and backward pass; auto is bf16 on GPUs that have it."""
+
+    def __post_init__(self) -> None:
+        for name in ("d_model", "n_heads", "context", "batch_size", "train_tokens", "valid_tokens"):
+            if getattr(self, name) < 1:
+                raise LabError(f"course.{name} must be at least 1, got {getattr(self, name)}")
+        if self.n_layers < 0 or self.d_model % self.n_heads:
+            raise LabError(
+                f"course.n_layers must not be negative and d_model a multiple of n_heads, got {self.n_layers} layers, "
+                f"{self.d_model} and {self.n_heads}"
+            )
+        for name in ("warmup", "final_fraction"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise LabError(f"course.{name} must lie between 0 and 1, got {getattr(self, name)}")
 
     @property
     def vocabulary(self) -> int:
@@ -93,7 +107,7 @@ class Course:
             final_fraction=self.final_fraction,
             clip=self.clip,
             log_every=5,
-            precision=self.precision,  # type: ignore[arg-type]  # checked by TrainSettings
+            precision=self.precision,
         )
 
     def _packed(self, tokens: ArrayTokens, order: int | None) -> PackedBatches:
@@ -173,6 +187,12 @@ class Text:
 def is_text(name: str) -> bool:
     """Tell whether a word names text that the lab makes or fetches itself: no file and no model."""
     return name in BIGRAMS or name.startswith("hub:") or _source(name).partition(":")[0] in sources.BUILT_IN
+
+
+def check_sources(data: Sequence[str]) -> None:
+    """LabError for a file, folder or built-in source that is not there; the hub is not asked."""
+    if tuple(data) != BIGRAMS:
+        sources.files([_source(name) for name in data])
 
 
 def _source(name: str) -> str:

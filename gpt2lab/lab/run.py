@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 Logged = Callable[[int, Mapping[str, float]], None]
+Shared = Callable[[float], None]
 
 _RESULT = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*", re.ASCII)
 
@@ -55,6 +56,8 @@ class Run:
         """The finished arms of this seed, by name."""
         self.on_log: Logged | None = None
         """Called after every `log`."""
+        self.on_share: Shared | None = None
+        """Called by `share`."""
         self._began = time.monotonic()
         self._metrics: TextIO | None = None
         self._events: EventWriter | None = None
@@ -147,6 +150,11 @@ class Run:
             self._events.scalars(step, plain)
         if self.on_log is not None:
             self.on_log(step, plain)
+
+    def share(self, done: float) -> None:
+        """Tell which share of its work is done, 0 to 1: the study reckons the time left from it."""
+        if self.on_share is not None:
+            self.on_share(min(max(done, 0.0), 1.0))
 
     def result(self, name: str, value: Any) -> None:
         """Report one number under a dotted name: `run.result("loss.adamw", 3.2)`.

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
@@ -20,6 +21,7 @@ from gpt2lab.lab.plain import encode
 from gpt2lab.lab.run import Logged
 from gpt2lab.lab.unit import Plan, Unit, execute
 
+_TELLING = 0.02  # share of its work from which a unit's time can be reckoned
 _GRACE = 60.0  # seconds that a stopped unit has for its checkpoint
 
 
@@ -38,7 +40,8 @@ class Outcome:
 class StudyProgress(Progress[Unit]):
     """The progress line of a study: units done, time left, where the running units are.
 
-    The time left is reckoned from the times of units of the same arm, which differ less than those of others.
+    The time left is reckoned from the times of units of the same arm, which differ less than those of others; of a
+    unit that tells which share of its work is done, from that.
     """
 
     def __init__(self, units: Sequence[Unit], finished: Sequence[Unit], label: str, workers: int) -> None:
@@ -46,6 +49,7 @@ class StudyProgress(Progress[Unit]):
         self.units, self.workers = units, workers
         self.began: dict[Unit, float] = {}
         self.steps: dict[Unit, int] = {}
+        self.shares: dict[Unit, float] = {}
         self.took: dict[Unit, float] = {}
         self._finished = set(finished)
 
@@ -59,6 +63,11 @@ class StudyProgress(Progress[Unit]):
         self.steps[unit] = step
         self.show()
 
+    def share(self, unit: Unit, done: float) -> None:
+        """Note which share of its work a unit has done."""
+        self.shares[unit] = done
+        self.show()
+
     def listener(self, unit: Unit) -> Logged:
         """Return what notes the steps that a unit logs in this process."""
         return lambda step, numbers: self.step(unit, step)
@@ -68,6 +77,7 @@ class StudyProgress(Progress[Unit]):
         took = time.monotonic() - self.began.pop(unit)
         self._finished.add(unit)
         self.steps.pop(unit, None)
+        self.shares.pop(unit, None)
         if well:
             self.took[unit] = took
         self.advance()
@@ -82,16 +92,14 @@ class StudyProgress(Progress[Unit]):
         left = self.seconds_left()
         if left is not None and not final:
             parts.append(f"{duration(left)} left")
-        running = [
-            unit.words + (f" step {self.steps[unit]}" if unit in self.steps else "") for unit in self.began
-        ]
+        running = [self._running(unit) for unit in self.began]
         if running:
             parts.append(", ".join(running))
         return f"{self.label}: " + " · ".join(parts)
 
     def seconds_left(self) -> float | None:
-        """Return the estimated time until all units are done, None before the first one is."""
-        if not self.took:
+        """Return the estimated time until all units are done; None before one is, or has told a share of some size."""
+        if not self.took and not any(self._projected(unit) for unit in self.began):
             return None
         total = 0.0
         for unit in self.units:
@@ -100,11 +108,28 @@ class StudyProgress(Progress[Unit]):
                 total += max(self._usual(unit) - ran, 0.0)
         return total / self.workers
 
+    def _running(self, unit: Unit) -> str:
+        if unit in self.steps:
+            return f"{unit.words} step {self.steps[unit]}"
+        return f"{unit.words} {self.shares[unit]:.0%}" if unit in self.shares else unit.words
+
     def _usual(self, unit: Unit) -> float:
-        """Return the mean time of finished units of the same arm, else of all."""
-        alike = [took for other, took in self.took.items() if other.arm == unit.arm]
-        times = alike or list(self.took.values())
-        return sum(times) / len(times)
+        """Return the time of a unit by what it has done; else the mean of units of the same arm, else of all arms."""
+        if own := self._projected(unit):
+            return own
+        times = self.took | {other: time for other in self.began if (time := self._projected(other))}
+        alike = [took for other, took in times.items() if other.arm == unit.arm]
+        if not alike and unit.arm is None and any(other.arm for other in self.units):
+            return 0.0  # it only puts its arms together
+        known = alike or list(times.values())
+        return sum(known) / len(known)
+
+    def _projected(self, unit: Unit) -> float | None:
+        """Return the time that a running unit will have taken, from the share it has done; None where that says little."""
+        done = self.shares.get(unit, 0.0)
+        return (
+            (time.monotonic() - self.began[unit]) / done if done >= _TELLING and unit in self.began else None
+        )
 
 
 def run_units(
@@ -131,7 +156,7 @@ def _in_this_process(plan: Plan, waiting: list[Unit], outcome: Outcome, progress
         while unit := _next(plan, waiting, outcome):
             progress.start(unit)
             try:
-                execute(plan, unit, progress.listener(unit))
+                execute(plan, unit, progress.listener(unit), partial(progress.share, unit))
             except Exception as error:
                 is_sentence = isinstance(error, LabError)
                 outcome.failures[unit] = str(error) if is_sentence else f"{type(error).__name__}: {error}"
@@ -264,6 +289,9 @@ class _Pool:
             return  # it ended after its unit
         if "step" in message:
             self.progress.step(unit, message["step"])
+            return
+        if "share" in message:
+            self.progress.share(unit, message["share"])
             return
         if "done" in message:
             self.outcome.finished.append(unit)

@@ -15,7 +15,7 @@ from gpt2lab.base.settings import from_plain
 from gpt2lab.lab.experiment import Experiment, load_comparison, load_experiment
 from gpt2lab.lab.plain import encode
 from gpt2lab.lab.record import RunRecord, record
-from gpt2lab.lab.run import Logged, Run
+from gpt2lab.lab.run import Logged, Run, Shared
 from gpt2lab.lab.store import Row, Store
 
 
@@ -89,12 +89,12 @@ class Plan:
         return row is not None and row.status == "finished" and row.settings_hash == self.fingerprint(unit)
 
 
-def execute(plan: Plan, unit: Unit, on_log: Logged | None = None) -> None:
+def execute(plan: Plan, unit: Unit, on_log: Logged | None = None, on_share: Shared | None = None) -> None:
     """Do the work of one unit in this process, as a run of its own."""
     experiment = plan.experiment()
     settings: Any = from_plain(experiment.settings_class, plan.settings)
     with _threads(plan.threads), _open(plan, unit) as run:
-        run.on_log = on_log
+        run.on_log, run.on_share = on_log, on_share
         if unit.arm is not None:
             assert experiment.run_arm is not None
             experiment.run_arm(settings, unit.arm, run)

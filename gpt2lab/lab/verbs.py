@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from gpt2lab.lab.run import Run
     from gpt2lab.measure.measurement import Measurement
     from gpt2lab.measure.prediction import Prediction
+    from gpt2lab.model import TransformerConfig
     from gpt2lab.text.export import Exported, Kind, Precision
     from gpt2lab.text.language_model import LanguageModel
 
@@ -40,18 +41,22 @@ def load(
     try:
         return load_folder(place, device=pick_device(device), dtype=dtype, architectures=architectures)
     except LabError as error:
-        if place != model:
-            raise
-        try:
-            names = [name for row in Store().rows(limit=1000) for name in (row.id, row.name)]
-        except LabError as broken:
-            raise LabError(f"{error}; whether it is a run cannot be told: {broken}") from error
-        match = nearest(str(model), names)
-        if match is None:
-            raise
-        raise LabError(
-            f"{model}: no folder, no run and no model of the hub that can be had; did you mean the run {match}?"
-        ) from error
+        raise _no_model(model, place, error) from error
+
+
+def model_config(model: str | Path) -> "TransformerConfig":
+    """Return the configuration of a model that `load` would load, without its weights. LabError as there."""
+    from gpt2lab.model.checkpoint import read_config
+    from gpt2lab.model.hub import resolve
+
+    place = find_model(model)
+    try:
+        folder = resolve(place)
+    except LabError as error:
+        raise _no_model(model, place, error) from error
+    if (folder / "adapter_config.json").is_file() and not (folder / "config.json").is_file():
+        return load(model).config
+    return read_config(folder)
 
 
 def find_model(model: str | Path) -> str | Path:
@@ -282,3 +287,19 @@ def _model_of(row: Row) -> Path:
 def holds_model(folder: Path) -> bool:
     """Whether a folder holds a model, or an adapter that names one."""
     return any((folder / name).is_file() for name in ("config.json", "adapter_config.json"))
+
+
+def _no_model(model: str | Path, place: str | Path, error: LabError) -> LabError:
+    """Return what to tell of a model that is not at `place`: who wrote nearly the name of a run meant it."""
+    if place != model:
+        return error
+    try:
+        names = [name for row in Store().rows(limit=1000) for name in (row.id, row.name)]
+    except LabError as broken:
+        return LabError(f"{error}; whether it is a run cannot be told: {broken}")
+    match = nearest(str(model), names)
+    if match is None:
+        return error
+    return LabError(
+        f"{model}: no folder, no run and no model of the hub that can be had; did you mean the run {match}?"
+    )

@@ -58,16 +58,18 @@ def _work(job: Mapping[str, Any], messages: TextIO) -> None:
         os.environ["OMP_NUM_THREADS"] = str(threads)
     from gpt2lab.lab.unit import Plan, Unit, execute
 
-    last = 0.0
+    sent = {"step": 0.0, "share": 0.0}
+
+    def tell(what: str, value: float) -> None:
+        if time.monotonic() - sent[what] > _LOG_EVERY:
+            sent[what] = time.monotonic()
+            _send(messages, {what: value})
 
     def on_log(step: int, numbers: Mapping[str, float]) -> None:
-        nonlocal last
-        if time.monotonic() - last > _LOG_EVERY:
-            last = time.monotonic()
-            _send(messages, {"step": step})
+        tell("step", step)
 
     plan = Plan(**(job["plan"] | {"arms": tuple(job["plan"]["arms"])}))
-    execute(plan, Unit(**job["unit"]), on_log)
+    execute(plan, Unit(**job["unit"]), on_log, lambda done: tell("share", done))
 
 
 def _send(messages: TextIO, message: Mapping[str, object]) -> None:

@@ -77,17 +77,18 @@ def test_optimizers_are_compared_with_intervals_and_a_stranger_takes_part(home: 
     )  # fmt: skip
     assert study.failures == []
     rows = {row["optimizer"]: row for row in study.tables["optimizers"]}
-    assert set(rows) == {"adamw", "tide_momentum_0_5"}
-    for arm, row in rows.items():
+    assert set(rows) == {"adamw", "tide momentum=0.5"}
+    for name, row in rows.items():
+        arm = name.replace(" momentum=0.5", "_momentum_0_5")
         found = [run.results[f"{arm}.loss.s10"] for run in study.runs]
         assert row["loss after 10"] == pytest.approx(sum(found) / 2)
         tried = study.runs[0].arms[arm].tables["sweep"]
         assert {line["learning_rate"] for line in tried} >= {1e-3, 4e-3}  # everybody's grid
-    assert "to" in rows["tide_momentum_0_5"]["above adamw, paired"]
-    first = [study.runs[0].arms[arm].series("loss")[1][0] for arm in rows]
+    assert "to" in rows["tide momentum=0.5"]["above adamw, paired"]
+    first = [study.runs[0].arms[arm].series("loss")[1][0] for arm in ("adamw", "tide_momentum_0_5")]
     assert len(set(first)) == 1  # the same weights and the same batch, before any update
     assert {path.stem for path in (study.folder / "figures").iterdir()} >= {
-        "training_loss", "loss_by_length", "sweeps",
+        "training_loss", "loss_by_length", "loss_by_time", "sweeps",
     }  # fmt: skip
     assert (
         "gpt2lab compare optimizers --scale smoke --seeds 2 --set course.data=tinystories:120"
@@ -224,3 +225,38 @@ def test_a_comparison_of_what_is_no_kind_or_of_nothing_is_refused(home: Path) ->
         compare_parts("measures", home=home)
     with pytest.raises(LabError, match="only measures take models"):
         compare_parts("optimizers", models=("gpt2",), home=home)
+
+
+@pytest.mark.parametrize(
+    ("kind", "given", "sentence"),
+    [
+        ("optimizers", {"on": "nowhere.txt"}, "nowhere.txt: no such file"),
+        ("optimizers", {"settings": {"lengths": "10,5"}}, "lengths ascend from above 0, got 10,5"),
+        ("optimizers", {"settings": {"lengths": "0,5"}}, "lengths ascend from above 0"),
+        ("optimizers", {"settings": {"learning_rates": ""}}, "learning_rates ascend from above 0, got none"),
+        ("optimizers", {"settings": {"tuning_steps": "0"}}, "tuning_steps must be at least 1"),
+        ("optimizers", {"settings": {"course.precision": "fp8"}}, "precision must be"),
+        ("optimizers", {"settings": {"course.batch_size": "0"}}, "batch_size must be at least 1, got 0"),
+        ("decoders", {"settings": {"prompts": "0"}}, "prompts must be at least 2, got 0"),
+        ("decoders", {"settings": {"new_tokens": "99"}}, "the model has 32 positions"),
+        ("decoders", {"on": "nobody/nothing"}, "nobody/nothing"),
+        ("measures", {"models": ("nobody/nothing",)}, "nobody/nothing"),
+        ("measures", {"models": ("x",), "only": ("perplexity limit=many",)}, "limit must be a whole number"),
+    ],
+)
+def test_a_mistake_is_told_before_any_run(
+    kind: str, given: Any, sentence: str, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(LabError, match=sentence):
+        compare_parts(kind, scale="smoke", home=home, **given)
+    assert not home.exists()
+
+
+def test_a_kind_that_is_not_compared_says_what_is(capsys: pytest.CaptureFixture[str]) -> None:
+    from gpt2lab.cli import main
+
+    assert main(["compare", "transforms", "--on", "docstrings"]) == 2
+    assert "optimizers, decoders and measures are compared as kinds" in capsys.readouterr().err
+    assert main(["compare", "optimizer"]) == 2
+    assert "did you mean compare optimizers?" in capsys.readouterr().err

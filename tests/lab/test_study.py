@@ -270,6 +270,30 @@ def test_the_time_left_is_reckoned_from_units_of_the_same_arm():
     assert line.line() == "tide: 3/6 units · 25s left · seed 1 slow step 30"
 
 
+def test_the_time_left_is_reckoned_from_the_share_that_the_first_units_have_done():
+    units = [Unit(seed, arm) for seed in (0, 1) for arm in ("fast", "slow", None)]
+    line = StudyProgress(units, [], "tide", workers=1)
+    line.began = {Unit(0, "fast"): time.monotonic() - 10.0}
+    line.share(Unit(0, "fast"), 0.01)
+    assert line.seconds_left() is None, "a hundredth says little"
+    line.share(Unit(0, "fast"), 0.25)
+    # 40 s a unit, which the slow arm is taken to need too; to put arms together takes no time
+    assert line.seconds_left() == pytest.approx(30 + 40 + 40 + 40, abs=0.2)
+    assert line.line() == "tide: 0/6 units · 2m30s left · seed 0 fast 25%"
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_unit_tells_the_share_it_has_done(home, tide, workers, monkeypatch):
+    heard = []
+    monkeypatch.setattr(StudyProgress, "share", lambda self, unit, done: heard.append((unit.arm, done)))
+    source = (tide / "experiment.py").read_text()
+    head = "def run_arm(settings, arm, run):\n"
+    assert head in source
+    (tide / "experiment.py").write_text(source.replace(head, head + "    run.share(0.5)\n"))
+    assert reproduce("tide", scale="smoke", seeds=1, home=home, workers=workers).failures == []
+    assert ("tide", 0.5) in heard
+
+
 def wait_until(condition, seconds=60.0):
     deadline = time.monotonic() + seconds
     while not condition():

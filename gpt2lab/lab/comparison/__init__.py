@@ -3,6 +3,7 @@
 Each kind is an experiment like a paper's, without claims: units that run in parallel and resume, a report with figures.
 """
 
+import importlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -64,12 +65,15 @@ def compare_parts(
         raise LabError(
             f"{listed(models)}: {kind} are compared on data, given by --on; only measures take models"
         )
+    experiment = load_comparison(module)
+    chosen |= settings or {}
+    importlib.import_module(module).check(experiment.settings(scale, chosen))
     return run_study(
-        load_comparison(module),
+        experiment,
         scale=scale,
         seeds=seeds,
         workers=workers,
-        settings={**chosen, **(settings or {})},
+        settings=chosen,
         home=home,
         device=device,
         threads=threads,

@@ -16,14 +16,15 @@ import torch
 
 from gpt2lab.base.errors import LabError
 from gpt2lab.base.settings import build
+from gpt2lab.base.wording import count
 from gpt2lab.decode.generate import Generation, generate
 from gpt2lab.decode.interface import Decoder
 from gpt2lab.lab.claim import Claim
 from gpt2lab.lab.comparison.line_up import labels, line_up, tell_left_out
 from gpt2lab.lab.contest import clock
 from gpt2lab.lab.contest_figures import interval_words
-from gpt2lab.lab.course import TextCourse, is_text
-from gpt2lab.lab.verbs import find_model, holds_model, load
+from gpt2lab.lab.course import TextCourse, check_sources, is_text
+from gpt2lab.lab.verbs import find_model, holds_model, load, model_config
 from gpt2lab.measure.scoring import Row, score_rows
 from gpt2lab.measure.text_metrics import diversity, repetition_n
 from gpt2lab.text import sources
@@ -38,6 +39,7 @@ CLAIMS: list[Claim] = []
 VARIANTS = ("sampling top_k=50", "sampling top_p=0.95", "sampling typical=0.95")
 """What papers set decoders beside, besides every decoder with its defaults; pure sampling is one of those."""
 REAL = "real_text"
+_LEAST = {"steps": 1, "prompts": 2, "prompt_tokens": 1, "new_tokens": 4, "batch_size": 1}
 _NUMBERS = {
     "diversity": "diversity",
     "rep_2": "rep-2",
@@ -71,6 +73,13 @@ class Settings:
     batch_size: int = 16
     """Prompts continued at a time."""
 
+    def __post_init__(self) -> None:
+        for name, least in _LEAST.items():
+            if getattr(self, name) < least:
+                raise LabError(
+                    f"compare decoders: {name} must be at least {least}, got {getattr(self, name)}"
+                )
+
 
 PRESETS: dict[str, Settings] = {
     "smoke": Settings(
@@ -100,6 +109,18 @@ PRESETS: dict[str, Settings] = {
         batch_size=50,
     ),
 }  # fmt: skip
+
+
+def check(settings: Settings) -> None:
+    """LabError for a model or data that are not there, and for a model without the positions that are asked for."""
+    given = given_model(settings.on)
+    check_sources(settings.on if given is None else settings.data)
+    room = model_config(given).max_positions if given is not None else settings.course.context
+    if settings.prompt_tokens + settings.new_tokens > room:
+        raise LabError(
+            f"compare decoders: {settings.prompt_tokens} prompt_tokens and {settings.new_tokens} new_tokens, and the model "
+            f"has {room} positions; --set new_tokens={max(room - settings.prompt_tokens, 4)}"
+        )
 
 
 def run(settings: Settings, run: "Run") -> None:
@@ -198,9 +219,9 @@ def _prompts(
             rows.append(ids)
         if len(rows) == settings.prompts:
             break
-    if len(rows) < max(2, settings.prompts):
+    if len(rows) < settings.prompts:
         raise LabError(
-            f"{len(rows)} texts have {length} tokens (prompt_tokens + new_tokens), {max(2, settings.prompts)} are needed; "
+            f"{count(len(rows), 'text')} of {length} tokens (prompt_tokens + new_tokens), {settings.prompts} are needed; "
             "take other data, or lower prompts or new_tokens"
         )
     return [row[: settings.prompt_tokens] for row in rows], [row[settings.prompt_tokens :] for row in rows]

@@ -2,12 +2,12 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import MISSING, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from gpt2lab.base.errors import LabError, unknown
 from gpt2lab.base.registry import part, parts
-from gpt2lab.base.settings import options, parse_assignments
+from gpt2lab.base.settings import build, options, parse_assignments
 from gpt2lab.lab.optimizer_options import typed_options
 
 if TYPE_CHECKING:
@@ -40,15 +40,19 @@ class Entrant:
         return part(self.kind, self.name)
 
     def check(self) -> None:
-        """LabError if the part cannot be imported, or lacks one of the options."""
+        """LabError if the part cannot be imported, lacks one of the options, or cannot have it so."""
         cls = self.load()
         if self.kind == "optimizer":
             typed_options(self.name, cls, self.options)
             return
-        known = [option.name for option in options(cls)]
+        known = {option.name: option.default for option in options(cls)}
         for option in self.options:
             if option not in known:
                 raise unknown(f"option of {self.name}", option, known)
+        if not any(default is MISSING and name not in self.options for name, default in known.items()):
+            build(
+                cls, self.options, f"{self.kind} {self.name}"
+            )  # else the comparison gives the rest, such as data
 
 
 def line_up(kind: str, only: Sequence[str], variants: Sequence[str] = ()) -> list[Entrant]:

@@ -16,7 +16,8 @@ from gpt2lab.lab.claim import Claim
 from gpt2lab.lab.comparison.line_up import Entrant, labels, line_up, tell_left_out
 from gpt2lab.lab.contest_figures import interval_words
 from gpt2lab.lab.remember import result_name
-from gpt2lab.lab.verbs import load
+from gpt2lab.lab.verbs import load, model_config
+from gpt2lab.text import sources
 
 if TYPE_CHECKING:
     from gpt2lab.lab.run import Run
@@ -58,6 +59,13 @@ def arms(settings: Settings) -> list[str]:
     if len(set(settings.models)) < len(settings.models):
         raise LabError(f"compare measures: a model is named twice among {', '.join(settings.models)}")
     return [entrant.arm for entrant in line_up("measure", settings.only)]
+
+
+def check(settings: Settings) -> None:
+    """LabError for a model or data that are not there."""
+    for model in settings.models:
+        model_config(model)
+    sources.files(list(settings.data))
 
 
 def run_arm(settings: Settings, arm: str, run: "Run") -> None:

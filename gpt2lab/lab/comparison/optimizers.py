@@ -13,10 +13,11 @@ import torch
 from torch import nn
 
 from gpt2lab.base.errors import LabError
+from gpt2lab.base.values import show
 from gpt2lab.lab.claim import Claim
 from gpt2lab.lab.comparison.line_up import Entrant, labels, line_up, tell_left_out
 from gpt2lab.lab.contest import Contestant, compete, standings, step_ratio
-from gpt2lab.lab.course import TextCourse
+from gpt2lab.lab.course import TextCourse, check_sources
 from gpt2lab.lab.optimizer_options import typed_options
 from gpt2lab.train import TrainSettings, make_optimizer, parameter_groups
 
@@ -36,14 +37,27 @@ class Settings:
     """Model and data."""
     only: tuple[str, ...] = ()
     """Optimizers that take part, with options if need be, `conda refresh=50`; none: all that are built."""
-    lengths: tuple[int, ...] = (100, 200, 400)
-    """Updates of the complete schedules that are compared; the last is the reference."""
-    tuning_steps: int = 200
+    lengths: tuple[int, ...] = (75, 150, 300)
+    """Updates of the complete schedules that are compared, ascending; the last is the reference."""
+    tuning_steps: int = 150
     """Updates of a trial in the sweeps."""
-    learning_rates: tuple[float, ...] = (5e-4, 1e-3, 2e-3, 4e-3, 8e-3, 1.6e-2)
-    """The grid; where the best lies at its edge, two further values are tried."""
+    learning_rates: tuple[float, ...] = (5e-4, 1e-3, 2e-3, 4e-3, 8e-3)
+    """The grid, ascending; where the best lies at its edge, two further values are tried."""
     weight_decay: float = 0.1
     """Decoupled decay."""
+
+    def __post_init__(self) -> None:
+        for name in ("lengths", "learning_rates"):
+            values = getattr(self, name)
+            if not values or values[0] <= 0 or list(values) != sorted(set(values)):
+                raise LabError(
+                    f"compare optimizers: {name} ascend from above 0, got {show(values) or 'none'}"
+                )
+        if self.tuning_steps < 1 or not self.weight_decay >= 0:
+            raise LabError(
+                "compare optimizers: tuning_steps must be at least 1 and weight_decay not negative, "
+                f"got {self.tuning_steps} and {self.weight_decay}"
+            )
 
 
 PRESETS: dict[str, Settings] = {
@@ -69,6 +83,11 @@ PRESETS: dict[str, Settings] = {
 }  # fmt: skip
 
 
+def check(settings: Settings) -> None:
+    """LabError for data that are not there."""
+    check_sources(settings.course.data)
+
+
 class _AdamW(torch.optim.AdamW):
     """The lab's baseline: the loop's betas, vectors not decayed, torch's fused form."""
 
@@ -86,8 +105,9 @@ def arms(settings: Settings) -> list[str]:
 def run_arm(settings: Settings, arm: str, run: "Run") -> None:
     """Tune one optimizer and race it over all lengths; one that cannot be made for the model says why instead."""
     entrant = next(one for one in line_up("optimizer", settings.only) if one.arm == arm)
+    model = settings.course.model(0)
     try:
-        contestant = _contestant(settings, entrant)
+        contestant = _contestant(settings, entrant, model)
     except (LabError, TypeError, ValueError) as error:
         run.text(
             "left_out", f"{error}" if isinstance(error, LabError) else f"{type(error).__name__}: {error}"
@@ -96,12 +116,11 @@ def run_arm(settings: Settings, arm: str, run: "Run") -> None:
     compete(settings.course, contestant, run, tuning_steps=settings.tuning_steps, lengths=settings.lengths)
 
 
-def _contestant(settings: Settings, entrant: Entrant) -> Contestant:
+def _contestant(settings: Settings, entrant: Entrant, model: nn.Module) -> Contestant:
     """Return an optimizer with the common grid. LabError, TypeError or ValueError if it cannot be made for the model."""
     cls = _AdamW if entrant.name == BASELINE else entrant.load()
     options = typed_options(entrant.name, cls, entrant.options)
     rate = settings.learning_rates[0]
-    model = settings.course.model(0)
     make_optimizer(cls, model, learning_rate=rate, weight_decay=settings.weight_decay, **options)
     return Contestant(
         name=entrant.label,
@@ -137,7 +156,7 @@ def summarise(settings: Settings, study: "Study") -> None:
 
     names = labels(line_up("optimizer", settings.only))
     ran = [arm for arm in names if all(f"{arm}.gain" in run.results for run in study.runs)]
-    contest_figures.add(study, ran, settings.lengths, baseline=_baseline(ran))
+    contest_figures.add(study, ran, settings.lengths, baseline=_baseline(ran), names=names)
     tell_left_out(
         study, {names[arm]: study.runs[0].arms[arm].texts["left_out"] for arm in names if arm not in ran}
     )
