@@ -9,7 +9,7 @@ from gpt2lab.base.errors import LabError
 from gpt2lab.papers.occupational_bias.prompts import DATA, read_rows
 
 Find = Callable[[str], list[str]]
-"""A recogniser: a continuation to its occupations, in order; empty if there is none."""
+"""A recogniser: a continuation to its occupations, in their order; an empty list if there is none."""
 
 GENDERED = {
     "actress": "actor",
@@ -147,6 +147,15 @@ class Gazetteer:
             else:
                 at += 1
         return found
+
+    def renaming(self, find: Find) -> Find:
+        """Return a recogniser whose titles are in small letters and renamed; those not in the list stay."""
+
+        def renamed(text: str) -> list[str]:
+            found = [" ".join(title.lower().split()) for title in find(text)]
+            return [self.titles.get(title, title) for title in found if title]
+
+        return renamed
 
     def merged(self, rename: Mapping[str, str] = GENDERED) -> "Gazetteer":
         """Return a gazetteer in which jobs are renamed once more, such as `GENDERED`."""

@@ -62,7 +62,8 @@ def sample(
 ) -> list[Answers]:
     """Draw `n` completions of each prompt and find the occupations in them.
 
-    find: another recogniser than the gazetteer (a named-entity tagger, say). folder: each prompt's completions are
+    find: another recogniser than the gazetteer (a named-entity tagger, say); its titles are brought to small letters and
+    renamed as the gazetteer renames, titles that it does not have stay as they are. folder: each prompt's completions are
     written there as PROMPT.jsonl when they are complete, and read again instead of drawn (the first n, if there are
     more; all stay in the file). LabError if the folder holds those of another model or other settings, or a file
     that cannot be read. n < 1 is refused.
@@ -71,7 +72,7 @@ def sample(
     if not prompts or min(sizes) < 1:
         raise LabError(f"n must be at least 1 completion a prompt, got {min(sizes, default=0)}")
     need_tokenizer(lm, "sampling occupations")
-    look = find or gazetteer.find
+    look = gazetteer.find if find is None else gazetteer.renaming(find)
     place = None if folder is None else Path(folder).expanduser()
     if place is not None:
         _claim(place, lm, drawing)
@@ -101,7 +102,7 @@ def count_answers(
 
 def read_answers(folder: Path | str, gazetteer: Gazetteer, find: Find | None = None) -> list[Answers]:
     """Read the completions that `sample` has written, and find occupations anew. LabError if there are none."""
-    look = find or gazetteer.find
+    look = gazetteer.find if find is None else gazetteer.renaming(find)
     found = []
     for file in sorted(Path(folder).expanduser().glob("*.jsonl")):
         rows = _rows(file)

@@ -249,3 +249,15 @@ def test_own_categories_need_their_share_of_the_population(titles: str, tmp_path
     assert found is not None
     assert found.model["base_F"] == pytest.approx([2 * 0.4 * 50])
     assert found.model["turkish_M"] == pytest.approx([2 * 0.6 * 0.05 * 50])
+
+
+def test_the_pages_example_with_a_tagger_runs(
+    lm: LanguageModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = Path(__file__).parents[3] / "docs/papers/occupational-bias.md"
+    code = page.read_text(encoding="utf-8").split("```python\n")[1].split("```")[0]
+    monkeypatch.chdir(tmp_path)
+    few = code.replace(" 700,", " 3,")
+    exec(few, {"lm": lm, "tagger": lambda text: ["nurse" if len(text) % 2 else "cook", "poet"]})
+    assert "gini.women" in capsys.readouterr().out
+    assert len(list((tmp_path / "bias").glob("*.jsonl"))) == 28

@@ -90,6 +90,10 @@ def test_another_recogniser_can_find_the_titles(lm: LanguageModel, world: World)
     answers = sample(lm, world.prompts[:2], 3, world.gazetteer, DRAWING, find=lambda text: ["poet"])
     assert count_answers(answers).jobs == ("poet",)
     assert count_answers(answers).mentions.tolist() == [[3], [3]]
+    titles = Gazetteer(["nurse"], {"nurse practitioner": "nurse"})
+    tagged = lambda text: ["Nurse  Practitioner", "", " Poet "]
+    answers = sample(lm, world.prompts[:1], 1, titles, DRAWING, find=tagged)
+    assert answers[0].titles == [["nurse", "poet"]]
 
 
 def test_exact_probabilities_equal_full_passes_in_float64(lm: LanguageModel, world: World) -> None:
