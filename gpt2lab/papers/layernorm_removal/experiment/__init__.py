@@ -26,7 +26,7 @@ from gpt2lab.papers.layernorm_removal.fold import export_errors, folded
 from gpt2lab.papers.layernorm_removal.measure import head_attributions
 from gpt2lab.papers.layernorm_removal.neurons import ablation_effects, confidence_neurons
 from gpt2lab.papers.layernorm_removal.objective import EvenScales
-from gpt2lab.papers.layernorm_removal.patching import Prompts, compare_patching, english_prompts
+from gpt2lab.papers.layernorm_removal.patching import Prompts, compare_patching, english_prompts, read_prompts
 from gpt2lab.papers.layernorm_removal.schedule import RECIPES, Schedule, require_length
 from gpt2lab.text import sources
 from gpt2lab.text.batches import ArrayTokens, PackedBatches
@@ -99,14 +99,14 @@ class Settings:
     samples: int = 256
     """Validation rows on which heads are attributed."""
     prompts: int = 64
-    """Prompts with two names, one repeated, for patching, each with its partner; 0 leaves patching out."""
+    """Prompts with two names, one repeated, for patching; of a given model an even number, each with its partner."""
+    prompt_file: str | None = None
+    """CSV with the columns prompt, answer_io, answer_s for a given model, partners in turns; none makes English ones."""
     neurons: int = 3
     """Confidence neurons that are ablated."""
 
     def __post_init__(self) -> None:
-        if self.prompts < 0:
-            raise LabError(f"layernorm-removal: prompts must not be negative, got {self.prompts}")
-        for name in ("samples", "neurons", "batch_size", "context", "held_out_every"):
+        for name in ("samples", "prompts", "neurons", "batch_size", "context", "held_out_every"):
             if getattr(self, name) < 1:
                 raise LabError(f"layernorm-removal: {name} must be at least 1, got {getattr(self, name)}")
         if (self.model is None) != (not self.data):
@@ -173,7 +173,7 @@ class Text:
     train: PackedBatches
     valid: Tensor
     """[rows, context + 1] int64."""
-    prompts: Prompts | None
+    prompts: Prompts
     """With two names, for patching."""
 
 
@@ -222,11 +222,11 @@ def _start(settings: Settings, run: "Run") -> tuple[Transformer, Text]:
         context=settings.context,
         seed=seed,
     )
-    names = corpus.name_prompts(seed, settings.prompts) if settings.prompts else None
+    names = corpus.name_prompts(seed, settings.prompts)
     text = Text(
         batches,
         _rows(corpus.tokens(2 * seed + 1, settings.valid_tokens), settings.context),
-        Prompts(names.clean, names.corrupt, names.other, names.repeated) if names else None,
+        Prompts(names.clean, names.corrupt, names.other, names.repeated),
     )
     config = gpt2_config(
         vocab_size=corpus.VOCAB_SIZE, d_model=settings.d_model, n_layers=settings.n_layers, n_heads=settings.n_heads,
@@ -251,9 +251,11 @@ def _given(settings: Settings, run: "Run") -> tuple[Transformer, Text]:
     if lm.tokenizer is None or lm.tokenizer.eos is None:
         raise LabError(f"{settings.model}: needs a tokenizer with an end of text")
     require_length(settings.schedule.steps_of(lm.config.n_layers), settings.removal.steps)
-    prompts = None
-    if settings.prompts:
+    if settings.prompt_file is None:
         prompts = english_prompts(lm.tokenizer, settings.prompts, seed=run.seed, start=lm.tokenizer.eos)
+    else:
+        every = read_prompts(settings.prompt_file, lm.tokenizer, start=lm.tokenizer.eos)
+        prompts = Prompts(*(column[: settings.prompts] for column in every))
     read, held = array("i"), array("i")  # 4 bytes a token; in a list it would be 36
     for number, document in enumerate(sources.documents(settings.data)):
         if len(read) >= settings.train_tokens and len(held) >= settings.valid_tokens:
@@ -365,8 +367,7 @@ def _tools(settings: Settings, run: "Run", models: dict[str, Transformer], text:
                 for i, n in enumerate(neurons)
             ],
         )  # fmt: skip
-    if text.prompts is not None:
-        _patching(settings, run, models, text.prompts)
+    _patching(settings, run, models, text.prompts)
 
 
 def _patching(settings: Settings, run: "Run", models: dict[str, Transformer], prompts: Prompts) -> None:
