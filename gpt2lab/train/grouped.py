@@ -78,9 +78,9 @@ class GroupedOptimizer(Optimizer):
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:  # type: ignore[override]  # any mapping does
         """Restore a saved state in the types it was saved in. LabError if it is another optimizer's or model's."""
-        saved = chain.from_iterable(group["params"] for group in state_dict["param_groups"])
-        own = chain.from_iterable(group["params"] for group in self.param_groups)
-        pairs = list(zip(saved, own, strict=False))  # torch says it better if their numbers differ
+        saved = list(chain.from_iterable(group["params"] for group in state_dict["param_groups"]))
+        own = list(chain.from_iterable(group["params"] for group in self.param_groups))
+        pairs = list(zip(saved, own, strict=True)) if len(saved) == len(own) else []  # which torch refuses
         for key, parameter in pairs:
             self._check_saved(parameter, state_dict["state"].get(key, {}))
         super().load_state_dict(dict(state_dict))

@@ -199,7 +199,12 @@ class _Loop:
         if not isinstance(self.optimizer, ReadsCurvature) or self.optimizer.refreshes(step) != moment:
             return {}
         device = self.model.device
-        micro = self._micro_batches(step if moment == "before" else step + 1)
+        try:
+            micro = self._micro_batches(step if moment == "before" else step + 1)
+        except IndexError:
+            if moment == "before" or step + 1 < self.settings.steps:
+                raise
+            return {}  # a list of batches ends with the run, and no update follows that would use the curvature
         generator = torch.Generator(device).manual_seed((self.seed * 1_000_003 + step) % 2**63)
         with (
             _dropout_seed(device, self.seed, step),

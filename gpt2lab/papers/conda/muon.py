@@ -28,18 +28,16 @@ def orthogonalised(matrix: Tensor, iterations: int = 5) -> Tensor:
     """Push the singular values of a matrix towards 1 by Newton-Schulz steps in bf16; zero stays zero.
 
     X ← a X + (b A + c A²) X with A = X Xᵀ, from X = matrix / (‖matrix‖ + 1e-7); they end between about 0.7 and 1.2.
+    A stack of matrices [..., r, c] with one leading dimension is treated matrix by matrix.
     """
     a, b, c = _COEFFICIENTS
     tall = matrix.shape[-2] > matrix.shape[-1]
     x = (matrix.mT if tall else matrix).to(torch.bfloat16)
     x = x / (torch.linalg.matrix_norm(x, keepdim=True) + 1e-7)
+    plus_product = torch.baddbmm if x.dim() > 2 else torch.addmm
     for _ in range(iterations):
         gram = x @ x.mT
-        x = (
-            a * x + (b * gram + c * gram @ gram) @ x
-            if x.dim() > 2
-            else torch.addmm(x, torch.addmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
-        )
+        x = plus_product(x, plus_product(gram, gram, gram, beta=b, alpha=c), x, beta=a)
     return x.mT if tall else x
 
 

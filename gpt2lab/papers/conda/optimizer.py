@@ -265,7 +265,7 @@ class Conda(GroupedOptimizer):
         if not group["bias_correction"]:
             return float(group["lr"])
         t, (beta1, beta2) = int(state["steps"]), group["betas"]
-        return float(group["lr"] * math.sqrt(1 - beta2**t) / (1 - beta1**t))
+        return float(group["lr"]) * math.sqrt(1 - beta2**t) / (1 - beta1**t)
 
     def _accumulate(self, state: dict[str, Any], gradient: Tensor, right: bool, beta2: float) -> None:
         """Running mean of GᵀG (right) or GGᵀ (left)."""

@@ -66,7 +66,8 @@ def gauss_newton_bartlett(
     """
     if terms < 1:
         raise LabError(f"gauss_newton_bartlett: terms counts the labels of the mean, at least 1, got {terms}")
-    found = _gradients("gauss_newton_bartlett", loss, parameters)
+    _require_graph("gauss_newton_bartlett", loss)
+    found = _gradients(loss, parameters)
     return squared(filled(found, parameters), terms=terms, clip=clip)
 
 
@@ -98,23 +99,24 @@ def hutchinson(
 
 def hessian_product(loss: Tensor, parameters: Sequence[Tensor], directions: Sequence[Tensor]) -> list[Tensor]:
     """Return H u for the directions u, one tensor a parameter; errors as for `hutchinson`."""
-    gradients = _gradients("hutchinson", loss, parameters, create_graph=True)
-    along = [
-        (gradient * direction).sum()
-        for gradient, direction in zip(gradients, directions, strict=True)
-        if gradient is not None and gradient.requires_grad
-    ]
-    if not along:
-        raise LabError(
-            "hutchinson: the gradient does not depend on the parameters; the loss has no curvature"
-        )
+    _require_graph("hutchinson", loss)
     try:
-        products = _gradients("hutchinson", sum(along, torch.zeros_like(along[0])), parameters)
+        gradients = _gradients(loss, parameters, create_graph=True)
+        along = [
+            (gradient * direction).sum()
+            for gradient, direction in zip(gradients, directions, strict=True)
+            if gradient is not None and gradient.requires_grad
+        ]
+        products = _gradients(torch.stack(along).sum(), parameters) if along else []
     except (RuntimeError, LabError) as error:
         raise LabError(
             f"hutchinson: the loss cannot be differentiated twice ({str(error).splitlines()[0]}); compute it under "
             "torch.nn.attention.sdpa_kernel(SDPBackend.MATH), with logits and cross_entropy in plain form"
         ) from error
+    if not along:
+        raise LabError(
+            "hutchinson: the gradient does not depend on the parameters; the loss has no curvature"
+        )
     return filled(products, parameters)
 
 
@@ -144,17 +146,18 @@ def _clip_factor(tensors: Sequence[Tensor], limit: float | None) -> Tensor | flo
     return (limit / (norm + 1e-6)).clamp(max=1.0)
 
 
-def _gradients(
-    what: str, loss: Tensor, parameters: Sequence[Tensor], *, create_graph: bool = False
-) -> list[Tensor | None]:
-    """Gradients of a scalar; None for parameters that are frozen or that it does not depend on."""
+def _require_graph(what: str, loss: Tensor) -> None:
     if not loss.requires_grad:
         raise LabError(
-            f"{what}: the loss has no graph; compute it with gradients enabled, from trained parameters"
+            f"{what}: the loss has no graph; compute it with gradients enabled, from parameters that are trained"
         )
+
+
+def _gradients(
+    loss: Tensor, parameters: Sequence[Tensor], *, create_graph: bool = False
+) -> list[Tensor | None]:
+    """Gradients of a scalar; None for parameters that are frozen or that it does not depend on."""
     trained = [parameter for parameter in parameters if parameter.requires_grad]
-    found = (
-        torch.autograd.grad(loss, trained, create_graph=create_graph, allow_unused=True) if trained else ()
-    )
+    found = torch.autograd.grad(loss, trained, create_graph=create_graph, allow_unused=True)
     by_id = dict(zip(map(id, trained), found, strict=True))
     return [by_id.get(id(parameter)) for parameter in parameters]

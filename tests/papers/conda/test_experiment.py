@@ -112,3 +112,21 @@ def test_a_watch_sees_the_step_without_the_decay() -> None:
         rotated.step()
     assert len(watch.drifts) == 2
     assert all(0.3 < value <= 1 for value in watch.drifts)
+
+
+@pytest.mark.parametrize(
+    ("conda", "status"),
+    [
+        ((46.40, 37.78, 39.99), Status.HOLDS),  # three standard errors below AdamW's
+        ((50.0, 30.0, 70.0), Status.INCONCLUSIVE),
+        ((90.0, 95.0, 92.0), Status.DOES_NOT_HOLD),
+    ],
+)
+def test_better_conditioned_means_by_two_standard_errors(conda: tuple[float, ...], status: Status) -> None:
+    seeds = [
+        Results({"adamw.condition": a, "conda.condition": c})
+        for a, c in zip((51.14, 53.25, 59.25), conda, strict=True)
+    ]
+    rule = next(claim.rule for claim in CLAIMS if "conditioned" in claim.sentence)
+    assert rule is not None
+    assert rule(seeds).status is status

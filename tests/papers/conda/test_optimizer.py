@@ -353,3 +353,85 @@ def test_a_model_trains_with_either() -> None:
             warnings.simplefilter("error")
             finish = race(course, contestant, steps=40, learning_rate=rate)
         assert finish.loss < 5.3  # ln 256 = 5.55; p0 alone gives about 5.2
+
+
+def test_a_gradient_that_is_not_finite_at_a_refresh_changes_nothing() -> None:
+    first, second = nn.Parameter(drawn(0, 4, 3)), nn.Parameter(drawn(1, 3, 3))
+    optimizer = Conda([first, second], refresh=2)
+    for step in range(2):
+        first.grad, second.grad = drawn(step, 4, 3), drawn(step, 3, 3)
+        optimizer.step()
+    before = copy.deepcopy(optimizer.state_dict()), first.detach().clone()
+    second.grad = torch.full((3, 3), math.inf).double()
+    with pytest.raises(LabError, match="not finite"):
+        optimizer.step()
+    after = optimizer.state_dict()
+    assert torch.equal(first, before[1])
+    for index, entries in before[0]["state"].items():
+        assert all(torch.equal(value, after["state"][index][name]) for name, value in entries.items())
+
+
+@pytest.mark.parametrize("basis_of", ["momentum", "gradient", "covariance"])
+@pytest.mark.parametrize("shape", [(5, 3), (3, 5), (4, 4)])
+def test_a_stack_of_matrices_moves_as_its_matrices_do(shape: tuple[int, int], basis_of: Any) -> None:
+    stack = nn.Parameter(drawn(0, 3, *shape))
+    alone = [nn.Parameter(matrix.clone()) for matrix in stack.detach()]
+    options: dict[str, Any] = {
+        "lr": 0.02, "refresh": 2, "weight_decay": 0.1, "rotate_second_moment": True, "basis_of": basis_of
+    }  # fmt: skip
+    pairs: list[tuple[torch.optim.Optimizer, torch.optim.Optimizer]] = [
+        (Conda([{"params": [stack], "project": True, "stacked": True}], **options), Conda(alone, **options))
+    ]
+    for together, apart in pairs:
+        for step in range(5):
+            stack.grad = drawn(step + 1, 3, *shape)
+            for matrix, gradient in zip(alone, stack.grad, strict=True):
+                matrix.grad = gradient.clone()
+            together.step()
+            apart.step()
+    assert torch.allclose(stack, torch.stack([matrix.detach() for matrix in alone]), atol=1e-10)
+    found = orthogonalised(stack.grad.float())  # type: ignore[union-attr]  # it has one
+    for matrix, expected in zip(found, stack.grad, strict=True):  # type: ignore[arg-type]  # it has one
+        assert torch.allclose(matrix.float(), orthogonalised(expected.float()).float(), atol=0.05)
+
+
+def test_experts_and_adapters_are_matrices_of_their_own() -> None:
+    from gpt2lab.model import Transformer
+    from gpt2lab.model.adapters import Lora
+    from gpt2lab.model.families import mixtral_config
+
+    generator = torch.Generator().manual_seed(0)
+    config = mixtral_config(
+        vocab_size=61, d_model=24, n_layers=1, n_heads=4, n_kv_heads=2, d_mlp=40, n_experts=3, max_positions=40
+    )  # fmt: skip
+    experts = Transformer(config, generator=generator)
+    for made in (Conda.for_model(experts), Muon.for_model(experts)):
+        stacks = [p for group in made.param_groups if group["stacked"] for p in group["params"]]
+        assert {id(p) for p in stacks} == {
+            id(experts.blocks[0].mlp.up.weight),
+            id(experts.blocks[0].mlp.down.weight),
+        }
+    adapted = tiny("gpt2")
+    Lora(rank=2).attach(adapted, generator=generator)
+    groups = Conda.for_model(adapted).param_groups
+    names = {id(p): name for name, p in adapted.named_parameters()}
+    projected = {names[id(p)] for group in groups if group["project"] for p in group["params"]}
+    assert projected
+    assert all(name.endswith((".A", ".B")) for name in projected)
+
+
+def test_names_match_in_capitals_or_not_and_without_bias_correction_if_asked() -> None:
+    model = nn.ModuleDict({"SelfAttention": nn.Linear(3, 3), "wi": nn.Linear(3, 3)})
+    groups = Conda.for_model(model, bias_correction=False).param_groups
+    assert [p is model["SelfAttention"].weight for p in groups[0]["params"]] == [True]
+    assert all(group["bias_correction"] is False for group in groups)
+
+
+@pytest.mark.parametrize("mark", ["project", "orthogonal"])
+def test_a_group_of_matrices_holds_nothing_else(mark: str) -> None:
+    cls: Any = Conda if mark == "project" else Muon
+    for shape, more in (((3,), {}), ((2, 3, 3), {}), ((3, 3), {"stacked": True})):
+        with pytest.raises(LabError, match="matri"):
+            cls([{"params": [nn.Parameter(drawn(0, *shape))], mark: True, **more}])
+    with pytest.raises(LabError, match="adjust"):
+        Muon([{"params": [nn.Parameter(drawn(0, 3))], "adjust": "other"}])

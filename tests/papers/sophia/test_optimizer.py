@@ -10,8 +10,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from gpt2lab.base.errors import LabError
+from gpt2lab.model import Transformer
+from gpt2lab.model.families import mixtral_config
 from gpt2lab.papers.sophia import (
     Lion,
     SophiaG,
@@ -21,7 +24,7 @@ from gpt2lab.papers.sophia import (
     sampled_label_loss,
 )
 from gpt2lab.papers.sophia.estimators import drawn_labels
-from gpt2lab.train import TrainSettings, next_token, train
+from gpt2lab.train import TrainSettings, masked_tokens, next_token, train
 from gpt2lab.train.checkpoints import load_checkpoint, save_checkpoint
 from tests.tiny import tiny
 from tests.train.data import Counting
@@ -308,6 +311,9 @@ def test_a_model_is_grouped_as_in_the_paper() -> None:
         {"refresh_every": 0},
         {"refresh_when": "sometimes"},
         {"curvature_rows": 0},
+        {"refresh_every": 2.5},
+        {"betas": (0.9, 0.9, 0.9)},
+        {"gamma": math.inf},
     ],
 )
 def test_options_that_make_no_sense_are_refused(options: dict[str, Any]) -> None:
@@ -323,6 +329,9 @@ def test_misuse_is_refused_in_words() -> None:
         optimizer.step()
     with pytest.raises(LabError, match="at least 1"):
         optimizer.update_curvature(0)
+    for options, words in (({"clip": -1.0}, "clip"), ({"vocab_size": 0}, "vocab_size")):
+        with pytest.raises(LabError, match=words):
+            SophiaG([weight], **options)  # type: ignore[arg-type]  # that is the mistake
     with pytest.raises(LabError, match="noise"):
         SophiaH([weight], noise="uniform")  # type: ignore[arg-type]  # that is the mistake
     model = tiny("gpt2")
@@ -344,3 +353,157 @@ def test_misuse_is_refused_in_words() -> None:
     for cls in (SophiaG, SophiaH):
         with pytest.raises(LabError, match="no targets"):
             cls.for_model(model).refresh(model, [nothing], next_token, seeded(0))
+
+
+def test_an_estimate_of_float64_gradients_stays_float64() -> None:
+    weight = nn.Parameter(drawn(0, 5))
+    optimizer = SophiaG([weight])
+    weight.grad = drawn(1, 5)
+    optimizer.update_curvature(terms=64)
+    assert torch.allclose(
+        optimizer.state[weight]["curvature"], 0.01 * 64 * weight.grad**2, rtol=1e-14, atol=0
+    )
+    logits = drawn(2, 6, 4)
+    loss = sampled_label_loss(logits, generator=seeded(1))
+    expected = F.cross_entropy(logits, drawn_labels(logits, seeded(1)))
+    assert loss.dtype is torch.float64
+    assert torch.equal(loss, expected)
+
+
+def test_estimates_that_cannot_be_meant_are_refused_and_change_nothing() -> None:
+    weights = [nn.Parameter(drawn(0, 4, 3)), nn.Parameter(drawn(1, 3))]
+    optimizer = SophiaG(weights)
+    good = [torch.ones(4, 3), torch.ones(3)]
+    for wrong, words in (
+        ([good[0]], "1 curvature estimates for 2 parameters"),
+        ([good[0], torch.ones(1)], r"of shape \[1\] for a parameter of shape \[3\]"),
+        ([good[0], torch.tensor([1.0, math.inf, 1.0])], "not finite"),
+    ):
+        with pytest.raises(LabError, match=words):
+            optimizer.add_curvature(wrong)
+    weights[0].grad = torch.ones(4, 3).double().to_sparse()
+    with pytest.raises(LabError, match="sparse"):
+        optimizer.update_curvature(terms=3)
+    assert not optimizer.state
+
+
+@pytest.mark.parametrize("cls", [SophiaG, SophiaH])
+def test_frozen_parameters_are_left_out_of_an_estimate(cls: type[SophiaG] | type[SophiaH]) -> None:
+    model = tiny("gpt2")
+    model.embedding.weight.requires_grad_(False)
+    optimizer = cls(model.parameters())
+    optimizer.refresh(model, [Counting()[0]], next_token, seeded(0))
+    assert model.embedding.weight not in optimizer.state
+    assert int(optimizer.state[model.blocks[0].mlp.up.weight]["refreshes"]) == 1
+    loss = (model.blocks[0].mlp.up.weight ** 2).sum()
+    found = hutchinson(loss, list(model.parameters()), generator=seeded(0))
+    assert not found[0].any()
+
+
+@pytest.mark.parametrize("family", ["bert", "roberta", "distilbert"])
+def test_a_model_that_fills_in_has_its_curvature_at_the_masked_places(family: str) -> None:
+    batches = [Counting()[0], Counting()[1]]
+    for number, batch in enumerate(batches):
+        batch["targets"][:, number::2] = -100
+    model = tiny(family)
+    optimizer = SophiaG(model.parameters(), clip=None)
+    optimizer.refresh(model, batches, masked_tokens, seeded(5))
+    generator, loss, total = seeded(5), torch.zeros(()), 0
+    for batch in batches:
+        logits = model(batch["tokens"])[batch["targets"] != -100]
+        labels = drawn_labels(logits.detach(), generator)
+        loss, total = loss + F.cross_entropy(logits, labels, reduction="sum"), total + len(labels)
+    gradients = torch.autograd.grad(loss / total, list(model.parameters()), allow_unused=True)
+    for parameter, gradient in zip(model.parameters(), gradients, strict=True):
+        expected = torch.zeros_like(parameter) if gradient is None else 0.01 * total * gradient**2
+        assert torch.allclose(optimizer.state[parameter]["curvature"], expected, rtol=1e-3, atol=1e-8)
+
+    # A Hessian has entries of both signs, and the estimate of the same loss by hand is the same.
+    second = SophiaH(model.parameters(), curvature_rows=None)
+    second.refresh(model, batches[:1], masked_tokens, seeded(7))
+    with sdpa_kernel(SDPBackend.MATH):
+        kept = batches[0]["targets"] != -100
+        plain = F.cross_entropy(model(batches[0]["tokens"])[kept], batches[0]["targets"][kept])
+    for parameter, estimate in zip(
+        model.parameters(), hutchinson(plain, list(model.parameters()), generator=seeded(7)), strict=True
+    ):
+        assert torch.allclose(second.state[parameter]["curvature"], 0.01 * estimate, rtol=1e-3, atol=1e-7)
+
+
+def test_hutchinson_takes_any_objective_that_can_be_differentiated_twice() -> None:
+    model = tiny("gpt2")
+    parameters = list(model.parameters())
+
+    def squares(model: Any, batch: Any) -> tuple[Tensor, dict[str, float]]:
+        return sum((p**4).sum() for p in model.parameters()) / 12, {}  # type: ignore[return-value]  # a tensor
+
+    optimizer = SophiaH(parameters, noise="rademacher", curvature_rows=None)
+    optimizer.refresh(model, [{"pairs": torch.zeros(2, 3)}], squares, seeded(0))
+    for parameter in parameters:  # a diagonal Hessian is found exactly with ±1
+        assert torch.allclose(optimizer.state[parameter]["curvature"], 0.01 * parameter**2, atol=1e-7)
+    ascending = SophiaH(parameters, noise="rademacher", maximize=True)
+    ascending.refresh(model, [{"pairs": torch.zeros(2, 3)}], squares, seeded(0))
+    assert torch.equal(
+        ascending.state[parameters[0]]["curvature"], -optimizer.state[parameters[0]]["curvature"]
+    )
+
+
+def test_recomputed_activations_and_bf16_leave_hutchinsons_estimate_alone() -> None:
+    ends = []
+    for checkpointing, precision in ((False, "float32"), (True, "bf16")):
+        model = tiny("gpt2")
+        optimizer = SophiaH.for_model(model, lr=0.0, refresh_every=1)
+        settings = TrainSettings(
+            steps=1,
+            gradient_checkpointing=checkpointing,
+            precision=precision,  # type: ignore[arg-type]  # each is one
+        )
+        train(model, Counting(), settings=settings, optimizer=optimizer)
+        ends.append([state["curvature"] for state in optimizer.state.values()])
+    assert all(torch.equal(a, b) for a, b in zip(*ends, strict=True))
+
+
+@pytest.mark.parametrize("cls", [SophiaG, SophiaH])
+def test_a_list_of_batches_may_end_with_the_run(cls: type[SophiaG] | type[SophiaH]) -> None:
+    batches = [Counting()[i] for i in range(6)]
+    for steps, finishes in ((6, True), (8, False)):
+        model = tiny("gpt2")
+        optimizer = cls.for_model(model, refresh_every=3)
+        settings = TrainSettings(steps=steps, learning_rate=1e-3)
+        if finishes:
+            assert train(model, batches, settings=settings, optimizer=optimizer).steps == 6
+        else:
+            with pytest.raises(IndexError):
+                train(model, batches, settings=settings, optimizer=optimizer)
+
+
+def test_experts_and_adapters_decay_as_the_linear_maps_they_are() -> None:
+    model = Transformer(
+        mixtral_config(
+            vocab_size=61, d_model=24, n_layers=1, n_heads=4, n_kv_heads=2, d_mlp=40, n_experts=3, max_positions=40
+        ),
+        generator=seeded(0),
+    )  # fmt: skip
+    names = {id(p): name for name, p in model.named_parameters()}
+    optimizer = SophiaG.for_model(model, weight_decay=0.2)
+    decayed = {names[id(p)] for g in optimizer.param_groups if g["weight_decay"] for p in g["params"]}
+    assert {"blocks.0.mlp.up.weight", "blocks.0.mlp.down.weight", "blocks.0.mlp.router.weight"} <= decayed
+    assert not any("norm" in name or "embedding" in name for name in decayed)
+
+
+def test_estimators_refuse_what_has_no_graph_or_no_such_ids() -> None:
+    weight = nn.Parameter(drawn(0, 3))
+    for estimate in (
+        lambda loss: hutchinson(loss, [weight]),
+        lambda loss: gauss_newton_bartlett(loss, [weight], terms=2),
+    ):
+        with pytest.raises(LabError, match="no graph"):
+            estimate(weight.detach().sum())
+    with pytest.raises(LabError, match="uniform"):
+        hutchinson((weight**2).sum(), [weight], noise="uniform")  # type: ignore[arg-type]  # that is the mistake
+    for size in (0, 5):
+        with pytest.raises(LabError, match="1 to 4"):
+            sampled_label_loss(drawn(1, 2, 4), vocab_size=size)
+    with pytest.raises(LabError, match="one answer for each position"):
+        sampled_label_loss(drawn(1, 2, 4), keep=torch.ones(3))
+    assert sampled_label_loss(drawn(1, 4), generator=seeded(0)).dim() == 0
