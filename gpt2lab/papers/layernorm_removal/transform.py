@@ -47,11 +47,12 @@ class FoldLayerNorm:
     """folded: no norms, the lab's own layout. compatible: the family's layout with eps 1e12, which transformers opens."""
 
     def __call__(self, lm: LanguageModel) -> LanguageModel:
-        """Return the new model. LabError while a norm is real."""
+        """Return the new model, in the given one's type; compatible in float32 at least. LabError while a norm is real."""
         require_staged(lm.model)
-        return LanguageModel(
-            compatible(lm.model) if self.output == "compatible" else folded(lm.model), lm.tokenizer
-        )
+        if self.output == "folded":
+            return LanguageModel(folded(lm.model), lm.tokenizer)
+        wide = torch.promote_types(lm.model.dtype, torch.float32)
+        return LanguageModel(compatible(copy.deepcopy(lm.model).to(wide)), lm.tokenizer)
 
 
 @dataclass(frozen=True, kw_only=True)

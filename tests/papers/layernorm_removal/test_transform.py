@@ -252,6 +252,10 @@ def test_a_model_in_16_bits_is_folded_from_its_float32_weights(lm: LanguageModel
     assert found.dtype == torch.bfloat16
     for one, other in zip(found.parameters(), expected.parameters(), strict=True):
         assert torch.equal(one, other.bfloat16())
+    staged = RemoveLayerNorm(**options, output="staged")(LanguageModel(rounded, lm.tokenizer))
+    assert FoldLayerNorm()(staged).model.dtype == staged.model.dtype == torch.bfloat16
+    assert FoldLayerNorm(output="compatible")(staged).model.dtype == torch.float32
+    assert staged.model.dtype == torch.bfloat16
     hf = RemoveLayerNorm(**options, output="compatible")(LanguageModel(rounded, lm.tokenizer)).model
     assert hf.dtype == torch.float32 and torch.allclose(
         hf(tokens(2, 9)), expected(tokens(2, 9)), atol=1e-4, rtol=0
