@@ -24,15 +24,13 @@ def log_probabilities(
     """Return Σ log p(token | all before it) of each continuation, in nats.
 
     The tokens to be read form trees: of 792 titles after a prompt, GPT-2's tokenizer leaves 291 paths, and 331 states whose
-    next token is asked for instead of 1,537. LabError: a continuation that does not fit the model, NaN logits.
+    next token is asked for instead of 1,537. A context that does not fit the model loses its beginning. LabError: an empty
+    context or continuation, one that leaves no room for a context, NaN logits.
     """
     check_batch_size(batch_size)
     asked: dict[_Tokens, dict[int, float]] = {}  # beginning → {next token: log p}
+    items = [_fitted(model, item) for item in items]
     for item in items:
-        if not item.tokens or not item.context or room_for(model, item) < len(item.context):
-            raise LabError(
-                f"{len(item.context)} + {len(item.tokens)} tokens do not fit the model's {model.context} positions"
-            )
         whole = (*item.context, *item.tokens)
         for end in range(len(item.context), len(whole)):
             asked.setdefault(whole[:end], {})[whole[end]] = 0.0
@@ -44,6 +42,17 @@ def log_probabilities(
             _fill(model, batch, asked)
             bar.advance(len(batch))
     return [sum(_along(asked, item)) for item in items]
+
+
+def _fitted(model: Transformer, item: Continuation) -> Continuation:
+    if not item.tokens or not item.context:
+        raise LabError("a continuation needs at least one token, and one before it")
+    room = room_for(model, item)
+    if room < 1:
+        raise LabError(
+            f"{len(item.tokens)} tokens leave no room for a context in the model's {model.context} positions"
+        )
+    return item if len(item.context) <= room else Continuation(item.context[-room:], item.tokens)
 
 
 def _along(asked: dict[_Tokens, dict[int, float]], item: Continuation) -> Iterator[float]:

@@ -26,6 +26,14 @@ def test_sums_equal_those_of_continuations_scored_alone(family: str, batch_size:
     assert log_probabilities(model, ITEMS, batch_size=batch_size) == pytest.approx(wanted, abs=1e-5)
 
 
+def test_a_context_that_does_not_fit_loses_its_beginning() -> None:
+    model = tiny("gpt2").double()
+    items = [Continuation([4, 2, 1] * 20, title) for title in TITLES]
+    wanted = [-float(score.losses.double().sum()) for score in score_continuations(model, items)]
+    assert model.context < 60
+    assert log_probabilities(model, items) == pytest.approx(wanted, abs=1e-5)
+
+
 def test_what_several_share_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
     model = tiny("gpt2")
     read, real = [], Transformer.hidden
@@ -41,10 +49,9 @@ def test_what_several_share_is_read_once(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_what_cannot_be_scored_is_refused() -> None:
     model = tiny("gpt2")
-    long = Continuation(list(range(3)) * 99, [1])
-    with pytest.raises(LabError, match="do not fit the model's"):
-        log_probabilities(model, [long])
-    with pytest.raises(LabError, match="do not fit"):
+    with pytest.raises(LabError, match="leave no room for a context"):
+        log_probabilities(model, [Continuation([1], [1] * (model.context + 1))])
+    with pytest.raises(LabError, match="needs at least one token"):
         log_probabilities(model, [Continuation([1], [])])
     with torch.no_grad():
         next(model.parameters()).fill_(float("nan"))
