@@ -3,13 +3,16 @@
     python benchmarks/decoding.py                        GPT-2 124M, random weights, batch 1 and 8, both number types
     python benchmarks/decoding.py --new 32 --rounds 3    shorter
     python benchmarks/decoding.py --int8 --int4          8-bit and 4-bit weights beside them
-    python benchmarks/decoding.py --contrastive          contrastive search beside the published algorithm on theirs
+    python benchmarks/decoding.py --contrastive          contrastive search beside the published algorithm on theirs:
+                                                         batch 1, 4 and 8, float32, 64 + 128 tokens, about 5 minutes
+    python benchmarks/decoding.py --contrastive --new 256 --rounds 1    longer texts, where copies of the cache cost more
 
 Ours and theirs take turns (A B A B …), so that other work on the machine meets both; each round gives one ratio, and the
 table has their median and range. Ours is the path of `generate`: weights packed anew in every call, the prompt read,
 then a token at a time; "kept" is the same without the packing, for weights that are packed once. GB/s: the bytes of
 the matrices, which every step has to read, times steps per second, beside what this machine reads at most. Two
-processes that share the cores wait for each other at every matrix: run this alone.
+processes that share the cores wait for each other at every matrix: run this alone. For contrastive search the last column
+is the published algorithm on our model and our laid-out weights, once: what the copies and the head cost by themselves.
 """
 
 import argparse
@@ -31,12 +34,14 @@ from gpt2lab.model import Transformer, attach, save_model
 from gpt2lab.model.families.gpt2 import gpt2_config
 from gpt2lab.model.quantization import Quantized
 from gpt2lab.papers.contrastive_search.decoder import ContrastiveSearch
+from gpt2lab.papers.contrastive_search.published import CopyingContrastiveSearch
 
 SIZES = {
     "124M": gpt2_config(vocab_size=50257, d_model=768, n_layers=12, n_heads=12),
     "10M": gpt2_config(vocab_size=4096, d_model=320, n_layers=8, n_heads=5),
 }
-PROMPT = 32
+PROMPT, CONTRASTIVE_PROMPT = 32, 64
+WARM = 4  # tokens
 K, ALPHA = 5, 0.6
 
 
@@ -46,11 +51,9 @@ def main() -> None:
     )
     parser.add_argument("--size", choices=SIZES, default="124M")
     parser.add_argument("--new", type=int, default=128, help="tokens after the prompt")
-    parser.add_argument("--rounds", type=int, default=5, help="turns of each")
-    parser.add_argument("--batch", type=int, nargs="+", default=[1, 8])
-    parser.add_argument(
-        "--types", nargs="+", choices=["float32", "bfloat16"], default=["float32", "bfloat16"]
-    )
+    parser.add_argument("--rounds", type=int, help="turns of each (5; contrastive 3)")
+    parser.add_argument("--batch", type=int, nargs="+", help="rows (1 8; contrastive 1 4 8)")
+    parser.add_argument("--types", nargs="+", choices=["float32", "bfloat16"], help="(contrastive float32)")
     parser.add_argument("--threads", type=int, default=None)
     parser.add_argument("--int8", action="store_true", help="also weights=int8")
     parser.add_argument(
@@ -58,21 +61,24 @@ def main() -> None:
     )
     parser.add_argument("--contrastive", action="store_true", help="contrastive search, k 5, alpha 0.6")
     asked = parser.parse_args()
+    usual = (3, [1, 4, 8], ["float32"]) if asked.contrastive else (5, [1, 8], ["float32", "bfloat16"])
+    rounds, batches, types = asked.rounds or usual[0], asked.batch or usual[1], asked.types or usual[2]
     if asked.threads:
         torch.set_num_threads(asked.threads)
     kinds = ["packed", *(["int8"] if asked.int8 else []), *(["int4"] if asked.int4 else [])]
     best = bandwidth()
     print(f"{torch.get_num_threads()} threads, torch {torch.__version__}, memory read at {best:.1f} GB/s")
-    print(
-        "| weights | batch | ours tok/s | theirs tok/s | ratio | kept tok/s | ratio | kept GB/s | same tokens |"
-    )
-    print("|---|---|---|---|---|---|---|---|---|")
-    for name in asked.types:
+    columns = (
+        "weights", "batch", "ours tok/s", "theirs tok/s", "ratio", "kept tok/s", "ratio", "kept GB/s",
+        "same tokens", *(["loop on ours"] if asked.contrastive else []),
+    )  # fmt: skip
+    print(f"| {' | '.join(columns)} |\n{'|---' * len(columns)}|")
+    for name in types:
         with both(asked.size, getattr(torch, name)) as (ours, theirs):
-            for batch in asked.batch:
+            for batch in batches:
                 for weights in kinds:
                     compare(
-                        ours, theirs, weights, batch=batch, new=asked.new, rounds=asked.rounds,
+                        ours, theirs, weights, batch=batch, new=asked.new, rounds=rounds,
                         contrastive=asked.contrastive,
                     )  # fmt: skip
 
@@ -93,17 +99,19 @@ def compare(
     layout = cast(Weights, "packed" if four_bits else weights)
     decoder = ContrastiveSearch(k=K, alpha=ALPHA) if contrastive else Greedy()
     run_peer = run_published if contrastive else run_theirs
+    length = CONTRASTIVE_PROMPT if contrastive else PROMPT
     prompts = torch.randint(
-        ours.config.vocab_size, (batch, PROMPT), generator=torch.Generator().manual_seed(0)
+        ours.config.vocab_size, (batch, length), generator=torch.Generator().manual_seed(0)
     )
     packing, deciding, other = [], [], []
-    for turn in range(rounds + 1):
+    run_ours(model, layout, prompts, WARM, decoder)
+    run_peer(theirs, prompts, WARM)
+    for _ in range(rounds):
         pack_seconds, seconds, mine = run_ours(model, layout, prompts, new, decoder)
         their_seconds, their_tokens = run_peer(theirs, prompts, new)
-        if turn:  # the first turn warms up
-            packing.append(pack_seconds)
-            deciding.append(seconds)
-            other.append(their_seconds)
+        packing.append(pack_seconds)
+        deciding.append(seconds)
+        other.append(their_seconds)
     whole = [a + b for a, b in zip(packing, deciding, strict=True)]
     tokens, bytes_read = batch * new, matrix_bytes(ours)
     if weights != "packed" and batch == 1:  # codes are bytes; several rows meet written-out weights
@@ -114,10 +122,14 @@ def compare(
     )
     kept = statistics.median(deciding)
     label = f"{str(ours.dtype).removeprefix('torch.')}{f' as {weights}' if weights != 'packed' else ''}"
+    loop = ""
+    if contrastive:
+        copying = CopyingContrastiveSearch(k=K, alpha=ALPHA)
+        loop = f" {run_ours(model, layout, prompts, new, copying)[1] / kept:.2f} |"
     print(
         f"| {label} | {batch} | {tokens / statistics.median(whole):.1f} | {tokens / statistics.median(other):.1f} "
         f"| {ratio(other, whole)} | {tokens / kept:.1f} | {ratio(other, deciding)} "
-        f"| {bytes_read * new / kept / 1e9:.1f} | {same:.0%} |"
+        f"| {bytes_read * new / kept / 1e9:.1f} | {same:.0%} |{loop}"
     )
     sys.stdout.flush()
 
@@ -127,7 +139,8 @@ def run_ours(
 ) -> tuple[float, float, list[list[int]]]:
     """Return the seconds of packing and of decoding, and the new tokens."""
     start = time.perf_counter()
-    packed = pack(model, rows=len(prompts), weights=weights)
+    rows = len(prompts) * getattr(decoder, "rows_per_prompt", 1)
+    packed = pack(model, rows=rows, weights=weights)
     middle = time.perf_counter()
     decoded = decoder.decode(packed, prompts.tolist(), Limits(max_new_tokens=new))
     return middle - start, time.perf_counter() - middle, decoded.tokens

@@ -21,7 +21,7 @@ from torch import Tensor
 from gpt2lab.base.errors import LabError
 from gpt2lab.decode.interface import Decoded, Generators, Limits, OnToken, row_generators
 from gpt2lab.decode.loop import Continuation, Draws, Rows, deciding, hold_back, refuse_nan
-from gpt2lab.decode.processors import repetition_penalty
+from gpt2lab.decode.processors import IMPOSSIBLE, repetition_penalty
 from gpt2lab.decode.sampling import Sampling
 from gpt2lab.model import Transformer
 
@@ -37,11 +37,11 @@ class Step:
     candidates: Tensor
     """Token ids, [rows, k]."""
     probabilities: Tensor
-    """p(v | x_<t), [rows, k] float32."""
+    """p(v | x_<t), [rows, k], float32 or wider."""
     penalties: Tensor
-    """Largest cosine with an earlier state, [rows, k] float32; 0 where there is none to compare with."""
+    """Largest cosine with an earlier state, [rows, k], float32 or wider; 0 where there is none to compare with."""
     scores: Tensor
-    """(1 - α) p - α penalty, [rows, k] float32."""
+    """(1 - α) p - α penalty, [rows, k]; -inf for a token that is impossible (an end token before its time)."""
     chosen: Tensor
     """Index of the candidate taken, [rows]."""
 
@@ -88,6 +88,11 @@ class ContrastiveSearch:
                 f"contrastive-search: repetition_penalty must be positive, got {self.repetition_penalty}; 1 is none"
             )
 
+    @property
+    def rows_per_prompt(self) -> int:
+        """Rows of the model's matrices that one prompt takes."""
+        return self.k
+
     def decode(
         self,
         model: Transformer,
@@ -116,19 +121,19 @@ class ContrastiveSearch:
             logits = text.start()
             states = States(text.hidden, text.real, limits.max_new_tokens)
             while True:
-                probabilities, candidates = self._candidates(logits, text, rows.step, limits, draws)
+                probabilities, candidates, never = self._candidates(logits, text, rows.step, limits, draws)
                 start = text.length
                 hidden = model.hidden(candidates, cache=text.cache, siblings=True)  # [batch, k, d_model]
                 unit = states.unit(hidden)
                 penalties = states.penalties(unit, 0 if self.scope == "all" else text.width)
                 scores = (1 - self.alpha) * probabilities - self.alpha * penalties
+                scores = scores.masked_fill(never, IMPOSSIBLE)
                 best = scores.argmax(dim=1)  # of equal scores the likelier token's: the first
                 if steps is not None:
                     steps.append(Step(list(rows.batch), candidates, probabilities, penalties, scores, best))
                 places = torch.arange(len(best), device=text.device)
                 chosen = candidates[places, best]
-                refuse_nan(logits, chosen)
-                refuse_nan(scores, best)
+                refuse_nan(scores, best)  # as they are if a logit or a state is
                 rows.take(chosen.tolist())
                 if not rows.running:
                     break
@@ -142,46 +147,58 @@ class ContrastiveSearch:
                         part.select(kept)
                     hidden = hidden[kept]
                 logits = model.unembed(hidden[:, None])[:, 0]
+            states.warn_of_zeros()
         return rows.decoded()
 
     def _candidates(
         self, logits: Tensor, text: Continuation, step: int, limits: Limits, draws: Draws
-    ) -> tuple[Tensor, Tensor]:
-        """Probabilities and ids of the candidates, both [batch, k]; one drawn candidate in the first `sampled` steps."""
-        ready = hold_back(logits.float(), step, limits)
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Probabilities and ids of the candidates and which are impossible, each [batch, k].
+
+        One drawn candidate in the first `sampled` steps. A k as large as the vocabulary reaches tokens that are held back.
+        """
+        ready = hold_back(_wide(logits), step, limits)
         if self.repetition_penalty != 1.0:
             ready = repetition_penalty(ready, *text.so_far(), self.repetition_penalty)
         probabilities = ready.softmax(-1)
         if step < self.sampled:
             nucleus = Sampling(top_p=self.top_p)
             drawn = nucleus.pick(nucleus.process(ready, *text.so_far()), draws)[:, None]
-            return probabilities.gather(1, drawn), drawn
-        return probabilities.topk(self.k, dim=1)
+            return probabilities.gather(1, drawn), drawn, torch.zeros_like(drawn, dtype=torch.bool)
+        likeliest, candidates = probabilities.topk(self.k, dim=1)
+        return likeliest, candidates, ready.gather(1, candidates) == IMPOSSIBLE
 
 
 class States:
-    """Unit-length last states of every token so far, float32, and which are real."""
+    """Unit-length last states of every token so far, float32 or wider, and which are real."""
 
     def __init__(self, hidden: Tensor, real: Tensor, room: int) -> None:
         """Take the prompts' states [batch, width, d_model]; real [batch, at least width + room] is False at padding."""
         batch, width, d_model = hidden.shape
-        self.real = real
-        self.buffer = torch.zeros(batch, width + room, d_model, device=hidden.device)
-        self.buffer[:, :width] = self.unit(hidden)
-        self.length = width
+        self.real, self.length = real, width
+        self._zeros = torch.zeros((), dtype=torch.bool, device=hidden.device)
+        unit = self.unit(
+            hidden.masked_fill(~real[:, :width, None], 1.0)
+        )  # of padding, anything: it is never compared
+        self.buffer = unit.new_zeros(batch, width + room, d_model)
+        self.buffer[:, :width] = unit
 
     def unit(self, hidden: Tensor) -> Tensor:
-        """Return states of length 1, float32; warns of one that is all zeros, whose cosines are taken as 0."""
-        states = hidden.float()
+        """Return states at length 1, float32 or wider; one that is all zeros stays so, and its cosines are 0."""
+        states = _wide(hidden)
         norms = states.norm(dim=-1, keepdim=True)
-        if bool((norms < _SMALLEST_NORM).any()):
-            warnings.warn("contrastive-search: a state is zero; its cosines are taken as 0", stacklevel=3)
+        self._zeros |= (norms < _SMALLEST_NORM).any()
         return states / norms.clamp_min(_SMALLEST_NORM)
+
+    def warn_of_zeros(self) -> None:
+        """Warn if a state was zero. Asked once at the end, because a device waits for the answer."""
+        if bool(self._zeros):
+            warnings.warn("contrastive-search: a state is zero; its cosines are taken as 0", stacklevel=3)
 
     def penalties(self, unit: Tensor, first: int) -> Tensor:
         """Return the largest cosine of candidates [batch, k, d_model] with a real state from slot `first` on, [batch, k]."""
         if first >= self.length:
-            return torch.zeros(unit.shape[:2], device=unit.device)
+            return unit.new_zeros(unit.shape[:2])
         cosines = unit @ self.buffer[:, first : self.length].transpose(1, 2)  # [batch, k, slots]
         return cosines.masked_fill(~self.real[:, None, first : self.length], float("-inf")).amax(-1)
 
@@ -193,6 +210,11 @@ class States:
     def select(self, rows: Tensor) -> None:
         """Go on with some of the rows only."""
         self.buffer, self.real = self.buffer[rows], self.real[rows]
+
+
+def _wide(x: Tensor) -> Tensor:
+    """Return x in float32, or in its own type if that is wider: scores may differ by 1e-4 only."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def _check_room(model: Transformer, prompts: Sequence[Sequence[int]], limits: Limits) -> None:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from gpt2lab.base.errors import LabError
+from gpt2lab.decode.processors import IMPOSSIBLE
 from gpt2lab.papers.contrastive_search.decoder import ContrastiveSearch, States
 
 
@@ -57,6 +58,7 @@ def contrastive_search(
         out = _forward(model, candidates, mask, places[:, start : start + 1].expand(batch, search.k), cache)
         unit = states.unit(out.hidden_states[-1])
         scores = (1 - search.alpha) * probabilities - search.alpha * states.penalties(unit, 0)
+        scores = scores.masked_fill(ready.gather(1, candidates) == IMPOSSIBLE, IMPOSSIBLE)
         best = scores.argmax(dim=1)
         if bool(scores[rows, best].isnan().any()):
             raise LabError("contrastive search: the model's states or logits are not numbers (NaN)")
@@ -72,6 +74,7 @@ def contrastive_search(
         running &= ~_stopped(stopping_criteria, input_ids, logits)
         if not bool(running.any()) or input_ids.shape[1] == width + room:
             break
+    states.warn_of_zeros()
     if streamer is not None:
         streamer.end()
     return input_ids

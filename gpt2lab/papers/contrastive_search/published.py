@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 
 from gpt2lab.decode.interface import Decoded, Generators, Limits, OnToken
-from gpt2lab.decode.loop import Continuation, Rows, deciding
+from gpt2lab.decode.loop import Continuation, Rows, deciding, hold_back
 from gpt2lab.model import Transformer
 from gpt2lab.papers.contrastive_search.decoder import States
 
@@ -24,6 +24,11 @@ class CopyingContrastiveSearch:
     """Candidates at each step."""
     alpha: float = 0.6
     """Weight of novelty."""
+
+    @property
+    def rows_per_prompt(self) -> int:
+        """Rows of the model's matrices that one prompt takes."""
+        return self.k
 
     def decode(
         self,
@@ -44,7 +49,8 @@ class CopyingContrastiveSearch:
             copies = own.repeat_interleave(self.k)  # each row k times
             cache = text.cache
             while True:
-                probabilities, candidates = logits.float().softmax(-1).topk(self.k, dim=1)
+                ready = hold_back(logits.float(), rows.step, limits)
+                probabilities, candidates = ready.softmax(-1).topk(self.k, dim=1)
                 cache = cache.select(copies)
                 hidden = model.hidden(candidates.flatten()[:, None], cache=cache)[:, 0]
                 after = model.unembed(hidden)  # [batch * k, vocab]

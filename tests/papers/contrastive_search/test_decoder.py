@@ -154,8 +154,40 @@ def test_a_state_of_zeros_is_warned_of() -> None:
     model = tiny("llama")
     with torch.no_grad():
         model.final_norm.weight.zero_()
-    with pytest.warns(UserWarning, match="state is zero"):
-        ContrastiveSearch().decode(model, [[1, 2]], Limits(max_new_tokens=2))
+    with pytest.warns(UserWarning, match="state is zero") as warned:
+        ContrastiveSearch().decode(model, [[1, 2]], Limits(max_new_tokens=4))
+    assert len(warned) == 1
+
+
+@pytest.mark.parametrize("alpha", [0.5, 1.0])
+def test_an_end_token_before_its_time_never_wins_even_if_all_tokens_are_candidates(alpha: float) -> None:
+    """Its probability is 0, but its state may be the newest of all."""
+    model = sharp("gpt2")
+    search = ContrastiveSearch(k=model.config.vocab_size, alpha=alpha)
+    eos = search.decode(model, [[3]], Limits(max_new_tokens=1))[0][0]
+    limits = Limits(max_new_tokens=6, min_new_tokens=6, eos=(eos,))
+    for decoder in (search, ContrastiveSearch(k=4, alpha=alpha)):
+        for row in decoder.decode(model, [[3], [5, 6, 7]], limits):
+            assert len(row) == 6
+            assert eos not in row
+
+
+def test_matrices_are_laid_out_for_the_candidates_of_a_single_prompt() -> None:
+    """A layout for one row is slow with k: benchmarks/decoding.py --contrastive --batch 1."""
+    assert ContrastiveSearch(k=7).rows_per_prompt == 7
+
+
+def test_scores_of_a_float64_model_are_float64() -> None:
+    steps = list[Step]()
+    model = sharp("gpt2").double().requires_grad_(False)
+    ContrastiveSearch(k=3).decode(model, PROMPTS, Limits(max_new_tokens=1), steps=steps)
+    states = model.hidden(torch.tensor([PROMPTS[0]]))[0]
+    likely = model.unembed(states[-1]).softmax(-1).topk(3)
+    for place, token in enumerate(likely.indices.tolist()):
+        state = model.hidden(torch.tensor([[*PROMPTS[0], token]]))[0, -1]
+        penalty = float(torch.cosine_similarity(state, states, dim=-1).max())
+        expected = 0.4 * float(likely.values[place]) - 0.6 * penalty
+        assert float(steps[0].scores[0, place]) == pytest.approx(expected, abs=1e-13)
 
 
 def test_scores_are_float32_though_the_model_is_bf16() -> None:

@@ -67,6 +67,17 @@ def test_rows_end_at_the_end_token_and_processors_act_before_the_candidates(tmp_
     assert one[0, WIDTH:].tolist() == penalised[0]
 
 
+def test_a_token_that_processors_forbid_never_wins(tmp_path: Path) -> None:
+    peer = theirs(sharp("gpt2"), tmp_path)
+    vocab = peer.config.vocab_size
+    free = run(peer, penalty_alpha=1.0, top_k=vocab, max_new_tokens=1)
+    bad = sorted({row[0] for row in free})
+    rows = run(
+        peer, penalty_alpha=1.0, top_k=vocab, max_new_tokens=3, bad_words_ids=[[token] for token in bad]
+    )
+    assert not {token for row in rows for token in row} & set(bad)
+
+
 def test_what_it_cannot_do_is_refused(tmp_path: Path) -> None:
     peer = theirs(sharp("gpt2"), tmp_path)
     for options, words in (
