@@ -1,11 +1,13 @@
 """Time of an optimizer's step beside torch's AdamW and pytorch_optimizer's versions: same weights, same gradients.
 
-    python benchmarks/optimizers.py [--size 10M 124M] [--rounds 15] [--threads 2]
+    python benchmarks/optimizers.py [--size 10M 124M] [--rounds 15] [--threads 2] [--clock wall]
 
 All take turns (A B C A B C …) on copies of the same GPT-2 with random gradients, so that other work on the machine meets
 all of them. A row has the median time of a step, its ratio to `torch.optim.AdamW` (fused), and to the version of
 pytorch_optimizer, if that is installed (`pip install pytorch_optimizer`). The first steps of Conda, which take all singular
-value decompositions, are left out and timed on their own: one refresh, and its share of a step at a period of 2000.
+value decompositions, are left out and timed on their own, and so are Sophia's estimates: one of each kind, in forward and
+backward passes of the same 8 rows. A step of Sophia-G is also one of Sophia-H, which is what pytorch_optimizer has; its own
+estimate, at its first step, is left out. On a busy machine `--clock cpu --threads 1` counts processor time.
 """
 
 import argparse
@@ -21,14 +23,15 @@ from torch.optim import Optimizer
 from gpt2lab.model import Transformer
 from gpt2lab.model.families import gpt2_config
 from gpt2lab.papers.conda import Conda, Muon
-from gpt2lab.papers.sophia import Lion, SophiaG
-from gpt2lab.train import parameter_groups
+from gpt2lab.papers.sophia import Lion, SophiaG, SophiaH
+from gpt2lab.train import next_token, parameter_groups
 
 SIZES: dict[str, dict[str, int]] = {
     "1M": {"vocab_size": 1024, "d_model": 128, "n_layers": 4, "n_heads": 4, "max_positions": 128},
     "10M": {"vocab_size": 4096, "d_model": 320, "n_layers": 6, "n_heads": 5, "max_positions": 256},
     "124M": {"vocab_size": 50257, "d_model": 768, "n_layers": 12, "n_heads": 12, "max_positions": 1024},
 }
+CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 Make = Callable[[Transformer], Optimizer]
 
 
@@ -39,15 +42,18 @@ def main() -> None:
     parser.add_argument("--size", nargs="+", choices=SIZES, default=["10M"])
     parser.add_argument("--rounds", type=int, default=15, help="turns of each")
     parser.add_argument("--threads", type=int, default=None)
+    parser.add_argument(
+        "--clock", choices=CLOCKS, default="wall", help="time that passes, or the processor's"
+    )
     asked = parser.parse_args()
     if asked.threads:
         torch.set_num_threads(asked.threads)
     print(f"{torch.get_num_threads()} threads, torch {torch.__version__}")
     for size in asked.size:
-        measure(size, asked.rounds)
+        measure(size, asked.rounds, CLOCKS[asked.clock])
 
 
-def measure(size: str, rounds: int) -> None:
+def measure(size: str, rounds: int, now: Callable[[], float]) -> None:
     """Print the table of one size."""
     model = Transformer(gpt2_config(**SIZES[size]), generator=torch.Generator().manual_seed(0))
     generator = torch.Generator().manual_seed(1)
@@ -58,10 +64,10 @@ def measure(size: str, rounds: int) -> None:
     times: dict[str, list[float]] = {name: [] for name in steps}
     for turn in range(rounds + 2):
         for name, step in steps.items():
-            start = time.perf_counter()
+            start = now()
             step()
             if turn > 1:  # the first turns make states and bases
-                times[name].append(1000 * (time.perf_counter() - start))
+                times[name].append(1000 * (now() - start))
     print(f"\n{size}: {model.count_parameters()['total']:,} parameters")
     print("| optimizer | ms a step | times AdamW | times pytorch_optimizer's |")
     print("|---|---|---|---|")
@@ -71,7 +77,8 @@ def measure(size: str, rounds: int) -> None:
         print(
             f"| {name} | {statistics.median(times[name]):.1f} | {ratio(times[name], times['AdamW'])} | {against} |"
         )
-    refresh(model)
+    bases(model)
+    estimates(model)
 
 
 def ready(make: Make, model: Transformer) -> Callable[[], Any]:
@@ -83,7 +90,30 @@ def ready(make: Make, model: Transformer) -> Callable[[], Any]:
     return optimizer.step
 
 
-def refresh(model: Transformer) -> None:
+def estimates(model: Transformer, rows: int = 8, time_steps: int = 64) -> None:
+    """Print the time of Sophia's estimates in passes, processor time of the quickest of three."""
+    generator = torch.Generator().manual_seed(2)
+    tokens = torch.randint(0, model.config.vocab_size, (rows, time_steps + 1), generator=generator)
+    batch = {"tokens": tokens[:, :-1], "targets": tokens[:, 1:].contiguous()}
+    model = copy.deepcopy(model).train()
+
+    def seconds(work: Callable[[], Any]) -> float:
+        spent = []
+        for _ in range(3):
+            start = time.process_time()
+            work()
+            spent.append(time.process_time() - start)
+        return min(spent)
+
+    one_pass = seconds(lambda: next_token(model, batch)[0].backward())
+    for name, optimizer in (("G", SophiaG.for_model(model)), ("H", SophiaH.for_model(model))):
+        taken = seconds(lambda o=optimizer: o.refresh(model, [batch], next_token, generator))
+        print(
+            f"Sophia-{name}: one estimate takes {taken / one_pass:.2f} forward and backward passes of the same rows"
+        )
+
+
+def bases(model: Transformer) -> None:
     """Print the time of Conda's decompositions."""
     optimizer = Conda.for_model(copy.deepcopy(model), refresh=1)
     for mine, given in zip(
@@ -109,7 +139,7 @@ def ours() -> dict[str, Make]:
 
 
 def peers() -> dict[str, Make]:
-    """pytorch_optimizer's versions; none if it is not installed. Its Sophia needs a graph to step at all."""
+    """pytorch_optimizer's versions; none if it is not installed."""
     try:
         import pytorch_optimizer as other
     except ImportError:
@@ -131,10 +161,18 @@ def peers() -> dict[str, Make]:
         projected = {"params": hidden, "update_proj_gap": 2000, "scale": 0.25, "projection_type": "std"}
         return other.Conda([projected, {"params": rest}], lr=1e-5)
 
+    def sophia(model: Transformer) -> Optimizer:
+        class WithoutEstimate(other.SophiaH):  # type: ignore[misc]  # the package has no types
+            def compute_hutchinson_hessian(self, *_: Any, **__: Any) -> None:
+                """It would need a graph of the gradients; only the step is timed."""
+
+        return WithoutEstimate(model.parameters(), lr=1e-5, update_period=1_000_000)
+
     return {
         "pytorch_optimizer Lion": lambda model: other.Lion(model.parameters(), lr=1e-5),
         "pytorch_optimizer Conda": conda,
         "pytorch_optimizer Muon": muon,
+        "pytorch_optimizer Sophia-G": sophia,
     }
 
 

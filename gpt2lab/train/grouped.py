@@ -76,7 +76,7 @@ class GroupedOptimizer(Optimizer):
                 self.update_group(group, moved)
         return loss
 
-    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:  # type: ignore[override]  # any mapping does
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Restore a saved state in the types it was saved in. LabError if it is another optimizer's or model's."""
         saved = list(chain.from_iterable(group["params"] for group in state_dict["param_groups"]))
         own = list(chain.from_iterable(group["params"] for group in self.param_groups))

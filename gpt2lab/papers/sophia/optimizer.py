@@ -130,7 +130,7 @@ class Sophia(GroupedOptimizer):
             # max(γ h, ε) is ε wherever h is unknown or negative: there the clip makes the step η sign(m).
             scaled = torch._foreach_mul(curvature, [factors[row] for row in rows])
             torch._foreach_clamp_min_(scaled, group["eps"])
-            update = torch._foreach_div(momentum, scaled)
+            update = list(torch._foreach_div(momentum, scaled))
             if not group["eps"]:  # 0/0 where there is no momentum; the authors' sign(m) · ratio is 0 there
                 update = [u.masked_fill_(m == 0, 0.0) for u, m in zip(update, momentum, strict=True)]
             torch._foreach_clamp_min_(update, -1.0)
