@@ -59,8 +59,8 @@ def mauve(
     """Return MAUVE of two sets of features [texts, width]; the people's come first, though the figure is symmetric.
 
     Features are brought to length 1 and to the principal components that hold 90 % of their variance, and clustered by
-    k-means (5 starts from `seed`); clusters default to a tenth of all texts, at least 2. LabError: fewer than two
-    texts on a side, other widths, no scikit-learn.
+    k-means (5 starts from `seed`); clusters default to a tenth of the texts of the smaller side, at least 2, as in the
+    authors' package. LabError: fewer than two texts on a side, other widths, no scikit-learn.
     """
     first, second = np.asarray(people, np.float64), np.asarray(model, np.float64)
     if first.ndim != 2 or second.ndim != 2 or first.shape[1:] != second.shape[1:]:
@@ -72,7 +72,7 @@ def mauve(
     both = np.concatenate([first, second])
     if not np.isfinite(both).all():
         raise LabError("mauve: a feature is NaN or infinite")
-    count = max(2, len(both) // 10) if clusters is None else clusters
+    count = max(2, round(min(len(first), len(second)) / 10)) if clusters is None else clusters
     if not 1 <= count <= len(both):
         raise LabError(f"mauve: {count} clusters for {len(both)} texts; give 1 to {len(both)}")
     labels = _clustered(both, count, seed)

@@ -82,6 +82,10 @@ def test_mauve_of_features_in_clusters() -> None:
         area(frontier([1.0, 0.0], [0.0, 1.0])), abs=1e-9
     )
     assert mauve(np.ones((5, 3)), np.ones((5, 3))) == pytest.approx(1.0)
+    # By default a tenth of the smaller side: 28 and 60 texts have 3 clusters.
+    generator = np.random.default_rng(3)
+    people, model = generator.normal(size=(28, 5)), generator.normal(size=(60, 5)) + 0.5
+    assert mauve(people, model) == mauve(people, model, clusters=3) != mauve(people, model, clusters=8)
     with pytest.raises(LabError, match="two texts"):
         mauve(np.ones((1, 3)), np.ones((5, 3)))
 
