@@ -3,6 +3,7 @@
 import copy
 import itertools
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -507,3 +508,17 @@ def test_estimators_refuse_what_has_no_graph_or_no_such_ids() -> None:
     with pytest.raises(LabError, match="one answer for each position"):
         sampled_label_loss(drawn(1, 2, 4), keep=torch.ones(3))
     assert sampled_label_loss(drawn(1, 4), generator=seeded(0)).dim() == 0
+
+
+def test_the_loops_that_the_guide_shows_run() -> None:
+    page = (Path(__file__).parents[3] / "docs" / "papers" / "sophia.md").read_text(encoding="utf-8")
+    model = tiny("gpt2")
+    batches = [(batch["tokens"], batch["targets"]) for batch in (Counting()[i] for i in range(10))]
+    names: dict[str, Any] = {"model": model, "batches": batches}
+    first, second = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    exec(first, names)
+    assert {int(state["refreshes"]) for state in names["optimizer"].state.values()} == {1}
+    assert names["optimizer"].unclipped_share() > 0
+    exec(second, names)
+    assert all(state["curvature"].isfinite().all() for state in names["optimizer"].state.values())
+    assert any((state["curvature"] < 0).any() for state in names["optimizer"].state.values())
