@@ -91,6 +91,11 @@ def require_plain(model: Transformer, what: str) -> None:
             f"{what}: norm_eps {config.norm_eps:g} switches this model's norms off already; fold them in with gpt2lab apply "
             "fold-layernorm"
         )
+    if isinstance(model.final_norm, StagedNorm):
+        raise LabError(
+            f"{what}: this model's norms are staged already; go on training it with gpt2lab train --model, or fold what is "
+            "frozen with gpt2lab apply fold-layernorm"
+        )
     for block in model.blocks:
         own = type(block) is Block and type(block.norm1) is type(block.norm2) is Norm
         if not own or type(block.attention) is not Attention or type(block.attention.qkv) is not nn.Linear:
@@ -356,29 +361,20 @@ def stage_of(model: Transformer) -> Stage:
 def calibrate(model: Transformer, batches: list[dict[str, Tensor]]) -> None:
     """Set every running mean and constant to the mean σ over some batches, in place; a frozen constant stays."""
     training = model.training
+    model.eval()  # no dropout
     for norm in staged(model):
-        norm.measuring, norm.sums = True, None
+        norm.measuring, norm.sums, norm.training = True, None, True
         norm.average.zero_()
-    model.train()
     try:
         for batch in batches:
-            _without_dropout(model, batch)
+            mask = batch.get("attention_mask")
+            model.hidden(
+                batch["tokens"].to(model.device),
+                attention_mask=None if mask is None else mask.to(model.device),
+            )
     finally:
         model.train(training)
         close(model)
-
-
-def _without_dropout(model: Transformer, batch: dict[str, Tensor]) -> None:
-    modules = [module for module in model.modules() if not isinstance(module, StagedNorm)]
-    before = [module.training for module in modules]
-    for module in modules:
-        module.training = False
-    mask = batch.get("attention_mask")
-    model.hidden(
-        batch["tokens"].to(model.device), attention_mask=None if mask is None else mask.to(model.device)
-    )
-    for module, was in zip(modules, before, strict=True):
-        module.training = was
 
 
 def unit_table(model: Transformer) -> list[dict[str, object]]:

@@ -70,6 +70,10 @@ class Schedule:
     def _checked(steps: dict[str, int], n_layers: int, late: bool) -> dict[str, int]:
         needed = units(n_layers) + (list(LATE) if late else [])
         for unit in steps:
+            if unit in LATE and not late:
+                raise LabError(
+                    f"schedule: {unit} ends special positions, and there are none (special_positions)"
+                )
             if unit not in needed:
                 raise LabError(f"schedule: {unknown('unit', unit, needed)}")
         missing = [unit for unit in needed if unit not in steps]

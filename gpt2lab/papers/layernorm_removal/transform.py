@@ -130,7 +130,7 @@ class RemoveLayerNorm:
             raise LabError(
                 "remove-layernorm reads text, and this model has no tokenizer; put its tokenizer.json beside it"
             )
-        steps = self._steps
+        steps = self.training().steps  # refuses what the loop would, before text is read
         staging = self.staging(lm.config.n_layers)
         if self.mode in ("full", "at-once"):
             require_length(staging.schedule.steps_of(lm.config.n_layers, late=self.special_positions), steps)

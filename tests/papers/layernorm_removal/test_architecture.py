@@ -8,6 +8,7 @@ import torch
 import gpt2lab
 from gpt2lab.base.errors import LabError
 from gpt2lab.model import Transformer, attach, load_model, save_model
+from gpt2lab.model.adapters import Lora
 from gpt2lab.papers.layernorm_removal.architecture import (
     StagedNorms,
     calibrate,
@@ -150,7 +151,9 @@ def test_a_fitted_schedule_spreads_the_units_where_a_gap_is_less_than_a_step(lay
         (lambda: EvenScales(penalty=-1.0), "penalty"),
         (lambda: made(schedule=Schedule(events=("0:mlp.0",))), "leave out"),
         (lambda: fire(made(), "f"), "measured"),
-        (lambda: attach(made(), StagedNorms()), "own blocks"),
+        (lambda: attach(made(), StagedNorms()), "staged already"),
+        (lambda: attach(attach(tiny("gpt2"), Lora(rank=2)), StagedNorms()), "own blocks"),
+        (lambda: Schedule(events=("2:f", "3:eot")).steps_of(0), "special_positions"),
     ],
 )
 def test_what_cannot_be_is_refused_in_words(make: object, words: str) -> None:

@@ -21,12 +21,11 @@ from gpt2lab.model.families import gpt2_config
 from gpt2lab.papers.layernorm_removal import corpus
 from gpt2lab.papers.layernorm_removal.architecture import StagedNorms, calibrate, fire, stage_of, unit_table
 from gpt2lab.papers.layernorm_removal.evaluation import Tokens, sink_rate, stream_norms, token_statistics
+from gpt2lab.papers.layernorm_removal.experiment import tools
 from gpt2lab.papers.layernorm_removal.experiment.claims import CLAIMS
 from gpt2lab.papers.layernorm_removal.fold import export_errors, folded
-from gpt2lab.papers.layernorm_removal.measure import head_attributions
-from gpt2lab.papers.layernorm_removal.neurons import ablation_effects, confidence_neurons
 from gpt2lab.papers.layernorm_removal.objective import EvenScales
-from gpt2lab.papers.layernorm_removal.patching import Prompts, compare_patching, english_prompts, read_prompts
+from gpt2lab.papers.layernorm_removal.patching import Prompts, english_prompts, read_prompts
 from gpt2lab.papers.layernorm_removal.schedule import RECIPES, Schedule, require_length
 from gpt2lab.text import sources
 from gpt2lab.text.batches import ArrayTokens, PackedBatches
@@ -205,7 +204,12 @@ def run(settings: Settings, run: "Run") -> None:
     run.table("stream", rows, "Mean length of the residual stream at position 0 and elsewhere")
     for name, error in export_errors(models["sequential"], text.valid[:4, :-1]).items():
         run.result(f"export.{name}", error)
-    _tools(settings, run, {"control": models["control"], "sequential": folded(models["sequential"])}, text)
+    compared = {"control": models["control"], "sequential": folded(models["sequential"])}
+    # In English each prompt's own effect divides, as in the paper; of the generated language see compare_patching.
+    tools.add(
+        run, compared, text.valid[: settings.samples], text.prompts, neurons=settings.neurons,
+        by_prompt=settings.model is not None,
+    )  # fmt: skip
 
 
 _TAILS = "Cross entropy per token with the ranges that hold 95 % and 99.9 % of the tokens, entropy, calibration, sinks"
@@ -339,63 +343,6 @@ def _tails(name: str, found: Tokens, model: Transformer, rows: Tensor) -> dict[s
         "calibration error": found.calibration_error, "divergence from pre-trained": float(found.divergence.mean()),
         "sink rate": sink_rate(model, rows[:32]),
     }  # fmt: skip
-
-
-def _tools(settings: Settings, run: "Run", models: dict[str, Transformer], text: Text) -> None:
-    """Attribution of heads, patching and confidence neurons of the control and of the folded model."""
-    rows = text.valid[: settings.samples]
-    for name, model in models.items():
-        heads = head_attributions(model, rows)
-        run.result(f"attribution_error.{name}", heads.error)
-        low, high = heads.interval(1000, run.seed)
-        run.result(f"attribution_error.{name}_low", low)
-        run.result(f"attribution_error.{name}_high", high)
-        each = heads.by_head.tolist()
-        run.table(f"heads_{name}", [{"head": h, "error": e} for h, e in zip(heads.names, each, strict=True)])
-        neurons = confidence_neurons(model, settings.neurons)
-        effects = ablation_effects(model, rows, neurons)
-        loss, entropy = effects.medians()
-        run.result(f"neuron_effect.{name}", loss)
-        run.result(f"neuron_entropy.{name}", entropy)
-        together = ablation_effects(model, rows, neurons, cumulative=True)
-        run.table(
-            f"neurons_{name}",
-            [
-                {"neuron": n, "median change of loss": float(effects.loss[i].median()),
-                 "median change of entropy": float(effects.entropy[i].median()),
-                 "with those above": float(together.loss[i].median())}
-                for i, n in enumerate(neurons)
-            ],
-        )  # fmt: skip
-    _patching(settings, run, models, text.prompts)
-
-
-def _patching(settings: Settings, run: "Run", models: dict[str, Transformer], prompts: Prompts) -> None:
-    for name, model in models.items():
-        # Prompts of the generated language whose two answers hardly differ would blow up a mean of shares, so there the
-        # mean difference divides; in English each prompt's own does, as in the paper.
-        found = compare_patching(
-            model, *prompts, position=prompts.position, by_prompt=settings.model is not None
-        )
-        run.result(f"patching_error.{name}", found.error)
-        patch, estimate = found.heat_maps
-        run.table(
-            f"patching_{name}",
-            [
-                {
-                    "layer": layer,
-                    "position": p,
-                    "patched": float(patch[layer, p]),
-                    "estimated": float(estimate[layer, p]),
-                }
-                for layer in range(patch.shape[0])
-                for p in range(patch.shape[1])
-            ],
-        )
-    run.result(
-        "patching_ratio",
-        run.results["patching_error.sequential"] / max(run.results["patching_error.control"], 1e-12),
-    )
 
 
 def summarise(settings: Settings, study: "Study") -> None:
