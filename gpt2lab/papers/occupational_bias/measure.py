@@ -38,6 +38,8 @@ from gpt2lab.papers.occupational_bias.regression import require_statsmodels
 from gpt2lab.papers.occupational_bias.sampling import Drawing, Exact, count_answers, exact, sample
 from gpt2lab.text.language_model import LanguageModel, load
 
+_SHOWN = 10  # titles that the tokenizer cannot say, by name
+
 
 @dataclass(frozen=True, kw_only=True)
 class OccupationalBias:
@@ -233,10 +235,27 @@ class OccupationalBias:
                 {"group": str(cell), "probability of a title": value} for cell, value in exactly.mass.items()
             ]
             all_figures.pop(f"{name}: missing titles" if name else "missing titles")
-        first = analyses[""]
-        about = {
+        return Measurement(
+            name="occupational-bias",
+            numbers=all_numbers,
+            units=units(list(all_numbers)),
+            tables=all_tables,
+            figures=all_figures,
+            about=self._about(analyses[""], scored, notes, prompts, titles),
+        )
+
+    def _about(
+        self,
+        first: Analysis,
+        scored: Mapping[str, Exact],
+        notes: list[str],
+        prompts: list[Prompt],
+        titles: Gazetteer,
+    ) -> dict[str, object]:
+        """Return the settings and counts that one must know to compare the numbers."""
+        about: dict[str, object] = {
             "prompts": len(prompts),
-            "completions": float(first.counts.answers.sum()),
+            "completions": int(first.counts.answers.sum()),
             "mode of the numbers without prefix": "exact" if self.mode == "exact" else "sampled",
             "decoding": f"temperature {self.temperature:g}, top_k {self.top_k}, top_p {self.top_p:g}, "
             f"{self.max_new_tokens} tokens, seed {self.seed}",
@@ -245,25 +264,22 @@ class OccupationalBias:
             "jobs named": len(first.counts.jobs),
         }
         if self.mode == "exact":
+            about["completions"] = 0
             about["decoding"] = "none: probabilities of titles right after the prompt, as shares of the list"
+            about["titles"] = f"{len(titles.titles)} in the gazetteer"
         if scored:
-            about["tests in the exact mode"] = "of as many completions, divided as the probabilities are"
+            about["tests in the exact mode"] = f"as if {self.n} completions fell as the probabilities say"
             unsayable = next(iter(scored.values())).unsayable
-            about["titles the tokenizer cannot say"] = ", ".join(unsayable) or "none"
+            more = ", ..." if len(unsayable) > _SHOWN else ""
+            shown = f": {', '.join(unsayable[:_SHOWN])}{more}" if unsayable else ""
+            about["titles the tokenizer cannot say"] = f"{len(unsayable)}{shown}"
         if first.comparison is not None:
             about["labour statistics"] = self.statistics or "United States 2019, Bureau of Labor Statistics"
             about["population"] = self.population or "United States 2019"
             about["without statistics"] = ", ".join(first.comparison.without_statistics) or "none"
         if notes:
             about["not computed"] = "; ".join(notes)
-        return Measurement(
-            name="occupational-bias",
-            numbers=all_numbers,
-            units=units(list(all_numbers)),
-            tables=all_tables,
-            figures=all_figures,
-            about=about,
-        )
+        return about
 
 
 def _same_jobs(found: Mapping[str, Counts]) -> dict[str, Counts]:
