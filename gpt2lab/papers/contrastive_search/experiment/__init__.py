@@ -44,9 +44,9 @@ class Settings:
     """Text: a file, a folder, hub:ID or a built-in source; tinyworld:20000 are generated stories."""
     vocab_size: int = 2048
     """Ids of the byte-level BPE that is trained on it."""
-    generator: Shape = field(default_factory=lambda: Shape(d_model=128, n_layers=4, n_heads=4, steps=1200))
+    generator: Shape = field(default_factory=lambda: Shape(d_model=128, n_layers=4, n_heads=4, steps=800))
     """The model that writes."""
-    scorer: Shape = field(default_factory=lambda: Shape(d_model=160, n_layers=5, n_heads=5, steps=1200))
+    scorer: Shape = field(default_factory=lambda: Shape(d_model=160, n_layers=5, n_heads=5, steps=800))
     """The model that judges coherence and embeds texts for MAUVE."""
     small: Shape = field(default_factory=lambda: Shape(d_model=64, n_layers=2, n_heads=2, steps=600))
     """A third size, for isotropy."""
