@@ -32,8 +32,9 @@ def add(parser: Parser, argv: Sequence[str]) -> None:
     )
     parser.add_argument("--sort", choices=_SORTS, default="work", help="order of the list (default: work)")
     group = parser.add_argument_group("papers new NAME")
-    kinds = ", ".join(kind for kind in PART_KINDS if kind != "objective")
-    group.add_argument("--kind", metavar="KIND", help=f"what it adds: {kinds} (default: optimizer)")
+    group.add_argument(
+        "--kind", metavar="KIND", help=f"what it adds: {', '.join(PART_KINDS)} (default: optimizer)"
+    )
     group.add_argument(
         "--out",
         metavar="DIR",

@@ -19,8 +19,6 @@ from gpt2lab.base.wording import listed
 LONGEST = 30  # letters of a name: more would break the lines of the code that is written
 
 _TEMPLATES = Path(__file__).parent / "skeletons"
-KINDS = tuple(kind for kind in PART_KINDS if kind != "objective")
-"""Kinds of part that there is a skeleton of; an objective is a function, and needs none."""
 
 _PYPROJECT = """\
 [build-system]
@@ -142,8 +140,8 @@ def _checked(name: str, kind: str) -> str:
         raise LabError(f"{name}: {len(slug)} letters; a paper's name has at most {LONGEST}")
     if slug in [paper.slug for paper in papers()]:
         raise LabError(f"{name}: a paper of this name exists; `gpt2lab papers {slug}` shows it")
-    if kind not in KINDS:
-        raise LabError(f"--kind {kind}: a part is one of {listed(KINDS, 'or')}")
+    if kind not in PART_KINDS:
+        raise LabError(f"--kind {kind}: a part is one of {listed(PART_KINDS, 'or')}")
     if slug in [part.name for part in parts(kind)]:
         raise LabError(f"{name}: there is {kind} {slug} already; choose another name")
     return slug
