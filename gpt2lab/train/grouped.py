@@ -174,7 +174,7 @@ def bunches(*columns: Sequence[Tensor]) -> Iterator[tuple[list[int], tuple[list[
     together, size = list[int](), 0
     for number, row in enumerate(zip(*columns, strict=True)):
         first = row[0]
-        if first.device.type == "cpu":
+        if _has_cache(first):
             pieces = zip(*(_split(tensor) for tensor in row), strict=True) if _splits(row) else [row]
             for piece in pieces:
                 yield [number], tuple([part] for part in piece)
@@ -186,6 +186,11 @@ def bunches(*columns: Sequence[Tensor]) -> Iterator[tuple[list[int], tuple[list[
             together, size = [], 0
     if together:
         yield together, tuple([column[i] for i in together] for column in columns)
+
+
+def _has_cache(tensor: Tensor) -> bool:
+    """Whether pieces that stay in a cache are quicker than few calls."""
+    return tensor.device.type == "cpu"
 
 
 def _splits(row: Sequence[Tensor]) -> bool:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from gpt2lab.base.errors import LabError
 from gpt2lab.papers.conda import Conda, Muon
 from gpt2lab.papers.sophia import Lion, SophiaG, SophiaH
-from gpt2lab.train import GroupedOptimizer
+from gpt2lab.train import GroupedOptimizer, grouped
 
 Make = Callable[..., GroupedOptimizer]
 EVERY: dict[str, Make] = {
@@ -25,7 +25,7 @@ every = pytest.mark.parametrize("make", EVERY.values(), ids=EVERY.keys())
 
 
 def drawn(seed: int, *shape: int) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
 def moved(make: Make, parameters: list[nn.Parameter], steps: int = 3, **options: Any) -> GroupedOptimizer:
@@ -179,3 +179,32 @@ def test_copies_keep_what_stands_beside_the_groups() -> None:
     timed.seconds = {"svd": 1.0}
     assert copy.deepcopy(timed).seconds == {"svd": 1.0}
     assert copy.deepcopy(Conda([weight])).seconds is None
+
+
+@every
+def test_many_tensors_in_one_call_as_on_a_gpu_move_as_each_alone(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shapes = [(4, 3), (5,), (), (2, 3, 4), (3, 5), (7,), (300, 2)]
+    kinds = [torch.float32, torch.bfloat16, torch.float64, torch.float32]
+    ends = []
+    for together in (False, True):
+        parameters = [
+            nn.Parameter(drawn(i, *shape).to(kinds[i % len(kinds)])) for i, shape in enumerate(shapes)
+        ]
+        with monkeypatch.context() as patch:
+            if together:
+                patch.setattr(grouped, "_has_cache", lambda tensor: False)
+                patch.setattr(grouped, "_BUNCH", 30)
+            optimizer = make(parameters, lr=0.01, **({"correct_curvature": True} if make is SophiaG else {}))
+            for step in range(4):
+                for number, parameter in enumerate(parameters):
+                    missing = (step + number) % 3 == 0  # so that counters differ within a bunch
+                    gradient = drawn(10 * step + number, *parameter.shape).to(parameter.dtype)
+                    parameter.grad = None if missing else gradient
+                optimizer.step()
+                if isinstance(optimizer, SophiaG):
+                    optimizer.update_curvature(terms=50)
+        ends.append(parameters)
+    for alone, bunched in zip(*ends, strict=True):
+        assert torch.allclose(alone, bunched, rtol=1e-6, atol=0)

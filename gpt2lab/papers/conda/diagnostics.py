@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.optimizer import Optimizer
 
-from gpt2lab.papers.conda.optimizer import PROJECTED, matrices_and_others
+from gpt2lab.papers.conda.matrices import PROJECTED, matrices_and_others
 
 
 @dataclass(frozen=True)

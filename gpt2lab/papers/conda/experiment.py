@@ -19,8 +19,9 @@ from gpt2lab.lab.contest import Contestant, Course, compete, standings, step_rat
 from gpt2lab.lab.verdict import Status, Verdict
 from gpt2lab.measure.statistics import t_interval
 from gpt2lab.papers.conda.diagnostics import UpdateWatch
+from gpt2lab.papers.conda.matrices import PROJECTED, matrices_and_others
 from gpt2lab.papers.conda.muon import Muon
-from gpt2lab.papers.conda.optimizer import PROJECTED, Conda, matrices_and_others
+from gpt2lab.papers.conda.optimizer import Conda
 from gpt2lab.train import parameter_groups
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from gpt2lab.base.errors import unknown
-from gpt2lab.papers.conda.optimizer import PROJECTED, is_matrix, matrices_and_others
+from gpt2lab.papers.conda.matrices import PROJECTED, is_matrix, matrices_and_others
 from gpt2lab.train.grouped import GroupedOptimizer, bunches, check_ranges, gradients, move, widened, zeros
 
 _COEFFICIENTS = (3.4445, -4.7750, 2.0315)

@@ -17,7 +17,6 @@ import math
 import time
 import warnings
 from collections.abc import Iterable, Sequence
-from fnmatch import fnmatchcase
 from typing import Any, Literal, Self
 
 import torch
@@ -25,6 +24,7 @@ from torch import Tensor, nn
 from torch.distributed import ProcessGroup
 
 from gpt2lab.base.errors import LabError, unknown
+from gpt2lab.papers.conda.matrices import PROJECTED, is_matrix, matrices_and_others
 from gpt2lab.train.grouped import (
     GroupedOptimizer,
     Ready,
@@ -37,14 +37,11 @@ from gpt2lab.train.grouped import (
     widened,
     zeros,
 )
-from gpt2lab.train.optimizers import linear_matrices
 
 Side = Literal["std", "right", "left", "reverse_std", "full"]
 BasisOf = Literal["momentum", "gradient", "covariance"]
 SIDES: tuple[Side, ...] = ("std", "right", "left", "reverse_std", "full")
 BASES: tuple[BasisOf, ...] = ("momentum", "gradient", "covariance")
-PROJECTED = ("*attn*", "*attention*", "*mlp*")
-"""Modules whose matrices are projected: the authors' rule on Hugging Face's names, and the same places here."""
 
 
 class Conda(GroupedOptimizer):
@@ -335,18 +332,6 @@ def _check_side(parameter: Tensor, group: dict[str, Any]) -> None:
         )
 
 
-def is_matrix(parameter: Tensor, group: dict[str, Any], marked: bool | None, what: str) -> bool:
-    """Whether a parameter of a group is treated as a matrix: as marked, else if it has as many dimensions as one.
-
-    LabError, beginning with `what`, if it is marked and has not.
-    """
-    dimensions = 3 if group["stacked"] else 2
-    if marked and parameter.dim() != dimensions:
-        shape = "a stack of matrices" if group["stacked"] else "a matrix"
-        raise LabError(f"{what} is {shape}, got shape {list(parameter.shape)}")
-    return bool(marked) or (marked is None and parameter.dim() == dimensions)
-
-
 def _is_projected(parameter: Tensor, group: dict[str, Any]) -> bool:
     return is_matrix(parameter, group, group["project"], "conda: a projected parameter")
 
@@ -403,28 +388,3 @@ class _Clock:
     def __exit__(self, *_: object) -> None:
         if self.seconds is not None:
             self.seconds[self.name] = self.seconds.get(self.name, 0.0) + time.process_time() - self.began
-
-
-def matrices_and_others(model: nn.Module, patterns: tuple[str, ...], mark: str) -> list[dict[str, Any]]:
-    """Split a model's trainable parameters: weights of the linear maps whose module's name matches, marked, and all others.
-
-    Matrices stored [in, out] are a group of their own with `transposed`, those of experts one with `stacked`. LabError
-    if nothing matches.
-    """
-    chosen: dict[tuple[bool, bool], list[Tensor]] = {}
-    taken = set[int]()
-    for matrix in linear_matrices(model):
-        if any(fnmatchcase(matrix.name.lower(), pattern.lower()) for pattern in patterns):
-            chosen.setdefault((matrix.transposed, matrix.stacked), []).append(matrix.weight)
-            taken.add(id(matrix.weight))
-    if not taken:
-        raise LabError(
-            f"no trained linear map's name matches {', '.join(patterns)}, so no matrix would be treated as one"
-        )
-    others = [p for p in model.parameters() if p.requires_grad and id(p) not in taken]
-    groups: list[dict[str, Any]] = [
-        {"params": matrices, mark: True, "transposed": transposed, "stacked": stacked}
-        for (transposed, stacked), matrices in sorted(chosen.items())
-    ]
-    groups.append({"params": others, mark: False})
-    return [group for group in groups if group["params"]]

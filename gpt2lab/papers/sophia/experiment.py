@@ -352,6 +352,16 @@ def summarise(settings: Settings, study: "Study") -> None:
         )
     paths = {name: toy.trajectory(name) for name in toy.METHODS}
     study.figure(
+        "toy_paths",
+        figures.line_chart(
+            {name: (path[:, 0].tolist(), path[:, 1].tolist()) for name, path in paths.items()},
+            x_label="a, the steep direction",
+            y_label="b, the flat one",
+            markers=True,
+        ),
+        "Where the methods go in the two-dimensional example: the minimum is at (1, 4), and Newton ends on a saddle",
+    )
+    study.figure(
         "toy",
         figures.line_chart(
             {name: (list(range(len(path))), toy.loss(path).clamp_min(1e-9).tolist()) for name, path in paths.items()},

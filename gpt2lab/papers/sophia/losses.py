@@ -1,6 +1,7 @@
 """The losses that the training loop's objectives mean, in the forms that curvature is estimated from."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -13,9 +14,44 @@ from gpt2lab.train.objectives import Batch, Objective, masked_tokens, next_token
 from gpt2lab.train.routing import RoutingLosses
 
 
-def target_counts(batches: Sequence[Batch]) -> list[int]:
-    """Return how many targets each batch has; 1 where the objective counts something else, as the loop does."""
-    return [int((batch["targets"] != IGNORED).sum()) if "targets" in batch else 1 for batch in batches]
+@dataclass(frozen=True)
+class Sample:
+    """What an estimate reads."""
+
+    model: Transformer
+    """With the weights that the curvature is wanted at."""
+    parts: tuple[tuple[Batch, float], ...]
+    """Micro-batches, each with its share of the targets; those without any are left out."""
+    terms: int
+    """Targets of all together."""
+    objective: Objective
+    """What is minimised."""
+
+
+def drawn_sample(
+    model: Transformer, batches: Sequence[Batch], objective: Objective, *, rows: int | None
+) -> Sample:
+    """Return the first `rows` rows of the micro-batches together; None: all. LabError if they have no target.
+
+    A batch without `targets` counts as one, as in the training loop.
+    """
+    kept, left = list[Batch](), rows
+    for batch in batches:
+        size = len(next(iter(batch.values())))
+        size = size if left is None else min(left, size)
+        kept.append({name: tensor[:size] for name, tensor in batch.items()})
+        left = None if left is None else left - size
+    counts = [
+        int((batch["targets"] != IGNORED).sum())
+        if "targets" in batch
+        else min(1, len(next(iter(batch.values()))))
+        for batch in kept
+    ]
+    total = sum(counts)
+    if not total:
+        raise LabError("sophia: the batch has no targets to estimate the curvature from")
+    parts = [(batch, count / total) for batch, count in zip(kept, counts, strict=True) if count]
+    return Sample(model, tuple(parts), total, objective)
 
 
 def sampled_loss(

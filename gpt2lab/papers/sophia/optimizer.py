@@ -29,7 +29,7 @@ from gpt2lab.papers.sophia.estimators import (
     hutchinson,
     squared,
 )
-from gpt2lab.papers.sophia.losses import plain_loss, sampled_loss, target_counts
+from gpt2lab.papers.sophia.losses import Sample, drawn_sample, plain_loss, sampled_loss
 from gpt2lab.train.grouped import (
     GroupedOptimizer,
     Ready,
@@ -205,27 +205,14 @@ class Sophia(GroupedOptimizer):
         Frozen parameters are left out. LabError for an objective that has no labels to draw (Sophia-G) or no second
         derivative (Sophia-H), and for batches without a target.
         """
-        rows = _rows(batches, self.curvature_rows)
-        counts = target_counts(rows)
-        if not sum(counts):
-            raise LabError("sophia: the batch has no targets to estimate the curvature from")
+        sample = drawn_sample(model, batches, objective, rows=self.curvature_rows)
         trained = [parameter for parameter in self._parameters() if parameter.requires_grad]
-        parts = [(batch, count / sum(counts)) for batch, count in zip(rows, counts, strict=True) if count]
-        found = self._estimate(model, parts, sum(counts), objective, trained, generator)
+        found = self._estimate(sample, trained, generator)
         estimates = dict(zip(map(id, trained), found, strict=True))
         self.add_curvature([estimates.get(id(parameter)) for parameter in self._parameters()])
         return {"win_rate": self.unclipped_share(), **self.curvature_norms()}
 
-    def _estimate(
-        self,
-        model: Transformer,
-        parts: Sequence[tuple[Batch, float]],
-        terms: int,
-        objective: Objective,
-        parameters: list[Tensor],
-        generator: torch.Generator,
-    ) -> list[Tensor]:
-        """Estimate from batches, each with its share of the `terms` targets."""
+    def _estimate(self, sample: Sample, parameters: list[Tensor], generator: torch.Generator) -> list[Tensor]:
         raise NotImplementedError  # SophiaG, SophiaH
 
     def _parameters(self) -> list[Tensor]:
@@ -305,21 +292,15 @@ class SophiaG(Sophia):
             [None if p.grad is None else squared([p.grad.to(wide(p))], terms=terms)[0] for p in parameters]
         )
 
-    def _estimate(
-        self,
-        model: Transformer,
-        parts: Sequence[tuple[Batch, float]],
-        terms: int,
-        objective: Objective,
-        parameters: list[Tensor],
-        generator: torch.Generator,
-    ) -> list[Tensor]:
+    def _estimate(self, sample: Sample, parameters: list[Tensor], generator: torch.Generator) -> list[Tensor]:
         mean = [torch.zeros((), device=parameter.device) for parameter in parameters]
-        for batch, share in parts:
-            loss = sampled_loss(model, batch, objective, generator=generator, vocab_size=self.vocab_size)
+        for batch, share in sample.parts:
+            loss = sampled_loss(
+                sample.model, batch, sample.objective, generator=generator, vocab_size=self.vocab_size
+            )
             found = torch.autograd.grad(loss * share, parameters, allow_unused=True)
             mean = [a + b for a, b in zip(mean, filled(found, parameters), strict=True)]
-        return squared(mean, terms=terms, clip=self.clip)
+        return squared(mean, terms=sample.terms, clip=self.clip)
 
 
 class SophiaH(Sophia):
@@ -378,17 +359,10 @@ class SophiaH(Sophia):
         ascends = {id(p) for group in self.param_groups if group["maximize"] for p in group["params"]}
         return [-e if id(p) in ascends else e for e, p in zip(estimates, parameters, strict=True)]
 
-    def _estimate(
-        self,
-        model: Transformer,
-        parts: Sequence[tuple[Batch, float]],
-        terms: int,
-        objective: Objective,
-        parameters: list[Tensor],
-        generator: torch.Generator,
-    ) -> list[Tensor]:
+    def _estimate(self, sample: Sample, parameters: list[Tensor], generator: torch.Generator) -> list[Tensor]:
         directions = [drawn_direction(p, self.noise, generator) for p in parameters]
         mean = [torch.zeros((), device=parameter.device) for parameter in parameters]
+        model = sample.model
         checkpointing, model.gradient_checkpointing = model.gradient_checkpointing, False
         try:
             # Products with the Hessian in bf16 are mostly rounding. Neither fused attention nor compiled or checkpointed
@@ -398,24 +372,11 @@ class SophiaH(Sophia):
                 sdpa_kernel(SDPBackend.MATH),
                 torch.compiler.set_stance("force_eager"),
             ):
-                for batch, share in parts:
-                    loss = plain_loss(model, batch, objective)
+                for batch, share in sample.parts:
+                    loss = plain_loss(model, batch, sample.objective)
                     products = hessian_product(loss * share, parameters, directions)
                     mean = [a + b for a, b in zip(mean, products, strict=True)]
         finally:
             model.gradient_checkpointing = checkpointing
         found = [u * product for u, product in zip(directions, mean, strict=True)]
         return self._descending(found, parameters)
-
-
-def _rows(batches: Sequence[Batch], limit: int | None) -> list[Batch]:
-    """The first `limit` rows of the micro-batches together."""
-    kept = list[Batch]()
-    left = limit
-    for batch in batches:
-        size = len(next(iter(batch.values())))
-        rows = size if left is None else min(left, size)
-        if rows:
-            kept.append({name: tensor[:rows] for name, tensor in batch.items()})
-        left = None if left is None else left - rows
-    return kept

@@ -26,7 +26,7 @@ def test_a_study_runs_at_smoke_scale_and_shows_every_arm_with_its_sweep(tmp_path
         assert 0 <= results[f"{arm}.win_rate"] <= 1
     assert "sign.win_rate" not in results
     names = {path.stem for path in (study.folder / "figures").iterdir()}
-    assert {"training_loss", "loss_by_length", "sweeps", "win_rate", "toy"} <= names
+    assert {"training_loss", "loss_by_length", "sweeps", "win_rate", "toy", "toy_paths"} <= names
 
 
 @pytest.mark.parametrize(
