@@ -115,6 +115,11 @@ class Inputs:
         found = getattr(self.cache, "parts", ())
         if len(found) != count:
             raise LabError("this cache was made for another model; make it with model.new_cache(...)")
+        if len({part.length for part in found}) > 1:
+            raise LabError(
+                "a forward pass over this cache was broken off, so its parts hold different numbers of tokens; "
+                "make a new one, or rewind it to 0"
+            )
         return list(found)
 
     def behind(self, first: Tensor) -> "Inputs":

@@ -23,8 +23,9 @@ Row = dict[str, Any]
 def mean_loss(model: Transformer, rows: Tensor, *, batch_size: int = 32) -> float:
     """Return the mean next-token loss in nats; rows [n, time + 1] token ids, each a window of its own.
 
-    LabError if the loss is not finite.
+    LabError if the loss is not finite, or there is nothing to predict.
     """
+    _need_targets(rows)
     total = 0.0
     with evaluating(model):
         for batch in rows.to(model.device).split(batch_size):
@@ -56,8 +57,9 @@ def step_statistics(model: Transformer, rows: Tensor, *, batch_size: int = 8) ->
 
     loss and entropy (nats) of P_i; kl: KL(P_i || P_{i+1}) in nats; cosine: of E_i and E_{i+1}; raised: share of tokens
     whose probability is greater after the next pass; gradient: |dL/dE_i| on the first batch, L the last pass's loss.
-    The last pass has no next one. LabError if the model does not ponder.
+    The last pass has no next one. LabError if the model does not ponder, or there is nothing to predict.
     """
+    _need_targets(rows)
     sums: list[dict[str, float]] = []
     with evaluating(model):
         norms = gradient_norms(model, *_pair(rows[:batch_size].to(model.device)))
@@ -70,6 +72,13 @@ def step_statistics(model: Transformer, rows: Tensor, *, batch_size: int = 8) ->
         row: Row = {"pass": index, **{name: value / count for name, value in known.items()}}
         found.append({**row, "gradient": norms[index]})
     return found
+
+
+def _need_targets(rows: Tensor) -> None:
+    if rows.dim() != 2 or not rows[:, 1:].numel():
+        raise LabError(
+            f"pondering: windows are [n, time + 1] tokens, at least one window of two, got {list(rows.shape)}"
+        )
 
 
 def _pair(batch: Tensor) -> tuple[Tensor, Tensor]:
@@ -110,7 +119,7 @@ def likely_tokens(
     tokens is one text; `spell` writes a token. LabError if the model does not ponder.
     """
     with evaluating(model), torch.no_grad():
-        states = trace(model, torch.tensor([list(tokens)], device=model.device)).states
+        states = trace(model, torch.tensor([list(tokens)], dtype=torch.int64, device=model.device)).states
         rows: list[Row] = []
         log_p = [model.head(model.head_input(state[0])).float().log_softmax(-1) for state in states]
     for position, token in enumerate(tokens):

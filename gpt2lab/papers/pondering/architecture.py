@@ -9,7 +9,7 @@ for each pass, decode exactly what computing everything anew would.
 
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Literal
 
 import torch
@@ -20,7 +20,7 @@ from gpt2lab.base.errors import LabError
 from gpt2lab.model import Cache, CacheGroup, Inner, Inputs, NewCache, Transformer, Wrapper, drawn, under
 from gpt2lab.papers.pondering.initialisation import draw_small
 from gpt2lab.papers.pondering.mixture import expected_embedding, input_table, mix_all, mix_likeliest
-from gpt2lab.papers.pondering.pause import Pause, drawn_steps
+from gpt2lab.papers.pondering.pause import Pause, drawn_steps, is_count
 
 Feedback = Literal["embedding", "hidden", "hidden_linear", "loop", "pause"]
 Watch = Callable[[Tensor, Tensor], None]
@@ -55,16 +55,25 @@ class Pondering:
     """Draw a new model's weights anew as the published runs do; passes: depth counts the repeated passes too."""
 
     def __post_init__(self) -> None:
-        if self.steps < 0 or self.random_steps < 0:
-            raise LabError(
-                f"pondering: steps and random_steps must be at least 0, got {self.steps} and {self.random_steps}"
-            )
-        if self.top_k is not None and self.top_k < 1:
-            raise LabError(f"pondering: top_k must be at least 1, or none for all tokens, got {self.top_k}")
-        if not 0 < self.temperature < float("inf"):
-            raise LabError(f"pondering: temperature must be above 0, got {self.temperature}")
+        for name in ("steps", "random_steps"):
+            if not is_count(getattr(self, name), 0):
+                raise LabError(
+                    f"pondering: {name} must be a whole number of at least 0, got {getattr(self, name)!r}"
+                )
+        if self.top_k is not None and not is_count(self.top_k, 1):
+            raise LabError(f"pondering: top_k must be at least 1, or none for all tokens, got {self.top_k!r}")
+        if not isinstance(self.temperature, int | float) or not 0 < self.temperature < float("inf"):
+            raise LabError(f"pondering: temperature must be above 0 and finite, got {self.temperature!r}")
+        for field in fields(self):
+            if isinstance(field.default, bool) and not isinstance(getattr(self, field.name), bool):
+                raise LabError(
+                    f"pondering: {field.name} is either True or False, got {getattr(self, field.name)!r}"
+                )
         if self.feedback not in Feedback.__args__ or self.draw not in ("keep", "layers", "passes"):  # type: ignore[attr-defined]  # Literal's
-            raise LabError(f"pondering: there is no feedback {self.feedback!r} with draw {self.draw!r}")
+            raise LabError(
+                f"pondering: feedback is one of {', '.join(Feedback.__args__)} and draw one of keep, layers, passes; "  # type: ignore[attr-defined]  # Literal's
+                f"got {self.feedback!r} and {self.draw!r}"
+            )
         fixed = {"top_k": None, "temperature": 1.0}
         if self.feedback in ("loop", "pause"):
             fixed |= {"accumulate": True}

@@ -102,4 +102,5 @@ def _bag(values: Tensor, tokens: Tensor, table: Tensor, temperature: float) -> T
 
 def _probabilities(logits: Tensor, temperature: float) -> Tensor:
     wide = torch.promote_types(logits.dtype, torch.float32)
-    return (logits if temperature == 1.0 else logits / temperature).softmax(-1, dtype=wide)
+    # Divided in the wide type: in float16, logits over a low temperature are infinite.
+    return (logits if temperature == 1.0 else logits.to(wide) / temperature).softmax(-1, dtype=wide)

@@ -116,6 +116,11 @@ def drawn_steps(wrapper: "Wrapper", model: Transformer) -> int:
     return int(torch.randint(1, most + 1, (), device="cpu")) if most and model.training else steps
 
 
+def is_count(value: object, least: int) -> bool:
+    """Return whether a value is a whole number of at least `least`."""
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
+
+
 def _positions(inputs: Inputs) -> Tensor:
     """Return the positions of the tokens themselves, [batch or 1, time]."""
     if inputs.positions is not None:

@@ -11,7 +11,7 @@ from torch import Tensor
 from gpt2lab.base.errors import LabError
 from gpt2lab.model import Transformer
 from gpt2lab.papers.pondering.architecture import Ponder, Pondering
-from gpt2lab.papers.pondering.pause import Pause
+from gpt2lab.papers.pondering.pause import Pause, is_count
 
 
 def find_pondering(model: Transformer) -> Ponder | Pause:
@@ -65,8 +65,16 @@ class StepTrace:
 def trace(model: Transformer, tokens: Tensor, *, attention_mask: Tensor | None = None) -> StepTrace:
     """Run a model once and keep what goes into every pass and what comes out of it; gradients flow if they are enabled.
 
+    What another architecture puts in front of the text (a learned prefix) is left out.
     LabError for a model that does not ponder, or whose passes are pauses.
     """
+    kept, time = _traced(model, tokens, attention_mask), tokens.shape[1]
+    inputs, states = ([x[:, x.shape[1] - time :] for x in known] for known in (kept.inputs, kept.states))
+    return StepTrace(inputs, states)
+
+
+def _traced(model: Transformer, tokens: Tensor, attention_mask: Tensor | None = None) -> StepTrace:
+    """As `trace`, but of all that the passes read, which may be longer than the text."""
     wrapper = find_pondering(model)
     if isinstance(wrapper, Pause):
         raise LabError("pondering: with feedback=pause there is one pass; there are no steps to look into")
@@ -87,18 +95,28 @@ def trace(model: Transformer, tokens: Tensor, *, attention_mask: Tensor | None =
 def gradient_norms(model: Transformer, tokens: Tensor, targets: Tensor) -> list[float]:
     """Return |dL/dE_i| for every pass i, L the mean next-token loss of the last.
 
-    tokens and targets [batch, time], targets -100 where there is none. Parameters' gradients stay as they are.
+    tokens and targets [batch, time], targets -100 where there is none. Parameters' gradients stay as they are, and
+    may all be frozen.
     """
     from gpt2lab.model import linear_cross_entropy
 
-    with torch.enable_grad():
-        steps = trace(model, tokens)
-        loss = linear_cross_entropy(steps.states[-1], model.head.weight, targets, bias=model.head.bias)
-        found = torch.autograd.grad(loss, steps.inputs, allow_unused=True)
-    return [0.0 if gradient is None else float(gradient.norm()) for gradient in found]
+    # A frozen table gives embeddings without a gradient, and nothing before them would have one.
+    hook = model.embedding.register_forward_hook(
+        lambda _, __, x: x if x.requires_grad else x.requires_grad_()
+    )
+    time = tokens.shape[1]
+    try:
+        with torch.enable_grad():
+            steps = _traced(model, tokens)
+            states = steps.states[-1][:, -time:]
+            loss = linear_cross_entropy(states, model.head.weight, targets, bias=model.head.bias)
+            found = torch.autograd.grad(loss, steps.inputs, allow_unused=True)
+    finally:
+        hook.remove()
+    return [0.0 if gradient is None else float(gradient[:, -time:].norm()) for gradient in found]
 
 
 def _checked(steps: int) -> int:
-    if steps < 0:
-        raise LabError(f"pondering: steps must be at least 0, got {steps}")
+    if not is_count(steps, 0):
+        raise LabError(f"pondering: steps must be a whole number of at least 0, got {steps!r}")
     return steps

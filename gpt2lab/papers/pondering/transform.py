@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from gpt2lab.base.errors import LabError
+from gpt2lab.papers.pondering.pause import is_count
 from gpt2lab.papers.pondering.steps import with_steps
 
 if TYPE_CHECKING:
@@ -19,8 +20,8 @@ class SetPonderingSteps:
     """Extra passes before every prediction. A model trained with a fixed number is at its best near that number."""
 
     def __post_init__(self) -> None:
-        if self.steps < 0:
-            raise LabError(f"pondering-steps: steps must be at least 0, got {self.steps}")
+        if not is_count(self.steps, 0):
+            raise LabError(f"pondering-steps: steps must be a whole number of at least 0, got {self.steps!r}")
 
     def __call__(self, lm: "LanguageModel") -> "LanguageModel":
         """Return a copy of the model that takes so many steps. LabError for a model that does not ponder."""

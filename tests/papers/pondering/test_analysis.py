@@ -11,6 +11,8 @@ from torch.nn import functional as F
 from gpt2lab.base.errors import LabError
 from gpt2lab.cli import main
 from gpt2lab.model import Transformer, attach, load_model
+from gpt2lab.model.adapters import Lora
+from gpt2lab.model.soft_prompt import SoftPrompt
 from gpt2lab.papers.pondering import Pondering, pondering_steps, trace
 from gpt2lab.papers.pondering.analysis import likely_tokens, loss_by_steps, mean_loss, step_statistics
 from gpt2lab.papers.pondering.steps import gradient_norms
@@ -81,6 +83,25 @@ def test_gradient_norms_are_slopes_of_the_loss_at_a_pass_input() -> None:
     assert norms[-1] == pytest.approx(float(slopes.norm()), rel=1e-4)
 
 
+def test_frozen_and_adapted_models_are_looked_into_too() -> None:
+    rows = tokens(2, 6)
+    expected = step_statistics(pondering(), rows)
+    frozen, adapted, prompted = pondering().requires_grad_(False), pondering(), pondering()
+    attach(adapted, Lora())
+    for model in (frozen, adapted):  # a new adapter changes nothing yet
+        for row, known in zip(step_statistics(model, rows), expected, strict=True):
+            assert row == pytest.approx(known)
+    assert not any(parameter.requires_grad for parameter in frozen.parameters())
+    attach(
+        prompted, SoftPrompt(length=4)
+    )  # around the passes: they read four positions more than the text has
+    steps = trace(prompted, rows)
+    assert [x.shape[1] for x in (*steps.inputs, *steps.states)] == [6] * 6
+    assert torch.equal(prompted.unembed(steps.states[-1]), prompted(rows))
+    assert torch.equal(steps.inputs[0], prompted.embed(rows))
+    assert step_statistics(prompted, rows)[-1]["loss"] == pytest.approx(mean_loss(prompted, rows))
+
+
 def test_likely_tokens_are_listed_for_every_position_and_pass() -> None:
     model, ids = pondering(), tokens(1, 4)[0].tolist()
     rows = likely_tokens(model, ids, lambda token: f"<{token}>", top=2)
@@ -95,6 +116,11 @@ def test_what_cannot_be_looked_into_is_refused() -> None:
         trace(tiny("gpt2"), tokens(1, 3))
     with pytest.raises(LabError, match="no steps to look into"):
         trace(attach(tiny("gpt2"), Pondering(feedback="pause")), tokens(1, 3))
+    for look in (mean_loss, step_statistics):
+        for rows in (tokens(3, 1), tokens(3, 4)[:0]):
+            with pytest.raises(LabError, match="at least one window of two"):
+                look(pondering(), rows)
+    assert likely_tokens(pondering(), [], str) == []
 
 
 def test_a_plain_model_is_continued_with_pondering_and_used_from_the_command_line(

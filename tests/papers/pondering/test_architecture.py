@@ -163,6 +163,13 @@ def test_bf16_trains_and_under_autocast_too(options: dict[str, Any]) -> None:
         assert all(p.grad is not None and bool(p.grad.isfinite().all()) for p in model.parameters())
 
 
+def test_a_low_temperature_does_not_overflow_in_float16() -> None:
+    logits = torch.tensor([[30.0, 20.0, -30.0]], dtype=torch.float16)
+    table = torch.eye(3, dtype=torch.float16)
+    assert mixture.mix_all(logits, table, 1e-4).tolist() == [[1.0, 0.0, 0.0]]
+    assert mixture.mix_likeliest(logits, table, 2, 1e-4).tolist() == [[1.0, 0.0, 0.0]]
+
+
 DECODED = [
     {},
     {"top_k": 6, "steps": 2},
@@ -343,6 +350,8 @@ def test_the_number_of_steps_can_differ_after_training_for_a_while_or_for_good(t
     assert with_steps(copy.deepcopy(again), 2)(ids).equal(usual)
     with pytest.raises(LabError, match="at least 0"), pondering_steps(model, -1):
         pass
+    with pytest.raises(LabError, match="whole number"):
+        with_steps(model, 1.5)  # type: ignore[arg-type]  # wrong on purpose
     with pytest.raises(LabError, match="does not ponder"):
         with_steps(tiny("gpt2"), 2)
 
@@ -359,6 +368,18 @@ def test_a_tap_sees_every_pass_and_what_it_writes_is_fed_back() -> None:
             changed = model(ids)
     assert not torch.allclose(changed, usual, atol=1e-3)
     assert "ponder.0:logits" not in pondering("gpt2", feedback="loop").activation_names()
+
+
+@torch.no_grad()
+def test_a_cache_whose_pass_was_broken_off_is_refused_until_it_is_rewound() -> None:
+    model, ids = pondering("gpt2", steps=2), tokens(1, 6)
+    cache = model.new_cache(batch=1, length=6)
+    with model.tap(stop_after="ponder.1:blocks.0.hook_resid_post"):
+        model(ids[:, :4], cache=cache)
+    with pytest.raises(LabError, match="broken off"):
+        model(ids[:, 4:], cache=cache)
+    cache.rewind(0)
+    assert torch.allclose(model(ids, cache=cache), model(ids), atol=1e-5)
 
 
 def test_the_published_initialisation() -> None:
@@ -385,9 +406,15 @@ def test_the_published_initialisation() -> None:
     ("options", "words"),
     [
         ({"steps": -1}, "at least 0"),
+        ({"steps": 1.5}, "whole number"),
+        ({"random_steps": True}, "whole number"),
+        ({"detach": "no"}, "True or False"),
+        ({"top_k": 2.5}, "top_k must be at least 1"),
+        ({"temperature": float("nan")}, "temperature"),
+        ({"temperature": "1"}, "temperature"),
         ({"top_k": 0}, "top_k must be at least 1"),
         ({"temperature": 0.0}, "temperature"),
-        ({"feedback": "echo"}, "no feedback"),
+        ({"feedback": "echo"}, "feedback is one of embedding, hidden"),
         ({"feedback": "loop", "top_k": 5}, "has no top_k"),
         ({"feedback": "loop", "accumulate": False}, "has no accumulate"),
         ({"feedback": "pause", "detach": True}, "has no detach"),
