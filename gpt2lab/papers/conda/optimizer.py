@@ -185,8 +185,7 @@ class Conda(GroupedOptimizer):
         super().check_gradients(ready)
         for group, parameters in ready:
             for parameter in parameters:
-                done = int(self.state.get(parameter, {}).get("steps", 0))
-                if not _is_projected(parameter, group) or done % group["refresh"]:
+                if not _is_projected(parameter, group) or not _is_due(self.state.get(parameter, {}), group):
                     continue
                 assert parameter.grad is not None
                 if not bool(torch.isfinite(whole(parameter.grad)).all()):
@@ -246,10 +245,13 @@ class Conda(GroupedOptimizer):
         (beta1, beta2), side = group["betas"], group["side"]
         first.lerp_(gradient, 1 - beta1)
         if group["basis_of"] == "covariance":
-            self._accumulate(state, gradient, _on_the_right(gradient, side), beta2)
-        if int(state["steps"]) % group["refresh"] == 0:
+            product = gradient.mT @ gradient if _on_the_right(gradient, side) else gradient @ gradient.mT
+            state.setdefault("covariance", torch.zeros_like(product)).lerp_(product, 1 - beta2)
+        if _is_due(state, group):
             with _Clock(self.seconds, "svd"):
                 self._refresh(state, first, second, gradient, group)
+        if "basis" not in state:
+            return torch.zeros_like(first)
         with _Clock(self.seconds, "projection"):
             rotated = _rotated(gradient, state, side)
             second.mul_(beta2).addcmul_(rotated, rotated, value=1 - beta2)
@@ -264,21 +266,20 @@ class Conda(GroupedOptimizer):
         t, (beta1, beta2) = int(state["steps"]), group["betas"]
         return float(group["lr"]) * math.sqrt(1 - beta2**t) / (1 - beta1**t)
 
-    def _accumulate(self, state: dict[str, Any], gradient: Tensor, right: bool, beta2: float) -> None:
-        """Running mean of GᵀG (right) or GGᵀ (left)."""
-        product = gradient.mT @ gradient if right else gradient @ gradient.mT
-        if "covariance" not in state:
-            state["covariance"] = torch.zeros_like(product)
-        state["covariance"].lerp_(product, 1 - beta2)
-
     def _refresh(
         self, state: dict[str, Any], first: Tensor, second: Tensor, gradient: Tensor, group: dict[str, Any]
     ) -> None:
-        """Take a new basis; if the decomposition does not converge, keep the old one and warn."""
+        """Take a new basis; if the decomposition does not converge, keep the old one and warn.
+
+        A matrix of zeros has none: before its first gradient that is not zero (the A of a new low-rank adapter beside
+        its B of zeros) nothing moves, and no arbitrary basis is kept for `refresh` updates.
+        """
         source = {"momentum": first, "gradient": gradient}.get(group["basis_of"], state.get("covariance"))
         assert source is not None
         if not torch.isfinite(source).all():
             raise LabError("conda: the momentum is not finite; no basis can be taken from it")
+        if not source.any():
+            return
         dtype = torch.float64 if group["double_svd"] else torch.promote_types(source.dtype, torch.float32)
         right = _on_the_right(first, group["side"])
         try:
@@ -334,6 +335,11 @@ def _check_side(parameter: Tensor, group: dict[str, Any]) -> None:
 
 def _is_projected(parameter: Tensor, group: dict[str, Any]) -> bool:
     return is_matrix(parameter, group, group["project"], "conda: a projected parameter")
+
+
+def _is_due(state: dict[str, Any], group: dict[str, Any]) -> bool:
+    """Whether a matrix takes a new basis with its next update."""
+    return "basis" not in state or int(state["steps"]) % int(group["refresh"]) == 0
 
 
 def _kept(group: dict[str, Any]) -> float:

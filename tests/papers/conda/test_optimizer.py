@@ -435,3 +435,21 @@ def test_a_group_of_matrices_holds_nothing_else(mark: str) -> None:
             cls([{"params": [nn.Parameter(drawn(0, *shape))], mark: True, **more}])
     with pytest.raises(LabError, match="adjust"):
         Muon([{"params": [nn.Parameter(drawn(0, 3))], "adjust": "other"}])
+
+
+def test_a_matrix_without_gradient_so_far_takes_its_basis_from_the_first_that_it_gets() -> None:
+    """A of a new low-rank adapter: its gradient is zero as long as B is."""
+    weight = nn.Parameter(drawn(0, 4, 6))
+    optimizer = Conda([weight], lr=0.02, weight_decay=0.5, refresh=2000)
+    weight.grad = torch.zeros(4, 6).double()
+    optimizer.step()
+    assert torch.allclose(weight, 0.99 * drawn(0, 4, 6), rtol=1e-14)
+    assert "basis" not in optimizer.state[weight]
+    weight.grad = drawn(1, 4, 6)
+    optimizer.step()
+    left = torch.linalg.svd(drawn(1, 4, 6)).U
+    overlap = (optimizer.state[weight]["basis"] @ left).abs()
+    assert torch.allclose(overlap, torch.eye(4, dtype=torch.float64), atol=1e-9)
+    weight.grad = torch.full((4, 6), math.nan).double()
+    optimizer.step()  # between two bases the loop's own check of the gradient's norm is enough
+    assert int(optimizer.state[weight]["steps"]) == 3
