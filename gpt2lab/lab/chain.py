@@ -30,10 +30,7 @@ def chain_sections(row: Row, store: Store) -> list[Section]:
         Prose("The model's way here: " + ", then ".join(f"`{step.id}`" for step in chain) + "."),
         DataTable("", [_step(step) for step in chain]),
     ]
-    if numbers := _measured(models, store):
-        blocks.append(
-            DataTable("What was measured on the way; change is from the first model to the last", numbers)
-        )
+    blocks += _measured(models, store)
     blocks += _written(models, store)
     return [Section("The chain", blocks)]
 
@@ -70,27 +67,26 @@ def _kind(row: Row) -> str:
     return "transform" if row.kind == "apply" else "measure"
 
 
-def _measured(models: Sequence[Row], store: Store) -> list[dict[str, Any]]:
-    """Return a line for every number, a column for every model; the newest run of a measure with the same options counts."""
+def _measured(models: Sequence[Row], store: Store) -> Iterator[DataTable]:
+    """Yield a table for every measure, a column for every model; of runs with the same options the newest counts."""
     found: dict[tuple[str, str], dict[str, Row]] = {}
     for run in _runs_on(models, store, "measure"):
         how = ", ".join(f"{name} {show(value)}" for name, value in _chosen(run).items())
         found.setdefault((run.name, how), {}).setdefault(settings_of(run)["origin"], run)
-    lines = []
-    for (name, how), runs in sorted(found.items()):
+    for (name, how), runs in reversed(found.items()):  # in the order in which they were first measured
         numbers = list(dict.fromkeys(number for run in runs.values() for number in run.numbers))
+        lines = []
         for number in numbers[:_NUMBERS]:
             values = {model.id: runs[model.id].numbers.get(number) for model in models if model.id in runs}
-            lines.append(_line(f"{name} ({how})" if how else name, number, models, values))
-    return lines
+            lines.append(_line(number, models, values))
+        more = len(numbers) - len(lines)
+        left = f"; {more} more numbers in its own reports" if more else ""
+        yield DataTable(f"{name} on the way{f' ({how})' if how else ''}{left}", lines)
 
 
-def _line(
-    measure: str, number: str, models: Sequence[Row], values: Mapping[str, float | None]
-) -> dict[str, Any]:
+def _line(number: str, models: Sequence[Row], values: Mapping[str, float | None]) -> dict[str, Any]:
     known = [value for value in values.values() if value is not None]
-    line: dict[str, Any] = {"measure": measure, "number": number}
-    line |= {model.id: values.get(model.id) for model in models}
+    line: dict[str, Any] = {"number": number, **{model.id: values.get(model.id) for model in models}}
     line["change"] = known[-1] - known[0] if len(known) > 1 else None
     return line
 
