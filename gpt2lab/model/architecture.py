@@ -185,6 +185,10 @@ class Wrapper(nn.Module):
         """Hear that the weights are updated, before a checkpoint is written; return numbers for the log."""
         return {}
 
+    def training_flops(self, model: "Transformer", time_steps: int, inner: float) -> float:
+        """Return the operations of training on one token, given those of what stands inside; `time_steps` in a row."""
+        return inner
+
     def activation_names(self, names: list[str]) -> list[str]:
         """Return all names of activations, given those inside; a repeated pass has its own, `under` a prefix and a colon."""
         return names

@@ -277,6 +277,8 @@ class _Loop:
         dtype = torch.bfloat16 if self.bf16 else self.model.dtype
         peak = peak_flops(str(self.model.device), dtype, torch.get_num_threads())
         flops = flops_per_token(self.model.config, self.time_steps, self.parameter_count)
+        for wrapper in cast("list[Wrapper]", list(self.model.wrappers)):
+            flops = wrapper.training_flops(self.model, self.time_steps, flops)
         return {"tokens_per_second": rate, "mfu": rate * flops / peak}
 
 

@@ -182,6 +182,12 @@ class Ponder(Wrapper):
         """Return a cache for each pass."""
         return CacheGroup([inner(batch=batch, length=length) for _ in range(self.steps + 1)])
 
+    def training_flops(self, model: Transformer, time_steps: int, inner: float) -> float:
+        """Return what a token costs, see `compute.training_flops`."""
+        from gpt2lab.papers.pondering.compute import training_flops
+
+        return training_flops(model, time_steps)
+
     def activation_names(self, names: list[str]) -> list[str]:
         """Return the names of all passes: those of pass i < steps begin with `ponder.i:`.
 

@@ -71,6 +71,12 @@ class Pause(Wrapper):
         each = self.steps + 1
         return PauseCache(inner(batch=batch, length=length * each), each)
 
+    def training_flops(self, model: Transformer, time_steps: int, inner: float) -> float:
+        """Return what a token costs, see `compute.training_flops`."""
+        from gpt2lab.papers.pondering.compute import training_flops
+
+        return training_flops(model, time_steps)
+
 
 class PauseCache(CacheGroup):
     """A cache in which every token of the text has `each` slots."""

@@ -471,3 +471,18 @@ def test_operations_are_those_that_are_counted(options: dict[str, Any]) -> None:
         F.cross_entropy(model(ids).flatten(0, 1), tokens(16, 8, vocab=150, seed=1).flatten()).backward()
     found, expected = counter.get_total_flops() / ids.numel(), training_flops(model, 8)
     assert found == pytest.approx(expected, rel=0.08)
+
+
+@pytest.mark.parametrize("feedback", ["embedding", "pause"])
+def test_training_reports_the_share_of_the_peak_that_all_passes_need(feedback: str) -> None:
+    def operations(model: Transformer) -> float:
+        rows: list[dict[str, float]] = []
+        settings = TrainSettings(steps=1, learning_rate=1e-3, precision="float32")
+        train(model, Counting(), settings=settings, log=lambda step, **numbers: rows.append(numbers))
+        return rows[-1]["mfu"] / rows[-1]["tokens_per_second"]  # times the peak, which is measured once
+
+    model = pondering("gpt2", steps=3, feedback=feedback)
+    time_steps = Counting()[0]["tokens"].shape[1]
+    expected = training_flops(model, time_steps) / training_flops(tiny("gpt2"), time_steps)
+    assert operations(model) / operations(tiny("gpt2")) == pytest.approx(expected)
+    assert expected > 3
