@@ -40,7 +40,7 @@ def spectrum(update: Tensor) -> Spectrum:
 
 def drift(old: Tensor, new: Tensor) -> float:
     """Mean over new directions (rows) of the largest |overlap| with an old one; 1 where the basis stays."""
-    return float((new.double() @ old.double().T).abs().amax(dim=1).mean())
+    return float((new.double() @ old.double().mT).abs().amax(dim=-1).mean())
 
 
 class UpdateWatch:
@@ -65,7 +65,7 @@ class UpdateWatch:
 
     def median(self, name: str) -> float:
         """Return the mean over steps of the median over matrices of one quantity; nan without any."""
-        count = len(self.matrices)
+        count = sum(len(_each(matrix)) for matrix in self.matrices)
         values = torch.tensor([getattr(found, name) for found in self.spectra], dtype=torch.float64)
         return float(values.view(-1, count).nanmedian(dim=1).values.mean()) if len(values) else math.nan
 
@@ -81,10 +81,15 @@ class UpdateWatch:
                 group = rates[id(matrix)]
                 kept = 1 - group["lr"] * group.get("weight_decay", 0.0)
                 step = (kept * before.double() - matrix.detach().double()) / max(group["lr"], 1e-30)
-                self.spectra.append(spectrum(step))
+                self.spectra += [spectrum(one) for one in _each(step)]
         for index, matrix in enumerate(self.matrices):
             basis = self.optimizer.state.get(matrix, {}).get("basis")
             if basis is not None and basis is not self.bases.get(index):
                 if index in self.bases:
                     self.drifts.append(drift(self.bases[index], basis))
                 self.bases[index] = basis
+
+
+def _each(matrix: Tensor) -> Sequence[Tensor]:
+    """The matrices of a stack, or the one."""
+    return matrix.unbind() if matrix.dim() > 2 else [matrix]

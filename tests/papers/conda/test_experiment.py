@@ -130,3 +130,26 @@ def test_better_conditioned_means_by_two_standard_errors(conda: tuple[float, ...
     rule = next(claim.rule for claim in CLAIMS if "conditioned" in claim.sentence)
     assert rule is not None
     assert rule(seeds).status is status
+
+
+def test_a_watch_sees_every_matrix_of_a_stack_of_experts() -> None:
+    from gpt2lab.model.experts import ExpertLinear
+
+    model = nn.ModuleDict({"mlp": ExpertLinear(2, 3, 3, bias=False)}).double()
+    with torch.no_grad():
+        model["mlp"].weight.zero_()
+    watch = UpdateWatch(model, optimizer := torch.optim.SGD(model.parameters(), lr=0.1), [1])
+    model["mlp"].weight.grad = torch.stack(
+        [torch.diag(torch.tensor(values)).double() for values in ((8.0, 4.0, 2.0), (6.0, 3.0, 1.0))]
+    )
+    optimizer.step()
+    assert [found.condition for found in watch.spectra] == pytest.approx([4.0, 6.0])
+    rotated = Conda.for_model(model, refresh=1)
+    watch = UpdateWatch(model, rotated, [1, 2])
+    for seed in range(2):
+        generator = torch.Generator().manual_seed(seed)
+        model["mlp"].weight.grad = torch.randn(2, 3, 3, generator=generator).double()
+        rotated.step()
+    assert len(watch.spectra) == 4
+    assert watch.median("stable_rank") >= 1
+    assert 0.3 < watch.drifts[0] <= 1
