@@ -154,6 +154,16 @@ def whole(tensor: Tensor) -> Tensor:
     return tensor if gather is None else gather()
 
 
+def sharded(tensor: Tensor, like: Tensor) -> Tensor:
+    """Return a tensor that every rank holds whole as a DTensor sharded like another; no rank sends anything."""
+    from torch.distributed.tensor import DTensor, Replicate
+
+    assert isinstance(like, DTensor)
+    everywhere = [Replicate()] * like.device_mesh.ndim
+    whole = DTensor.from_local(tensor.contiguous(), like.device_mesh, everywhere, run_check=False)
+    return whole.redistribute(placements=like.placements)
+
+
 def gradients(parameters: Sequence[Tensor], group: Mapping[str, Any]) -> list[Tensor]:
     """Return the gradients to descend along: their negatives in a group with `maximize`."""
     found = [parameter.grad for parameter in parameters if parameter.grad is not None]

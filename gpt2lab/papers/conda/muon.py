@@ -17,7 +17,17 @@ from torch import Tensor, nn
 
 from gpt2lab.base.errors import unknown
 from gpt2lab.papers.conda.matrices import PROJECTED, is_matrix, matrices_and_others
-from gpt2lab.train.grouped import GroupedOptimizer, bunches, check_ranges, gradients, move, widened, zeros
+from gpt2lab.train.grouped import (
+    GroupedOptimizer,
+    bunches,
+    check_ranges,
+    gradients,
+    move,
+    sharded,
+    whole,
+    widened,
+    zeros,
+)
 
 _COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 Adjust = Literal["match_rms_adamw", "original"]
@@ -133,11 +143,14 @@ class Muon(GroupedOptimizer):
         (gradient,) = widened(gradients([parameter], group), [state["momentum"]])
         buffer = state["momentum"].mul_(group["momentum"]).add_(gradient)
         update = gradient + group["momentum"] * buffer if group["nesterov"] else buffer
-        direction = orthogonalised(update.mT if group["transposed"] else update).to(gradient.dtype)
+        gathered = whole(update)
+        direction = orthogonalised(gathered.mT if group["transposed"] else gathered).to(gradient.dtype)
         rows, columns = direction.shape[-2:]
         matched = group["adjust"] == "match_rms_adamw"
         factor = 0.2 * max(rows, columns) ** 0.5 if matched else max(1, rows / columns) ** 0.5
         direction = direction.mT if group["transposed"] else direction
+        if gathered is not update:
+            direction = sharded(direction, parameter)
         lr = float(group["lr"])
         move([parameter], [direction], times=-lr * factor, before=1 - lr * group["weight_decay"])
 

@@ -33,6 +33,7 @@ from gpt2lab.train.grouped import (
     check_ranges,
     gradients,
     move,
+    sharded,
     whole,
     widened,
     zeros,
@@ -233,9 +234,9 @@ class Conda(GroupedOptimizer):
         size = self._counted(state, group) * group["scale"]
         update = _as_matrix(update.mul_(-size), turned)
         if first is not state["first"]:
-            state["first"].copy_(_sharded(first, parameter))
-            state["second"].copy_(_sharded(second, parameter))
-            update = _sharded(update, parameter)
+            state["first"].copy_(sharded(first, parameter))
+            state["second"].copy_(sharded(second, parameter))
+            update = sharded(update, parameter)
         move([parameter], [update], after=_kept(group))
 
     def _projected(
@@ -369,16 +370,6 @@ def _rotated_back(matrix: Tensor, state: dict[str, Any], side: Side) -> Tensor:
 
 def _as_matrix(tensor: Tensor, transposed: bool) -> Tensor:
     return tensor.mT if transposed else tensor
-
-
-def _sharded(tensor: Tensor, like: Tensor) -> Tensor:
-    """Return a tensor that every rank holds whole as a DTensor sharded like another; no rank sends anything."""
-    from torch.distributed.tensor import DTensor, Replicate
-
-    assert isinstance(like, DTensor)
-    everywhere = [Replicate()] * like.device_mesh.ndim
-    whole = DTensor.from_local(tensor.contiguous(), like.device_mesh, everywhere, run_check=False)
-    return whole.redistribute(placements=like.placements)
 
 
 class _Clock:
