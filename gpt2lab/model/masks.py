@@ -23,7 +23,7 @@ def attention_masks(
     """Return a function window → mask [batch or 1, 1, time or 1, keys], True where a query may look.
 
     Queries stand at `slots`, keys at 0 … slots.stop. valid [batch, keys] is true at real tokens, None if all are.
-    A query sees keys at and before its own slot, the last `window` of them, and no padding; a padding query sees
+    A query sees keys at and before its own slot, the last `window` real ones, and no padding; a padding query sees
     itself, so that its row of the softmax is never empty. None stands for plain causal attention without padding,
     which the kernels mask themselves (or need not mask, for a single query at the end).
     Not causal: every query sees all real tokens, and in a row without any sees everything; None stands for no mask.
@@ -47,7 +47,8 @@ def attention_masks(
         place = torch.full_like(query, slots.start) if siblings else query
         seen = key <= place if order is None else order(place, key, valid)
         if not alone:
-            seen = seen & (key > place - window)  # type: ignore[operator]  # alone covers None
+            assert window is not None
+            seen = seen & _near(key, place, window, valid)
         if siblings:
             seen = (seen & (key < slots.start)) | own
         if valid is None:
@@ -55,6 +56,15 @@ def attention_masks(
         return ((seen & valid.bool()[:, None, :]) | own)[:, None]
 
     return mask
+
+
+def _near(key: Tensor, place: Tensor, window: int, valid: Tensor | None) -> Tensor:
+    """Which keys [1, keys] are less than `window` real tokens before a place [time, 1]; [time, keys], or with batch."""
+    if valid is None:
+        return key > place - window
+    # Slots are no measure: padding may stand between a learned prefix and the text.
+    count = valid.long().cumsum(1)  # [batch, keys]
+    return count[:, None, :] > count[:, place] - window
 
 
 def _both_ways(valid: Tensor | None) -> Callable[[int | None], Tensor | None]:

@@ -26,6 +26,7 @@ from gpt2lab.decode.sampling import Sampling
 from gpt2lab.model import Transformer
 
 _SMALLEST_NORM = 1e-12
+_EQUALS = 32  # so many tokens as likely as the k-th are ordered without sorting the vocabulary
 
 
 @dataclass(frozen=True)
@@ -91,7 +92,12 @@ class ContrastiveSearch:
     @property
     def rows_per_prompt(self) -> int:
         """Rows of the model's matrices that one prompt takes."""
-        return self.k
+        return self._read
+
+    @property
+    def _read(self) -> int:
+        """Candidates that the model has to read: where novelty has no weight, only the likeliest counts."""
+        return self.k if self.alpha else 1
 
     def decode(
         self,
@@ -118,10 +124,13 @@ class ContrastiveSearch:
             text = Continuation(model, prompts, limits, spare=self.k)
             _check_room(model, prompts, limits)
             draws = Draws(row_generators(generator, len(prompts)), text.device)
+            read = self.k if steps is not None else self._read
             logits = text.start()
             states = States(text.hidden, text.real, limits.max_new_tokens)
             while True:
-                probabilities, candidates, never = self._candidates(logits, text, rows.step, limits, draws)
+                probabilities, candidates, never = self._candidates(
+                    read, logits, text, rows.step, limits, draws
+                )
                 start = text.length
                 hidden = model.hidden(candidates, cache=text.cache, siblings=True)  # [batch, k, d_model]
                 unit = states.unit(hidden)
@@ -151,7 +160,7 @@ class ContrastiveSearch:
         return rows.decoded()
 
     def _candidates(
-        self, logits: Tensor, text: Continuation, step: int, limits: Limits, draws: Draws
+        self, k: int, logits: Tensor, text: Continuation, step: int, limits: Limits, draws: Draws
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Probabilities and ids of the candidates and which are impossible, each [batch, k].
 
@@ -165,8 +174,8 @@ class ContrastiveSearch:
             nucleus = Sampling(top_p=self.top_p)
             drawn = nucleus.pick(nucleus.process(ready, *text.so_far()), draws)[:, None]
             return probabilities.gather(1, drawn), drawn, torch.zeros_like(drawn, dtype=torch.bool)
-        likeliest, candidates = probabilities.topk(self.k, dim=1)
-        return likeliest, candidates, ready.gather(1, candidates) == IMPOSSIBLE
+        likely, candidates = likeliest(probabilities, k)
+        return likely, candidates, ready.gather(1, candidates) == IMPOSSIBLE
 
 
 class States:
@@ -210,6 +219,23 @@ class States:
     def select(self, rows: Tensor) -> None:
         """Go on with some of the rows only."""
         self.buffer, self.real = self.buffer[rows], self.real[rows]
+
+
+def likeliest(probabilities: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """Return the k largest probabilities [batch, vocab] in descending order and their ids, both [batch, k].
+
+    Of equal ones the lowest ids, as greedy decoding has it; `topk` takes any of them, and a bf16 model has many.
+    """
+    vocab = probabilities.shape[1]
+    values, ids = probabilities.topk(min(k + _EQUALS, vocab), dim=1)
+    if values.shape[1] < vocab and bool(
+        (values[:, -1] == values[:, k - 1]).any()
+    ):  # there may be lower ids outside
+        values, ids = probabilities.sort(dim=1, descending=True, stable=True)
+        return values[:, :k], ids[:, :k]
+    ids, order = ids.sort(dim=1)
+    values, order = values.gather(1, order).sort(dim=1, descending=True, stable=True)
+    return values[:, :k], ids.gather(1, order)[:, :k]
 
 
 def _wide(x: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from gpt2lab.base.errors import LabError
 from gpt2lab.decode.processors import IMPOSSIBLE
-from gpt2lab.papers.contrastive_search.decoder import ContrastiveSearch, States
+from gpt2lab.papers.contrastive_search.decoder import ContrastiveSearch, States, likeliest
 
 
 @torch.inference_mode()
@@ -53,7 +53,7 @@ def contrastive_search(
     while True:
         start = input_ids.shape[1]
         ready = logits.float() if logits_processor is None else logits_processor(input_ids, logits.float())
-        probabilities, candidates = ready.softmax(-1).topk(search.k, dim=1)
+        probabilities, candidates = likeliest(ready.softmax(-1), search.k)
         mask = _siblings(real[:, :start], search.k, model.dtype)
         out = _forward(model, candidates, mask, places[:, start : start + 1].expand(batch, search.k), cache)
         unit = states.unit(out.hidden_states[-1])

@@ -13,7 +13,7 @@ import torch
 from gpt2lab.decode.interface import Decoded, Generators, Limits, OnToken
 from gpt2lab.decode.loop import Continuation, Rows, deciding, hold_back
 from gpt2lab.model import Transformer
-from gpt2lab.papers.contrastive_search.decoder import States
+from gpt2lab.papers.contrastive_search.decoder import States, likeliest
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +50,7 @@ class CopyingContrastiveSearch:
             cache = text.cache
             while True:
                 ready = hold_back(logits.float(), rows.step, limits)
-                probabilities, candidates = ready.softmax(-1).topk(self.k, dim=1)
+                probabilities, candidates = likeliest(ready.softmax(-1), self.k)
                 cache = cache.select(copies)
                 hidden = model.hidden(candidates.flatten()[:, None], cache=cache)[:, 0]
                 after = model.unembed(hidden)  # [batch * k, vocab]

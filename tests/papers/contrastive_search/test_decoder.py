@@ -8,7 +8,7 @@ import torch
 from gpt2lab.base.errors import LabError
 from gpt2lab.decode import Greedy, Limits
 from gpt2lab.model import Transformer
-from gpt2lab.papers.contrastive_search.decoder import ContrastiveSearch, Step
+from gpt2lab.papers.contrastive_search.decoder import ContrastiveSearch, Step, likeliest
 from tests.tiny import CAUSAL, tiny
 
 PROMPTS = [[3], [5, 6, 7, 8, 9, 10, 11], [1, 2], [40, 41, 42, 43, 44]]
@@ -73,6 +73,26 @@ def test_without_candidates_or_without_novelty_it_is_greedy(options: dict[str, A
     assert list(ContrastiveSearch(**options).decode(model, PROMPTS, LIMITS)) == list(
         Greedy().decode(model, PROMPTS, LIMITS)
     )
+
+
+@pytest.mark.parametrize("family", ["gpt_neox", "llama"])
+@pytest.mark.parametrize("options", [{"k": 1}, {"k": 5, "alpha": 0.0}])
+def test_in_bf16_too_where_many_tokens_are_equally_likely(family: str, options: dict[str, Any]) -> None:
+    model, limits = tiny(family).to(torch.bfloat16), Limits(max_new_tokens=20)
+    assert list(ContrastiveSearch(**options).decode(model, PROMPTS, limits)) == list(
+        Greedy().decode(model, PROMPTS, limits)
+    )
+
+
+def test_of_equally_likely_tokens_the_lowest_ids_are_candidates() -> None:
+    generator = torch.Generator().manual_seed(0)
+    for vocab, levels in ((9, 3), (200, 3), (200, 150)):  # few equals, most of the vocabulary, hardly any
+        likely = torch.randint(levels, (6, vocab), generator=generator).float()
+        for k in (1, 5, 9):
+            values, ids = likeliest(likely, k)
+            for row, found in zip(likely.tolist(), ids.tolist(), strict=True):
+                assert found == sorted(range(vocab), key=lambda v, row=row: (-row[v], v))[:k]  # type: ignore[misc]  # a default names the row
+            assert torch.equal(values, likely.gather(1, ids))
 
 
 def test_every_step_can_be_looked_at() -> None:
@@ -196,12 +216,13 @@ def test_scores_are_float32_though_the_model_is_bf16() -> None:
     assert {step.scores.dtype for step in steps} == {torch.float32}
 
 
-def test_the_cache_of_an_architecture_serves_too() -> None:
-    """A learned prefix keeps slots of its own in front of the text."""
+@pytest.mark.parametrize("family", ["gpt2", "gpt_neo"])
+def test_the_cache_of_an_architecture_serves_too(family: str) -> None:
+    """A learned prefix keeps slots of its own in front of the text, and local windows reach it over the padding."""
     from gpt2lab.base.registry import part
     from gpt2lab.model.architecture import attach
 
-    model = attach(sharp("gpt2"), part("architecture", "soft-prompt")())
+    model = attach(sharp(family), part("architecture", "soft-prompt")())
     expected = [slow(model, prompt, 4, 4, 0.6) for prompt in PROMPTS]
     search = ContrastiveSearch(k=4, alpha=0.6)
     assert list(search.decode(model, PROMPTS, Limits(max_new_tokens=4))) == expected
