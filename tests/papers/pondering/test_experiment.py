@@ -8,7 +8,7 @@ import torch
 from gpt2lab.base.errors import LabError
 from gpt2lab.lab.claim import Results
 from gpt2lab.lab.study import reproduce
-from gpt2lab.lab.verdict import Status
+from gpt2lab.lab.verdict import Status, judge
 from gpt2lab.model import load_model
 from gpt2lab.papers.pondering.architecture import Pondering
 from gpt2lab.papers.pondering.experiment import (
@@ -19,6 +19,7 @@ from gpt2lab.papers.pondering.experiment import (
     flops_of,
     material,
     model_of,
+    token_share,
     updates,
 )
 
@@ -94,6 +95,14 @@ def test_the_rule_of_the_specification(gains: tuple[float, ...], status: Status)
     verdict = rule(seeds)
     assert verdict.status is status
     assert "4.0 times vanilla's training compute" in verdict.reason
+
+
+def test_a_loss_that_is_never_reached_counts_as_no_token_saved() -> None:
+    curve = [{"update": 10 * number, "loss": 4.0 - number} for number in range(1, 4)]
+    assert [token_share(curve, target, 40) for target in (3.0, 2.5, 0.5)] == [0.25, 0.5, 1.0]
+    claim = next(claim for claim in CLAIMS if claim.measure == "token_share")
+    never = {"token_share": 1.0, "vanilla.loss": 3.5, "vanilla.start": 6.0}
+    assert judge(claim, dict.fromkeys(range(3), never), "laptop").status is Status.DOES_NOT_HOLD
 
 
 def test_every_preset_can_be_built_and_settings_that_make_no_sense_are_refused() -> None:

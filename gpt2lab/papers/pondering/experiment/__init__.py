@@ -8,7 +8,7 @@ best of them trains the model that counts.
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -367,9 +367,7 @@ def run(settings: Settings, run: "Run") -> None:
     if variants:
         run.result("over_variants", min(run.results[f"over.{arm}"] for arm in variants))
     target = float(run.arms["vanilla"].tables["curve"][-1]["loss"])
-    curve = run.arms["ponder"].tables["curve"]
-    reached = [float(row["update"]) for row in curve if float(row["loss"]) <= target]
-    run.result("token_share", min(reached) / settings.steps if reached else math.inf)
+    run.result("token_share", token_share(run.arms["ponder"].tables["curve"], target, settings.steps))
     rows: list[dict[str, Any]] = [
         {
             "arm": arm,
@@ -385,6 +383,12 @@ def run(settings: Settings, run: "Run") -> None:
     ]
     rows.sort(key=lambda row: float(row["loss"]))
     run.table("arms", rows, "Every arm: loss in nats per token, and its cost")
+
+
+def token_share(curve: Sequence[Mapping[str, Any]], target: float, steps: int) -> float:
+    """Return after which share of `steps` updates a loss of `target` is reached; 1 if it never is."""
+    reached = [float(row["update"]) for row in curve if float(row["loss"]) <= target]
+    return min(reached) / steps if reached else 1.0
 
 
 def summarise(settings: Settings, study: "Study") -> None:
