@@ -64,7 +64,7 @@ class RemoveLayerNorm:
     data_field: str = "text"
     """Field that holds the text in jsonl, csv, parquet and hub rows."""
     preset: Literal["small", "medium", "large", "xl"] | None = None
-    """The authors' settings for a size of GPT-2; none fits the schedule to steps and blocks."""
+    """The authors' settings for a size of GPT-2; none fits the schedule to steps, blocks and gates."""
     mode: Literal["full", "at-once", "instant", "control"] = "full"
     """full: path after path. at-once: all before one step. instant: without training. control: train with real norms."""
     steps: int | None = None
@@ -131,7 +131,7 @@ class RemoveLayerNorm:
                 "remove-layernorm reads text, and this model has no tokenizer; put its tokenizer.json beside it"
             )
         steps = self.training().steps  # refuses what the loop would, before text is read
-        staging = self.staging(lm.config.n_layers)
+        staging = self.staging(lm.config.n_layers, gated=lm.config.gated)
         if self.mode in ("full", "at-once"):
             require_length(staging.schedule.steps_of(lm.config.n_layers, late=self.special_positions), steps)
         self._claim_checkpoints(lm)
@@ -154,11 +154,13 @@ class RemoveLayerNorm:
             return LanguageModel(compatible(model), lm.tokenizer)
         return LanguageModel(folded(model).to(lm.model.dtype), lm.tokenizer)
 
-    def staging(self, n_layers: int) -> StagedNorms:
-        """Return the architecture that is attached to a model of `n_layers` blocks while it trains."""
+    def staging(self, n_layers: int, *, gated: bool = False) -> StagedNorms:
+        """Return the architecture that is attached to a model of `n_layers` (gated) blocks while it trains."""
         recipe = self._recipe
         schedule = self.schedule or (
-            recipe.schedule if recipe else fitted(n_layers, self._steps, late=self.special_positions)
+            recipe.schedule
+            if recipe
+            else fitted(n_layers, self._steps, late=self.special_positions, gated=gated)
         )
         if self.mode == "at-once":
             first = min(schedule.steps_of(n_layers, late=self.special_positions).values())

@@ -125,6 +125,14 @@ def test_the_papers_schedule_and_tables() -> None:
     assert max(fitted(3, 2).steps_of(3).values()) < 2
 
 
+def test_gated_feed_forwards_get_most_of_a_fitted_schedule() -> None:
+    found = fitted(5, 240, gated=True)
+    assert (found.start, found.mlp_gap, found.qk_gap, found.v_gap) == (12, 19, 2, 5)
+    assert fitted(5, 240).mlp_gap < found.mlp_gap and found.steps_of(5)["f"] <= 0.65 * 240
+    deep = fitted(32, 300, gated=True).steps_of(32)
+    assert deep["f"] == 195 and deep["mlp.31"] > 130 and len({deep[f"mlp.{i}"] for i in range(32)}) == 32
+
+
 @pytest.mark.parametrize(("layers", "steps"), [(48, 300), (36, 300), (5, 8), (3, 1)])
 def test_a_fitted_schedule_spreads_the_units_where_a_gap_is_less_than_a_step(layers: int, steps: int) -> None:
     found = fitted(layers, steps).steps_of(layers)
