@@ -69,6 +69,9 @@ def train(
             "move; fold them into the weights first (gpt2lab apply fold-layernorm)"
         )
     loop = _Loop(model, batches, settings, objective, optimizer or adamw(model, settings), seed)
+    check_objective: Callable[[Objective], None] | None = getattr(optimizer, "check_objective", None)
+    if check_objective is not None:
+        check_objective(objective)
     loop.evaluate, loop.log, loop.checkpoints = evaluate, log, checkpoints
     first = loop.restore() if resume and checkpoints is not None else 0
     model.train()

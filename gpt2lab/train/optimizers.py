@@ -17,7 +17,11 @@ from gpt2lab.train.settings import TrainSettings
 
 @runtime_checkable
 class ReadsCurvature(Protocol):
-    """An optimizer that now and then looks at more than the gradient of the update."""
+    """An optimizer that now and then looks at more than the gradient of the update.
+
+    It may also have `check_objective(objective)`, which the loop calls before the first update: LabError for one that it
+    cannot read.
+    """
 
     def refreshes(self, step: int) -> Literal["before", "after"] | None:
         """Say whether update `step` (0 is the first) is preceded or followed by a refresh, or neither."""

@@ -67,13 +67,18 @@ def sampled_loss(
     The losses of a mixture's routers have no labels and are left out. LabError for an objective without a distribution
     of labels: any but the next token and masked tokens.
     """
+    require_labels(objective)
+    logits, targets = _logits(model, batch, objective)
+    return sampled_label_loss(logits, generator=generator, keep=targets != IGNORED, vocab_size=vocab_size)
+
+
+def require_labels(objective: Objective) -> None:
+    """LabError for an objective without a distribution of labels that is known here."""
     if objective not in (next_token, masked_tokens):
         raise LabError(
             f"sophia-g: labels can be drawn for the next token and for masked tokens, not for {_name(objective)}; "
             "sophia-h needs none, and in a loop of your own add_curvature takes any estimate"
         )
-    logits, targets = _logits(model, batch, objective)
-    return sampled_label_loss(logits, generator=generator, keep=targets != IGNORED, vocab_size=vocab_size)
 
 
 def plain_loss(model: Transformer, batch: Batch, objective: Objective) -> Tensor:

@@ -29,7 +29,7 @@ from gpt2lab.papers.sophia.estimators import (
     hutchinson,
     squared,
 )
-from gpt2lab.papers.sophia.losses import Sample, drawn_sample, plain_loss, sampled_loss
+from gpt2lab.papers.sophia.losses import Sample, drawn_sample, plain_loss, require_labels, sampled_loss
 from gpt2lab.train.grouped import (
     GroupedOptimizer,
     Ready,
@@ -276,6 +276,11 @@ class SophiaG(Sophia):
             correct_curvature=correct_curvature,
             maximize=maximize,
         )
+
+    def check_objective(self, objective: Objective) -> None:
+        """LabError for an objective that has no labels to draw, unless curvature is never estimated."""
+        if self.refresh_every is not None:
+            require_labels(objective)
 
     @torch.no_grad()
     def update_curvature(self, terms: int) -> None:

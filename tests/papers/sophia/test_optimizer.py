@@ -522,3 +522,17 @@ def test_the_loops_that_the_guide_shows_run() -> None:
     exec(second, names)
     assert all(state["curvature"].isfinite().all() for state in names["optimizer"].state.values())
     assert any((state["curvature"] < 0).any() for state in names["optimizer"].state.values())
+
+
+def test_an_objective_without_labels_is_refused_before_the_first_update() -> None:
+    def squares(model: Any, batch: Any) -> tuple[Tensor, dict[str, float]]:
+        return sum((p**2).sum() for p in model.parameters()), {}  # type: ignore[return-value]  # a tensor
+
+    model = tiny("gpt2")
+    before = [parameter.detach().clone() for parameter in model.parameters()]
+    settings = TrainSettings(steps=2)
+    with pytest.raises(LabError, match="not for squares"):
+        train(model, Counting(), settings=settings, objective=squares, optimizer=SophiaG(model.parameters()))
+    assert all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
+    never = SophiaG(model.parameters(), refresh_every=None)
+    assert train(model, Counting(), settings=settings, objective=squares, optimizer=never).steps == 2
