@@ -94,7 +94,7 @@ def generate(
     )
     if not tokens:
         return []
-    check_prompts(lm.model, tokens, limits)
+    check_prompts(lm.model, tokens, limits, reads_last=getattr(chosen, "reads_last", False))
     job = _Job(
         lm,
         chosen,

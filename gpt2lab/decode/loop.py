@@ -84,7 +84,7 @@ class Continuation:
     def __init__(
         self, model: Transformer, prompts: Sequence[Sequence[int]], limits: Limits, *, spare: int = 0
     ) -> None:
-        check_prompts(model, prompts, limits)
+        check_prompts(model, prompts, limits, reads_last=spare > 0)
         self.model, self.device = model, model.device
         self.width = max(len(prompt) for prompt in prompts)
         capacity = self.width + limits.max_new_tokens
@@ -257,8 +257,13 @@ def deciding(model: Transformer) -> Iterator[None]:
             module.training = True
 
 
-def check_prompts(model: Transformer, prompts: Sequence[Sequence[int]], limits: Limits) -> None:
-    """Raise LabError unless there are prompts that a causal model has room for: none empty, with their new tokens."""
+def check_prompts(
+    model: Transformer, prompts: Sequence[Sequence[int]], limits: Limits, *, reads_last: bool = False
+) -> None:
+    """Raise LabError unless there are prompts that a causal model has room for: none empty, with their new tokens.
+
+    The last new token needs no position, because it is not fed to the model, unless the decoder reads_last.
+    """
     if not prompts:
         raise LabError("no prompts to continue")
     config = model.config
@@ -266,12 +271,12 @@ def check_prompts(model: Transformer, prompts: Sequence[Sequence[int]], limits: 
     for index, prompt in enumerate(prompts):
         if len(prompt) == 0:
             raise LabError(f"prompt {index} is empty; a model continues at least one token")
-        # The last new token is never fed to the model, so it needs no position.
-        fits = model.context - len(prompt) + 1
+        fits = model.context - len(prompt) + (not reads_last)
         if config.positions != "none" and limits.max_new_tokens > fits:
             raise LabError(
                 f"prompt {index} has {len(prompt)} tokens and the model {model.context} positions: "
                 f"{max(fits, 0)} new tokens fit, not {limits.max_new_tokens}"
+                f"{' (this decoder reads the last one too)' if reads_last else ''}"
             )
 
 

@@ -61,6 +61,8 @@ class ContrastiveSearch:
         "low_memory": None,  # the cache is never copied, so there is nothing to save
     }
     """What transformers calls the options."""
+    reads_last: ClassVar[bool] = True
+    """The last token, too, takes a position of the model: it is read before it is chosen."""
 
     k: int = 5
     """Candidates at each step: the likeliest tokens."""
@@ -122,7 +124,6 @@ class ContrastiveSearch:
         with deciding(model):
             # The last token is read too, beside the other candidates.
             text = Continuation(model, prompts, limits, spare=self.k)
-            _check_room(model, prompts, limits)
             draws = Draws(row_generators(generator, len(prompts)), text.device)
             read = self.k if steps is not None else self._read
             logits = text.start()
@@ -241,13 +242,3 @@ def likeliest(probabilities: Tensor, k: int) -> tuple[Tensor, Tensor]:
 def _wide(x: Tensor) -> Tensor:
     """Return x in float32, or in its own type if that is wider: scores may differ by 1e-4 only."""
     return x.to(torch.promote_types(x.dtype, torch.float32))
-
-
-def _check_room(model: Transformer, prompts: Sequence[Sequence[int]], limits: Limits) -> None:
-    longest = max(len(prompt) for prompt in prompts)
-    fits = model.context - longest
-    if model.config.positions != "none" and limits.max_new_tokens > fits:
-        raise LabError(
-            f"contrastive search reads every new token before it chooses it: after {longest} tokens, {max(fits, 0)} of the "
-            f"model's {model.context} positions are left, not {limits.max_new_tokens}"
-        )

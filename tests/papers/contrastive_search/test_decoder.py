@@ -6,9 +6,10 @@ import pytest
 import torch
 
 from gpt2lab.base.errors import LabError
-from gpt2lab.decode import Greedy, Limits
+from gpt2lab.decode import Greedy, Limits, generate
 from gpt2lab.model import Transformer
 from gpt2lab.papers.contrastive_search.decoder import ContrastiveSearch, Step, likeliest
+from gpt2lab.text.language_model import LanguageModel
 from tests.tiny import CAUSAL, tiny
 
 PROMPTS = [[3], [5, 6, 7, 8, 9, 10, 11], [1, 2], [40, 41, 42, 43, 44]]
@@ -165,8 +166,13 @@ def test_what_cannot_be_searched_is_refused() -> None:
     with pytest.raises(LabError, match="vocabulary"):
         ContrastiveSearch(k=10_000).decode(model, PROMPTS, LIMITS)
     room = model.config.max_positions
-    with pytest.raises(LabError, match="4 of the model's"):
-        ContrastiveSearch().decode(model, [[1] * (room - 4)], Limits(max_new_tokens=5))
+    for new in (5, 50):
+        with pytest.raises(LabError, match=f": 4 new tokens fit, not {new} .this decoder reads the last"):
+            ContrastiveSearch().decode(model, [[1] * (room - 4)], Limits(max_new_tokens=new))
+        with pytest.raises(LabError, match=f": 4 new tokens fit, not {new} .this decoder reads the last"):
+            generate(
+                LanguageModel(model), [[1] * (room - 4)], decoder="contrastive-search", max_new_tokens=new
+            )
     assert len(ContrastiveSearch().decode(model, [[1] * (room - 4)], Limits(max_new_tokens=4))[0]) == 4
 
 
