@@ -2,11 +2,14 @@
 
 import copy
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.distributed import checkpoint as dcp
+from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict, set_optimizer_state_dict
 
 from gpt2lab.base.errors import LabError
 from gpt2lab.papers.conda import Conda, Muon
@@ -208,3 +211,23 @@ def test_many_tensors_in_one_call_as_on_a_gpu_move_as_each_alone(
         ends.append(parameters)
     for alone, bunched in zip(*ends, strict=True):
         assert torch.allclose(alone, bunched, rtol=1e-6, atol=0)
+
+
+@every
+def test_a_distributed_checkpoint_continues_exactly(make: Make, tmp_path: Path) -> None:
+    """Its loader fills the tensors that a fresh optimizer has after an update with gradients of zero."""
+    model = nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 5))
+    again = copy.deepcopy(model)
+    optimizer = moved(make, list(model.parameters()))
+    saved = {"model": model.state_dict(), "optimizer": get_optimizer_state_dict(model, optimizer)}
+    dcp.save(saved, checkpoint_id=tmp_path)
+    fresh = make(again.parameters(), lr=0.01)
+    found = {"model": again.state_dict(), "optimizer": get_optimizer_state_dict(again, fresh)}
+    dcp.load(found, checkpoint_id=tmp_path)
+    again.load_state_dict(found["model"])
+    set_optimizer_state_dict(again, fresh, found["optimizer"])
+    for parameters, one in ((model.parameters(), optimizer), (again.parameters(), fresh)):
+        for number, parameter in enumerate(parameters):
+            parameter.grad = drawn(100 + number, *parameter.shape)
+        one.step()
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), again.parameters(), strict=True))

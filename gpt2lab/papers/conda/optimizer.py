@@ -55,7 +55,8 @@ class Conda(GroupedOptimizer):
     [experts, out, in], a matrix for each expert.
 
     State is float32 (float64 for float64 parameters) and consists of tensors only: `first`, `second`, `steps`, and for
-    projected matrices `basis` [k, k], k the smaller side (`basis_left` beside it for side "full"; `covariance` [k, k]).
+    projected matrices `bases` (how many were taken) and `basis` [k, k], k the smaller side, with `basis_left` for side
+    "full" and `covariance` [k, k] where that is decomposed.
 
     refresh: updates between two bases. scale: factor on projected updates. side: "std" takes the smaller side; "right"
     refuses wide matrices, "left" tall ones, "reverse_std" and "full" (both sides) all but square ones. basis_of: what is
@@ -244,14 +245,16 @@ class Conda(GroupedOptimizer):
     ) -> Tensor:
         """Advance both moments of a matrix and return (M' / (√v + ε)) rotated back."""
         (beta1, beta2), side = group["betas"], group["side"]
+        if "basis" not in state:
+            _begin(state, first, group)
         first.lerp_(gradient, 1 - beta1)
         if group["basis_of"] == "covariance":
             product = gradient.mT @ gradient if _on_the_right(gradient, side) else gradient @ gradient.mT
-            state.setdefault("covariance", torch.zeros_like(product)).lerp_(product, 1 - beta2)
+            state["covariance"].lerp_(product, 1 - beta2)
         if _is_due(state, group):
             with _Clock(self.seconds, "svd"):
                 self._refresh(state, first, second, gradient, group)
-        if "basis" not in state:
+        if not int(state["bases"]):
             return torch.zeros_like(first)
         with _Clock(self.seconds, "projection"):
             rotated = _rotated(gradient, state, side)
@@ -286,15 +289,16 @@ class Conda(GroupedOptimizer):
         try:
             left_vectors, right_vectors = self._singular_vectors(source.to(dtype))
         except torch.linalg.LinAlgError as error:
-            if "basis" not in state:
+            if not int(state["bases"]):
                 raise LabError(f"conda: the first singular value decomposition failed ({error})") from error
             warnings.warn(f"conda: a decomposition failed, the basis is kept ({error})", stacklevel=2)
             return
         basis = (right_vectors if right else left_vectors.mT).to(first.dtype).contiguous()
-        if group["rotate_second_moment"] and "basis" in state:
+        if group["rotate_second_moment"] and int(state["bases"]):
             shares = (basis @ state["basis"].mT).square()  # [new direction, old direction]
             second.copy_(second @ shares.mT if right else shares @ second)
         state["basis"] = basis
+        state["bases"] += 1
         if group["side"] == "full":
             state["basis_left"] = left_vectors.mT.to(first.dtype).contiguous()
 
@@ -340,7 +344,18 @@ def _is_projected(parameter: Tensor, group: dict[str, Any]) -> bool:
 
 def _is_due(state: dict[str, Any], group: dict[str, Any]) -> bool:
     """Whether a matrix takes a new basis with its next update."""
-    return "basis" not in state or int(state["steps"]) % int(group["refresh"]) == 0
+    return not int(state.get("bases", 0)) or int(state["steps"]) % int(group["refresh"]) == 0
+
+
+def _begin(state: dict[str, Any], first: Tensor, group: dict[str, Any]) -> None:
+    """Make the state of a matrix whole at its first update: what is loaded into a state finds all its tensors there."""
+    k = first.shape[-1] if _on_the_right(first, group["side"]) else first.shape[-2]
+    identity = torch.eye(k, dtype=first.dtype, device=first.device).expand(*first.shape[:-2], k, k)
+    state["basis"], state["bases"] = identity.clone(), torch.zeros((), dtype=torch.int64)
+    if group["side"] == "full":
+        state["basis_left"] = identity.clone()
+    if group["basis_of"] == "covariance":
+        state["covariance"] = torch.zeros_like(state["basis"])
 
 
 def _kept(group: dict[str, Any]) -> float:
