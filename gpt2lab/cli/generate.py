@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
+from gpt2lab.base.errors import LabError
 from gpt2lab.base.registry import part, parts
 from gpt2lab.base.settings import add_arguments, given
 from gpt2lab.cli.parser import Parser, add_device, add_seed, add_set, typed, whole
@@ -68,6 +69,11 @@ def run(arguments: argparse.Namespace) -> None:
 
     kind = part("decoder", arguments.decoder)
     settings: dict[str, Any] = {**given(arguments, kind), **arguments.settings}
+    for name in (*_OWN, "decoder", "model", "prompts", "stream", "command"):
+        if name in arguments.settings:
+            raise LabError(
+                f"--set {name}: no option of a decoder; flags and arguments are given as such, see --help"
+            )
     streamed = len(arguments.prompts) == 1 and not arguments.json and getattr(kind, "streams", True)
     stream = _Stream(arguments.prompts[0]) if streamed else None
     results = remember.generate(

@@ -25,6 +25,8 @@ def _sentence(said: Lab, *words: str) -> str:
         ("generate ./nowhere hello", "./nowhere: no such folder"),
         ("generate small-1 hello --max-new-tokens 500", "32 positions"),
         ("generate small-1 hello --set top_q=1", "top_q: no such option of generate with decoder greedy"),
+        ("generate small-1 hello --set max_new_tokens=5", "--set max_new_tokens: no option of a decoder"),
+        ("generate small-1 hello --set stream=1", "--set stream: no option of a decoder"),
         ("generate small-1 hello --decoder sampling --top-p 2", "top_p"),
         ("generate small-1 hello --decoder sampling --top-p x", "top_p must be a number"),
         ("generate small-1 hello --device quantum", "--device quantum: no such device"),
