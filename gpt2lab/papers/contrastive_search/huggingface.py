@@ -6,6 +6,7 @@ As in `decoder`: the k candidates are k queries for one place of one cache, kept
 is copied k times. The model given is the one that runs; transformers itself is not imported here.
 """
 
+import inspect
 from typing import Any
 
 import torch
@@ -34,7 +35,7 @@ def contrastive_search(
     Called by `generate`. penalty_alpha and top_k: arguments of that call, or in its generation_config; by default 0.6 and
     5. Processors act on the logits before the softmax; a finished row gets the pad token.
     LabError: sampling, beams, several sequences from one prompt, a dictionary as result, padding on the right, an option
-    out of range, a model whose attention has windows.
+    out of range, a model whose attention has windows, one without a key/value cache or positions of its own (Mamba, BLOOM).
     """
     search = _search(generation_config, model, penalty_alpha, top_k)
     # Named in the signature they would come twice: generate looks for its own extra arguments there.
@@ -103,6 +104,14 @@ def _check(model: Any, config: Any, real: Tensor) -> None:
     text = model.config.get_text_config()
     if getattr(model.config, "is_encoder_decoder", False):
         raise LabError("contrastive search here is for decoder-only models")
+    taken = inspect.signature(model.forward).parameters
+    if missing := [
+        name for name in ("position_ids", "past_key_values") if name not in taken and "input_ids" in taken
+    ]:
+        raise LabError(
+            f"contrastive search needs a model with a key/value cache that is told the positions of its tokens; "
+            f"{type(model).__name__} takes no {' and no '.join(missing)}"
+        )
     if not bool(real[:, -1].all()):
         raise LabError(
             "contrastive search: prompts are padded on the right; set tokenizer.padding_side = 'left'"

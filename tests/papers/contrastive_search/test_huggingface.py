@@ -95,6 +95,50 @@ def test_what_it_cannot_do_is_refused(tmp_path: Path) -> None:
         run(theirs(sharp("gpt_neo"), tmp_path / "local"), penalty_alpha=0.6, top_k=4)
 
 
+@pytest.mark.parametrize(
+    ("kind", "words"), [("bloom", "no position_ids"), ("mamba", "and no past_key_values")]
+)
+def test_a_model_without_positions_or_without_a_cache_is_refused(kind: str, words: str) -> None:
+    config = transformers.AutoConfig.for_model(
+        kind, vocab_size=60, hidden_size=32, num_hidden_layers=1, n_layer=1, n_head=2, num_heads=2
+    )
+    peer = transformers.AutoModelForCausalLM.from_config(config).eval()
+    with pytest.raises(LabError, match=words):
+        run(peer, penalty_alpha=0.6, top_k=4)
+
+
+def test_opt_which_the_lab_does_not_read_is_searched() -> None:
+    """The paper's other models: against every candidate in a pass of its own, without cache or padding."""
+    config = transformers.OPTConfig(
+        vocab_size=60, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, ffn_dim=48,
+        max_position_embeddings=40, word_embed_proj_dim=32,
+    )  # fmt: skip
+    peer = transformers.AutoModelForCausalLM.from_config(config).eval()
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in peer.parameters():
+            parameter.normal_(std=0.4, generator=generator)
+
+    def read(text: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
+        with torch.no_grad():
+            out = peer(torch.tensor([text]), output_hidden_states=True)
+        return out.hidden_states[-1][0], out.logits[0, -1].softmax(-1)
+
+    expected = []
+    for prompt in PROMPTS:
+        text = list(prompt)
+        for _ in range(6):
+            states, likely = read(text)
+            scores = {
+                int(token): 0.4 * float(likely[token])
+                - 0.6 * float(torch.cosine_similarity(read([*text, int(token)])[0][-1:], states).max())
+                for token in likely.topk(4).indices
+            }
+            text.append(max(scores, key=lambda token: scores[token]))
+        expected.append(text[len(prompt) :])
+    assert run(peer, penalty_alpha=0.6, top_k=4, max_new_tokens=6, eos_token_id=None) == expected
+
+
 def test_our_generate_takes_the_names_of_transformers() -> None:
     lm = LanguageModel(sharp("gpt2"))
 
