@@ -252,8 +252,9 @@ def _room(lm: "LanguageModel", prompts: "str | Sequence[str]", most: int = 64) -
     from gpt2lab.decode.generate import prompt_tokens
 
     longest = max((len(prompt_tokens(lm, one)) for one in _several(prompts)), default=0)
-    fits = lm.model.context - longest + 1  # the last new token is not read again
-    return min(most, fits) if fits > 0 else most
+    if longest > lm.model.context:
+        return most  # decoding says what is wrong
+    return min(most, max(lm.model.context - longest, 1))  # some decoders read the last new token too
 
 
 def _several(prompts: "str | Sequence[str]") -> "Sequence[str]":

@@ -180,3 +180,9 @@ def test_help_of_a_comparison_lists_its_settings_at_the_scale(
     told = capsys.readouterr().out
     assert "course.vocab_size=300" in told
     assert "--only" in told
+
+
+@pytest.mark.parametrize("decoder", ["greedy", "contrastive-search", "beam"])
+def test_without_a_limit_any_decoder_writes_what_fits(said: Lab, decoder: str) -> None:
+    done = said("generate", "small-1", "one day the ball was in the house", "--decoder", decoder, "--json")
+    assert done.status == 0, done.err

@@ -36,9 +36,9 @@ def test_the_loss_is_the_equation_and_places_without_a_target_do_not_count() -> 
 def test_without_the_penalty_it_is_plain_training() -> None:
     """The same loss and the same gradients as the next-token objective."""
     batch = {"tokens": torch.tensor([[1, 2, 3]]), "targets": torch.tensor([[2, 3, 7]])}
-    models, without = (small(), small()), ExampleObjective(weight=0.0)
-    for model, objective in zip(models, (without, next_token), strict=True):
-        objective(model, batch)[0].backward()
-    for ours, plain in zip(*(model.parameters() for model in models), strict=True):
+    first, second = small(), small()
+    ExampleObjective(weight=0.0)(first, batch)[0].backward()
+    next_token(second, batch)[0].backward()
+    for ours, plain in zip(first.parameters(), second.parameters(), strict=True):
         assert ours.grad is not None and plain.grad is not None
         assert torch.allclose(ours.grad, plain.grad, atol=1e-6)
