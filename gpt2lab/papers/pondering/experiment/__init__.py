@@ -99,7 +99,7 @@ class Settings:
     """Batches in an update."""
     steps: int = 350
     """Updates."""
-    rates: tuple[float, ...] = (4e-3, 8e-3, 1.6e-2)
+    rates: tuple[float, ...] = (2e-3, 4e-3, 8e-3)
     """Learning rates that every arm tries, ascending; where the best is the lowest or highest, one more on that side."""
     trial: float = 0.2
     """Share of an arm's updates in which each rate is tried, over a complete schedule; the best one then runs them all."""

@@ -18,8 +18,9 @@ def _lower(name: str, words: str, least: float = 0.02) -> Callable[[Sequence[Res
         error = interval.sd / math.sqrt(interval.n)
         flops = fmean(results["ponder.flops"] / results["vanilla.flops"] for results in seeds)
         reason = (
-            f"Pondering ends {interval.mean:+.3f} nats below {words} (standard error {error:.3f}, 95 % "
-            f"{interval.low:.3f} to {interval.high:.3f}), with {flops:.1f} times vanilla's training compute."
+            f"Pondering ends {abs(interval.mean):.3f} nats {'below' if interval.mean > 0 else 'above'} {words} (gain "
+            f"{interval.mean:+.3f}, standard error {error:.3f}, 95 % {interval.low:.3f} to {interval.high:.3f}), with "
+            f"{flops:.1f} times vanilla's training compute."
         )
         if interval.mean <= 0:
             return Verdict(Status.DOES_NOT_HOLD, reason)
