@@ -10,6 +10,7 @@ import tokenizers
 
 from gpt2lab.base.errors import LabError
 from gpt2lab.base.files import atomic_write
+from gpt2lab.base.json_files import read_object
 from gpt2lab.text.reduction import REDUCTION_FILE, ReducedTokenizer, VocabularyReduction
 from gpt2lab.text.tokenizer import END_OF_TEXT, Tokenizer
 
@@ -86,32 +87,12 @@ def _text(tokenizer: Tokenizer, id: int | None) -> str | None:
     return None if id is None else tokenizer.token(id)
 
 
-def _read_json(path: Path) -> Any:
-    """Return the content of a JSON file; LabError with the line of the first mistake."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except UnicodeDecodeError as error:
-        raise LabError(f"{path}: not UTF-8 (byte {error.start})") from error
-    except json.JSONDecodeError as error:
-        size = path.stat().st_size
-        raise LabError(
-            f"{path}: not JSON, or cut off: {error.msg} in line {error.lineno} ({size:,} bytes)"
-        ) from error
-
-
-def _read_object(path: Path) -> dict[str, Any]:
-    content = _read_json(path)
-    if not isinstance(content, dict):
-        raise LabError(f"{path}: expected a JSON object, found {type(content).__name__}")
-    return content
-
-
 def _settings(folder: Path) -> dict[str, Any]:
     """Return the tokenizer's settings, special tokens as str (or id, where only a model's config tells)."""
     merged: dict[str, Any] = {}
     for name in ("generation_config.json", "config.json"):
         if (folder / name).is_file():
-            content = _read_object(folder / name)
+            content = read_object(folder / name)
             merged |= {
                 f"{k}_token": content[f"{k}_token_id"]
                 for k in _SPECIAL
@@ -119,7 +100,7 @@ def _settings(folder: Path) -> dict[str, Any]:
             }
     for name in ("special_tokens_map.json", "tokenizer_config.json"):
         if (folder / name).is_file():
-            content = _read_object(folder / name)
+            content = read_object(folder / name)
             content.pop("added_tokens_decoder", None)  # tokenizer.json has them
             merged |= {key: value for key, value in content.items() if value is not None}
     return merged
@@ -163,7 +144,7 @@ def _kept(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _from_tokenizer_json(path: Path, config: Mapping[str, Any]) -> Tokenizer:
-    content = _read_object(path)
+    content = read_object(path)
     if not isinstance(content.get("model"), dict):
         raise LabError(f'{path}: no tokenizer: the entry "model" is missing')
     model = content["model"]
@@ -261,7 +242,7 @@ def _from_words(path: Path, config: Mapping[str, Any]) -> Tokenizer:
 
 
 def _vocabulary(path: Path) -> dict[str, int]:
-    vocabulary = _read_object(path)
+    vocabulary = read_object(path)
     for word, id in vocabulary.items():
         if not isinstance(id, int) or isinstance(id, bool) or id < 0:
             raise LabError(f"{path}: the id of {word!r} should be a whole number from 0, found {id!r}")

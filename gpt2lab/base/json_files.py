@@ -1,0 +1,51 @@
+"""JSON that somebody else wrote: read within a stated size, every way to be broken answered by one sentence."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from gpt2lab.base.errors import LabError
+
+LARGEST = 256 * 2**20
+"""Bytes of a JSON file that is read by default: six times the largest tokenizer.json in use (Gemma 3, 33 MB)."""
+
+
+def read_json(path: Path, *, largest: int = LARGEST) -> Any:
+    """Return the content of a JSON file.
+
+    LabError, beginning with the path, for a file that cannot be read, is larger than `largest` bytes, is not UTF-8, is
+    not JSON or cut off, is nested too deeply, or holds a number of more than 4,300 digits.
+    """
+    try:
+        size = path.stat().st_size
+        if size > largest:
+            raise LabError(f"{path}: {size:,} bytes of JSON, more than the {largest:,} that are read")
+        data = path.read_bytes()
+    except OSError as error:
+        raise LabError(f"{path}: cannot be read ({error.strerror or error})") from None
+    return parse_json(data, str(path))
+
+
+def parse_json(data: bytes | str, where: str) -> Any:
+    """Return the content of JSON text; LabError, beginning with `where`, as for `read_json`."""
+    size = len(data)
+    try:
+        return json.loads(data if isinstance(data, str) else data.decode("utf-8"))
+    except UnicodeDecodeError as error:
+        raise LabError(f"{where}: not UTF-8 (byte {error.start})") from None
+    except json.JSONDecodeError as error:
+        raise LabError(
+            f"{where}: not JSON, or cut off: {error.msg} in line {error.lineno} ({size:,} bytes)"
+        ) from None
+    except RecursionError:
+        raise LabError(f"{where}: JSON nested too deeply to be read") from None
+    except ValueError as error:  # a whole number of more digits than Python converts
+        raise LabError(f"{where}: {error}") from None
+
+
+def read_object(path: Path, *, largest: int = LARGEST) -> dict[str, Any]:
+    """Return the JSON object of a file; LabError as for `read_json`, and for any other kind of content."""
+    content = read_json(path, largest=largest)
+    if not isinstance(content, dict):
+        raise LabError(f"{path}: expected a JSON object, found {type(content).__name__}")
+    return content
