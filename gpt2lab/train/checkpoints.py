@@ -1,6 +1,7 @@
 """Training state on disk: written whole or not at all, read without pickle, continued bit for bit."""
 
 import json
+import math
 import shutil
 from pathlib import Path
 from typing import Any
@@ -104,7 +105,7 @@ def load_best_weights(folder: Path, model: nn.Module) -> int:
     """Put the weights of the checkpoint with the lowest validation loss into `model`; returns its step."""
     path = best_checkpoint(folder)
     if path is None:
-        raise LabError(f"{folder}: no checkpoint with a validation loss")
+        raise LabError(f"{folder}: no checkpoint with a finite validation loss")
     content, tensors = _read(path)
     with torch.no_grad():
         for name, tensor in _model_tensors(model).items():
@@ -113,7 +114,7 @@ def load_best_weights(folder: Path, model: nn.Module) -> int:
 
 
 def best_checkpoint(folder: Path) -> Path | None:
-    """Return the checkpoint with the lowest validation loss, if any has one."""
+    """Return the checkpoint with the lowest finite validation loss, if any has one."""
     losses = {path: loss for path in folder.glob("step-*") if (loss := _validation_loss(path)) is not None}
     return min(losses, key=lambda path: (losses[path], path), default=None)
 
@@ -143,7 +144,8 @@ def _validation_loss(path: Path) -> float | None:
     except (OSError, json.JSONDecodeError, KeyError):
         return None
     loss = notes.get("validation_loss")
-    return float(loss) if loss is not None else None
+    # One that is not finite is no measurement: min() keeps a NaN that comes first.
+    return float(loss) if loss is not None and math.isfinite(loss) else None
 
 
 def _model_tensors(model: nn.Module) -> dict[str, Tensor]:

@@ -147,6 +147,36 @@ def test_only_the_newest_and_the_best_checkpoints_are_kept(tmp_path: Path) -> No
     assert load_best_weights(tmp_path, tiny("gpt2")) == 4
 
 
+@pytest.mark.parametrize("void", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("place", [0, 1, 3])
+def test_a_validation_loss_that_is_no_number_is_never_the_best(
+    tmp_path: Path, void: float, place: int
+) -> None:
+    losses = [2.0, 3.0, 4.0]
+    losses.insert(place, void)
+    given = iter(losses)
+    asked = settings(steps=4, checkpoint_every=1, evaluate_every=1, keep_last=1)
+    train(
+        tiny("gpt2"),
+        Counting(),
+        settings=asked,
+        checkpoints=tmp_path,
+        evaluate=lambda: {"validation_loss": next(given)},
+    )
+    best = f"step-{losses.index(2.0) + 1:08d}"
+    assert best_checkpoint(tmp_path) == tmp_path / best
+    assert sorted(p.name for p in tmp_path.iterdir()) == [best, "step-00000004"]
+
+
+def test_without_a_finite_validation_loss_no_checkpoint_is_the_best(tmp_path: Path) -> None:
+    asked = settings(steps=2, checkpoint_every=1, evaluate_every=1)
+    void = {"validation_loss": math.nan}
+    train(tiny("gpt2"), Counting(), settings=asked, checkpoints=tmp_path, evaluate=lambda: void)
+    assert best_checkpoint(tmp_path) is None
+    with pytest.raises(LabError, match="no checkpoint with a finite validation loss"):
+        load_best_weights(tmp_path, tiny("gpt2"))
+
+
 def test_a_checkpoint_of_another_model_is_refused(tmp_path: Path) -> None:
     train(tiny("gpt2"), Counting(), settings=settings(), checkpoints=tmp_path)
     with pytest.raises(LabError, match="holds another model than this run's settings describe"):
