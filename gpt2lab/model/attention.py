@@ -21,7 +21,7 @@ class Attention(nn.Module):
         layer = config.layer(index)
         self.n_heads, self.n_kv_heads, self.d_head = layer.n_heads, layer.n_kv_heads, layer.d_head
         self.window, self.index, self.name = layer.window, index, f"blocks.{index}.attn"
-        self.scale = config.attention_scale if config.attention_scale is not None else self.d_head**-0.5
+        self.scale = layer.attention_scale
         self.dropout = config.attention_dropout
         rows = (self.n_heads + 2 * self.n_kv_heads) * self.d_head
         self.qkv = nn.Linear(config.d_model, rows, bias=config.qkv_bias)

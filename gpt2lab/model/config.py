@@ -4,10 +4,12 @@ import dataclasses
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from gpt2lab.base.errors import LabError
 from gpt2lab.model.rotary import RotaryScaling
+
+_T = TypeVar("_T", int, float)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,6 +21,7 @@ class LayerConfig:
     d_head: int
     d_mlp: int
     window: int | None
+    attention_scale: float
     n_experts: int
 
 
@@ -64,8 +67,8 @@ class TransformerConfig:
     """Share of each head's width that is rotated (GPT-NeoX: 0.25)."""
     rotary_scaling: RotaryScaling | None = None
     """How rotary angles are stretched beyond the trained positions."""
-    attention_scale: float | None = None
-    """Factor on the scores; None means 1/sqrt(d_head). GPT-Neo: 1.0."""
+    attention_scale: float | tuple[float, ...] | None = None
+    """Factor on the scores, one or one per layer; None means 1/sqrt(d_head). GPT-Neo: 1.0."""
     windows: tuple[int | None, ...] | None = None
     """Per layer, how many positions a query sees, itself included; None means all before it."""
     qkv_bias: bool = True
@@ -122,7 +125,7 @@ class TransformerConfig:
             )  # none: embedding and head alone
             if not isinstance(value, int) or value < least:
                 raise LabError(f"{name} must be a whole number of at least {least}, got {value!r}")
-        for name in ("n_heads", "n_kv_heads", "d_mlp", "windows", "n_experts"):
+        for name in ("n_heads", "n_kv_heads", "d_mlp", "windows", "attention_scale", "n_experts"):
             value = getattr(self, name)
             if value == ():
                 raise LabError(
@@ -165,7 +168,7 @@ class TransformerConfig:
                     raise LabError(f"{field_.name} must be true or false, got {value!r}")
                 if field_.name in _WHOLE and value is not None and not _whole(value):
                     raise LabError(f"{field_.name} must be a whole number, got {value!r}")
-                if field_.type in (float, float | None) and value is not None and not _finite(value):
+                if field_.type in _FRACTIONS and value is not None and not _finite(value):
                     raise LabError(f"{field_.name} must be a finite number, got {value!r}")
 
     def _check_experts(self) -> None:
@@ -212,6 +215,9 @@ class TransformerConfig:
             d_head=d_head,
             d_mlp=4 * self.d_model if self.d_mlp is None else _at(self.d_mlp, index),
             window=None if self.windows is None else self.windows[index],
+            attention_scale=_at(self.attention_scale, index)
+            if self.attention_scale is not None
+            else max(d_head, 1) ** -0.5,
             n_experts=_at(self.n_experts, index),
         )
 
@@ -230,11 +236,12 @@ class TransformerConfig:
         return dataclasses.replace(self, **changes)
 
 
-def _at(value: int | tuple[int, ...], index: int) -> int:
+def _at(value: _T | tuple[_T, ...], index: int) -> _T:
     return value[index] if isinstance(value, tuple) else value
 
 
 _SIZES = ("n_heads", "n_kv_heads", "d_head", "d_mlp", "windows", "n_experts", "experts_per_token")
+_FRACTIONS = (float, float | None, float | tuple[float, ...] | None)
 _WHOLE = {*_SIZES, "position_offset", "token_types", "bos", "eos", "pad"}
 
 

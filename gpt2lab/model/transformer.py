@@ -37,6 +37,8 @@ class Transformer(nn.Module):
     Weights are drawn from `generator` (default: seed 0): N(0, init_std) for matrices and embeddings,
     N(0, init_std / sqrt(2 n_layers)) for the two projections into the residual stream, zero biases, unit gains
     (Radford et al. 2019, section 2.3). With post-norm those two projections are like all others (Devlin et al. 2019).
+    As any new torch module it is in training mode, where the config's dropout rates act; `load` and the end of `train`
+    give evaluation mode, and decoders and measures read in evaluation mode whatever the mode is.
     """
 
     head: nn.Linear

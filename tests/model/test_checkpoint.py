@@ -114,8 +114,8 @@ def test_folders_that_hold_no_model_say_so(tmp_path: Path) -> None:
     refused(folder, "not valid JSON")
     (folder / "config.json").write_text('{"model_type": "gpt3"}')
     refused(folder, "gpt3: no such model family; did you mean gpt2?")
-    (folder / "config.json").write_text('{"model_type": "gpt2", "scale_attn_by_inverse_layer_idx": true}')
-    refused(folder, "scale_attn_by_inverse_layer_idx=True is not supported")
+    (folder / "config.json").write_text('{"model_type": "gpt2", "scale_attn_by_inverse_layer_idx": "yes"}')
+    refused(folder, "scale_attn_by_inverse_layer_idx must be true or false, got 'yes'")
     (folder / "config.json").write_text('{"model_type": "gpt2", "activation_function": "mish"}')
     refused(folder, "activation_function 'mish' is not supported")
 

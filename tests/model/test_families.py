@@ -42,6 +42,17 @@ HF_CONFIGS = {
     "gpt2-untied-relu": GPT2Config(
         vocab_size=53, n_embd=20, n_layer=1, n_head=1, n_positions=30, activation_function="relu", tie_word_embeddings=False
     ),
+    "gpt2-inverse-layer-scale": GPT2Config(
+        vocab_size=53, n_embd=36, n_layer=3, n_head=3, n_positions=30, scale_attn_by_inverse_layer_idx=True,
+        reorder_and_upcast_attn=True,
+    ),
+    "gpt2-unscaled-odd": GPT2Config(
+        vocab_size=53, n_embd=20, n_layer=2, n_head=1, n_positions=30, scale_attn_weights=False,
+    ),
+    "gpt2-unscaled-inverse": GPT2Config(
+        vocab_size=53, n_embd=30, n_layer=2, n_head=2, n_positions=30, scale_attn_weights=False,
+        scale_attn_by_inverse_layer_idx=True,
+    ),
     "gpt_neo": GPTNeoConfig(
         vocab_size=53, hidden_size=32, num_layers=4, attention_types=[[["global", "local"], 2]], num_heads=4,
         max_position_embeddings=30, window_size=6,

@@ -9,7 +9,14 @@ from gpt2lab.model.activations.artefacts import Artefact, load_activations, save
 from gpt2lab.model.activations.attribution import direct_effect, dla, logit_bias, nmae, target_direction
 from gpt2lab.model.activations.decomposition import Decomposition, decompose
 from gpt2lab.model.activations.edits import edited
-from gpt2lab.model.activations.lens import Unembedding, final_scale, logit_lens, normalise, processed_unembed
+from gpt2lab.model.activations.lens import (
+    Unembedding,
+    as_read,
+    final_scale,
+    logit_lens,
+    normalise,
+    processed_unembed,
+)
 from gpt2lab.model.activations.neurons import NeuronTable, neuron_table, output_vectors
 from gpt2lab.model.activations.patching import Sweep, attribution_patch, patch_sweep
 
@@ -20,6 +27,7 @@ __all__ = [
     "Sweep",
     "Unembedding",
     "ablate",
+    "as_read",
     "attribution_patch",
     "decompose",
     "direct_effect",

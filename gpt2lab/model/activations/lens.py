@@ -75,6 +75,26 @@ def logit_lens(
     return x.to(head.weight.dtype) / scale @ head.weight.T + head.bias
 
 
+def as_read(model: "Transformer", vectors: Tensor, head: Unembedding) -> Tensor:
+    """Return the part of residual vectors [..., d_model] that can reach the logits: without their mean where it cannot.
+
+    A LayerNorm removes the mean. So does a head into which a LayerNorm was folded (W C, C = I - 11ᵀ / d_model): without a
+    norm of its own the model is the same function, and its vectors are read alike.
+    """
+    blind = model.final_norm.kind == "none" and _mean_share(head.weight) < _UNREAD
+    return vectors - vectors.mean(-1, keepdim=True) if blind else model.final_norm.centred(vectors)
+
+
+_UNREAD = 1e-3
+"""Of a head with a folded LayerNorm 1e-8 (float32) to 1e-4 (16 bits); of any other about 1 / sqrt(d_model)."""
+
+
+def _mean_share(weight: Tensor) -> float:
+    """Root mean square, over tokens, of the cosine of a token's direction [vocab, d_model] with (1, ..., 1)."""
+    along = weight.sum(1) / weight.shape[1] ** 0.5
+    return float((along.square().mean() / weight.square().sum(1).mean().clamp_min(1e-30)).sqrt())
+
+
 def normalise(model: "Transformer", x: Tensor) -> Tensor:
     """Divide states by the final norm's scale of their own, without gain and bias; [..., d_model] → same.
 

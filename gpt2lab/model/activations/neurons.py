@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from gpt2lab.base.errors import LabError
-from gpt2lab.model.activations.lens import Unembedding, processed_unembed
+from gpt2lab.model.activations.lens import Unembedding, as_read, processed_unembed
 
 if TYPE_CHECKING:
     from gpt2lab.model.transformer import Transformer
@@ -25,7 +25,7 @@ class NeuronTable:
     neurons: Tensor
     """[n] int64."""
     norm: Tensor
-    """Length of the output vector, its mean over d_model removed where the final norm removes it, [n]."""
+    """Length of the output vector, its mean over d_model removed where the head cannot read it, [n]."""
     cosine_variance: Tensor
     """Unbiased variance over the vocabulary of the cosine of the output vector with each token's direction, [n]."""
     top_tokens: Tensor
@@ -73,9 +73,7 @@ def neuron_table(
             f"neuron table: layer {layer} has neurons 0 to {len(vectors) - 1}, got {list(neurons or ())}"
         )
     head = processed_unembed(model)
-    vectors = vectors[chosen.to(vectors.device)].to(head.weight.dtype)
-    if model.final_norm.kind == "layernorm":
-        vectors = vectors - vectors.mean(1, keepdim=True)
+    vectors = as_read(model, vectors[chosen.to(vectors.device)].to(head.weight.dtype), head)
     norm = vectors.norm(dim=1)
     variance, tokens, values = _against_vocabulary(vectors, head, min(top, len(head.weight)))
     table = NeuronTable(layer, chosen, norm.cpu(), variance.cpu(), tokens.cpu(), values.cpu())

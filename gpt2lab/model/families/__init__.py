@@ -6,7 +6,7 @@ from gpt2lab.model.config import TransformerConfig
 from gpt2lab.model.families.base import Entries, Family, Weight
 from gpt2lab.model.families.bert import BERT, bert_config
 from gpt2lab.model.families.distilbert import DISTILBERT, distilbert_config
-from gpt2lab.model.families.gpt2 import GPT2, gpt2_config
+from gpt2lab.model.families.gpt2 import GPT2, attention_scales, gpt2_config
 from gpt2lab.model.families.gpt_neo import GPT_NEO, gpt_neo_config
 from gpt2lab.model.families.gpt_neox import GPT_NEOX, gpt_neox_config
 from gpt2lab.model.families.llama import LLAMA, llama_config
@@ -40,6 +40,7 @@ __all__ = [
     "Entries",
     "Family",
     "Weight",
+    "attention_scales",
     "bert_config",
     "distilbert_config",
     "gpt2_config",

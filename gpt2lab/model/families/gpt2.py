@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from gpt2lab.base.errors import LabError
 from gpt2lab.model.config import TransformerConfig
 from gpt2lab.model.families.base import (
     ACTIVATION_NAMES,
@@ -34,10 +35,11 @@ def gpt2_config(
 
 
 def _read(entries: Entries) -> dict[str, Any]:
-    entries.refuse("scale_attn_weights", True)
-    entries.refuse("scale_attn_by_inverse_layer_idx", False)
     entries.refuse("add_cross_attention", False)
+    # reorder_and_upcast_attn asks for scores and softmax in float32 whatever the weights; the sums of float32 are those
+    # of any order, and attention here keeps scores in float32 for 16-bit weights anyway. It is written back as it was.
     return {
+        "attention_scale": _read_scale(entries),
         "vocab_size": entries.get("vocab_size", 50257),
         "d_model": entries.get("n_embd", 768),
         "n_layers": entries.get("n_layer", 12),
@@ -55,8 +57,56 @@ def _read(entries: Entries) -> dict[str, Any]:
     }
 
 
+def attention_scales(
+    n_layers: int, d_head: int, *, by_width: bool = True, by_layer: bool = False
+) -> float | tuple[float, ...] | None:
+    """Return `TransformerConfig.attention_scale` for GPT-2's two switches: 1/sqrt(d_head), and 1/(layer + 1).
+
+    `scale_attn_weights` and `scale_attn_by_inverse_layer_idx` of transformers; the second as in Mistral's GPT-2 runs
+    and Sophia's (Karamcheti et al. 2021).
+    """
+    width = d_head**-0.5 if by_width else 1.0
+    if by_layer:
+        return tuple(width / (i + 1) for i in range(n_layers)) or None
+    return None if by_width else 1.0
+
+
+def _read_scale(entries: Entries) -> float | tuple[float, ...] | None:
+    by_width = entries.get("scale_attn_weights", True)
+    by_layer = entries.get("scale_attn_by_inverse_layer_idx", False)
+    for name, value in (("scale_attn_weights", by_width), ("scale_attn_by_inverse_layer_idx", by_layer)):
+        if not isinstance(value, bool):
+            raise LabError(f"{entries.where}: {name} must be true or false, got {value!r}")
+    width, heads, layers = (
+        entries.get(name, default) for name, default in (("n_embd", 768), ("n_head", 12), ("n_layer", 12))
+    )
+    if by_width and not by_layer:
+        return None
+    if not all(isinstance(n, int) and n > 0 for n in (width, heads)) or not isinstance(layers, int):
+        return None  # TransformerConfig says which of them is no size
+    return attention_scales(layers, width // heads, by_width=by_width, by_layer=by_layer)
+
+
+def _written_scale(config: TransformerConfig) -> dict[str, bool]:
+    """The reverse of `_read_scale`: the switches that give this model's factors; LabError if none do."""
+    factors = [config.layer(i).attention_scale for i in range(config.n_layers)]
+    for by_layer in (False, True):
+        for by_width in (True, False):
+            given = config.replace(
+                attention_scale=attention_scales(
+                    config.n_layers, config.head_width, by_width=by_width, by_layer=by_layer
+                )
+            )
+            if factors == [given.layer(i).attention_scale for i in range(config.n_layers)]:
+                return {"scale_attn_weights": by_width, "scale_attn_by_inverse_layer_idx": by_layer}
+    raise LabError(
+        f"a gpt2 checkpoint scales scores by 1/sqrt(d_head), 1/(layer + 1), both or neither, this model by {factors}; "
+        "it cannot be written in that layout"
+    )
+
+
 def _write(config: TransformerConfig) -> dict[str, Any]:
-    require(config, norm="layernorm", positions="learned", gated=False, windows=None, attention_scale=None)
+    require(config, norm="layernorm", positions="learned", gated=False, windows=None)
     require(
         config,
         qkv_bias=True,
@@ -83,6 +133,7 @@ def _write(config: TransformerConfig) -> dict[str, Any]:
         "attn_pdrop": config.attention_dropout,
         "resid_pdrop": config.residual_dropout,
         "initializer_range": config.init_std,
+        **_written_scale(config),
         **written_ids(config),
     }
 

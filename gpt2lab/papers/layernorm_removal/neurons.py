@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from gpt2lab.base.errors import LabError
 from gpt2lab.measure.measurement import Measurement
 from gpt2lab.model import Transformer
-from gpt2lab.model.activations import neuron_table, output_vectors, processed_unembed
+from gpt2lab.model.activations import as_read, neuron_table, output_vectors, processed_unembed
 from gpt2lab.model.evaluating import evaluating
 from gpt2lab.model.tap import Seen
 from gpt2lab.papers.layernorm_removal.measure import read_rows
@@ -96,11 +96,12 @@ def _loss_and_entropy(model: Transformer, states: Tensor, targets: Tensor) -> tu
 
 def null_space_share(model: Transformer, neurons: list[int], directions: int) -> Tensor:
     """Return which share of w² lies in the `directions` input directions that W_U reads least, [neurons]."""
-    head = processed_unembed(model).weight.double()
+    unembedding = processed_unembed(model)
+    head = unembedding.weight.double()
     # The eigenvectors of W_Uᵀ W_U [d_model, d_model], least first: an SVD of W_U would make a matrix [vocab, vocab].
     _, axes = torch.linalg.eigh(head.T @ head)
     written = output_vectors(model, model.config.n_layers - 1)[torch.tensor(neurons)].double()
-    written = written - written.mean(1, keepdim=True) if model.final_norm.kind == "layernorm" else written
+    written = as_read(model, written, unembedding)
     return ((written @ axes[:, :directions]).square().sum(1) / written.square().sum(1)).cpu()
 
 

@@ -81,6 +81,11 @@ def _architecture(model: Transformer) -> tuple[str, list[str]]:
     if config.activation not in _ACTIVATIONS[kind]:
         known = " or ".join(sorted(_ACTIVATIONS[kind]))
         raise LabError(f"GGUF: a {config.family} has the activation {known} there, not {config.activation}")
+    if any(config.layer(i).attention_scale != config.layer(i).d_head ** -0.5 for i in range(config.n_layers)):
+        raise LabError(
+            f"GGUF: llama.cpp scales the scores of a {config.family} by 1/sqrt(d_head) in every layer; this model's "
+            "attention_scale is another"
+        )
     if kind == "LLAMA" and (config.qkv_bias or config.mlp_bias):
         raise LabError(f"GGUF: a {config.family} has no biases there")
     if config.norm != "none" and config.n_layers < 1:

@@ -9,8 +9,8 @@ from torch.nn import functional as F
 
 from gpt2lab.base.errors import LabError
 from gpt2lab.lab import remember
-from gpt2lab.model import attach
-from gpt2lab.model.activations import processed_unembed
+from gpt2lab.model import Transformer, attach
+from gpt2lab.model.activations import as_read, neuron_table, processed_unembed
 from gpt2lab.papers.layernorm_removal import corpus, evaluation
 from gpt2lab.papers.layernorm_removal.architecture import StagedNorms, calibrate, fire, stage_of
 from gpt2lab.papers.layernorm_removal.evaluation import intervals, sink_rate, stream_norms, token_statistics
@@ -91,6 +91,37 @@ def test_ablating_a_neuron_is_the_forward_pass_with_its_mean() -> None:
     written = written - written.mean(1, keepdim=True)
     expected = (written @ axes.T).norm(dim=1) / written.norm(dim=1)
     assert torch.allclose(null_space_share(model, neurons, 5), expected.square(), atol=1e-9)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_neurons_of_a_model_without_norms_are_those_of_the_same_network_with_frozen_ones(
+    dtype: torch.dtype,
+) -> None:
+    model = frozen("gpt2")
+    for i in range(3):  # a mean that is no rounding: it would rank neurons that the head cannot read
+        model.blocks[i].mlp.down.weight += torch.randn(
+            1, model.config.layer(i).d_mlp, generator=torch.Generator().manual_seed(i)
+        )
+    alone = folded(model).to(dtype)
+    inputs = tokens(2, 9)
+    assert torch.allclose(model(inputs), folded(model)(inputs), atol=1e-4)
+    tolerance = 1e-4 if dtype == torch.float32 else 0.05
+    for layer in range(3):
+        before, without = (neuron_table(one, layer) for one in (model, alone))
+        assert torch.allclose(before.norm, without.norm.float(), rtol=tolerance)
+        assert torch.allclose(before.cosine_variance, without.cosine_variance.float(), rtol=5 * tolerance)
+    assert confidence_neurons(model, 3) == confidence_neurons(folded(model), 3)
+    shares = [null_space_share(one, [3, 1], 5) for one in (model, folded(model))]
+    assert torch.allclose(*shares, atol=1e-4)
+
+
+def test_a_head_that_reads_the_mean_keeps_it() -> None:
+    model = tiny("gpt2").requires_grad_(False)
+    plain = Transformer(model.config.replace(norm="none"), generator=torch.Generator().manual_seed(0))
+    vector = torch.ones(1, model.config.d_model) + 0.1
+    assert torch.equal(as_read(plain, vector, processed_unembed(plain)), vector)
+    assert float(as_read(model, vector, processed_unembed(model)).abs().max()) < 1e-6
 
 
 def test_the_null_space_of_a_large_vocabulary_needs_no_matrix_of_its_size() -> None:
@@ -231,8 +262,9 @@ def test_sinks_and_lengths_are_counted_by_position() -> None:
     model, rows = tiny("gpt2"), tokens(5, 9)
     with model.tap(read=["attn.hook_pattern", "hook_resid_mid"]) as tap:
         model(rows[:, :-1])
-    pattern = tap["attn.hook_pattern"][:, :, :, 1:, 0]
-    assert sink_rate(model, rows) == pytest.approx(float((pattern > 0.3).double().mean()))
+    sinks = tap["attn.hook_pattern"][..., 0] > 0.3  # [layers, batch, heads, queries]
+    assert sink_rate(model, rows) == pytest.approx(float(sinks[..., 1:].double().mean()))
+    assert sink_rate(model, rows, first_query=True) == pytest.approx(float(sinks.double().mean()))
     table = {row["place"]: row for row in stream_norms(model, rows)}
     expected = tap["hook_resid_mid"][1].norm(dim=-1)
     assert table["blocks.1.hook_resid_mid"]["elsewhere"] == pytest.approx(

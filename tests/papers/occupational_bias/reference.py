@@ -72,3 +72,15 @@ def all_tables(first: int, second: int, hits: int) -> list[int]:
     return [
         sum(item < first for item in chosen) for chosen in itertools.combinations(range(first + second), hits)
     ]
+
+
+def logit_by_newton(matrix, successes, trials):
+    """Coefficients and standard errors of a logistic regression on counts: Newton steps until nothing moves."""
+    b = np.zeros(matrix.shape[1])
+    for _ in range(60):
+        p = 1 / (1 + np.exp(-(matrix @ b)))
+        information = matrix.T @ ((trials * p * (1 - p))[:, None] * matrix)
+        b = b + np.linalg.solve(information, matrix.T @ (successes - trials * p))
+    p = 1 / (1 + np.exp(-(matrix @ b)))
+    information = matrix.T @ ((trials * p * (1 - p))[:, None] * matrix)
+    return b, np.sqrt(np.diag(np.linalg.inv(information)))

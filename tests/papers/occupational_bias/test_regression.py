@@ -15,6 +15,7 @@ from gpt2lab.papers.occupational_bias.regression import (
     chi2_tail,
     design,
     fisher_exact_greater,
+    fit_logistic,
     fit_penalised,
     regress,
 )
@@ -69,6 +70,22 @@ def test_fits_on_counts_equal_statsmodels_logit_on_rows() -> None:
     assert fitted.interaction_gain == pytest.approx(fitted.m2.pseudo_r2 - fitted.m1.pseudo_r2)
     statistic = 2 * (fitted.m2.log_likelihood - fitted.m1.log_likelihood)
     assert fitted.lr_p == pytest.approx(stats.chi2.sf(statistic, 2))
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_standard_errors_are_those_at_the_maximum_itself(seed: int) -> None:
+    """Each iteration's errors come from the weights of the one before: stopped early, they are 1e-6 off."""
+    generator = np.random.default_rng(seed)
+    terms, matrix = design(["Asian", "Black"])
+    trials = generator.integers(30, 9000, size=len(matrix)).astype(float)
+    successes = generator.binomial(trials.astype(int), generator.uniform(0.01, 0.6, size=len(matrix))) + 0.0
+    for size in (3, 4, 6):
+        found = fit_logistic(matrix[:, :size], successes, trials, terms[:size])
+        wanted = reference.logit_by_newton(matrix[:, :size], successes, trials)
+        assert found.converged
+        assert found.coefficients == pytest.approx(wanted[0], rel=1e-9, abs=1e-10)
+        assert found.errors == pytest.approx(wanted[1], rel=2e-9)
+        assert found.p_values == pytest.approx(2 * stats.norm.sf(np.abs(wanted[0] / wanted[1])), abs=1e-9)
 
 
 def test_the_full_model_is_saturated() -> None:

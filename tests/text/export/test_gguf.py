@@ -14,7 +14,14 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from gpt2lab.base.errors import LabError
 from gpt2lab.model import Transformer, TransformerConfig
 from gpt2lab.model.architecture import attach
-from gpt2lab.model.families import gpt2_config, gpt_neo_config, gpt_neox_config, llama_config, mixtral_config
+from gpt2lab.model.families import (
+    attention_scales,
+    gpt2_config,
+    gpt_neo_config,
+    gpt_neox_config,
+    llama_config,
+    mixtral_config,
+)
 from gpt2lab.model.quantization.quantized import Quantized
 from gpt2lab.model.rotary import RotaryScaling
 from gpt2lab.text.export import export
@@ -143,6 +150,13 @@ def test_a_model_in_bf16_is_written_without_loss(tmp_path) -> None:
         (gpt_neo_config(vocab_size=61, d_model=24, n_layers=2, n_heads=2), "gpt_neo is not written, only gpt2"),
         (gpt2_config(vocab_size=61, d_model=24, n_layers=1, n_heads=2, activation="relu"), "activation gelu_tanh"),
         (gpt2_config(vocab_size=61, d_model=24, n_layers=1, n_heads=2, n_experts=4), "n_experts"),
+        (
+            gpt2_config(
+                vocab_size=61, d_model=24, n_layers=2, n_heads=2,
+                attention_scale=attention_scales(2, 12, by_layer=True),
+            ),
+            "attention_scale is another",
+        ),
         (llama_config(**LLAMA, mlp_bias=True), "no biases"),
         (
             llama_config(**LLAMA, rotary_scaling=RotaryScaling(kind="yarn", factor=2.0, original_positions=20)),

@@ -29,6 +29,7 @@ def run(path: Path, ids: Tensor, mask: Tensor) -> np.ndarray:
     [
         ("gpt_neo", {"n_layers": 1, "windows": (5,)}, torch.bfloat16),
         ("llama", {"n_layers": 1, "n_experts": 4}, torch.float32),
+        ("gpt2", {"n_layers": 2, "attention_scale": (0.3, 0.15)}, torch.float32),
     ],
 )
 def test_logits_are_the_models_at_other_shapes_and_with_padding(family, changes, dtype, tmp_path) -> None:
