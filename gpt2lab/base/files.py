@@ -1,12 +1,36 @@
-"""A file appears whole or not at all."""
+"""A file or folder appears whole or not at all, and what a killed process has left is put right by the next.
+
+It is written under a temporary name beside its own, flushed to disk, then given its name by one rename, or by one
+exchange where another folder has that name. A writer holds a lock on its temporary name. The lock dies with its process,
+so a temporary name that can be locked belongs to nobody.
+"""
 
 import contextlib
+import ctypes
+import errno
+import functools
+import glob
 import hashlib
 import os
+import re
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+
+from gpt2lab.base.errors import LabError
+
+try:
+    import fcntl
+except ImportError:  # Windows has no locks that a folder can have; nothing is swept there
+    fcntl = None  # type: ignore[assignment]  # a module, or None where there is none
+
+SUMS = "SHA256SUMS"
+"""The file of `write_sums`, in the form of coreutils: `sha256sum -c SHA256SUMS` checks a folder by hand."""
+
+_LEFT = re.compile(r"\.(?P<name>.+)\.(?P<kind>[^.]+\.tmp|old-\d+|lock)")
+_NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL, errno.EBADF}
+_RENAME_EXCHANGE = 2  # linux/fs.h
 
 
 def sync_folder(folder: Path) -> None:
@@ -20,22 +44,9 @@ def sync_folder(folder: Path) -> None:
 
 def atomic_write(path: Path | str, content: bytes | str) -> None:
     """Write `content` to `path` through a temporary name: fsync, rename, fsync of the folder."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     data = content.encode("utf-8") if isinstance(content, str) else content
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-    try:
-        with os.fdopen(descriptor, "wb") as handle:
-            handle.write(data)
-            handle.flush()
-            os.fsync(handle.fileno())
-        os.chmod(temporary, 0o644)  # mkstemp makes it private
-        os.replace(temporary, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(temporary)
-        raise
-    sync_folder(path.parent)
+    with atomic_file(path) as temporary:
+        temporary.write_bytes(data)
 
 
 @contextlib.contextmanager
@@ -43,49 +54,243 @@ def atomic_file(path: Path | str) -> Iterator[Path]:
     """Yield a new, empty file that becomes `path` if the block succeeds; an older `path` stays whole until then."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-    os.close(descriptor)
-    temporary = Path(name)
+    temporary, lock = _temporary(path, _new_file)
     try:
         yield temporary
-        with temporary.open("rb") as handle:
-            os.fsync(handle.fileno())
-        os.chmod(temporary, 0o644)  # mkstemp makes it private
+        _sync(temporary)
         os.replace(temporary, path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+    finally:
+        os.close(lock)
     sync_folder(path.parent)
 
 
 @contextlib.contextmanager
 def atomic_folder(path: Path | str) -> Iterator[Path]:
-    """Yield a folder that becomes `path` if the block succeeds; an older `path` stays whole until then."""
-    path = Path(path)
+    """Yield a folder that becomes `path` if the block succeeds; an older `path` stays whole until then.
+
+    The older folder is replaced by an exchange of names where the system has one (Linux). Elsewhere it is renamed first
+    to `.NAME.old-PID`; if the process dies before the second rename, `restore` or `sweep` undoes the first.
+    """
+    path = Path(path).resolve()
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp"))
+    temporary, lock = _temporary(path, _new_folder)
     try:
         yield temporary
-        for file in temporary.rglob("*"):
-            if file.is_file():
-                with file.open("rb") as handle:
-                    os.fsync(handle.fileno())
-        os.chmod(temporary, 0o755)
-        old = path.with_name(f".{path.name}.old-{os.getpid()}")
-        if path.exists():
-            os.replace(path, old)
-        os.replace(temporary, path)
-        shutil.rmtree(old, ignore_errors=True)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
+        for entry in temporary.rglob("*"):
+            _sync(entry)
+        _sync(temporary)
+        _place(temporary, path)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)  # after an exchange this is the older folder
+        os.close(lock)
     sync_folder(path.parent)
 
 
+def restore(path: Path) -> None:
+    """Put back the folder `path` if a process died between the two renames that should have replaced it."""
+    if path.exists() or not path.parent.is_dir():
+        return
+    moved = [*path.parent.glob(f".{glob.escape(path.name)}.old-*")]
+    if moved:
+        with contextlib.suppress(FileNotFoundError):  # another reader was quicker
+            os.rename(max(moved, key=lambda old: old.stat().st_mtime_ns), path)
+
+
+def discard(path: Path) -> None:
+    """Delete a folder so that it is never seen half deleted: it loses its name first."""
+    gone = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp"))
+    with contextlib.suppress(FileNotFoundError):
+        os.rename(path, gone)
+    shutil.rmtree(gone, ignore_errors=True)
+
+
+def sweep(folder: Path) -> list[Path]:
+    """Delete what killed writers have left below `folder`, at any depth, and return the paths that are gone.
+
+    What a living process writes is left alone. A folder that was moved away for another that never came is put back.
+    Nothing is deleted where the system or the file system has no locks.
+    """
+    gone = []
+    for place, folders, files in os.walk(folder):
+        for name in [*folders, *files]:
+            match = _LEFT.fullmatch(name)
+            path = Path(place, name)
+            if match is None or path.is_symlink():
+                continue
+            if name in folders:
+                folders.remove(name)
+            if match["kind"].startswith("old-"):
+                restore(path.with_name(match["name"]))
+            if _delete_unused(path):
+                gone.append(path)
+    return gone
+
+
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold the lock of `path` during the block, after waiting for whoever holds it; it ends with its process.
+
+    The lock is the file `.NAME.lock` beside it. Where the file system has no locks the block runs without one, which
+    costs work done twice and nothing else, because what it writes appears whole.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    file = path.with_name(f".{path.name}.lock")
+    descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o666)
+    while not (_lock(descriptor, wait=True) is None or _is(descriptor, file)):
+        os.close(descriptor)  # its last holder has deleted it while this process waited
+        descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        yield
+    finally:
+        file.unlink(missing_ok=True)
+        os.close(descriptor)
+
+
 def sha256(path: Path | str) -> str:
-    """Return the hex SHA-256 of a file, read in pieces of 1 MiB."""
-    digest = hashlib.sha256()
+    """Return the hex SHA-256 of a file, read in pieces."""
     with Path(path).open("rb") as handle:
-        while piece := handle.read(1 << 20):
-            digest.update(piece)
-    return digest.hexdigest()
+        return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def write_sums(folder: Path) -> None:
+    """Write the checksums of all files directly in `folder` to its `SHA256SUMS`."""
+    atomic_write(folder / SUMS, "".join(_line(folder / name) for name in _named(folder)))
+
+
+def check_sums(folder: Path, names: Sequence[str] | None = None) -> None:
+    """LabError unless the files of `folder`, or those in `names`, are exactly those that `write_sums` saw."""
+    try:
+        told = (folder / SUMS).read_bytes().decode("ascii", "replace").splitlines(keepends=True)
+        lines = {name: _line(folder / name) for name in names or _named(folder)}
+    except OSError as error:
+        missing = Path(error.filename or SUMS).name
+        raise LabError(f"{folder}: not whole, {missing} cannot be read ({error.strerror})") from None
+    for name, line in lines.items():
+        if line not in told:
+            raise LabError(f"{folder}: damaged, {name} differs from its checksum in {SUMS}")
+    if names is None and len(told) != len(lines):
+        raise LabError(f"{folder}: not whole, {SUMS} names {len(told)} files and {len(lines)} are there")
+
+
+def _named(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir() if path.name != SUMS)
+
+
+def _line(path: Path) -> str:
+    return f"{sha256(path)}  {path.name}\n"
+
+
+def _sync(path: Path) -> None:
+    """Flush a file or folder to disk, readable by all: temporary files, and safetensors' own, are private."""
+    os.chmod(path, 0o755 if path.is_dir() else 0o644)
+    sync_folder(path)  # a file is flushed by the same calls
+
+
+def _place(temporary: Path, path: Path) -> None:
+    """Give a folder its name; what had the name before is at `temporary` afterwards, or deleted."""
+    old = path.with_name(f".{path.name}.old-{os.getpid()}")
+    while True:
+        try:
+            os.rename(temporary, path)
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
+        else:
+            break
+        with contextlib.suppress(FileNotFoundError):  # another process has moved it meanwhile: begin again
+            if _exchange(temporary, path):
+                return
+            os.rename(path, old)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Exchange two names in one step; False where system or file system cannot. OSError if one is missing."""
+    renameat2 = _renameat2()
+    if renameat2 is None:
+        return False
+    here = -100  # AT_FDCWD: relative paths start at the current folder
+    if renameat2(here, os.fsencode(one), here, os.fsencode(other), _RENAME_EXCHANGE) == 0:
+        return True
+    code = ctypes.get_errno()
+    if code in (errno.ENOSYS, errno.EINVAL):
+        return False
+    raise OSError(code, os.strerror(code), str(other))
+
+
+@functools.cache
+def _renameat2() -> Callable[..., int] | None:
+    try:
+        function: Callable[..., int] = ctypes.CDLL(None, use_errno=True).renameat2
+    except (AttributeError, OSError, TypeError):  # not Linux, or a libc before 2018
+        return None
+    return function
+
+
+def _new_file(path: Path) -> tuple[Path, int]:
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    return Path(name), descriptor
+
+
+def _new_folder(path: Path) -> tuple[Path, int]:
+    name = tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    return Path(name), os.open(name, os.O_RDONLY)
+
+
+def _temporary(path: Path, make: Callable[[Path], tuple[Path, int]]) -> tuple[Path, int]:
+    """Make a temporary file or folder beside `path`; return it with the descriptor that holds its lock."""
+    while True:
+        try:
+            temporary, lock = make(path)
+        except FileNotFoundError:
+            if not path.parent.is_dir():
+                raise
+            continue  # swept between its making and its opening
+        _lock(lock, wait=True)
+        if _is(lock, temporary):
+            return temporary, lock
+        os.close(lock)  # swept between its making and its lock
+
+
+def _delete_unused(path: Path) -> bool:
+    """Delete a leftover unless a living process holds it."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except OSError:
+        return False
+    try:
+        if not _lock(descriptor, wait=False):
+            return False
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+        return not path.exists()
+    finally:
+        os.close(descriptor)
+
+
+def _lock(descriptor: int, *, wait: bool) -> bool | None:
+    """Lock an open file or folder for this process: False if another has it, None if there are no locks here."""
+    if fcntl is None:
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except OSError as error:
+        if error.errno in _NO_LOCKS:
+            return None
+        if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
+            return False
+        raise
+    return True
+
+
+def _is(descriptor: int, path: Path) -> bool:
+    """Tell whether an open file is still the one of this name."""
+    try:
+        return os.path.samestat(os.fstat(descriptor), path.stat())
+    except FileNotFoundError:
+        return False

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from gpt2lab.base.errors import LabError, nearest
+from gpt2lab.base.files import restore
 
 MODEL_FILES = (
     "config.json",
@@ -34,6 +35,7 @@ def resolve(path_or_hub_id: Path | str, *, files: Sequence[str] = MODEL_FILES) -
     LabError if there is neither, with what is at hand.
     """
     path = Path(path_or_hub_id).expanduser()
+    restore(path)  # a process may have died while it replaced the folder
     if path.is_dir():
         return path
     name = str(path_or_hub_id)

@@ -66,3 +66,10 @@ def test_paths_are_never_sent_to_the_hub(tmp_path: Path) -> None:
 
 def test_only_json_safetensors_and_tokenizer_files_are_fetched() -> None:
     assert not any(name.endswith((".bin", ".pt", ".py", ".pkl")) for name in hub.MODEL_FILES)
+
+
+def test_a_model_whose_replacement_died_half_way_is_found(tmp_path: Path) -> None:
+    (tmp_path / ".model.old-17").mkdir()
+    (tmp_path / ".model.old-17" / "config.json").write_text("{}")
+    assert hub.resolve(tmp_path / "model") == tmp_path / "model"
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
