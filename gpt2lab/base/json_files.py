@@ -9,6 +9,9 @@ from gpt2lab.base.errors import LabError
 LARGEST = 256 * 2**20
 """Bytes of a JSON file that is read by default: six times the largest tokenizer.json in use (Gemma 3, 33 MB)."""
 
+LARGEST_CONFIG = 16 * 2**20
+"""Bytes of a config.json or an index that is read: ten times the longest in use (a class for each of a million labels)."""
+
 
 def read_json(path: Path, *, largest: int = LARGEST) -> Any:
     """Return the content of a JSON file.

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from gpt2lab.base.errors import LabError, unknown
 from gpt2lab.base.files import atomic_folder, atomic_write
+from gpt2lab.base.json_files import LARGEST_CONFIG, read_object
 from gpt2lab.base.wording import listed
 from gpt2lab.model.architecture import architecture_name
 from gpt2lab.model.config import TransformerConfig
@@ -39,11 +40,8 @@ def _read_entries(folder: Path) -> dict[str, Any]:
     path = folder / "config.json"
     if not path.is_file():
         raise LabError(f"{folder}: no model here, config.json is missing")
-    try:
-        entries: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise LabError(f"{path}: not valid JSON ({error})") from None
-    name = entries.get("model_type") if isinstance(entries, dict) else None
+    entries = read_object(path, largest=LARGEST_CONFIG)
+    name = entries.get("model_type")
     if not isinstance(name, str):
         raise LabError(
             f"{path}: model_type, which says what family the model is of, is missing; known: {', '.join(FAMILIES)}"
@@ -69,7 +67,7 @@ def _family_config(entries: dict[str, Any], where: str) -> TransformerConfig:
         raise error if where in str(error) else LabError(f"{where}: {error}") from None
     except KeyError as error:
         raise LabError(f"{where}: an entry lacks {error.args[0]}") from None
-    except (TypeError, AttributeError, ValueError, ZeroDivisionError) as error:
+    except (TypeError, AttributeError, ValueError, ArithmeticError) as error:
         raise LabError(f"{where}: an entry has a wrong type or value ({error})") from None
 
 
@@ -103,6 +101,7 @@ def load_model(
     family = FAMILIES[config.family]
     with ExitStack() as stack:
         checkpoint = _Checkpoint(folder, config, stack)
+        checkpoint.stored.refuse_fewer_than(config.n_layers)
         config = config.replace(**family.held(checkpoint.full_names))
         head = read_head(entries, str(folder / "config.json"))
         model = blueprint(config, [head] if head is not None else [])

@@ -2,11 +2,13 @@
 
 import dataclasses
 import math
+import types
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, get_args
 
 from gpt2lab.base.errors import LabError
+from gpt2lab.model.limits import SIZES, check_size
 from gpt2lab.model.rotary import RotaryScaling
 
 _T = TypeVar("_T", int, float)
@@ -118,13 +120,6 @@ class TransformerConfig:
         self._check_types()
         if self.windows == ():
             object.__setattr__(self, "windows", None)  # of no layers
-        for name in ("vocab_size", "d_model", "n_layers", "max_positions"):
-            value, least = (
-                getattr(self, name),
-                0 if name == "n_layers" else 1,
-            )  # none: embedding and head alone
-            if not isinstance(value, int) or value < least:
-                raise LabError(f"{name} must be a whole number of at least {least}, got {value!r}")
         for name in ("n_heads", "n_kv_heads", "d_mlp", "windows", "attention_scale", "n_experts"):
             value = getattr(self, name)
             if value == ():
@@ -139,12 +134,10 @@ class TransformerConfig:
             raise LabError(f"d_model {self.d_model} is not a multiple of n_heads {self.n_heads}; set d_head")
         for i in range(self.n_layers):
             layer = self.layer(i)
-            if layer.n_heads < 0 or (layer.n_heads and layer.n_heads % max(layer.n_kv_heads, 1)):
+            if layer.n_heads and (layer.n_kv_heads < 1 or layer.n_heads % layer.n_kv_heads):
                 raise LabError(
                     f"layer {i}: n_heads {layer.n_heads} is not a multiple of n_kv_heads {layer.n_kv_heads}"
                 )
-            if layer.window is not None and layer.window < 1:
-                raise LabError(f"layer {i}: a window sees at least 1 position, got {layer.window}")
         self._check_experts()
         for name in ("embedding_dropout", "attention_dropout", "residual_dropout"):
             if not 0.0 <= getattr(self, name) < 1.0:
@@ -152,6 +145,8 @@ class TransformerConfig:
         self._check_placement()
         if not 0.0 < self.rotary_fraction <= 1.0:
             raise LabError(f"rotary_fraction must lie in (0, 1], got {self.rotary_fraction}")
+        if self.rotary_scaling and self.rotary_scaling.kind == "yarn" and self.rotary_base <= 1:
+            raise LabError(f"rotary scaling yarn needs a rotary_base above 1, got {self.rotary_base}")
         if self.positions == "rotary" and self.rotary_width % 2:
             raise LabError(f"rotary positions turn pairs: {self.rotary_width} of a head's width is odd")
         if self.rotary_scaling and self.rotary_scaling.kind == "dynamic" and self.rotary_width < 4:
@@ -160,16 +155,23 @@ class TransformerConfig:
             )
 
     def _check_types(self) -> None:
-        """Refuse words and fractions where numbers and switches belong, as a config.json written by hand may have them."""
+        """Refuse words, fractions and absurd sizes, as a config.json written by hand, or by an enemy, may have them."""
         for field_ in dataclasses.fields(self):
-            values = getattr(self, field_.name)
-            for value in values if isinstance(values, tuple) else (values,):
+            name, values = field_.name, getattr(self, field_.name)
+            by_layer = isinstance(values, tuple)
+            optional = name == "windows" if by_layer else types.NoneType in get_args(field_.type)
+            for value in values if by_layer else (values,):
+                if value is None and optional:
+                    continue
                 if field_.type is bool and not isinstance(value, bool):
-                    raise LabError(f"{field_.name} must be true or false, got {value!r}")
-                if field_.name in _WHOLE and value is not None and not _whole(value):
-                    raise LabError(f"{field_.name} must be a whole number, got {value!r}")
-                if field_.type in _FRACTIONS and value is not None and not _finite(value):
-                    raise LabError(f"{field_.name} must be a finite number, got {value!r}")
+                    raise LabError(f"{name} must be true or false, got {value!r}")
+                if name in SIZES:
+                    check_size(name, value)
+                if field_.type in _FRACTIONS and not _finite(value):
+                    raise LabError(f"{name} must be a finite number, got {value!r}")
+        for name in ("norm_eps", "rotary_base"):
+            if not getattr(self, name) > 0:
+                raise LabError(f"{name} must be above 0, got {getattr(self, name)}")
 
     def _check_experts(self) -> None:
         counts = {self.layer(i).n_experts for i in range(self.n_layers)} - {0}
@@ -189,9 +191,6 @@ class TransformerConfig:
         return any(self.layer(i).n_experts for i in range(self.n_layers))
 
     def _check_placement(self) -> None:
-        for name in ("position_offset", "token_types"):
-            if getattr(self, name) < 0:
-                raise LabError(f"{name} must not be negative, got {getattr(self, name)}")
         if self.norm_placement == "post" and self.parallel_residual:
             raise LabError("a post-norm block has no parallel residual: its feed-forward reads a normed sum")
         if not self.causal and self.windows is not None:
@@ -240,13 +239,7 @@ def _at(value: _T | tuple[_T, ...], index: int) -> _T:
     return value[index] if isinstance(value, tuple) else value
 
 
-_SIZES = ("n_heads", "n_kv_heads", "d_head", "d_mlp", "windows", "n_experts", "experts_per_token")
 _FRACTIONS = (float, float | None, float | tuple[float, ...] | None)
-_WHOLE = {*_SIZES, "position_offset", "token_types", "bos", "eos", "pad"}
-
-
-def _whole(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def _finite(value: object) -> bool:

@@ -130,10 +130,12 @@ def load_own(
     LabError names tensors that are missing, extra, of another shape or kind, or not finite.
     """
     where = str(folder / "config.json")
-    model = blueprint(own_config(entries, where), own_architectures(entries, where, architectures))
-    wanted = named_tensors(model)
+    config = own_config(entries, where)
     with ExitStack() as stack:
         stored = StoredTensors(folder, stack)
+        stored.refuse_fewer_than(config.n_layers)
+        model = blueprint(config, own_architectures(entries, where, architectures))
+        wanted = named_tensors(model)
         if lost := sorted(wanted.keys() - stored.handles.keys()):
             raise LabError(f"{folder}: tensor {some(lost)} is missing (it has {len(stored.handles)} tensors)")
         if extra := sorted(stored.handles.keys() - wanted.keys()):

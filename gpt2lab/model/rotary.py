@@ -8,9 +8,14 @@ import torch
 from torch import Tensor
 
 from gpt2lab.base.errors import LabError
+from gpt2lab.model.limits import check_size
 
 if TYPE_CHECKING:
     from gpt2lab.model.config import TransformerConfig
+
+
+ROWS = 2**17
+"""Positions for which tables are made at once; a model of more (config.json may say any) has them made as it reads."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,10 +46,16 @@ class RotaryScaling:
     """llama3: pairs of which more waves than this fit stay as they are."""
 
     def __post_init__(self) -> None:
+        numbers = (self.factor, self.beta_fast, self.beta_slow, self.low_frequency, self.high_frequency)
+        if not all(math.isfinite(number) for number in (*numbers, self.magnitude or 0.0)):
+            raise LabError(f"rotary scaling: its numbers must be finite, got {self}")
         if not self.factor >= 1.0:
             raise LabError(f"rotary scaling: factor must be at least 1, got {self.factor}")
-        if self.kind == "llama3" and not self.low_frequency < self.high_frequency:
-            raise LabError("rotary scaling: low_frequency must be below high_frequency")
+        check_size("max_positions", self.original_positions)
+        if self.kind == "llama3" and not 0 < self.low_frequency < self.high_frequency:
+            raise LabError("rotary scaling: low_frequency must lie between 0 and high_frequency")
+        if self.kind == "yarn" and not (self.beta_fast > 0 and self.beta_slow > 0):
+            raise LabError("rotary scaling: beta_fast and beta_slow must be above 0")
 
     @property
     def amplitude(self) -> float:
@@ -120,11 +131,15 @@ class RotaryTables:
         scaling = config.rotary_scaling
         # torch.export cannot look at values; there, the table made before has all positions.
         needed = int(positions.max()) + 1 if positions.numel() and not torch.compiler.is_exporting() else 1
-        # Dynamic scaling turns by the length at hand: its table is made anew whenever that changes.
-        dynamic = scaling is not None and scaling.kind == "dynamic"
-        length = max(needed, scaling.original_positions if scaling and dynamic else config.max_positions)
+        # Dynamic scaling turns longer texts by the length at hand: their table is made anew whenever that changes.
+        stretched = scaling is not None and scaling.kind == "dynamic" and needed > scaling.original_positions
+        length = needed if stretched else max(needed, min(config.max_positions, max(2 * needed, ROWS)))
         cos = self.held[0] if self.held is not None else None
-        fits = cos is not None and (cos.shape[0] == length if dynamic else cos.shape[0] >= needed)
+        fits = cos is not None and (
+            cos.shape[0] == length
+            if stretched
+            else needed <= cos.shape[0] <= max(length, config.max_positions)
+        )
         if cos is None or not fits or cos.device != positions.device:
             tables = rotary_tables(config.rotary_width, config.rotary_base, length, scaling)
             self.held = tables[0].to(positions.device), tables[1].to(positions.device)

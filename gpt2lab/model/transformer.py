@@ -18,6 +18,7 @@ from gpt2lab.model.config import TransformerConfig
 from gpt2lab.model.counts import count_weights
 from gpt2lab.model.experts import MixtureOfExperts
 from gpt2lab.model.initialisation import draw_parameters
+from gpt2lab.model.limits import check_memory
 from gpt2lab.model.masks import attention_masks
 from gpt2lab.model.norms import Norm
 from gpt2lab.model.places import activation_names
@@ -39,6 +40,7 @@ class Transformer(nn.Module):
     (Radford et al. 2019, section 2.3). With post-norm those two projections are like all others (Devlin et al. 2019).
     As any new torch module it is in training mode, where the config's dropout rates act; `load` and the end of `train`
     give evaluation mode, and decoders and measures read in evaluation mode whatever the mode is.
+    LabError, before anything is allocated, for a model larger than the machine's memory.
     """
 
     head: nn.Linear
@@ -47,6 +49,7 @@ class Transformer(nn.Module):
     def __init__(self, config: TransformerConfig, *, generator: torch.Generator | None = None) -> None:
         super().__init__()
         self.config = config
+        check_memory(config)
         # torch's modules draw weights of their own from the global generator.
         with torch.random.fork_rng(devices=[]):
             self.embedding = _table(config.vocab_size, config.d_model)

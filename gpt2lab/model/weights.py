@@ -39,6 +39,13 @@ class StoredTensors:
                 raise LabError(f"{path}: the index promises {some(lost)}, the file does not have it")
             self.handles |= dict.fromkeys(names, handle)
 
+    def refuse_fewer_than(self, layers: int) -> None:
+        """LabError if there are fewer tensors than layers: checked before a model of so many layers is built."""
+        if len(self.handles) < layers:
+            raise LabError(
+                f"{self.folder}: config.json says {layers:,} layers, the files hold {len(self.handles):,} tensors"
+            )
+
     def read(self, name: str) -> Tensor:
         """Read one tensor; LabError if it is missing or holds NaN or infinity."""
         if name not in self.handles:

@@ -85,7 +85,7 @@ def test_a_folder_without_model_and_a_file_are_named(tmp_path: Path, said: Lab) 
 
 def test_a_configuration_that_is_no_json_is_named(copy: Path, said: Lab) -> None:
     (copy / "config.json").write_text("{", encoding="utf-8")
-    assert "config.json: not valid JSON" in _sentence(said, "generate", str(copy), "hello")
+    assert "config.json: not JSON, or cut off" in _sentence(said, "generate", str(copy), "hello")
 
 
 def test_a_foreign_tokenizer_is_refused(copy: Path, said: Lab) -> None:

@@ -111,7 +111,7 @@ def test_folders_that_hold_no_model_say_so(tmp_path: Path) -> None:
     (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
     refused(folder, "pytorch_model.bin is a pickle file, which is never read")
     (folder / "config.json").write_text("{")
-    refused(folder, "not valid JSON")
+    refused(folder, "not JSON, or cut off")
     (folder / "config.json").write_text('{"model_type": "gpt3"}')
     refused(folder, "gpt3: no such model family; did you mean gpt2?")
     (folder / "config.json").write_text('{"model_type": "gpt2", "scale_attn_by_inverse_layer_idx": "yes"}')

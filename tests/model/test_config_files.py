@@ -32,6 +32,10 @@ BASE: dict[str, dict[str, Any]] = {
         "attention_types": [[["global", "local"], 1]],
     },
 }  # fmt: skip
+LAYERS = (
+    ("gpt2", "n_layer"), ("gpt_neo", "num_layers"), ("gpt_neox", "num_hidden_layers"), ("llama", "num_hidden_layers"),
+    ("mistral", "num_hidden_layers"), ("mixtral", "num_hidden_layers"), ("qwen2", "num_hidden_layers"),
+)  # fmt: skip
 ROPE, LONGEST = "rope_parameters", "max_position_embeddings"
 
 
@@ -100,7 +104,7 @@ def test_a_mistral_without_the_entry_has_the_window_that_transformers_fills_in(t
             "partial_rotary_factor=0.5 is not",
         ),
         ("llama", {"num_attention_heads": 0}, "wrong type or value"),
-        ("llama", {"intermediate_size": 20.0}, "d_mlp must be a whole number, got 20.0"),
+        ("llama", {"intermediate_size": 20.0}, "d_mlp must be a whole number from 0 to 4,194,304, got 20.0"),
         ("llama", {"tie_word_embeddings": "false"}, "tied_head must be true or false, got 'false'"),
         ("llama", {"rms_norm_eps": float("nan")}, "norm_eps must be a finite number"),
         ("llama", {"quantization_config": {"quant_method": "gptq"}}, "packed by another program"),
@@ -109,6 +113,40 @@ def test_a_mistral_without_the_entry_has_the_window_that_transformers_fills_in(t
         ("mistral", {"layer_types": ["full_attention"]}, "layer_types must name"),
         ("gpt2", {"num_attention_heads": 4}, "num_attention_heads and n_head are one setting, and differ"),
         ("gpt_neo", {"attention_layers": ["global", "odd"]}, "attention is global or local"),
+        ("llama", {"rope_theta": 0, ROPE: {}}, "rotary_base must be above 0, got 0.0"),
+        ("llama", {ROPE: {"rope_type": "default", "rope_theta": 0}}, "rotary_base must be above 0, got 0.0"),
+        ("llama", {ROPE: {"rope_type": "linear", "factor": 0}}, "factor must be at least 1, got 0.0"),
+        ("llama", {ROPE: {"rope_type": "linear", "factor": "2"}}, "expected a number, found '2'"),
+        ("llama", {ROPE: {"rope_type": "linear", "factor": float("inf")}}, "its numbers must be finite"),
+        ("llama", {ROPE: {"rope_type": "yarn", "factor": 2.0, "rope_theta": 1.0}}, "rotary_base above 1"),
+        (
+            "llama",
+            {ROPE: {"full_attention": {"rope_theta": 5.0}}},
+            r"of each kind of layer \(full_attention\)",
+        ),
+        ("gpt_neox", {"rotary_pct": 0.0}, r"rotary_fraction must lie in \(0, 1\]"),
+        ("llama", {"rms_norm_eps": -1e-6}, "norm_eps must be above 0"),
+        ("llama", {"rms_norm_eps": True}, "norm_eps must be a finite number, got True"),
+        ("llama", {"num_key_value_heads": -2}, "n_kv_heads must be a whole number from 0"),
+        ("llama", {"num_key_value_heads": 0}, "n_heads 4 is not a multiple of n_kv_heads 0"),
+        ("llama", {"vocab_size": True}, "vocab_size must be a whole number"),
+        ("llama", {"vocab_size": 10**12}, "vocab_size must be a whole number from 1 to 16,777,216"),
+        ("llama", {"bos_token_id": [[1]]}, "bos must be a whole number"),
+        ("llama", {"hidden_size": 10**400}, "d_model must be a whole number"),
+        ("llama", {ROPE: {"rope_type": "default", "rope_theta": 10**400}}, "wrong type or value"),
+        *(
+            (family, {name: 10**12}, "n_layers must be a whole number from 0 to 10,000")
+            for family, name in LAYERS
+        ),
+        ("gpt_neo", {"attention_types": [[["global"], 10**9]]}, "names 1000000000 layers of num_layers 2"),
+        ("gpt_neo", {"attention_types": [[[], 10**9]]}, "names 0 layers of num_layers 2"),
+        (
+            "gpt_neo",
+            {"attention_types": [[["global"], 10**9], [["global"], 2 - 10**9]]},
+            "names 1000000000 layers",
+        ),
+        ("gpt2", {"scale_attn_by_inverse_layer_idx": True, "n_layer": 10**12}, "n_layers must be a whole"),
+        ("mistral", {"sliding_window": 10**30}, "windows must be a whole number from 1"),
     ],
 )
 def test_a_config_that_cannot_be_followed_is_refused_in_a_sentence_with_its_path(
@@ -193,3 +231,38 @@ def test_a_model_without_layers_is_kept(family: str, tmp_path: Path) -> None:
 def test_sizes_by_layer_of_no_layers_are_refused() -> None:
     with pytest.raises(LabError, match="n_heads is given by layer, and there are none"):
         gpt2_config(vocab_size=11, d_model=8, n_layers=0, n_heads=(), d_head=4, max_positions=16)
+
+
+def test_a_model_of_more_layers_than_its_files_hold_tensors_is_not_built(tmp_path: Path) -> None:
+    folder = folder_of("gpt2", tmp_path / "many", n_layer=9_999)
+    with pytest.raises(LabError, match="says 9,999 layers, the files hold 28 tensors"):
+        load_model(folder)
+    own = tmp_path / "own"
+    save_model(
+        Transformer(gpt2_config(vocab_size=7, d_model=4, n_layers=1, n_heads=2)), own, layout="gpt2lab"
+    )
+    told = json.loads((own / "config.json").read_text(encoding="utf-8"))
+    told["gpt2lab"]["config"]["n_layers"] = 9_999
+    (own / "config.json").write_text(json.dumps(told), encoding="utf-8")
+    with pytest.raises(LabError, match="says 9,999 layers"):
+        load_model(own)
+
+
+def test_a_model_larger_than_the_machine_is_refused_before_it_is_allocated() -> None:
+    config = gpt2_config(vocab_size=2**24, d_model=2**18, n_layers=1, n_heads=2)
+    with pytest.raises(LabError, match=r"weights takes 19,457\.0 GiB, this machine has"):
+        Transformer(config)
+    with torch.device("meta"):
+        assert sum(weight.numel() for weight in Transformer(config).parameters()) > 2**42
+
+
+@pytest.mark.parametrize("scaling", [{}, {"rope_type": "dynamic", "factor": 2.0}])
+def test_two_billion_positions_cost_what_is_read_of_them(scaling: dict[str, Any], tmp_path: Path) -> None:
+    told = {ROPE: {"rope_type": "default", "rope_theta": 50.0, **scaling}}
+    few, many = folder_of("llama", tmp_path / "few", **told), folder_of("llama", tmp_path / "many", **told)
+    content = json.loads((many / "config.json").read_text(encoding="utf-8"))
+    (many / "config.json").write_text(json.dumps({**content, LONGEST: 2_000_000_000}), encoding="utf-8")
+    with torch.no_grad():
+        torch.testing.assert_close(
+            load_model(many)(tokens(2, 16)), load_model(few)(tokens(2, 16)), atol=0, rtol=0
+        )

@@ -336,7 +336,7 @@ def test_what_is_for_causal_models_refuses_in_one_sentence() -> None:
         bert_config(vocab_size=9, d_model=8, n_layers=1, n_heads=2, windows=(3,))
     with pytest.raises(LabError, match="post-norm block has no parallel residual"):
         bert_config(vocab_size=9, d_model=8, n_layers=1, n_heads=2, parallel_residual=True)
-    with pytest.raises(LabError, match="token_types must not be negative"):
+    with pytest.raises(LabError, match="token_types must be a whole number from 0"):
         bert_config(vocab_size=9, d_model=8, n_layers=1, n_heads=2, token_types=-1)
 
 

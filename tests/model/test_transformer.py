@@ -166,7 +166,7 @@ def test_wrong_inputs_are_refused_in_a_sentence(model: Transformer) -> None:
         ("n_heads has 1 entries for 2 layers", {"n_heads": (2,), "d_head": 2}),
         ("n_heads per layer needs d_head", {"n_heads": (2, 1)}),
         ("n_heads 4 is not a multiple of n_kv_heads 3", {"n_heads": 4, "n_kv_heads": 3}),
-        ("a window sees at least 1 position", {"windows": (None, 0)}),
+        ("windows must be a whole number from 1", {"windows": (None, 0)}),
         ("vocab_size must be a whole number", {"vocab_size": 0}),
         (r"attention_dropout must lie in \[0, 1\)", {"attention_dropout": 1.0}),
         ("of a head's width is odd", {"positions": "rotary", "d_model": 12, "n_heads": 4}),

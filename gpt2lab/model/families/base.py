@@ -7,6 +7,7 @@ from typing import Any
 
 from gpt2lab.base.errors import LabError
 from gpt2lab.model.config import TransformerConfig
+from gpt2lab.model.limits import check_size
 from gpt2lab.model.rotary import RotaryScaling
 
 
@@ -94,6 +95,12 @@ class Entries:
             raise LabError(f"{self.where}: config.json lacks {name}")
         return value
 
+    def layers(self, name: str, default: int | None = None) -> int:
+        """Return the number of layers; LabError for none without a default, and for one that no model has."""
+        value = self.need(name) if default is None else self.get(name, default)
+        check_size("n_layers", value)
+        return int(value)
+
     def choose(self, name: str, default: Any, choices: Mapping[str, Any]) -> Any:
         """Translate an entry by a table of what is supported."""
         value = self.get(name, default)
@@ -164,39 +171,54 @@ def read_rotary(
     `base` and `share` hold where the entries do not say. Where both forms are there, `rope_scaling` counts, as in
     transformers.
     """
-    told = entries.get("rope_scaling", {}), entries.get("rope_parameters", {})
-    told = told[0] or told[1]
-    base = told.get("rope_theta") or entries.get("rope_theta", base)
+    told = entries.get("rope_scaling", {}) or entries.get("rope_parameters", {})
+    if nested := [name for name, value in told.items() if isinstance(value, dict)]:
+        raise LabError(
+            f"{entries.where}: rotary positions of each kind of layer ({nested[0]}) are not supported"
+        )
     fields = {
-        "rotary_base": float(base),
-        "rotary_fraction": float(told.get("partial_rotary_factor") or share),
+        "rotary_base": _number(_first(told.get("rope_theta"), entries.get("rope_theta", base))),
+        "rotary_fraction": _number(_first(told.get("partial_rotary_factor"), share)),
     }
-    kind = told.get("rope_type") or told.get("type") or "default"
+    kind = _first(told.get("rope_type"), told.get("type"), "default")
     if kind == "default":
         return fields
     original = max_positions  # what linear does not look at, and dynamic counts from
     if kind in ("yarn", "llama3"):
-        inside = told.get("original_max_position_embeddings") or max_positions
+        inside = _first(told.get("original_max_position_embeddings"), max_positions)
         original = entries.get("original_max_position_embeddings", inside)
-    factor = told.get("factor") or max_positions / original
-    options: dict[str, Any] = {"kind": kind, "factor": float(factor), "original_positions": int(original)}
+    factor = told.get("factor")
+    factor = max_positions / original if factor is None else _number(factor)
+    options: dict[str, Any] = {"kind": kind, "factor": factor, "original_positions": original}
     if kind == "yarn":
         wide, all_wide = told.get("mscale"), told.get("mscale_all_dim")
         if told.get("attention_factor") is not None:
-            options["magnitude"] = float(told["attention_factor"])
+            options["magnitude"] = _number(told["attention_factor"])
         elif wide and all_wide:
             grown = math.log(max(factor, 1.0)) * 0.1
             options["magnitude"] = (wide * grown + 1) / (all_wide * grown + 1)
-        options |= {name: float(told[name]) for name in ("beta_fast", "beta_slow") if told.get(name)}
+        options |= {name: _number(told[name]) for name in ("beta_fast", "beta_slow") if told.get(name)}
         options["truncate"] = told.get("truncate", True)
     elif kind == "llama3":
-        options["low_frequency"] = float(told["low_freq_factor"])
-        options["high_frequency"] = float(told["high_freq_factor"])
+        options["low_frequency"] = _number(told["low_freq_factor"])
+        options["high_frequency"] = _number(told["high_freq_factor"])
     elif kind not in ("linear", "dynamic"):
         raise LabError(
             f"{entries.where}: rotary scaling {kind!r} is not supported, only linear, dynamic, yarn and llama3"
         )
     return {**fields, "rotary_scaling": RotaryScaling(**options)}
+
+
+def _first(*values: Any) -> Any:
+    """Return the first value that is not null: a zero is a value."""
+    return next((value for value in values if value is not None), None)
+
+
+def _number(value: Any) -> float:
+    """Return a number of JSON as float; TypeError for a text and a truth value, which float() would read as one."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"expected a number, found {value!r}")
+    return float(value)
 
 
 def written_rotary(config: TransformerConfig) -> dict[str, Any]:

@@ -61,7 +61,7 @@ def bert_fields(entries: Entries) -> dict[str, Any]:
     return {
         "vocab_size": entries.get("vocab_size", 30522),
         "d_model": entries.get("hidden_size", 768),
-        "n_layers": entries.get("num_hidden_layers", 12),
+        "n_layers": entries.layers("num_hidden_layers", 12),
         "n_heads": entries.get("num_attention_heads", 12),
         "d_mlp": entries.get("intermediate_size", 3072),
         "max_positions": entries.get("max_position_embeddings", 512),

@@ -35,7 +35,7 @@ def _read(entries: Entries) -> dict[str, Any]:
     return {
         "vocab_size": entries.get("vocab_size", 30522),
         "d_model": entries.get("dim", 768),
-        "n_layers": entries.get("n_layers", 6),
+        "n_layers": entries.layers("n_layers", 6),
         "n_heads": entries.get("n_heads", 12),
         "d_mlp": entries.get("hidden_dim", 3072),
         "max_positions": entries.get("max_position_embeddings", 512),

@@ -42,7 +42,7 @@ def _read(entries: Entries) -> dict[str, Any]:
         "attention_scale": _read_scale(entries),
         "vocab_size": entries.get("vocab_size", 50257),
         "d_model": entries.get("n_embd", 768),
-        "n_layers": entries.get("n_layer", 12),
+        "n_layers": entries.layers("n_layer", 12),
         "n_heads": entries.get("n_head", 12),
         "d_mlp": entries.get("n_inner", None),
         "max_positions": entries.get("n_positions", 1024),
@@ -77,13 +77,12 @@ def _read_scale(entries: Entries) -> float | tuple[float, ...] | None:
     for name, value in (("scale_attn_weights", by_width), ("scale_attn_by_inverse_layer_idx", by_layer)):
         if not isinstance(value, bool):
             raise LabError(f"{entries.where}: {name} must be true or false, got {value!r}")
-    width, heads, layers = (
-        entries.get(name, default) for name, default in (("n_embd", 768), ("n_head", 12), ("n_layer", 12))
-    )
+    width, heads = entries.get("n_embd", 768), entries.get("n_head", 12)
     if by_width and not by_layer:
         return None
-    if not all(isinstance(n, int) and n > 0 for n in (width, heads)) or not isinstance(layers, int):
+    if not all(isinstance(n, int) and n > 0 for n in (width, heads)):
         return None  # TransformerConfig says which of them is no size
+    layers = entries.layers("n_layer", 12)
     return attention_scales(layers, width // heads, by_width=by_width, by_layer=by_layer)
 
 

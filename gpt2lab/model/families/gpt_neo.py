@@ -49,17 +49,20 @@ def _windows(entries: Entries, n_layers: int) -> tuple[int | None, ...]:
     kinds = entries.get("attention_layers", None)
     types = entries.get("attention_types", [[["global", "local"], 12]])
     if kinds is None or len(kinds) != n_layers:
-        kinds = [kind for pattern, times in types for _ in range(times) for kind in pattern]
+        named = sum(
+            len(pattern) * max(times, 0) for pattern, times in types
+        )  # before anything is that often repeated
+        if named != n_layers:
+            raise LabError(f"{entries.where}: attention_types names {named} layers of num_layers {n_layers}")
+        kinds = [kind for pattern, times in types for kind in list(pattern) * times]
     if unknown_kinds := set(kinds) - {"global", "local"}:
         raise LabError(f"{entries.where}: attention is global or local, attention_types has {unknown_kinds}")
-    if len(kinds) != n_layers:
-        raise LabError(f"{entries.where}: attention_types names {len(kinds)} layers of num_layers {n_layers}")
     window = entries.get("window_size", 256)
     return tuple(window if kind == "local" else None for kind in kinds)
 
 
 def _read(entries: Entries) -> dict[str, Any]:
-    n_layers = entries.get("num_layers", 24)
+    n_layers = entries.layers("num_layers", 24)
     return {
         "vocab_size": entries.get("vocab_size", 50257),
         "d_model": entries.get("hidden_size", 2048),

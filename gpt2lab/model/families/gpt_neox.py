@@ -48,7 +48,7 @@ def _read(entries: Entries) -> dict[str, Any]:
     return {
         "vocab_size": entries.get("vocab_size", 50432),
         "d_model": entries.get("hidden_size", 6144),
-        "n_layers": entries.get("num_hidden_layers", 44),
+        "n_layers": entries.layers("num_hidden_layers", 44),
         "n_heads": entries.get("num_attention_heads", 64),
         "d_mlp": entries.get("intermediate_size", 24576),
         "max_positions": max_positions,

@@ -82,7 +82,7 @@ def llama_fields(
     return {
         "vocab_size": entries.need("vocab_size"),
         "d_model": d_model,
-        "n_layers": entries.need("num_hidden_layers"),
+        "n_layers": entries.layers("num_hidden_layers"),
         "n_heads": n_heads,
         "n_kv_heads": None if n_kv_heads == n_heads else n_kv_heads,
         "d_head": None if d_head * n_heads == d_model else d_head,

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from gpt2lab.base.errors import LabError
 from gpt2lab.model import Transformer
+from gpt2lab.model.rotary import ROWS
 from gpt2lab.text.language_model import LanguageModel
 
 if TYPE_CHECKING:
@@ -81,7 +82,7 @@ class _Traced(nn.Module):
 
 def _traced(model: Transformer) -> "ONNXProgram":
     """Trace the forward pass with dynamic batch and time."""
-    length = model.config.max_positions
+    length = min(model.config.max_positions, ROWS)  # the graph holds the rotary table as a constant
     tokens, mask = _example(model, rows=2, length=min(7, length))
     batch, time = torch.export.Dim("batch"), torch.export.Dim("time", max=length)
     shapes = {"input_ids": {0: batch, 1: time}, "attention_mask": {0: batch, 1: time}}
