@@ -169,6 +169,11 @@ class ReducedTokenizer(Tokenizer):
         """Return the reduced ids of each text."""
         return [self.reduction.encode(ids) for ids in self.base.encode_batch(texts, special=special)]
 
+    def aligned(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
+        """Return the reduced ids of a text and the characters that each stands for."""
+        ids, spans = self.base.aligned(text)
+        return self.reduction.encode(ids), spans
+
     def decode(self, ids: Iterable[int], *, skip_special: bool = True) -> str:
         """Return the text of reduced ids; <unk> has none, or shows as `<unk>` with skip_special=False."""
         pieces: list[str] = []

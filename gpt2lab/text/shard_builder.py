@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from gpt2lab.base.errors import LabError
 from gpt2lab.base.progress import Progress
+from gpt2lab.text.pieces import encode_long
 from gpt2lab.text.shard_files import SPLITS, Manifest, Shard, ShardWriter, read_documents, read_tokens
 from gpt2lab.text.tokenizer import Tokenizer
 
@@ -79,20 +80,10 @@ class Builder:
         else:
             encoded = iter(self.tokenizer.encode_batch(short, special=True))
         for document in documents:
-            yield next(encoded) if len(document) <= _BATCH else self._encode_long(document)
-
-    def _encode_long(self, document: str) -> list[int]:
-        """Encode a document in pieces that begin at a blank before a word, so that memory stays bounded."""
-        ids: list[int] = []
-        start = 0
-        while start < len(document):
-            stop = min(start + _BATCH, len(document))
-            if stop < len(document):
-                blank = document.rfind(" ", start + 1, stop)
-                stop = blank if blank > start else stop
-            ids += self.tokenizer.encode(document[start:stop], special=start == 0)
-            start = stop
-        return ids
+            if len(document) <= _BATCH:
+                yield next(encoded)
+            else:
+                yield encode_long(self.tokenizer, document, special=True)
 
     def _side(self, text: bytes) -> _Split:
         """Choose the side by the hash of the text: the same text always comes to the same side."""

@@ -81,6 +81,11 @@ class Tokenizer:
         """Return the ids of `text` with the characters that each stands for, without special tokens; else as `encode`."""
         return self._encoded(lambda: self.backend.encode(text, add_special_tokens=False), [text])
 
+    def aligned(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
+        """Return the ids of `text` and the characters that each stands for, [start, stop); without special tokens."""
+        found = self.encoding(text)
+        return list(found.ids), list(found.offsets)
+
     def _encoded(self, call: Callable[[], _T], texts: Sequence[str]) -> _T:
         try:
             return call()

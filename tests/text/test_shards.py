@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import tokenizers
 
 from gpt2lab.base.errors import LabError
 from gpt2lab.text import shard_builder
@@ -311,3 +312,25 @@ def test_memory_does_not_grow_with_the_corpus(tmp_path: Path) -> None:
         process.join()
     assert peaks[1] < 400, peaks
     assert peaks[1] - peaks[0] < 20, peaks  # MiB; the encodings of all of it at once would take 100
+
+
+@pytest.mark.parametrize("kind", ["closes texts", "puts a blank before"])
+def test_a_document_of_more_than_a_million_characters_has_the_ids_of_the_whole(
+    tmp_path: Path, kind: str
+) -> None:
+    if kind == "closes texts":
+        backend = tokenizers.Tokenizer.from_str(BYTES.backend.to_str())
+        backend.post_processor = tokenizers.processors.TemplateProcessing(
+            single="<|endoftext|> $A <|endoftext|>", special_tokens=[("<|endoftext|>", 256)]
+        )
+    else:
+        backend = tokenizers.Tokenizer(tokenizers.models.BPE({"▁": 0, "o": 1, "n": 2, "e": 3, "</s>": 4}, []))
+        backend.normalizer = tokenizers.normalizers.Sequence(
+            [tokenizers.normalizers.Prepend("▁"), tokenizers.normalizers.Replace(" ", "▁")]
+        )
+    tokenizer = Tokenizer(backend, bos=256, eos=256) if kind == "closes texts" else Tokenizer(backend, eos=4)
+    text = "one on " * 160_000
+    document = build(iter([text]), tokenizer, tmp_path / "s", valid_fraction=0).split("train").document(0)
+    whole = tokenizer.encode(text, special=True)
+    assert list(document) == (whole if whole[-1] == tokenizer.eos else [*whole, tokenizer.eos])
+    assert list(document).count(tokenizer.eos) == (2 if kind == "closes texts" else 1)

@@ -1,0 +1,156 @@
+"""Texts in pieces whose ids are those of the whole: a context and its continuation, bytes of some tokens, long documents.
+
+A text has one tokenization, that of the whole. Tokenizers put a blank before every text they are given, close it with a
+special token, or merge across the border of two, so pieces that are encoded apart and joined are another text.
+Everything here encodes the whole, or what surrounds a piece, and cuts the ids where the characters say.
+"""
+
+import itertools
+import json
+import re
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from gpt2lab.text.tokenizer import Tokenizer
+
+Spans = Sequence[tuple[int, int]]
+"""For each id the characters it stands for, from the first to before the second number."""
+
+PIECE = 1 << 18
+"""Characters of a long document that are encoded at a time; an encoding takes some 400 bytes per token while it lives."""
+
+_MARGIN = 256
+"""Characters on either side of a piece that are encoded with it, so that the ends of what is encoded are far from it."""
+
+_CUTS = (
+    (re.compile(r"(?<=\S) (?=\S)"), re.compile(r"[^\sĠ▁ĊčĉĢ][ Ġ▁]")),
+    (re.compile(r"(?<=[A-Za-z0-9]) (?=\S)"), re.compile(r"[A-Za-z0-9][ Ġ▁]")),
+    (re.compile(r"(?<=\S)\n(?=\S)"), re.compile(r"[^\sĠ▁ĊčĉĢ][\nĊ]")),
+    (re.compile(r"(?<=[A-Za-z])\n(?=\S)"), re.compile(r"[A-Za-z][\nĊ]")),
+)
+"""Where a document may be cut (before the match), and what no token may hold for that: the characters around the cut."""
+
+
+def split_text(tokenizer: Tokenizer, context: str, text: str) -> tuple[list[int], list[int]]:
+    """Return the ids of `context`, and of `text` after it, as both are encoded together; without special tokens.
+
+    A token that holds the end of the context and the beginning of the text belongs to the text, whole.
+    """
+    ids, spans = tokenizer.aligned(context + text)
+    border = len(context)
+    cut = next((i for i, (_, stop) in enumerate(spans) if stop > border), len(ids)) if border else 0
+    # A token without characters at the border is the blank that a tokenizer puts before what follows, unless it is
+    # a real blank, which some tokenizers leave out of what a token stands for.
+    while cut and spans[cut - 1] == (border, border) and not context[-1].isspace():
+        cut -= 1
+    return ids[:cut], ids[cut:]
+
+
+def bytes_of(text: str, spans: Spans, count: int) -> int:
+    """Return how many UTF-8 bytes of a text its first `count` tokens stand for.
+
+    They are bytes of the text, not of what its tokens are decoded to. A character of several tokens counts with the
+    last of them, and what no token stands for with the token before it.
+    """
+    if count == 0:
+        return 0
+    end = len(text) if count >= len(spans) else min(spans[count - 1][1], spans[count][0])
+    return len(text[:end].encode("utf-8", "surrogatepass"))
+
+
+def frame(tokenizer: Tokenizer, text: str) -> tuple[list[int], list[int]]:
+    """Return the special tokens that the tokenizer puts before and after a text (such as a bos; [CLS] and [SEP])."""
+    ids = tokenizer.encode(text, special=True)
+    origins = tokenizer.backend.encode(text, add_special_tokens=True).sequence_ids
+    own = [i for i, origin in enumerate(origins) if origin is not None]
+    return (ids[: own[0]], ids[own[-1] + 1 :]) if own else (ids, [])
+
+
+def encode_long(tokenizer: Tokenizer, text: str, *, special: bool = False, piece: int = PIECE) -> list[int]:
+    """Return the ids of a text as `Tokenizer.encode` does, encoding about `piece` characters at a time.
+
+    It is cut only before a blank or a newline between two words, where no token of the vocabulary can lie across, and
+    every piece is encoded together with what surrounds it. Should two neighbours disagree about the tokens around
+    their border, or the text have no such place, it is encoded whole.
+    """
+    cuts = _cuts(tokenizer, text, piece)
+    ids = _joined(tokenizer, text, cuts) if cuts else None
+    if ids is None:
+        return tokenizer.encode(text, special=special)
+    before, after = frame(tokenizer, text[: cuts[0]]) if special else ([], [])
+    return [*before, *ids, *after]
+
+
+def _cuts(tokenizer: Tokenizer, text: str, piece: int) -> list[int]:
+    """Return where a text may be cut, `piece` characters apart or more; none if that is nowhere safe."""
+    if len(text) <= piece or not _is_local(tokenizer):
+        return []
+    for between, across in _CUTS:
+        if any(across.search(token) for token in tokenizer.vocabulary):
+            continue
+        cuts: list[int] = []
+        while found := between.search(text, (cuts[-1] if cuts else 0) + piece):
+            cuts.append(found.start())
+        if cuts:
+            return cuts
+    return []
+
+
+def _is_local(tokenizer: Tokenizer) -> bool:
+    """Whether what a tokenizer makes of a word depends on that word and what is beside it only."""
+    content = json.loads(tokenizer.backend.to_str())
+    model, splitter = content["model"], content["pre_tokenizer"]
+    steps = [*_steps(content["normalizer"]), *_steps(splitter)]
+    if any(step["type"] == "FixedLength" or not _spells_blanks_as_known(step) for step in steps):
+        return False
+    # A model of words reads everything between two splits as one word.
+    return model["type"] in ("BPE", "Unigram") or splitter is not None
+
+
+def _steps(part: Any) -> Iterator[dict[str, Any]]:
+    """Yield the single steps of a normalizer or pre-tokenizer."""
+    inner = None if part is None else part.get("normalizers") or part.get("pretokenizers")
+    for one in inner or ([part] if part is not None else []):
+        yield from _steps(one) if inner else [one]
+
+
+def _spells_blanks_as_known(step: dict[str, Any]) -> bool:
+    if step["type"] == "Metaspace":
+        return bool(step["replacement"] == "▁")
+    blank = step["type"] == "Replace" and step["pattern"] == {"String": " "}
+    return not blank or step["content"] == "▁"
+
+
+def _joined(tokenizer: Tokenizer, text: str, cuts: Sequence[int]) -> list[int] | None:
+    """Encode what lies between the cuts, each with its surroundings; None if the pieces do not fit together."""
+    ids: list[int] = []
+    expected: list[tuple[int, int, int]] = []
+    mark = text[cuts[0]]  # the blank or newline that the text is cut before
+    for start, stop in itertools.pairwise([0, *cuts, len(text)]):
+        low = max(text.rfind(mark, 0, max(start - _MARGIN, 0)), 0)
+        high = text.find(mark, stop + _MARGIN)
+        window, spans = tokenizer.aligned(text[low : high if high >= 0 else len(text)])
+        first, last = _index(spans, start - low), _index(spans, stop - low)
+        if first is None or last is None or (start and _around(window, spans, start - low) != expected):
+            return None
+        ids += window[first:last]
+        expected = _around(window, spans, stop - low)
+    return ids
+
+
+def _index(spans: Spans, place: int) -> int | None:
+    """Return which token is the first after a place in the text; None if one lies across it."""
+    if place == 0:
+        return 0
+    index = next((i for i, (_, stop) in enumerate(spans) if stop > place), len(spans))
+    return None if index < len(spans) and spans[index][0] < place else index
+
+
+def _around(ids: Sequence[int], spans: Spans, place: int) -> list[tuple[int, int, int]]:
+    """Return the tokens near a place, so near that the ends of no window reach them, each with its distance from it."""
+    near = _MARGIN // 2
+    return [
+        (token, start - place, stop - place)
+        for token, (start, stop) in zip(ids, spans, strict=True)
+        if place - near <= start and stop <= place + near
+    ]
