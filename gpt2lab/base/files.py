@@ -170,7 +170,7 @@ def check_sums(folder: Path, names: Sequence[str] | None = None) -> None:
         raise LabError(f"{folder}: not whole, {missing} cannot be read ({error.strerror})") from None
     for name, line in lines.items():
         if line not in told:
-            raise LabError(f"{folder}: damaged, {name} differs from its checksum in {SUMS}")
+            raise LabError(f"{folder}: damaged, the checksum of {name} is not the one in {SUMS}")
     if names is None and len(told) != len(lines):
         raise LabError(f"{folder}: not whole, {SUMS} names {len(told)} files and {len(lines)} are there")
 

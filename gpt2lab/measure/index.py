@@ -9,13 +9,15 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from gpt2lab.base.errors import LabError
-from gpt2lab.base.files import atomic_folder, atomic_write, sha256
+from gpt2lab.base.files import atomic_folder, atomic_write, check_sums, restore, write_sums
+from gpt2lab.base.json_files import read_object
 from gpt2lab.measure.prediction import embed
 from gpt2lab.model.heads import Pooling
+from gpt2lab.model.weights import write_safetensors
 
 if TYPE_CHECKING:
     from gpt2lab.text.language_model import LanguageModel
@@ -117,28 +119,26 @@ class Index:
         return torch.from_numpy(places), torch.from_numpy(scores)
 
     def save(self, folder: Path | str) -> None:
-        """Write vectors (safetensors) and names with the model's fingerprint (JSON); whole or not at all."""
+        """Write vectors (safetensors), names with the model's fingerprint (JSON) and checksums; whole or not at all."""
         with atomic_folder(folder) as temporary:
-            save_file({"vectors": self.vectors}, temporary / _VECTORS)
-            header = {
-                "model": self.fingerprint,
-                "width": self.vectors.shape[1],
-                "checksum": sha256(temporary / _VECTORS),
-                "ids": self.ids,
-            }
+            write_safetensors({"vectors": self.vectors}, temporary / _VECTORS)
+            header = {"model": self.fingerprint, "width": self.vectors.shape[1], "ids": self.ids}
             atomic_write(temporary / _HEADER, json.dumps(header, ensure_ascii=False) + "\n")
+            write_sums(temporary)
 
     @staticmethod
     def load(folder: Path | str, *, fingerprint: str | None = None) -> "Index":
         """Open a saved index. LabError for a damaged one, and for one of another model than `fingerprint` names."""
         folder = Path(folder)
+        restore(folder)
+        if not (folder / _HEADER).is_file():
+            raise LabError(f"{folder}: no whole index ({_HEADER} is missing)")
+        check_sums(folder)
         try:
-            header = json.loads((folder / _HEADER).read_text(encoding="utf-8"))
-            if sha256(folder / _VECTORS) != header["checksum"]:
-                raise LabError(f"{folder}: damaged, the checksum of {_VECTORS} differs")
+            header = read_object(folder / _HEADER)
             vectors = load_file(folder / _VECTORS)["vectors"]
             found = Index(header["ids"], vectors, fingerprint=header["model"])
-        except (OSError, json.JSONDecodeError, KeyError, SafetensorError) as error:
+        except (OSError, KeyError, SafetensorError) as error:
             raise LabError(f"{folder}: no whole index ({error})") from None
         if fingerprint is not None and found.fingerprint != fingerprint:
             raise LabError(

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
@@ -61,17 +62,28 @@ def write_tensors(tensors: Mapping[str, Tensor], folder: Path, *, shard_bytes: i
     """Write tensors, none sharing memory with another, as one file, or as several of at most `shard_bytes`."""
     shards = _sharded(tensors, shard_bytes)
     if len(shards) == 1:
-        save_file(shards[0], folder / WEIGHTS, metadata={"format": "pt"})
+        write_safetensors(shards[0], folder / WEIGHTS)
         return
     names = [f"model-{i + 1:05d}-of-{len(shards):05d}.safetensors" for i in range(len(shards))]
     for name, shard in zip(names, shards, strict=True):
-        save_file(shard, folder / name, metadata={"format": "pt"})
+        write_safetensors(shard, folder / name)
     total = sum(tensor.nbytes for shard in shards for tensor in shard.values())
     index = {
         "metadata": {"total_size": total},
         "weight_map": {key: name for name, shard in zip(names, shards, strict=True) for key in shard},
     }
     atomic_write(folder / INDEX, json.dumps(index, indent=2, sort_keys=True) + "\n")
+
+
+def write_safetensors(tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Write one safetensors file. OSError, as for any other file, if the disk is full or the system refuses."""
+    try:
+        save_file(dict(tensors), path, metadata={"format": "pt"})
+    except SafetensorError as error:
+        code = re.search(r"os error (\d+)", str(error))  # the library gives the system's error as text alone
+        if code is None:
+            raise
+        raise OSError(int(code[1]), os.strerror(int(code[1])), str(path)) from error
 
 
 def some(names: list[str]) -> str:

@@ -1,18 +1,23 @@
-"""Training state on disk: written whole or not at all, read without pickle, continued bit for bit."""
+"""Training state on disk: written whole or not at all, read without pickle, continued bit for bit.
+
+A checkpoint is a folder of tensors.safetensors, state.json and SHA256SUMS, the checksums of both. Everything that is
+read is checked first; one that is damaged is named in a warning, and the one before it is used.
+"""
 
 import json
 import math
-import shutil
+import warnings
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from gpt2lab.base.errors import LabError
-from gpt2lab.base.files import atomic_folder, atomic_write, sha256
+from gpt2lab.base.files import atomic_folder, atomic_write, check_sums, discard, write_sums
+from gpt2lab.base.json_files import read_object
+from gpt2lab.model.weights import write_safetensors
 
 TENSORS, STATE = "tensors.safetensors", "state.json"
 
@@ -22,8 +27,8 @@ def save_checkpoint(
 ) -> Path:
     """Write `folder/step-XXXXXXXX`: weights, the optimizer's state, the step and `notes` (plain values).
 
-    Tensors go to safetensors, everything else to JSON with the checksum of the tensors; optimizer state of any other
-    kind is a TypeError of the optimizer's author.
+    `notes["validation"]["validation_loss"]`, where there is one, decides which checkpoint is the best. Optimizer state
+    that is neither a tensor nor a plain value is a TypeError of the optimizer's author.
     """
     path = folder / f"step-{step:08d}"
     tensors = {f"model.{name}": tensor for name, tensor in _model_tensors(model).items()}
@@ -41,16 +46,16 @@ def save_checkpoint(
     with atomic_folder(path) as temporary:
         # Contiguous copies on the CPU: safetensors refuses views that share memory.
         kept = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
-        save_file(kept, temporary / TENSORS)
+        write_safetensors(kept, temporary / TENSORS)
         content = {
             "step": step,
-            "checksum": sha256(temporary / TENSORS),
             "optimizer": type(optimizer).__name__,
             "groups": groups,
             "state": plain,
             "notes": notes,
         }
-        atomic_write(temporary / STATE, json.dumps(content, indent=1))
+        atomic_write(temporary / STATE, json.dumps(content))
+        write_sums(temporary)
     return path
 
 
@@ -91,11 +96,12 @@ def load_checkpoint(
 
 
 def newest_checkpoint(folder: Path) -> Path | None:
-    """Return the newest whole checkpoint of a run; one that is damaged is passed over for the one before it."""
+    """Return the newest whole checkpoint of a run; a damaged one is passed over for the one before it, with a warning."""
     for path in sorted(folder.glob("step-*"), reverse=True):
         try:
-            _read(path)
-        except LabError:
+            check_sums(path)
+        except LabError as error:
+            warnings.warn(f"{error}; this checkpoint is passed over for the one before it", stacklevel=2)
             continue
         return path
     return None
@@ -125,25 +131,21 @@ def prune(folder: Path, keep_last: int) -> None:
     kept = {*paths[-keep_last:], best_checkpoint(folder)}
     for path in paths:
         if path not in kept:
-            shutil.rmtree(path, ignore_errors=True)
+            discard(path)
 
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    try:
-        content = json.loads((path / STATE).read_text(encoding="utf-8"))
-        if sha256(path / TENSORS) != content["checksum"]:
-            raise LabError(f"{path}: damaged, its checksum differs")
-        return content, load_file(path / TENSORS)
-    except (OSError, json.JSONDecodeError, KeyError, SafetensorError) as error:
-        raise LabError(f"{path}: not a whole checkpoint ({error})") from None
+    check_sums(path)
+    return read_object(path / STATE), load_file(path / TENSORS)
 
 
 def _validation_loss(path: Path) -> float | None:
+    """Return the validation loss of a checkpoint; None without a finite one, or if state.json is damaged."""
     try:
-        notes = json.loads((path / STATE).read_text(encoding="utf-8"))["notes"]
-    except (OSError, json.JSONDecodeError, KeyError):
+        check_sums(path, [STATE])
+        loss = read_object(path / STATE)["notes"].get("validation", {}).get("validation_loss")
+    except LabError:
         return None
-    loss = notes.get("validation_loss")
     # One that is not finite is no measurement: min() keeps a NaN that comes first.
     return float(loss) if loss is not None and math.isfinite(loss) else None
 

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from gpt2lab.base.errors import LabError
+from gpt2lab.base.files import sweep
 from gpt2lab.base.progress import Progress, progress, quantity
 from gpt2lab.model import Transformer, Wrapper
 from gpt2lab.train.checkpoints import load_checkpoint, newest_checkpoint, prune, save_checkpoint
@@ -35,7 +36,7 @@ class NotFinite(LabError):
 
 
 class Interrupted(KeyboardInterrupt):
-    """Ctrl-C, after the state was saved; the message says how far the run was."""
+    """Ctrl-C or SIGTERM, after the state was saved; the message says how far the run was."""
 
 
 def train(
@@ -58,9 +59,10 @@ def train(
     torch optimizer over the model's parameters (default AdamW by the settings); the schedule scales each group's own
     learning rate. evaluate() returns numbers, of which "validation_loss" decides the best checkpoint; it runs in
     evaluation mode without gradients. log(step, **numbers) gets a row every `log_every` updates. checkpoints: folder
-    for training state; with resume=True the newest whole one there is continued, bit for bit. seed: of dropout only.
+    for training state; with resume=True the newest whole one there is continued, bit for bit: weights, the rows that
+    follow and the result are those of a run that was never stopped (times aside). seed: of dropout only.
 
-    NotFinite if the loss or the gradient is, before the update that would spread it. Interrupted on Ctrl-C
+    NotFinite if the loss or the gradient is, before the update that would spread it. Interrupted on Ctrl-C or SIGTERM
     after the running update, with a checkpoint written if there is a folder for it.
     """
     if model.config.norm != "none" and model.config.norm_eps > 1:
@@ -105,7 +107,7 @@ class _Loop:
         self.saved: Path | None = None
         self.result = TrainResult()
         self.positions, self.time_steps = 0, 0
-        """Positions trained on in this process, padding included, and how many in a row of the last batch."""
+        """Positions trained on, padding included, and how many in a row of the last batch."""
         self._before = (0, 0.0)
         for group in optimizer.param_groups:
             group.setdefault("initial_lr", float(group["lr"]))
@@ -130,13 +132,14 @@ class _Loop:
                 last = step + 1 == settings.steps
                 if self._due(settings.evaluate_every) or last:
                     numbers |= self.validate()
-                if self._due(settings.checkpoint_every) or last:
-                    self.save()
-                if step == first or self._due(settings.log_every) or last or "validation_loss" in numbers:
+                # Logged before it is saved: a run that dies in between makes this update again and logs it again.
+                if step == 0 or self._due(settings.log_every) or last or "validation_loss" in numbers:
                     numbers |= self._throughput()
                     line.note(self._note(numbers))
                     if self.log is not None:
                         self.log(step + 1, **numbers)
+                if self._due(settings.checkpoint_every) or last:
+                    self.save()
                 if interrupted() and not last:
                     self._stop()
 
@@ -229,18 +232,31 @@ class _Loop:
         """Write a checkpoint, then delete those that are neither recent nor best."""
         if self.checkpoints is None:
             return
-        notes: dict[str, Any] = dict(self.result.validation)
+        notes: dict[str, Any] = {
+            "validation": self.result.validation,
+            "losses": self.result.losses[
+                -max(1, self.settings.steps // 10) :
+            ],  # all that the result's loss needs
+            "tokens": self.result.tokens,
+            "seconds": self.result.seconds,
+            "positions": self.positions,
+            "last_row": self._before,
+        }
         self.saved = save_checkpoint(self.checkpoints, self.result.steps, self.model, self.optimizer, notes)
         prune(self.checkpoints, self.settings.keep_last)
 
     def restore(self) -> int:
-        """Continue from the newest whole checkpoint; 0 if there is none."""
+        """Continue from the newest whole checkpoint, after deleting what a killed process has left; 0 if there is none."""
         assert self.checkpoints is not None
+        sweep(self.checkpoints)
         self.saved = newest_checkpoint(self.checkpoints)
         if self.saved is None:
             return 0
         step, notes = load_checkpoint(self.saved, self.model, self.optimizer)
-        self.result.validation = notes
+        result = self.result
+        result.validation, result.losses = notes["validation"], notes["losses"]
+        result.tokens, result.seconds = notes["tokens"], notes["seconds"]
+        self.positions, self._before = notes["positions"], tuple(notes["last_row"])
         return step
 
     def _stop(self) -> None:
@@ -304,20 +320,21 @@ def _dropout_seed(device: torch.device, seed: int, index: int) -> Iterator[None]
 
 @contextlib.contextmanager
 def _deferred_interrupt() -> Iterator[Callable[[], bool]]:
-    """Let Ctrl-C wait for the end of the running update; a second one interrupts at once."""
-    pressed = False
+    """Let Ctrl-C and SIGTERM wait for the end of the running update; a second one interrupts at once."""
+    asked = False
 
     def note(number: int, frame: FrameType | None) -> None:
-        nonlocal pressed
-        if pressed:
+        nonlocal asked
+        if asked:
             raise KeyboardInterrupt
-        pressed = True
+        asked = True
 
     if threading.current_thread() is not threading.main_thread():
         yield lambda: False  # signals reach the main thread only
         return
-    before = signal.signal(signal.SIGINT, note)
+    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield lambda: pressed
+        yield lambda: asked
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler or signal.SIG_DFL)  # None: set by a program around Python

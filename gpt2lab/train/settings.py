@@ -43,7 +43,7 @@ class TrainSettings:
     evaluate_every: int = 0
     """Updates between evaluations; 0 evaluates only at the end."""
     checkpoint_every: int = 0
-    """Updates between checkpoints; 0 writes one only at the end and on Ctrl-C."""
+    """Updates between checkpoints; 0 writes one only at the end, on Ctrl-C and on SIGTERM."""
     keep_last: int = 2
     """Checkpoints kept, besides the best by validation loss."""
     log_every: int = 10
@@ -80,18 +80,18 @@ class TrainResult:
     steps: int = 0
     """Updates made, those before a resume included."""
     losses: list[float] = field(default_factory=list)
-    """Training loss of every update of this process, in nats per target."""
+    """Training loss of the updates, in nats per target: all of this process's, and before a resume the last tenth."""
     validation: dict[str, float] = field(default_factory=dict)
     """What `evaluate` returned last."""
     tokens: int = 0
-    """Targets trained on in this process."""
+    """Targets trained on, those before a resume included."""
     seconds: float = 0.0
-    """Time in updates (evaluation and checkpoints excluded)."""
+    """Time in updates, those before a resume included (evaluation and checkpoints excluded)."""
 
     @property
     def loss(self) -> float:
-        """Mean training loss of the last tenth of this process's updates (at least 1)."""
-        tail = self.losses[-max(1, len(self.losses) // 10) :]
+        """Mean training loss of the last tenth of the updates (at least 1)."""
+        tail = self.losses[-max(1, self.steps // 10) :]
         return sum(tail) / len(tail) if tail else float("nan")
 
     @property

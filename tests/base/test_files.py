@@ -209,7 +209,7 @@ def test_a_file_too_many_is_found_and_one_alone_can_be_checked(tmp_path: Path) -
     write_sums(tmp_path)
     (tmp_path / "more").write_text("x")
     check_sums(tmp_path, ["state"])
-    with pytest.raises(LabError, match="more differs from its checksum"):
+    with pytest.raises(LabError, match="the checksum of more is not the one"):
         check_sums(tmp_path)
     done = subprocess.run(["sha256sum", "-c", "--quiet", SUMS], cwd=tmp_path, check=False)
     assert done.returncode == 0

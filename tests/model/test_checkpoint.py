@@ -1,5 +1,8 @@
 """Broken, lost and foreign files of a checkpoint are named; what a layout cannot express is not written."""
 
+import errno
+import resource
+import signal
 from pathlib import Path
 
 import pytest
@@ -143,3 +146,22 @@ def test_what_a_layout_cannot_express_is_not_written(tmp_path: Path) -> None:
     with pytest.raises(LabError, match="one n_heads for all layers"):
         save_model(Transformer(uneven), tmp_path / "model", layout="huggingface")
     assert not (tmp_path / "model").exists()
+
+
+def test_a_full_disk_while_weights_are_written_is_the_systems_error_and_leaves_the_old_model(
+    tmp_path: Path,
+) -> None:
+    save_model(tiny("gpt2"), tmp_path / "model")
+    before = (tmp_path / "model" / "model.safetensors").read_bytes()
+    assert (tmp_path / "model" / "model.safetensors").stat().st_mode & 0o777 == 0o644
+    handler, limit = signal.signal(signal.SIGXFSZ, signal.SIG_IGN), resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (8_000, limit[1]))
+    try:
+        with pytest.raises(OSError, match="File too large") as error:
+            save_model(tiny("gpt2"), tmp_path / "model")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert error.value.errno == errno.EFBIG
+    assert (tmp_path / "model" / "model.safetensors").read_bytes() == before
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]

@@ -6,6 +6,7 @@ import signal
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ from torch.nn import functional as F
 
 from gpt2lab.base.errors import LabError
 from gpt2lab.model import Transformer
-from gpt2lab.train import TrainSettings, next_token, train
+from gpt2lab.train import TrainResult, TrainSettings, loop, next_token, train
 from gpt2lab.train.checkpoints import best_checkpoint, load_best_weights, newest_checkpoint
 from gpt2lab.train.loop import Interrupted
 from gpt2lab.train.schedules import learning_rate_share
@@ -110,7 +111,9 @@ def test_a_resumed_run_ends_with_the_same_bits(tmp_path: Path, dropout: float, p
         train(resumed, Breaks(), settings=asked, checkpoints=tmp_path, seed=3)
     again = fresh()
     result = train(again, Counting(), settings=asked, checkpoints=tmp_path, resume=True, seed=3)
-    assert len(result.losses) == 7  # 12 updates, 5 of them before the last checkpoint
+    assert (
+        len(result.losses) == 1 + 7
+    )  # 12 updates, 5 of them before the last checkpoint, which keeps a tenth of 12
     assert same(whole, again)
 
 
@@ -125,10 +128,59 @@ def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(tmp_path: Path) 
     data[-1] ^= 1
     last.write_bytes(data)
     (tmp_path / names[1] / "state.json").write_text('{"step": 8')
-    assert newest_checkpoint(tmp_path) == tmp_path / names[0]
+    with pytest.warns(UserWarning, match="passed over for the one before it") as said:
+        assert newest_checkpoint(tmp_path) == tmp_path / names[0]
+    assert ["tensors.safetensors" in str(one.message) for one in said] == [True, False]
+    assert ["state.json" in str(one.message) for one in said] == [False, True]
     again = tiny("gpt2")
-    train(again, Counting(), settings=asked, checkpoints=tmp_path, resume=True)
+    with pytest.warns(UserWarning, match="passed over"):
+        train(again, Counting(), settings=asked, checkpoints=tmp_path, resume=True)
     assert same(whole, again)
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new"),
+    [
+        ("state.json", b'"step": 12', b'"step": 11'),
+        ("state.json", b'"initial_lr": 0.0', b'"initial_lr": 0.1'),
+        ("state.json", b'"weight_decay": 0.1', b'"weight_decay": 0.9'),
+        ("state.json", b'"AdamW"', b'"Adam\xff"'),
+        ("state.json", b"{", b""),
+        ("SHA256SUMS", b"  state.json", b"  stat.json"),
+        ("SHA256SUMS", None, b""),
+        ("tensors.safetensors", None, b""),
+    ],
+)
+def test_a_change_anywhere_in_a_checkpoint_is_named_and_the_one_before_is_used(
+    tmp_path: Path, file: str, old: bytes | None, new: bytes
+) -> None:
+    whole, again = tiny("gpt2"), tiny("gpt2")
+    train(whole, Counting(), settings=settings(checkpoint_every=4), checkpoints=tmp_path)
+    path = tmp_path / "step-00000012" / file
+    data = path.read_bytes()
+    path.write_bytes(new if old is None else data.replace(old, new, 1))
+    assert path.read_bytes() != data
+    with pytest.warns(
+        UserWarning, match=r"step-00000012: (damaged|not whole), .*; this checkpoint is passed over"
+    ):
+        train(again, Counting(), settings=settings(checkpoint_every=4), checkpoints=tmp_path, resume=True)
+    assert same(whole, again)
+
+
+def test_a_checkpoint_whose_state_is_damaged_is_not_the_best(tmp_path: Path) -> None:
+    losses = iter([1.0, 2.0, 3.0])
+    asked = settings(checkpoint_every=4, evaluate_every=4, keep_last=5)
+    model = tiny("gpt2")
+    train(
+        model,
+        Counting(),
+        settings=asked,
+        checkpoints=tmp_path,
+        evaluate=lambda: {"validation_loss": next(losses)},
+    )
+    path = tmp_path / "step-00000012" / "state.json"
+    path.write_text(path.read_text().replace('"validation_loss": 3.0', '"validation_loss": 0.0'))
+    assert best_checkpoint(tmp_path) == tmp_path / "step-00000004"
 
 
 def test_only_the_newest_and_the_best_checkpoints_are_kept(tmp_path: Path) -> None:
@@ -261,6 +313,87 @@ def test_ctrl_c_finishes_the_update_saves_and_can_be_continued(tmp_path: Path) -
     train(again, Counting(), settings=asked, checkpoints=tmp_path, resume=True)
     assert same(whole, again)
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_sigterm_saves_as_ctrl_c_does(tmp_path: Path) -> None:
+    class Ends(Counting):
+        def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
+            if index == 5:
+                os.kill(os.getpid(), signal.SIGTERM)
+            return super().__getitem__(index)
+
+    with pytest.raises(Interrupted, match="stopped at step 6 of 40, saved in step-00000006"):
+        train(tiny("gpt2"), Ends(), settings=settings(steps=40), checkpoints=tmp_path)
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
+class Dies(RuntimeError):
+    """Stands for the death of the process."""
+
+
+@pytest.mark.parametrize("moment", ["save", "log"])
+@pytest.mark.parametrize("step", [4, 7, 8, 12])
+def test_a_resumed_run_has_the_rows_and_the_result_of_one_that_was_not_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str, step: int
+) -> None:
+    asked = settings(checkpoint_every=4, evaluate_every=3, log_every=5, accumulation=2)
+
+    def run(folder: Path, rows: dict[int, dict[str, float]], resume: bool = False) -> TrainResult:
+        model = tiny("gpt2")
+
+        def log(step: int, **numbers: float) -> None:
+            rows[step] = {
+                name: value for name, value in numbers.items() if name not in ("tokens_per_second", "mfu")
+            }
+            if moment == "log" and step >= dies:
+                raise Dies
+
+        def evaluate() -> dict[str, float]:
+            return {"validation_loss": float(next(model.parameters()).sum())}
+
+        return train(
+            model, Counting(), settings=asked, evaluate=evaluate, log=log, checkpoints=folder, resume=resume
+        )
+
+    dies = 99
+    rows: dict[int, dict[str, float]] = {}
+    whole = run(tmp_path / "whole", rows)
+    assert [*rows] == [1, 3, 5, 6, 9, 10, 12]
+    dies = step
+    save = loop.save_checkpoint
+
+    def saves(folder: Path, at: int, *rest: Any) -> Path:
+        if moment == "save" and at >= step:
+            raise Dies
+        return save(folder, at, *rest)
+
+    monkeypatch.setattr(loop, "save_checkpoint", saves)
+    again: dict[int, dict[str, float]] = {}
+    with pytest.raises(Dies):
+        run(tmp_path / "cut", again)
+    monkeypatch.setattr(loop, "save_checkpoint", save)
+    dies = 99
+    done = run(tmp_path / "cut", again, resume=True)
+    assert again == rows
+    assert (done.loss, done.tokens, done.steps) == (whole.loss, whole.tokens, whole.steps)
+    assert done.validation == whole.validation
+    assert done.tokens_per_second > 0
+
+
+def test_death_after_the_last_update_costs_no_result(tmp_path: Path) -> None:
+    asked = settings(steps=40)
+    whole = train(tiny("gpt2"), Counting(), settings=asked, checkpoints=tmp_path)
+    again = train(tiny("gpt2"), Counting(), settings=asked, checkpoints=tmp_path, resume=True)
+    assert (again.loss, again.tokens, again.seconds) == (whole.loss, whole.tokens, whole.seconds)
+
+
+def test_what_a_killed_process_left_is_swept_on_resume(tmp_path: Path) -> None:
+    train(tiny("gpt2"), Counting(), settings=settings(), checkpoints=tmp_path)
+    (tmp_path / ".step-00000007.abcd1234.tmp").mkdir()
+    (tmp_path / ".step-00000007.abcd1234.tmp" / "tensors.safetensors").write_bytes(b"half")
+    (tmp_path / "step-00000012").rename(tmp_path / ".step-00000012.old-17")
+    train(tiny("gpt2"), Counting(), settings=settings(), checkpoints=tmp_path, resume=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["step-00000012"]
 
 
 def test_training_works_outside_the_main_thread() -> None:

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from gpt2lab.base.errors import LabError
@@ -21,6 +21,7 @@ from gpt2lab.model.adapters.lora import Lora, adapted, adapters, known_names
 from gpt2lab.model.adapters.peft_layout import Place, by_pattern, places, stacked, targeted
 from gpt2lab.model.architecture import attach
 from gpt2lab.model.transformer import Transformer
+from gpt2lab.model.weights import write_safetensors
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 V = TypeVar("V")
@@ -84,7 +85,7 @@ def write_adapter(model: Transformer, folder: Path, *, base: str, name: str | No
         folder / CONFIG,
         json.dumps(_entries(model, lora, found, known, base), indent=2, sort_keys=True) + "\n",
     )
-    save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
+    write_safetensors(tensors, folder / WEIGHTS)
 
 
 def _exported(model: Transformer, lora: Lora, known: list[Place]) -> Iterator[tuple[str, _Matrices]]:

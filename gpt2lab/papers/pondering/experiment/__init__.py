@@ -333,7 +333,7 @@ def _train(
         seed=run.seed,
         label=f"{arm} lr {rate:.2g}",
     )
-    return done.seconds / len(done.losses) if done.losses else math.nan
+    return done.seconds / done.steps if done.steps else math.nan
 
 
 def _look_inside(settings: Settings, run: "Run", text: Material, model: Transformer) -> None:
