@@ -1,6 +1,7 @@
 """Mixture of experts: a router sends each token to a few of many feed-forwards (Shazeer et al. 2017)."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -130,21 +131,45 @@ class _Rows(torch.autograd.Function):
         return gradient[back].sum(1), None, None
 
 
-def balance_loss(
+@dataclass(frozen=True)
+class Routed:
+    """Where tokens were sent, over all layers."""
+
+    sent: Tensor
+    """How many to each expert, [experts]."""
+    tokens: Tensor
+    """How many there were, []."""
+
+
+@torch.no_grad()
+def routed(
     router_logits: Sequence[Tensor], experts_per_token: int, attention_mask: Tensor | None = None
+) -> Routed:
+    """Count where the routers send tokens; arguments as for `balance_loss`."""
+    logits, kept = _stacked(router_logits, attention_mask)
+    chosen = logits.softmax(-1).topk(experts_per_token, dim=-1).indices
+    sent = torch.zeros_like(logits).scatter(-1, chosen, 1.0)
+    return Routed((sent * kept).flatten(0, -2).sum(0), kept.sum())
+
+
+def balance_loss(
+    router_logits: Sequence[Tensor],
+    experts_per_token: int,
+    attention_mask: Tensor | None = None,
+    whole: Routed | None = None,
 ) -> Tensor:
     """N · Σ_i f_i · P_i over the tokens of all layers together (Fedus et al. 2021, eq. 4 to 6; layers as in Mixtral).
 
     router_logits: [batch, time, experts] of each layer; attention_mask [batch, time] leaves padding out. f_i is how
     many times a token is sent to expert i on average (their sum is experts_per_token), P_i the router's mean
     probability of i; only P has a gradient. An even load gives experts_per_token, one expert for all tokens N.
+    whole: counts over more tokens than these; what is returned is then the share of these in the loss of all.
     """
     logits, kept = _stacked(router_logits, attention_mask)
-    probabilities = logits.softmax(-1)
-    chosen = probabilities.detach().topk(experts_per_token, dim=-1).indices
-    sent = torch.zeros_like(probabilities).scatter(-1, chosen, 1.0)
-    share = (sent * kept).flatten(0, -2).sum(0) / kept.sum().clamp_min(1)
-    likely = (probabilities * kept).flatten(0, -2).sum(0) / kept.sum().clamp_min(1)
+    whole = routed(router_logits, experts_per_token, attention_mask) if whole is None else whole
+    tokens = whole.tokens.to(logits.dtype).clamp_min(1)
+    share = whole.sent.to(logits.dtype) / tokens
+    likely = (logits.softmax(-1) * kept).flatten(0, -2).sum(0) / tokens
     return logits.shape[-1] * (share * likely).sum()
 
 

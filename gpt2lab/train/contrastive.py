@@ -7,7 +7,7 @@ from torch.nn import functional as F
 from gpt2lab.base.errors import LabError
 from gpt2lab.model import Transformer
 from gpt2lab.model.heads import find_head, has_dropout, read_out
-from gpt2lab.train.objectives import Batch
+from gpt2lab.train.parts import Batch
 
 
 def info_nce(
@@ -52,11 +52,17 @@ def info_nce(
     return loss, float((against.detach().argmax(1) == own).float().mean())
 
 
+IN_BATCH = "the texts of a batch are each other's negatives, so several micro-batches have fewer than one large batch"
+
+
 class Contrastive:
     """Objective of an embedding head on pairs: InfoNCE with in-batch and, if the batch has any, hard negatives.
 
-    Reads batches of `PairBatches`. Where those have no positives, each text is its own: see `SimCSE`.
+    Reads batches of `PairBatches`. Where those have no positives, each text is its own: see `SimCSE`. The loop refuses
+    it with accumulation.
     """
+
+    indivisible = IN_BATCH
 
     def __init__(
         self,
@@ -104,8 +110,10 @@ class SimCSE:
     """Objective of an embedding head on plain texts: two passes with different dropout are a pair.
 
     Gao et al. 2021, eq. 4. Reads "tokens", "attention_mask" and "group" of a batch. LabError for a model in training
-    that has no dropout: both passes would be the same.
+    that has no dropout: both passes would be the same. The loop refuses it with accumulation.
     """
+
+    indivisible = IN_BATCH
 
     def __init__(self, head: str | None = None, *, temperature: float = 0.05) -> None:
         if not temperature > 0:

@@ -5,7 +5,7 @@ import math
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Any, Protocol, cast
@@ -18,8 +18,19 @@ from gpt2lab.base.files import sweep
 from gpt2lab.base.progress import Progress, progress, quantity
 from gpt2lab.model import Transformer, Wrapper
 from gpt2lab.train.checkpoints import load_checkpoint, newest_checkpoint, prune, save_checkpoint
-from gpt2lab.train.objectives import Objective, next_token
-from gpt2lab.train.optimizers import ReadsCurvature, adamw
+from gpt2lab.train.objectives import next_token
+from gpt2lab.train.optimizers import ChecksObjective, ReadsCurvature, adamw
+from gpt2lab.train.parts import (
+    Batch,
+    Divisible,
+    Objective,
+    Totals,
+    added,
+    part,
+    refuse_parts,
+    target_count,
+    target_shares,
+)
 from gpt2lab.train.schedules import learning_rate_share
 from gpt2lab.train.settings import TrainResult, TrainSettings
 from gpt2lab.train.throughput import flops_per_token, peak_flops
@@ -70,10 +81,10 @@ def train(
             f"norm_eps {model.config.norm_eps:g} switches this model's norms off, with gains to match, which training would "
             "move; fold them into the weights first (gpt2lab apply fold-layernorm)"
         )
+    refuse_parts(objective, settings.accumulation)
     loop = _Loop(model, batches, settings, objective, optimizer or adamw(model, settings), seed)
-    check_objective: Callable[[Objective], None] | None = getattr(optimizer, "check_objective", None)
-    if check_objective is not None:
-        check_objective(objective)
+    if isinstance(optimizer, ChecksObjective):
+        optimizer.check_objective(objective)
     loop.evaluate, loop.log, loop.checkpoints = evaluate, log, checkpoints
     first = loop.restore() if resume and checkpoints is not None else 0
     model.train()
@@ -152,7 +163,8 @@ class _Loop:
         share = learning_rate_share(step, self.settings)
         for group in self.optimizer.param_groups:
             group["lr"] = group["initial_lr"] * share
-        loss, metrics, targets, shape = self._gradient(step)
+        micro = self._micro_batches(step)
+        loss, metrics = self._gradient(step, micro)
         rate = self.optimizer.param_groups[0]["lr"]
         if not math.isfinite(loss):
             raise self._not_finite("the loss", loss, step, rate)
@@ -167,30 +179,45 @@ class _Loop:
             metrics |= wrapper.after_update(self.model, step)
         metrics |= self._refresh("after", step)
         self.result.losses.append(loss)
-        self.result.tokens += targets
+        self.result.tokens += sum(map(target_count, micro))
         self.result.seconds += time.perf_counter() - start
-        self.positions += shape.numel() * self.settings.accumulation
-        self.time_steps = shape[1]
+        read = [tensor for batch in micro for name, tensor in batch.items() if name.endswith("tokens")]
+        self.positions += sum(tensor.numel() for tensor in read)
+        self.time_steps = max((tensor.shape[-1] for tensor in read), default=0)
         return {"loss": loss, "learning_rate": rate, "gradient_norm": norm, **metrics}
 
-    def _gradient(self, step: int) -> tuple[float, dict[str, float], int, torch.Size]:
-        """Accumulate the gradient of one update: loss in nats a target, metrics, number of targets, batch shape."""
-        count, device, micro = self.settings.accumulation, self.model.device, self._micro_batches(step)
-        # A padded micro-batch has fewer targets: weights make each target count the same, as in one large batch.
-        targets = [int((batch["targets"] != -100).sum()) if "targets" in batch else 1 for batch in micro]
-        total = max(1, sum(targets))
+    def _gradient(self, step: int, micro: Sequence[Batch]) -> tuple[float, dict[str, float]]:
+        """Accumulate the gradient of one update, that of one large batch; return its loss, nats a target, and metrics."""
+        whole = self._totals(step, micro)
         loss, metrics = 0.0, dict[str, float]()
-        for k, (batch, weight) in enumerate(zip(micro, targets, strict=True)):
-            with _dropout_seed(device, self.seed, step * count + k):
-                with torch.autocast(device.type, torch.bfloat16, enabled=self.bf16):
-                    part, extra = self.objective(self.model, batch)
-                (part * (weight / total)).backward()
-            loss += float(part.detach()) * weight / total
-            for name, value in extra.items():
-                metrics[name] = metrics.get(name, 0.0) + value * weight / total
-        first = next(iter(micro[0].values()))
-        shape = micro[0]["tokens"].shape if "tokens" in micro[0] else first.shape[:2]
-        return loss, metrics, sum(targets), shape
+        for k, (batch, share) in enumerate(zip(micro, target_shares(micro), strict=True)):
+            with self._as_trained(step * len(micro) + k):
+                own, numbers = part(self.objective, self.model, batch, share, whole)
+            own.backward()
+            loss += float(own.detach())
+            for name, value in numbers.items():
+                metrics[name] = metrics.get(name, 0.0) + value
+        return loss, metrics
+
+    def _totals(self, step: int, micro: Sequence[Batch]) -> Totals | None:
+        """What the parts must know of all micro-batches; None for a single one and for a mean over targets."""
+        if len(micro) == 1 or not isinstance(self.objective, Divisible):
+            return None
+        found = []
+        for k, batch in enumerate(micro):
+            with torch.no_grad(), self._as_trained(step * len(micro) + k):
+                found.append(self.objective.totals(self.model, batch))
+        return added(found)
+
+    @contextlib.contextmanager
+    def _as_trained(self, index: int) -> Iterator[None]:
+        """Dropout and precision of micro-batch `index`."""
+        device = self.model.device
+        with (
+            _dropout_seed(device, self.seed, index),
+            torch.autocast(device.type, torch.bfloat16, enabled=self.bf16),
+        ):
+            yield
 
     def _micro_batches(self, step: int) -> list[dict[str, Tensor]]:
         """Fetch the micro-batches of one update."""
@@ -212,10 +239,7 @@ class _Loop:
                 raise
             return {}  # a list of batches ends with the run, and no update follows that would use the curvature
         generator = torch.Generator(device).manual_seed((self.seed * 1_000_003 + step) % 2**63)
-        with (
-            _dropout_seed(device, self.seed, step),
-            torch.autocast(device.type, torch.bfloat16, enabled=self.bf16),
-        ):
+        with self._as_trained(step):
             return self.optimizer.refresh(self.model, micro, self.objective, generator)
 
     def validate(self) -> dict[str, float]:

@@ -17,11 +17,7 @@ from gpt2lab.train.settings import TrainSettings
 
 @runtime_checkable
 class ReadsCurvature(Protocol):
-    """An optimizer that now and then looks at more than the gradient of the update.
-
-    It may also have `check_objective(objective)`, which the loop calls before the first update: LabError for one that it
-    cannot read.
-    """
+    """An optimizer that now and then looks at more than the gradient of the update."""
 
     def refreshes(self, step: int) -> Literal["before", "after"] | None:
         """Say whether update `step` (0 is the first) is preceded or followed by a refresh, or neither."""
@@ -35,6 +31,15 @@ class ReadsCurvature(Protocol):
         Before an update the batches are its own, after it those of the next one, which the weights have not seen.
         `generator` is a function of the run's seed and the step. Parameters and their `.grad` stay as they are.
         """
+        ...
+
+
+@runtime_checkable
+class ChecksObjective(Protocol):
+    """An optimizer that cannot read every objective."""
+
+    def check_objective(self, objective: Objective) -> None:
+        """LabError for one that it cannot read; the loop calls this before the first update."""
         ...
 
 

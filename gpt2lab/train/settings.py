@@ -33,7 +33,7 @@ class TrainSettings:
     clip: float = 1.0
     """Largest norm of the whole gradient; 0 leaves it as it is."""
     accumulation: int = 1
-    """Micro-batches summed into one update; every target weighs the same."""
+    """Micro-batches of an update, which is that of one large batch; objectives with negatives in the batch refuse it."""
     precision: Literal["float32", "bf16", "auto"] = "auto"
     """Arithmetic of the forward and backward pass; auto is bf16 on GPUs that have it, else float32."""
     gradient_checkpointing: bool = False

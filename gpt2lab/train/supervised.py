@@ -1,5 +1,6 @@
 """Objectives of supervised heads: cross entropy, binary cross entropy, squared error, for texts and for tokens."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -11,8 +12,8 @@ from gpt2lab.base.errors import LabError
 from gpt2lab.model import Transformer, linear_cross_entropy
 from gpt2lab.model.heads import Head, heads, read_states
 from gpt2lab.model.loss import IGNORE
-from gpt2lab.train.objectives import Batch
-from gpt2lab.train.routing import RoutingLosses
+from gpt2lab.train.parts import Batch, Totals, share
+from gpt2lab.train.routing import RoutingLosses, routing_totals
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +32,10 @@ class HeadLoss:
             raise LabError(f"the weight of a head's loss must not be negative, got {self.weight}")
         if not 0.0 <= self.smoothing < 1.0:
             raise LabError(f"smoothing must lie in [0, 1), got {self.smoothing}")
+        if not all(0 <= weight < math.inf for weight in self.class_weights or ()):
+            raise LabError(
+                f"class_weights must be finite and not negative, got {list(self.class_weights or ())}"
+            )
 
 
 class Supervised:
@@ -49,23 +54,56 @@ class Supervised:
             raise LabError(f"language must not be negative, got {language}")
         self.losses, self.language = dict(losses), language
 
-    def __call__(self, model: Transformer, batch: Batch) -> tuple[Tensor, dict[str, float]]:
-        """Return the loss, and each head's own loss where there are several parts."""
+    def totals(self, model: Transformer, batch: Batch) -> Totals:
+        """Return what each part's mean is over: labels of each head by their weights, targets of the language loss."""
+        known = heads(model)
+        found = {
+            f"labels.{name}": label_count(known[name], batch[f"labels.{name}"], how)
+            for name, how in self.losses.items()
+        }
+        if self.language:
+            found["language"] = _language_count(batch)
+        return {**found, **routing_totals(model, batch)}
+
+    def __call__(
+        self, model: Transformer, batch: Batch, whole: Totals | None = None
+    ) -> tuple[Tensor, dict[str, float]]:
+        """Return the loss, and each head's own loss where there are several parts; whole: see `Divisible`."""
         mask = batch.get("attention_mask")
         types = batch.get("token_types") if model.config.token_types > 1 else None
-        with RoutingLosses(model, mask) as routing:
+        with RoutingLosses(model, mask, whole) as routing:
             hidden = model.hidden(batch["tokens"], attention_mask=mask, token_types=types)
         said = read_states(model, hidden, mask, tuple(self.losses))
         known = heads(model)
         parts: dict[str, Tensor] = {}
         for name, how in self.losses.items():
             labels = batch[f"labels.{name}"]
-            parts[name] = how.weight * head_loss(known[name], said[name], labels, how)
+            own = share(label_count(known[name], labels, how), whole, f"labels.{name}")
+            parts[name] = how.weight * head_loss(known[name], said[name], labels, how) * own
         if self.language:
-            parts["language"] = self.language * _language_loss(model, hidden, batch["tokens"], mask)
+            own = share(_language_count(batch), whole, "language")
+            parts["language"] = self.language * _language_loss(model, hidden, batch) * own
         total, routed = routing.added_to(torch.stack(list(parts.values())).sum())
         metrics = {f"loss_{name}": float(part.detach()) for name, part in parts.items()}
         return total, {**(metrics if len(parts) > 1 else {}), **routed}
+
+
+def label_count(head: Head, labels: Tensor, how: HeadLoss) -> Tensor:
+    """Return what the mean of `head_loss` is over: the labels that are there, of classes by their weights; float64 []."""
+    if labels.is_floating_point():
+        return (~labels.isnan()).sum().double()
+    there = labels[labels != IGNORE]
+    if how.class_weights is None:
+        return torch.tensor(float(there.numel()), dtype=torch.float64, device=labels.device)
+    _check_weights(head, how)
+    return labels.new_tensor(how.class_weights, dtype=torch.float64)[there].sum()
+
+
+def _check_weights(head: Head, how: HeadLoss) -> None:
+    if how.class_weights is not None and len(how.class_weights) != head.outputs:
+        raise LabError(
+            f"head {head.name}: {len(how.class_weights)} class_weights for {head.outputs} outputs; give one for each"
+        )
 
 
 def head_loss(head: Head, said: Tensor, labels: Tensor, how: HeadLoss | None = None) -> Tensor:
@@ -74,10 +112,7 @@ def head_loss(head: Head, said: Tensor, labels: Tensor, how: HeadLoss | None = N
     said [batch, outputs] or [batch, time, outputs], labels as in `LabelledBatches`.
     """
     how = how or HeadLoss()
-    if how.class_weights is not None and len(how.class_weights) != head.outputs:
-        raise LabError(
-            f"head {head.name}: {len(how.class_weights)} class_weights for {head.outputs} outputs; give one for each"
-        )
+    _check_weights(head, how)
     weights = None if how.class_weights is None else said.new_tensor(how.class_weights)
     wide = said.to(torch.promote_types(said.dtype, torch.float32))
     if head.kind in ("classification", "tokens"):
@@ -94,12 +129,13 @@ def class_loss(
 ) -> Tensor:
     """Cross entropy -Σ_c q_c w_c log p_c over Σ w_label; q is 1 - s at the label, plus s/classes everywhere.
 
-    logits [rows, classes], labels [rows] int64 (-100: none), weights [classes].
+    logits [rows, classes], labels [rows] int64 (-100: none), weights [classes]. 0 if no label has a weight.
     """
-    if not bool((labels != IGNORE).any()):
-        return logits.sum() * 0.0
+    there = labels[labels != IGNORE]
     if weights is not None:
         weights = weights.to(logits.dtype)
+    if not (len(there) if weights is None else bool(weights[there].any())):
+        return logits.sum() * 0.0  # a mean over nothing
     return F.cross_entropy(logits, labels, weight=weights, ignore_index=IGNORE, label_smoothing=smoothing)
 
 
@@ -125,10 +161,20 @@ def regression_loss(said: Tensor, labels: Tensor) -> Tensor:
     return errors.square().sum() / there.sum().clamp_min(1)
 
 
-def _language_loss(model: Transformer, hidden: Tensor, tokens: Tensor, mask: Tensor | None) -> Tensor:
-    targets = tokens[:, 1:]
-    if mask is not None:
-        targets = torch.where(mask[:, 1:].bool() & mask[:, :-1].bool(), targets, IGNORE)
+def _language_targets(batch: Batch) -> Tensor:
+    """The next token of every real one, [batch, time - 1]."""
+    tokens, mask = batch["tokens"], batch.get("attention_mask")
+    if mask is None:
+        return tokens[:, 1:]
+    return torch.where(mask[:, 1:].bool() & mask[:, :-1].bool(), tokens[:, 1:], IGNORE)
+
+
+def _language_count(batch: Batch) -> Tensor:
+    return (_language_targets(batch) != IGNORE).sum().double()
+
+
+def _language_loss(model: Transformer, hidden: Tensor, batch: Batch) -> Tensor:
+    targets = _language_targets(batch)
     return linear_cross_entropy(hidden[:, :-1], model.head.weight, targets, bias=model.head.bias)
 
 

@@ -50,24 +50,25 @@ def test_gradient_checkpointing_changes_no_gradient_and_leaves_nothing() -> None
     assert model.open_tap is None
 
 
-def test_micro_batches_count_by_their_targets_in_loss_balance_and_gradient() -> None:
-    """One update without a step: what the loop logs is Σ targets_k · value_k / Σ targets over its micro-batches."""
+def test_balance_and_router_z_of_an_update_are_those_over_the_tokens_of_all_micro_batches() -> None:
+    """Against the equations over the states of three micro-batches at once, each unpadded row by itself."""
     batches, rows = Counting(3, padded=True), list[dict[str, float]]()
-    slow = sparse().double()
-    parts = [next_token(slow, batches[k]) for k in range(3)]
-    counts = [int((batches[k]["targets"] >= 0).sum()) for k in range(3)]
-    total = sum(loss * n for (loss, _), n in zip(parts, counts, strict=True)) / sum(counts)
-    norm = torch.stack([g.norm() for g in torch.autograd.grad(total, list(slow.parameters()))]).norm()
+    slow, logits = sparse().double(), list[Tensor]()
+    for batch in (batches[k] for k in range(3)):
+        for ids, mask in zip(batch["tokens"], batch["attention_mask"].bool(), strict=True):
+            with torch.no_grad(), slow.tap(read=["hook_router_logits"]) as tap:
+                slow.hidden(ids[mask][None])
+            logits.append(torch.stack(list(tap["hook_router_logits"]))[:, 0])  # [layers, time, experts]
+    every = torch.cat(logits, dim=1).flatten(0, 1)
+    sent = torch.zeros_like(every).scatter(-1, every.topk(2).indices, 1.0).mean(0)
     train(
         sparse().double(),
         batches,
         settings=TrainSettings(steps=1, accumulation=3, precision="float32"),
         log=lambda step, **numbers: rows.append(numbers),
     )
-    balance = sum(metrics["balance"] * n for (_, metrics), n in zip(parts, counts, strict=True)) / sum(counts)
-    assert rows[0]["loss"] == pytest.approx(total.item())
-    assert rows[0]["balance"] == pytest.approx(balance)
-    assert rows[0]["gradient_norm"] == pytest.approx(norm.item())
+    assert rows[0]["balance"] == pytest.approx(4 * float((sent * every.softmax(-1).mean(0)).sum()))
+    assert rows[0]["router_z"] == pytest.approx(float(every.logsumexp(-1).square().mean()))
 
 
 def test_the_router_learns_from_the_balance_loss_alone() -> None:

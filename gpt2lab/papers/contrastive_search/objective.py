@@ -14,7 +14,8 @@ from torch import Tensor
 from gpt2lab.base.errors import LabError
 from gpt2lab.model import Transformer, linear_cross_entropy
 from gpt2lab.model.loss import IGNORE
-from gpt2lab.train.objectives import Batch
+from gpt2lab.train.objectives import Batch, Totals, next_token, target_share
+from gpt2lab.train.parts import share
 from gpt2lab.train.routing import RoutingLosses
 
 _SMALLEST_NORM = 1e-12
@@ -28,10 +29,14 @@ def contrastive_loss(hidden: Tensor, real: Tensor, *, margin: float = 0.5, chunk
     wide = torch.promote_types(hidden.dtype, torch.float32)
     states = hidden.to(wide)
     unit = states / states.norm(dim=-1, keepdim=True).clamp_min(_SMALLEST_NORM)
-    counts = real.sum(1)
-    pairs = (counts * (counts - 1)).sum()
     total: Tensor = _HingeSum.apply(unit, real, margin, chunk)
-    return total / pairs.clamp_min(1)
+    return total / pair_count(real).clamp_min(1)
+
+
+def pair_count(real: Tensor) -> Tensor:
+    """Return the number of ordered pairs of different real tokens of one row, int64 []; real [batch, time]."""
+    counts = real.sum(1)
+    return (counts * (counts - 1)).sum()
 
 
 class _HingeSum(torch.autograd.Function):
@@ -76,22 +81,31 @@ class SimCTG:
         if self.chunk < 1:
             raise LabError(f"simctg: chunk must be at least 1, got {self.chunk}")
 
-    def __call__(self, model: Transformer, batch: Batch) -> tuple[Tensor, dict[str, float]]:
+    def totals(self, model: Transformer, batch: Batch) -> Totals:
+        """Return the numbers of targets and of pairs, and what the routers' losses must know."""
+        return {**next_token.totals(model, batch), "pairs": pair_count(_real(batch))}
+
+    def __call__(
+        self, model: Transformer, batch: Batch, whole: Totals | None = None
+    ) -> tuple[Tensor, dict[str, float]]:
         """Return L in nats a target; metrics: likelihood (L_MLE), contrastive (L_CL) and the batch's isotropy.
 
-        batch: as for `next_token`. Without an attention_mask, what stands after a row's last target is padding.
-        LabError for a bidirectional model.
+        batch: as for `next_token`. Without an attention_mask, what stands after a row's last target is padding. whole:
+        see `Divisible`. LabError for a bidirectional model.
         """
         model.config.require_causal("simctg")
         mask = batch.get("attention_mask")
-        with RoutingLosses(model, mask) as routing:
+        with RoutingLosses(model, mask, whole) as routing:
             hidden = model.hidden(batch["tokens"], attention_mask=mask)
         likelihood = linear_cross_entropy(hidden, model.head.weight, batch["targets"], bias=model.head.bias)
+        likelihood = likelihood * target_share(batch, whole)
         real = _real(batch)
-        loss = likelihood
-        metrics = {"likelihood": float(likelihood.detach()), "isotropy": batch_isotropy(hidden, real)}
+        of_pairs = share(pair_count(real), whole, "pairs")
+        loss, metrics = likelihood, {"likelihood": float(likelihood.detach())}
+        if of_pairs or whole is None:  # else the mean over the pairs of other micro-batches
+            metrics["isotropy"] = batch_isotropy(hidden, real) * of_pairs
         if self.margin:
-            apart = contrastive_loss(hidden, real, margin=self.margin, chunk=self.chunk)
+            apart = contrastive_loss(hidden, real, margin=self.margin, chunk=self.chunk) * of_pairs
             metrics["contrastive"] = float(apart.detach())
             loss = likelihood + apart
         loss, more = routing.added_to(loss)
@@ -110,7 +124,6 @@ def batch_isotropy(hidden: Tensor, real: Tensor) -> float:
     """Return 1 - the mean cosine over the pairs of each row's real states (weighting pairs); nan without a pair."""
     states = hidden.detach().double()
     unit = states / states.norm(dim=-1, keepdim=True).clamp_min(_SMALLEST_NORM) * real[..., None]
-    counts = real.sum(1)
-    pairs = int((counts * (counts - 1)).sum())
+    pairs = int(pair_count(real))
     total = unit.sum(1).square().sum() - unit.square().sum()
     return float(1.0 - total / pairs) if pairs else float("nan")

@@ -10,7 +10,8 @@ from torch.nn import functional as F
 from gpt2lab.base.errors import LabError
 from gpt2lab.model import Transformer
 from gpt2lab.papers.sophia.estimators import IGNORED, sampled_label_loss
-from gpt2lab.train.objectives import Batch, Objective, masked_tokens, next_token
+from gpt2lab.train.objectives import Batch, Divisible, Objective, Totals, masked_tokens, next_token
+from gpt2lab.train.parts import added, part, target_count, target_shares
 from gpt2lab.train.routing import RoutingLosses
 
 
@@ -24,6 +25,8 @@ class Sample:
     """Micro-batches, each with its share of the targets; those without any are left out."""
     terms: int
     """Targets of all together."""
+    whole: Totals | None
+    """What an objective that is `Divisible` must know of all micro-batches; none for a single one."""
     objective: Objective
     """What is minimised."""
 
@@ -33,7 +36,7 @@ def drawn_sample(
 ) -> Sample:
     """Return the first `rows` rows of the micro-batches together; None: all. LabError if they have no target.
 
-    A batch without `targets` counts as one, as in the training loop.
+    A batch without `targets` has its rows for targets, as in the training loop.
     """
     kept, left = list[Batch](), rows
     for batch in batches:
@@ -41,17 +44,16 @@ def drawn_sample(
         size = size if left is None else min(left, size)
         kept.append({name: tensor[:size] for name, tensor in batch.items()})
         left = None if left is None else left - size
-    counts = [
-        int((batch["targets"] != IGNORED).sum())
-        if "targets" in batch
-        else min(1, len(next(iter(batch.values()))))
-        for batch in kept
-    ]
-    total = sum(counts)
-    if not total:
+    kept = [batch for batch in kept if target_count(batch)]
+    if not kept:
         raise LabError("sophia: the batch has no targets to estimate the curvature from")
-    parts = [(batch, count / total) for batch, count in zip(kept, counts, strict=True) if count]
-    return Sample(model, tuple(parts), total, objective)
+    parts = tuple(zip(kept, target_shares(kept), strict=True))
+    whole = None
+    if len(kept) > 1 and isinstance(objective, Divisible):
+        with torch.no_grad():
+            whole = added(objective.totals(model, batch) for batch in kept)
+    terms = sum(map(target_count, kept))
+    return Sample(model=model, parts=parts, terms=terms, whole=whole, objective=objective)
 
 
 def sampled_loss(
@@ -81,14 +83,15 @@ def require_labels(objective: Objective) -> None:
         )
 
 
-def plain_loss(model: Transformer, batch: Batch, objective: Objective) -> Tensor:
-    """Return the objective's loss, for the next token and masked tokens in a form that can be differentiated twice."""
+def plain_loss(sample: Sample, batch: Batch, share: float) -> Tensor:
+    """Return a micro-batch's share of the loss, of the next token and masked tokens in a form with a second derivative."""
+    model, objective = sample.model, sample.objective
     if objective not in (next_token, masked_tokens):
-        return objective(model, batch)[0]
-    with RoutingLosses(model, batch.get("attention_mask")) as routing:
+        return part(objective, model, batch, share, sample.whole)[0]
+    with RoutingLosses(model, batch.get("attention_mask"), sample.whole) as routing:
         logits, targets = _logits(model, batch, objective)
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-    return routing.added_to(F.cross_entropy(logits, targets, ignore_index=IGNORED))[0]
+    return routing.added_to(F.cross_entropy(logits, targets, ignore_index=IGNORED) * share)[0]
 
 
 def _logits(model: Transformer, batch: Batch, objective: Objective) -> tuple[Tensor, Tensor]:

@@ -378,8 +378,8 @@ class SophiaH(Sophia):
                 torch.compiler.set_stance("force_eager"),
             ):
                 for batch, share in sample.parts:
-                    loss = plain_loss(model, batch, sample.objective)
-                    products = hessian_product(loss * share, parameters, directions)
+                    loss = plain_loss(sample, batch, share)
+                    products = hessian_product(loss, parameters, directions)
                     mean = [a + b for a, b in zip(mean, products, strict=True)]
         finally:
             model.gradient_checkpointing = checkpointing
