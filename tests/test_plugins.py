@@ -141,3 +141,78 @@ def test_a_package_that_cannot_be_imported_at_all_is_one_sentence(broken: Site) 
     done = broken.python("-m", "gpt2lab", "measure", "sparsity", "train-1")
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
     assert "measure sparsity: prune_retrain.measure cannot be imported (SyntaxError" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "last_words", ["import os; os._exit(3)", "raise SystemExit(3)", "raise KeyboardInterrupt"]
+)
+def test_a_package_that_ends_the_process_on_import_is_listed_and_ends_no_other_verb(
+    last_words: str, broken: Site
+) -> None:
+    inner = broken.folder / "prune_retrain" / "deep"
+    shutil.copytree(broken.folder / "prune_retrain", inner)
+    (broken.folder / "prune_retrain" / "__init__.py").write_text(f"{last_words}\n")
+    _announce(broken, "prune-retrain = prune_retrain.deep")
+    assert "masked-adamw" in broken.lab("papers", "prune-retrain")
+    small = "--d-model 16 --n-layers 1 --n-heads 2 --context 32 --vocab-size 280 --batch-size 2 --steps 1"
+    assert (
+        json.loads(broken.lab("train", "--data", "tinyworld:60", *small.split(), "--json"))["id"] == "train-1"
+    )
+
+
+def test_a_part_whose_module_exits_is_one_sentence(broken: Site) -> None:
+    (broken.folder / "prune_retrain" / "optimizer.py").write_text("raise SystemExit('no licence')\n")
+    done = broken.python("-m", "gpt2lab", "train", "--data", "tinyworld:9", "--optimizer", "masked-adamw")
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
+    assert "prune_retrain.optimizer cannot be imported (SystemExit: no licence)" in done.stderr
+    (broken.folder / "prune_retrain" / "optimizer.py").write_text("raise KeyboardInterrupt\n")
+    done = broken.python("-m", "gpt2lab", "train", "--data", "tinyworld:9", "--optimizer", "masked-adamw")
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (130, "", 1)
+    assert "stopped while prune_retrain.optimizer was imported for optimizer masked-adamw" in done.stderr
+
+
+def test_what_a_package_prints_on_import_does_not_stand_in_the_json(broken: Site) -> None:
+    file = broken.folder / "prune_retrain" / "optimizer.py"
+    file.write_text("print('hello')\n" + file.read_text(encoding="utf-8"), encoding="utf-8")
+    small = "--d-model 16 --n-layers 1 --n-heads 2 --context 32 --vocab-size 280 --batch-size 2 --steps 1"
+    words = ("train", "--data", "tinyworld:60", *small.split(), "--optimizer", "masked-adamw", "--json")
+    done = broken.python("-m", "gpt2lab", *words)
+    assert json.loads(done.stdout)["id"] == "train-1"
+    assert done.stderr == "hello\n"
+
+
+@pytest.mark.parametrize(
+    ("line", "sentence"),
+    [
+        ("nothing after it", "'nothing after it' is not NAME = package"),
+        ("= prune_retrain", "'= prune_retrain' is not NAME = package"),
+        ("odd = prune_retrain:Name [extra]", "is not NAME = package"),
+        (
+            "odd = prune_retrain.missing",
+            "the paper odd is left out: there is no module prune_retrain.missing",
+        ),
+        ("odd = prune_retrain.measure", "prune_retrain.measure is not a package"),
+        ("odd = no_such_package", "there is no module no_such_package"),
+        ("odd = \udcff", "is not NAME = package"),
+    ],
+)
+def test_a_malformed_line_of_entry_points_is_one_sentence_and_the_rest_is_read(
+    line: str, sentence: str, broken: Site
+) -> None:
+    _announce(broken, f"{line}\nprune-retrain = prune_retrain")
+    done = broken.python("-m", "gpt2lab", "papers", "prune-retrain")
+    assert done.returncode == 0 and "masked-adamw" in done.stdout
+    assert sentence in done.stderr and done.stderr.count("\n") == 1
+
+
+def test_a_malformed_entry_points_file_of_another_package_is_nobodys_concern(broken: Site) -> None:
+    other = broken.folder / "other-1.0.dist-info"
+    other.mkdir()
+    (other / "entry_points.txt").write_bytes(b"[console_scripts]\nno equals sign\n\xff\n[x")
+    assert "masked-adamw" in broken.lab("papers", "prune-retrain")
+
+
+def _announce(site: Site, lines: str) -> None:
+    """Replace what the installed package says of itself."""
+    file = next(site.folder.glob("*.dist-info/entry_points.txt"))
+    file.write_bytes(f"[gpt2lab.papers]\n{lines}\n".encode("utf-8", "surrogateescape"))

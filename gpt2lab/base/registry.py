@@ -8,7 +8,7 @@ import contextlib
 import dataclasses
 import functools
 import importlib
-import importlib.util
+import re
 import sys
 import tomllib
 import warnings
@@ -19,9 +19,9 @@ from types import ModuleType
 from typing import Any
 
 from gpt2lab.base.errors import LabError, nearest, unknown
+from gpt2lab.base.plugins import announced
 from gpt2lab.base.wording import listed
 
-ENTRY_POINTS = "gpt2lab.papers"
 PART_KINDS = ("optimizer", "architecture", "transform", "decoder", "measure", "objective")
 WORKS = (
     "training",
@@ -35,6 +35,10 @@ WORKS = (
     "evaluation",
 )
 
+_LARGEST = 2**20  # bytes of a paper.toml
+_SLUG = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
+_NUMBER = re.compile(r"[0-9]{1,4}")
+_OBJECT = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
 _NEEDED = ("slug", "title", "date", "authors", "work", "summary")
 _FLOOR_PARTS = (
     ("optimizer", "adamw", "torch.optim:AdamW", "Adam with decoupled weight decay"),
@@ -310,15 +314,14 @@ def part(kind: str, name: str) -> Any:
 def read_paper(folder: Path, module: str) -> Paper:
     """Read FOLDER/paper.toml; `module` is the dotted name of the package. LabError if it is malformed."""
     path = folder / "paper.toml"
-    try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
-        raise LabError(f"{path}: cannot be read ({error})") from error
-    tables = {name: content.pop(name, []) for name in ("parts", "claims", "figures")}
+    content = _toml(path)
+    tables = {name: _tables(content.pop(name, []), name, path) for name in ("parts", "claims", "figures")}
     words = _entry(content, _NEEDED, ("arxiv", "repo"), str(path))
     if words["work"] not in WORKS:
         raise LabError(f"{path}: {unknown('family of work', words['work'], WORKS)}")
-    if not words.pop("authors").isdigit():
+    if not _SLUG.fullmatch(words["slug"]):
+        raise LabError(f"{path}: a slug is made of a-z, 0-9 and dashes, got {words['slug']!r}")
+    if not _NUMBER.fullmatch(words.pop("authors")):
         raise LabError(f"{path}: authors must be their number, got {content['authors']!r}")
 
     def rows(name: str, needed: tuple[str, ...], optional: tuple[str, ...]) -> list[dict[str, str]]:
@@ -338,6 +341,28 @@ def read_paper(folder: Path, module: str) -> Paper:
     )
 
 
+def _toml(path: Path) -> dict[str, Any]:
+    """Return the content of a TOML file; LabError for one that cannot be read, is no TOML or is larger than a MiB."""
+    try:
+        if not path.is_file():
+            raise LabError(f"{path}: no such file")
+        if (size := path.stat().st_size) > _LARGEST:
+            raise LabError(f"{path}: {size:,} bytes, more than the {_LARGEST:,} that are read")
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except LabError:
+        raise
+    except (ValueError, OSError) as error:  # no TOML, not UTF-8, a number of too many digits
+        raise LabError(f"{path}: cannot be read ({error})") from error
+    except RecursionError:
+        raise LabError(f"{path}: nested too deeply to be read") from None
+
+
+def _tables(value: object, name: str, path: Path) -> list[dict[str, Any]]:
+    if not isinstance(value, list) or not all(isinstance(row, dict) for row in value):
+        raise LabError(f"{path}: {name} must be tables, each begun with [[{name}]]")
+    return value
+
+
 def _entry(
     entry: Mapping[str, Any], needed: Sequence[str], optional: Sequence[str], where: str
 ) -> dict[str, str]:
@@ -353,8 +378,8 @@ def _entry(
 
 def _announced_part(row: dict[str, str], path: Path, module: str, slug: str) -> Part:
     """Return a part of a paper, with its object's full name and whether its file is there."""
-    inside, colon, _ = row["object"].partition(":")
-    if row["kind"] not in PART_KINDS or not colon:
+    inside = row["object"].partition(":")[0]
+    if row["kind"] not in PART_KINDS or not _OBJECT.fullmatch(row["object"]):
         kinds = listed(PART_KINDS, "or")
         raise LabError(f"{path}: a part's kind is {kinds} and its object `module:Name`, got {row}")
     file = path.parent.joinpath(*inside.split("."))
@@ -364,19 +389,11 @@ def _announced_part(row: dict[str, str], path: Path, module: str, slug: str) -> 
 
 def _announced() -> Iterable[tuple[str, Paper]]:
     """Yield the papers of other packages, each with the name under which it is announced."""
-    if not _anything_announced():
-        return
-    from importlib.metadata import entry_points
-
-    for entry in sorted(set(entry_points(group=ENTRY_POINTS)), key=lambda entry: entry.name):
+    for line in announced():
         try:
-            spec = importlib.util.find_spec(entry.value)
-            places = list(spec.submodule_search_locations or ()) if spec is not None else []
-            if not places:
-                raise LabError(f"{entry.value} is not a package")
-            yield entry.name, read_paper(Path(places[0]), entry.value)
-        except Exception as error:  # finding a package imports the one around it, which may raise anything
-            _left_out(entry.name, error)
+            yield line.name, read_paper(line.folder(), line.module)
+        except Exception as error:  # a finder of somebody else's may raise anything
+            _left_out(line.name, error)
 
 
 def _left_out(name: str, error: Exception) -> None:
@@ -406,28 +423,18 @@ def _with_free_names(paper: Paper, others: Iterable[Paper]) -> Paper:
 
 
 def _imported(module: str, what: str) -> ModuleType:
-    """Import a module. What goes wrong in somebody else's is a LabError; in ours it is a defect, and stays one."""
-    try:
+    """Import a module. What goes wrong in somebody else's is a LabError; in ours it is a defect, and stays one.
+
+    What somebody else's prints meanwhile goes to stderr: stdout may be the JSON of `--json`.
+    """
+    if module.partition(".")[0] == "gpt2lab":
         return importlib.import_module(module)
+    try:
+        with contextlib.redirect_stdout(sys.stderr):
+            return importlib.import_module(module)
     except LabError:
         raise
-    except Exception as error:
-        if module.partition(".")[0] == "gpt2lab":
-            raise
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(f"stopped while {module} was imported for {what}") from None
+    except BaseException as error:  # SystemExit too: a package must not end the command
         raise LabError(f"{what}: {module} cannot be imported ({type(error).__name__}: {error})") from error
-
-
-def _anything_announced() -> bool:
-    """Tell whether an installed package speaks of the entry-point group.
-
-    Importing importlib.metadata takes a quarter of the time in which all papers must be listed; most people have
-    no such package.
-    """
-    group = f"[{ENTRY_POINTS}]"
-    for place in {Path(entry or ".") for entry in sys.path}:
-        for pattern in ("*.dist-info/entry_points.txt", "*.egg-info/entry_points.txt"):
-            for path in place.glob(pattern):
-                with contextlib.suppress(OSError, UnicodeDecodeError):
-                    if group in path.read_text(encoding="utf-8"):
-                        return True
-    return False

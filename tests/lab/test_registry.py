@@ -92,6 +92,15 @@ def test_a_broken_package_is_left_out_with_a_warning(tmp_path, monkeypatch, tide
         ('object = "optimizer:Tide"', 'object = "optimizer"', "its object `module:Name`"),
         ('kind = "measure"', 'kind = "metric"', "a part's kind is optimizer, architecture, transform"),
         ('words = "Half the updates"', "", r"\[\[claims\]\]: words missing"),
+        ('slug = "tide"', 'slug = "../tide"', "a slug is made of a-z, 0-9 and dashes"),
+        ("authors = 3", 'authors = "²"', "authors must be their number"),
+        ("authors = 3", f"authors = {'9' * 5000}", r"cannot be read \(Exceeds the limit"),
+        ("authors = 3", f"authors = {'[' * 5000}", "nested too deeply"),
+        ("authors = 3", f"authors = 3\nclaims = {'1' * 2**20}", "more than the 1,048,576 that are read"),
+        ('object = "optimizer:Tide"', 'object = "../../x:Tide"', "its object `module:Name`"),
+        ("[[parts]]", "[parts]", "cannot be read"),
+        ("authors = 3", "authors = 3\nparts = 3", "cannot be read"),
+        ("[[figures]]", "[figures]", r"figures must be tables, each begun with \[\[figures\]\]"),
         ('where = "Fig. 2"', 'were = "Fig. 2"', r"\[\[figures\]\]: were: no such key; did you mean where"),
     ],
 )
@@ -180,14 +189,17 @@ def test_a_package_that_takes_a_name_is_left_out_or_loses_that_part(tmp_path, mo
         assert [entry.paper for entry in parts("optimizer") if entry.name == "tide"] == ["tide"]
 
 
-def test_a_package_that_cannot_even_be_imported_is_left_out(tmp_path, monkeypatch, tide):
+def test_a_paper_in_a_package_that_cannot_be_imported_is_listed_and_its_parts_say_so(
+    tmp_path, monkeypatch, tide
+):
     place = tmp_path / "other"
-    make_paper(place, "wave")
+    make_paper(place, "wave", toml=TOML.replace('slug = "tide"', 'slug = "wave"').replace('"tide"', '"wave"'))
     (place / "wave_papers" / "__init__.py").write_text("1 / 0\n")
     monkeypatch.syspath_prepend(place)
     registry.papers.cache_clear()
-    with pytest.warns(UserWarning, match="the paper wave is left out: ZeroDivisionError: division by zero"):
-        assert "tide" in [found.slug for found in papers()]
+    assert {"tide", "wave"} <= {found.slug for found in papers()}
+    with pytest.raises(LabError, match=r"optimizer wave: .* cannot be imported \(ZeroDivisionError"):
+        part("optimizer", "wave")
 
 
 def test_a_part_of_somebody_elses_that_cannot_be_imported_is_a_sentence(tide):
