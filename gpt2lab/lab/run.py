@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TextIO, TypeVar
 
 from gpt2lab.base.errors import LabError
-from gpt2lab.base.files import atomic_write
+from gpt2lab.base.files import atomic_write, sweep
 from gpt2lab.base.progress import Progress
 from gpt2lab.base.progress import progress as show_progress
 from gpt2lab.base.settings import options, to_plain
@@ -96,7 +96,10 @@ class Run:
     def reopen(
         cls, row: Row, home: Path | str | None = None, device: str = "cpu", *, clean: bool = False
     ) -> Self:
-        """Go on with a run that was stopped; `clean` removes what it has reported, but no checkpoint."""
+        """Go on with a run that was stopped, after deleting the half-written files that it has left.
+
+        `clean` removes what it has reported, but no checkpoint.
+        """
         store = Store(home)
         store.update(row.id, status="running", message="", finished=None, **this_process())
         if clean:
@@ -105,6 +108,9 @@ class Run:
         assert fresh is not None
         run = cls(fresh, store, device)
         make_folder(run.folder)
+        sweep(run.folder)
+        if not (run.folder / "settings.json").exists():  # it died between its row and its first file
+            run.write_file("settings.json", encode(json.loads(row.settings), indent=2))
         if clean:
             for leftover in ("tables", "figures", "texts", "model"):
                 shutil.rmtree(run.folder / leftover, ignore_errors=True)

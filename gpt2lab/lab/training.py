@@ -1,5 +1,6 @@
 """The verb `train`: settings in, a run with a language model out. Pre-trains a new model or fine-tunes a given one."""
 
+import json
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -12,6 +13,7 @@ from torch.optim import Optimizer
 
 from gpt2lab import decode
 from gpt2lab.base.errors import LabError
+from gpt2lab.base.files import atomic_folder, restore
 from gpt2lab.base.settings import from_plain
 from gpt2lab.lab.adapting import attach_adapter, keep_adapter, round_base
 from gpt2lab.lab.attaching import attach_once, build_architecture, chosen_objective, with_room
@@ -184,8 +186,8 @@ def resume_training(row: Row, *, home: Path | str | None = None) -> Run:
     """
     if row.status == "finished":
         raise LabError(f"{row.id}: this run has finished; its model is in {row.folder(home) / 'model'}")
+    settings = from_plain(TrainingSettings, json.loads(row.settings), row.id)
     run = Run.reopen(row, home)
-    settings = from_plain(TrainingSettings, run.record.json("settings.json"), row.id)
     run.device = str(pick_device(settings.device))
     return _train(run, settings, again=True)
 
@@ -298,10 +300,17 @@ def _experts(settings: TrainingSettings) -> dict[str, Any]:
 
 
 def _tokenizer(run: Run, settings: TrainingSettings, again: bool) -> Tokenizer:
-    """Return the tokenizer of a new model; one made from the data is kept in the run's folder."""
+    """Return the tokenizer of a new model from the run's folder, after it is made; a resumed run finds it there."""
     folder = run.folder / "tokenizer"
-    if again and folder.exists():
-        return Tokenizer.load(folder)
+    restore(folder)
+    if not (again and folder.exists()):
+        with atomic_folder(folder) as temporary:
+            _new_tokenizer(settings).save(temporary)
+    return Tokenizer.load(folder)
+
+
+def _new_tokenizer(settings: TrainingSettings) -> Tokenizer:
+    """Make the tokenizer that the settings ask for, from the data if they say so."""
     documents: Iterable[str] = sources.documents(settings.data, field=settings.data_field)
     if settings.task.kind == "tokens":
         documents = [example.text for example in settings.task.read(settings.data, settings.data_field)]
@@ -316,9 +325,7 @@ def _tokenizer(run: Run, settings: TrainingSettings, again: bool) -> Tokenizer:
             tokenizer = byte_level()
         case given:
             tokenizer = Tokenizer.load(given)
-    tokenizer = for_masking(tokenizer) if fills_in else tokenizer
-    tokenizer.save(folder)
-    return tokenizer
+    return for_masking(tokenizer) if fills_in else tokenizer
 
 
 def _tokens(run: Run, settings: TrainingSettings, lm: LanguageModel) -> Shards:

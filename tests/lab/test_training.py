@@ -1,5 +1,6 @@
 """The train verb: a run with a model that opens, resumes to the same bits, and refuses what does not fit."""
 
+import json
 import os
 import random
 import re
@@ -17,10 +18,13 @@ from gpt2lab.base.errors import LabError
 from gpt2lab.base.settings import update
 from gpt2lab.lab.record import record
 from gpt2lab.lab.resume import resume
-from gpt2lab.lab.store import Store
+from gpt2lab.lab.run import Run
+from gpt2lab.lab.store import Row, Store
 from gpt2lab.lab.training import TrainingSettings, train_model
+from gpt2lab.text import tokenizer_files
 from gpt2lab.text.language_model import load
 from gpt2lab.text.tokenizer import byte_level
+from gpt2lab.train import loop
 
 WORDS = re.findall(
     r"\w+", "the a small old cat dog ship sea house ran saw found lost and but near under with it"
@@ -150,8 +154,6 @@ def test_a_given_model_is_trained_further_with_its_own_tokenizer(text, home, mon
 
 def test_ctrl_c_then_resume_ends_with_the_weights_of_an_uninterrupted_run(text, home, monkeypatch):
     whole = train_model(small(text), home=home, name="whole")
-    from gpt2lab.lab.run import Run
-
     log = Run.log
 
     def interrupt_at_three(run, step, **numbers):
@@ -197,6 +199,79 @@ def test_kill_9_then_resume_ends_with_the_weights_of_an_uninterrupted_run(text, 
     again = resume("killed", home=home)
     assert weights(again) == weights(whole)
     assert record(again.row, home).series("loss") == record(whole.row, home).series("loss")
+
+
+@pytest.mark.parametrize("files", [0, 1, 2])
+def test_a_tokenizer_that_was_being_written_when_the_process_died_is_made_again(
+    text, home, monkeypatch, files
+):
+    whole = train_model(small(text), home=home, name="whole")
+    write, left = tokenizer_files.atomic_write, [files]
+
+    def dies(path, content):
+        if not left[0]:
+            raise KeyboardInterrupt
+        left[0] -= 1
+        write(path, content)
+
+    monkeypatch.setattr(tokenizer_files, "atomic_write", dies)
+    with pytest.raises(KeyboardInterrupt):
+        train_model(small(text), home=home, name="cut")
+    monkeypatch.setattr(tokenizer_files, "atomic_write", write)
+    assert weights(resume("cut", home=home)) == weights(whole)
+
+
+def test_a_run_that_died_before_its_first_file_is_resumed(text, home):
+    whole = train_model(small(text), home=home, name="whole")
+    plain = json.dumps(whole.record.json("settings.json"))
+    Store(home).add(Row(id="", name="cut", kind="train", settings=plain, seed=0))
+    Store(home).update("cut-1", status="interrupted")
+    again = resume("cut", home=home)
+    assert weights(again) == weights(whole)
+    assert again.record.json("settings.json") == whole.record.json("settings.json")
+
+
+@pytest.mark.parametrize("at", [5, 6])
+def test_a_resumed_runs_record_is_that_of_an_undisturbed_one(text, home, monkeypatch, at):
+    changes = {"train.steps": 6, "train.log_every": 2, "train.checkpoint_every": 3, "task.kind": "language"}
+    whole = train_model(small(text, **changes), home=home, name="whole")
+    save = loop.save_checkpoint
+
+    def dies(folder, step, *rest):
+        if step >= at:
+            raise KeyboardInterrupt
+        return save(folder, step, *rest)
+
+    monkeypatch.setattr(loop, "save_checkpoint", dies)
+    with pytest.raises(KeyboardInterrupt):
+        train_model(small(text, **changes), home=home, name="cut")
+    monkeypatch.setattr(loop, "save_checkpoint", save)
+    again = resume("cut", home=home)
+    timed = ("seconds", "tokens_per_second", "mfu")
+    rows = [
+        [{name: value for name, value in row.items() if name not in timed} for row in run.record.metrics]
+        for run in (whole, again)
+    ]
+    assert rows[0] == rows[1]
+    assert all(row["seconds"] >= 0 for row in again.record.metrics)
+    results = [{k: v for k, v in run.results.items() if k not in timed} for run in (whole, again)]
+    assert results[0] == results[1]
+    assert again.results["tokens_per_second"] > 0
+
+
+def test_death_between_the_last_update_and_the_report_costs_no_result(text, home, monkeypatch):
+    whole = train_model(small(text), home=home, name="whole")
+
+    def dies(run, lm):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Run, "model", dies)
+        with pytest.raises(KeyboardInterrupt):
+            train_model(small(text), home=home, name="cut")
+    again = resume("cut", home=home)
+    assert again.results["loss"] == whole.results["loss"]
+    assert again.results.keys() == whole.results.keys()
 
 
 def test_the_command_of_a_run_names_what_differs_from_the_defaults(text, home):
