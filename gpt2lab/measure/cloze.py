@@ -6,7 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 from gpt2lab.base.errors import LabError
 from gpt2lab.measure import corpus
-from gpt2lab.measure.continuation import Continuation, opened, room_for, score_continuations
+from gpt2lab.measure.continuation import (
+    Continuation,
+    opened,
+    room_for,
+    score_continuations,
+    split_continuation,
+)
 from gpt2lab.measure.measurement import Measurement
 from gpt2lab.measure.perplexity import exponential
 from gpt2lab.measure.scoring import RowScore, check_batch_size
@@ -110,17 +116,19 @@ class Cloze:
 def cloze_item(tokenizer: Tokenizer, text: str, where: str = "a passage", *, bos: bool = False) -> ClozeItem:
     """Set the last word of a passage apart: the context is all before its last occurrence, stripped.
 
-    The label is the encoding of a blank and the word. LabError, beginning with `where`, if there is no word.
-    Shoeybi et al. 2019, section 5.2, and the public zero-shot evaluation of Megatron-LM.
+    Its tokens are those of the context, a blank and the word as they are encoded together; one that lies across the
+    border is the word's. The loose rule reads the passage as it stands. LabError, beginning with `where`, if there is
+    no word, or nothing can stand before it. Shoeybi et al. 2019, section 5.2, and the public zero-shot evaluation of
+    Megatron-LM.
     """
-    pieces = text.split()
-    if not pieces:
+    passage = text.rstrip()
+    if not passage:
         raise LabError(f"{where}: a cloze test needs words, got {text!r}")
-    word = pieces[-1]
-    context = tokenizer.encode(text[: text.rfind(word)].strip())
-    everything = tokenizer.encode(text)
+    word = passage.split()[-1]
+    context = passage[: -len(word)].strip()
+    everything = tokenizer.encode(passage)
     try:
-        label = opened(tokenizer, context, tokenizer.encode(" " + word), bos=bos)
+        label = split_continuation(tokenizer, context, f" {word}" if context else word, bos=bos)
         last = opened(tokenizer, everything[:-1], everything[-1:], bos=bos)
     except LabError as error:
         raise LabError(f"{where}: {text!r} is a single word, and {error}") from error

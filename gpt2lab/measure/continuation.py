@@ -9,6 +9,7 @@ from gpt2lab.base.errors import LabError
 from gpt2lab.measure.corpus import start_token
 from gpt2lab.measure.scoring import Row, RowScore, score_rows
 from gpt2lab.model import Transformer
+from gpt2lab.text.pieces import split_text
 from gpt2lab.text.tokenizer import Tokenizer
 
 
@@ -21,19 +22,16 @@ class Continuation:
 
 
 def split_continuation(tokenizer: Tokenizer, context: str, text: str, *, bos: bool = False) -> Continuation:
-    """Encode `context` + `text` together and cut where the context's own tokens end.
+    """Encode `context` + `text` together and cut at the border, as `gpt2lab.text.pieces.split_text` does.
 
-    If a token spans the border (it happens in scripts without blanks, or where the context ends in a blank), the
+    If a token lies across the border (it happens in scripts without blanks, or where the context ends in a blank), the
     cut is before it, so that the model reads the tokens it would meet in running text. With `bos`, or if nothing
-    else stands before the cut, a start token opens the context. LabError for an empty text.
+    else stands before the cut, a start token opens the context. LabError for a text without tokens.
     """
-    whole, before = tokenizer.encode(context + text), tokenizer.encode(context)
-    shared = 0
-    while shared < min(len(before), len(whole)) and before[shared] == whole[shared]:
-        shared += 1
-    if shared == len(whole):
+    before, after = split_text(tokenizer, context, text)
+    if not after:
         raise LabError(f"a continuation needs text, got {text!r}")
-    return opened(tokenizer, whole[:shared], whole[shared:], bos=bos)
+    return opened(tokenizer, before, after, bos=bos)
 
 
 def opened(

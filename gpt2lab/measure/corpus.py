@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from gpt2lab.base.errors import LabError
 from gpt2lab.measure.detokenize import Style, detokenize
 from gpt2lab.text import readers, sources
+from gpt2lab.text.pieces import beginning, bytes_of
 from gpt2lab.text.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -71,23 +72,23 @@ def stream(
     LabError for less than two tokens.
     """
     ids = [start_token(tokenizer)] if bos else []
-    most = None if limit is None else limit + 1
     n_bytes = n_words = 0
-    for number, (text, natural, tokens) in enumerate(_encoded(texts, tokenizer, style)):
+    for number, (text, natural, tokens) in enumerate(_encoded(texts, tokenizer, style, limit)):
         if number and tokenizer.eos is not None:
             ids.append(tokenizer.eos)
-        before = len(ids)
-        ids += tokens
-        if most is not None and len(ids) >= most:
-            del ids[most:]
-            n_bytes += _length(tokenizer.decode(ids[before:]))
+        kept = tokens if limit is None else tokens[: max(limit + 1 - len(ids), 0)]
+        unscored = 0 if ids else 1  # a first token with nothing before it
+        n_bytes += _bytes(tokenizer, natural, unscored, None if len(kept) == len(tokens) else len(kept))
+        n_words += count_words(text)
+        ids += kept
+        if limit is not None and len(ids) > limit:
+            del ids[limit + 1 :]
             break
-        n_bytes, n_words = n_bytes + _length(natural), n_words + count_words(text)
     if len(ids) < 2:
         raise LabError(
             f"there is too little text to score: {len(ids)} tokens, and the first has nothing before it"
         )
-    return Passage(ids, n_bytes - (0 if bos else _length(tokenizer.decode(ids[:1]))), n_words)
+    return Passage(ids, n_bytes, n_words)
 
 
 def passages(
@@ -104,15 +105,14 @@ def passages(
     """
     found: list[Passage] = []
     left = limit
-    for text, natural, tokens in _encoded(texts, tokenizer, style):
+    for text, natural, tokens in _encoded(texts, tokenizer, style, limit):
         ids = [start_token(tokenizer), *tokens] if bos else tokens
-        n_bytes = _length(natural)
+        kept = None
         if left is not None and len(ids) - 1 > left:
             ids = ids[: left + 1]
-            n_bytes = _length(tokenizer.decode(ids[1:] if bos else ids))
+            kept = len(ids) - bos
         if len(ids) > 1:
-            n_bytes -= 0 if bos else _length(tokenizer.decode(ids[:1]))
-            found.append(Passage(ids, n_bytes, count_words(text)))
+            found.append(Passage(ids, _bytes(tokenizer, natural, 0 if bos else 1, kept), count_words(text)))
             left = None if left is None else left - len(ids) + 1
         if left == 0:
             break
@@ -135,16 +135,26 @@ def count_words(text: str) -> int:
 
 
 def _encoded(
-    texts: Iterator[str], tokenizer: Tokenizer, style: Style
+    texts: Iterator[str], tokenizer: Tokenizer, style: Style, limit: int | None
 ) -> Iterator[tuple[str, str, list[int]]]:
-    """Yield each text as stored, as natural text, and as tokens."""
+    """Yield each text as stored, as natural text, and as tokens: with a limit perhaps only its first, but more than it."""
+    if limit is not None:
+        for text in texts:
+            natural = detokenize(text, style)
+            yield text, natural, beginning(tokenizer, natural, limit + 2)[0]
+        return
     while some := list(itertools.islice(texts, 64)):
-        natural = [detokenize(text, style) for text in some]
-        yield from zip(some, natural, tokenizer.encode_batch(natural), strict=True)
+        naturals = [detokenize(text, style) for text in some]
+        yield from zip(some, naturals, tokenizer.encode_batch(naturals), strict=True)
 
 
-def _length(text: str) -> int:
-    return len(text.encode("utf-8"))
+def _bytes(tokenizer: Tokenizer, text: str, first: int, last: int | None) -> int:
+    """Return the UTF-8 bytes of a text that its tokens first … last - 1 stand for; None: all after the first."""
+    whole = len(text.encode("utf-8", "surrogatepass"))
+    if first == 0 and last is None:
+        return whole
+    spans = beginning(tokenizer, text, (last or first) + 1)[1]
+    return (whole if last is None else bytes_of(text, spans, last)) - bytes_of(text, spans, first)
 
 
 def _has_separators(file: Path) -> bool:

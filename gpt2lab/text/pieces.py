@@ -5,6 +5,7 @@ special token, or merge across the border of two, so pieces that are encoded apa
 Everything here encodes the whole, or what surrounds a piece, and cuts the ids where the characters say.
 """
 
+import functools
 import itertools
 import json
 import re
@@ -73,7 +74,7 @@ def encode_long(tokenizer: Tokenizer, text: str, *, special: bool = False, piece
     every piece is encoded together with what surrounds it. Should two neighbours disagree about the tokens around
     their border, or the text have no such place, it is encoded whole.
     """
-    cuts = _cuts(tokenizer, text, piece)
+    cuts = list(_cuts(tokenizer, text, piece))
     ids = _joined(tokenizer, text, cuts) if cuts else None
     if ids is None:
         return tokenizer.encode(text, special=special)
@@ -81,19 +82,46 @@ def encode_long(tokenizer: Tokenizer, text: str, *, special: bool = False, piece
     return [*before, *ids, *after]
 
 
-def _cuts(tokenizer: Tokenizer, text: str, piece: int) -> list[int]:
-    """Return where a text may be cut, `piece` characters apart or more; none if that is nowhere safe."""
-    if len(text) <= piece or not _is_local(tokenizer):
+def beginning(tokenizer: Tokenizer, text: str, count: int) -> tuple[list[int], Spans]:
+    """Return the first ids of a text, `count` or more, and the characters of each; all ids of a text that has fewer.
+
+    They are those of the whole text, of which no more is encoded than is needed.
+    """
+    length = 16 * count + _MARGIN
+    while length < len(text):
+        cut = next(_cuts(tokenizer, text, length), None)
+        if cut is None:
+            break
+        ids, spans = tokenizer.aligned(text[: cut + _MARGIN])
+        found = _index(spans, cut)
+        if found is None:
+            break
+        if found >= count:
+            return ids[:found], spans[:found]
+        length = 2 * cut
+    return tokenizer.aligned(text)
+
+
+def _cuts(tokenizer: Tokenizer, text: str, piece: int) -> Iterator[int]:
+    """Yield where a text may be cut, each `piece` characters or more after the last; none if that is nowhere safe."""
+    if len(text) <= piece:
+        return
+    for place in _safe_places(tokenizer):
+        found = place.search(text, piece)
+        while found:
+            yield found.start()
+            found = place.search(text, found.start() + piece)
+            if found is None:
+                return
+
+
+@functools.lru_cache(maxsize=8)  # it looks at every token of the vocabulary
+def _safe_places(tokenizer: Tokenizer) -> list[re.Pattern[str]]:
+    """Return the patterns before whose matches no token can lie across."""
+    if not _is_local(tokenizer):
         return []
-    for between, across in _CUTS:
-        if any(across.search(token) for token in tokenizer.vocabulary):
-            continue
-        cuts: list[int] = []
-        while found := between.search(text, (cuts[-1] if cuts else 0) + piece):
-            cuts.append(found.start())
-        if cuts:
-            return cuts
-    return []
+    tokens = list(tokenizer.vocabulary)
+    return [place for place, across in _CUTS if not any(map(across.search, tokens))]
 
 
 def _is_local(tokenizer: Tokenizer) -> bool:

@@ -10,8 +10,9 @@ import torch
 
 from gpt2lab.base.errors import LabError
 from gpt2lab.measure.cloze import Cloze, cloze_item
+from gpt2lab.measure.continuation import score_continuations, split_continuation
 from gpt2lab.model import Transformer, TransformerConfig
-from gpt2lab.text.language_model import LanguageModel
+from gpt2lab.text.language_model import LanguageModel, load
 from gpt2lab.text.tokenizer import Tokenizer, byte_level, word_level
 from tests.measure.tools import ignorant, reader
 
@@ -176,3 +177,25 @@ def test_a_single_word_needs_a_start_token(tmp_path: Path) -> None:
         Cloze(data=_file(tmp_path, ["one"]))(lm)
     with pytest.raises(LabError, match="no tokenizer"):
         Cloze(data=_file(tmp_path, ["one two"]))(LanguageModel(ignorant(5), None))
+
+
+def test_a_tokenizer_that_puts_a_blank_before_texts_is_asked_for_the_passages_own_tokens(
+    tmp_path: Path, shared_data: Path
+) -> None:
+    lm = load(shared_data / "models" / "stories260k-llama")
+    before = "Once upon a time there was a little girl named"
+    found = Cloze(data=_file(tmp_path, [f"{before} Lily", f"{before} Lily\n"]))(lm)
+    right = score_continuations(lm.model, [split_continuation(lm.tokenizer, before, " Lily")])[0]
+    assert found["accuracy"] == found["last_token_accuracy"] == 1.0
+    assert found["perplexity"] == pytest.approx(float(right.losses.sum().exp()), rel=1e-6)
+    assert found["perplexity"] == pytest.approx(1.185, abs=0.001)
+
+
+def test_the_words_tokens_end_the_passage_for_every_tokenizer(shared_data: Path) -> None:
+    for name in ("models/stories260k-llama", "models/tinystories-656k-llama", "gpt2-tokenizer"):
+        tokenizer = Tokenizer.load(shared_data / name)
+        for passage in ("Max had a ball", "Max said, “Bye!”", "see 日本", "a  wide gap"):
+            item = cloze_item(tokenizer, passage)
+            joined = " ".join(passage.rsplit(maxsplit=1))
+            assert item.label.context + item.label.tokens == tokenizer.encode(joined)
+            assert item.last.context + item.last.tokens == tokenizer.encode(passage)

@@ -5,6 +5,7 @@ import math
 from pathlib import Path
 
 import pytest
+import tokenizers
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -14,7 +15,7 @@ from gpt2lab.measure import corpus
 from gpt2lab.measure.perplexity import Perplexity, adjust, score_sequences, token_losses, windows
 from gpt2lab.measure.scoring import Row, score_rows
 from gpt2lab.model import Transformer
-from gpt2lab.text.language_model import LanguageModel
+from gpt2lab.text.language_model import LanguageModel, load
 from gpt2lab.text.tokenizer import Tokenizer, byte_level, word_level
 from tests.measure.tools import START, TEXT, ignorant, reader, slow_losses
 from tests.tiny import CAUSAL, CONFIGS, tiny, tokens
@@ -323,3 +324,36 @@ def test_real_stories_are_far_likelier_than_their_words_shuffled(shared_data: Pa
         float(token_losses(model, tokenizer.encode(one), 256, 128).mean()) for one in (text, shuffled)
     )
     assert real < 2.1 and noise > real + 1.5
+
+
+@pytest.mark.parametrize("documents", [False, True])
+@pytest.mark.parametrize("limit", [None, 1, 2, 3, 5, 6])
+def test_bytes_are_those_of_the_characters_whose_tokens_are_all_scored(
+    tmp_path: Path, documents: bool, limit: int | None
+) -> None:
+    (tmp_path / "a.txt").write_text("🙂é!\n", encoding="utf-8")
+    found = Perplexity(data=(str(tmp_path / "a.txt"),), documents=documents, bos=False, limit=limit)(reader())
+    # The first of the emoji's four tokens is context only, and the character counts with its last one.
+    assert found.about["bytes"] == {None: 8, 1: 0, 2: 0, 3: 4, 5: 6, 6: 7}[limit]
+    assert found.about["tokens"] == limit or limit is None
+
+
+def test_unknown_words_and_what_a_normalizer_drops_count_with_the_bytes_they_have_in_the_text(
+    tmp_path: Path,
+) -> None:
+    tokenizer = word_level(["the cat saw the dog"])
+    tokenizer.backend.normalizer = tokenizers.normalizers.Replace("\u200b", "")
+    text = "the zébra saw\u200b the cat"
+    (tmp_path / "a.txt").write_text(text, encoding="utf-8")
+    lm = LanguageModel(ignorant(tokenizer.vocab_size), tokenizer)
+    for limit, scored in ((None, text), (1, "the zébra"), (2, "the zébra saw")):
+        found = Perplexity(data=(str(tmp_path / "a.txt"),), bos=True, limit=limit and limit + 1)(lm)
+        assert found.about["bytes"] == len(scored.encode())
+
+
+def test_a_blank_that_the_tokenizer_adds_is_no_byte_of_the_text(tmp_path: Path, shared_data: Path) -> None:
+    lm = load(shared_data / "models" / "stories260k-llama")
+    (tmp_path / "a.txt").write_text("Lily had a ball", encoding="utf-8")
+    first = lm.tokenizer.aligned("Lily had a ball")[1][0]
+    for bos, expected in ((True, 15), (False, 15 - first[1])):
+        assert Perplexity(data=(str(tmp_path / "a.txt"),), bos=bos)(lm).about["bytes"] == expected

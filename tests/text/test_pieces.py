@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from tokenizers import models, normalizers, pre_tokenizers, processors, trainers
 
 from gpt2lab.text import pieces
-from gpt2lab.text.pieces import bytes_of, encode_long, frame, split_text
+from gpt2lab.text.pieces import beginning, bytes_of, encode_long, frame, split_text
 from gpt2lab.text.reduction import ReducedTokenizer, count_tokens, reduce_vocabulary
 from gpt2lab.text.tokenizer import Tokenizer, byte_level, train_bpe, word_level
 
@@ -134,7 +134,7 @@ def test_all_kinds_but_those_that_look_across_are_really_cut(shared_data: Path) 
     text, cut = prose(2, 1500), set()
     for name, make in KINDS.items():
         tokenizer = make(shared_data)
-        cuts = pieces._cuts(tokenizer, text, 500)
+        cuts = list(pieces._cuts(tokenizer, text, 500))
         if cuts and pieces._joined(tokenizer, text, cuts) is not None:
             cut.add(name)
     assert set(KINDS) - cut == {"fixed-length", "metaspace-one-piece"}
@@ -144,6 +144,20 @@ def test_a_document_without_a_place_to_cut_is_encoded_whole(shared_data: Path) -
     tokenizer = KINDS["no-splits"](shared_data)
     genes = "".join(random.Random(0).choice("ACGT") for _ in range(3000))
     assert encode_long(tokenizer, genes, special=True, piece=100) == tokenizer.encode(genes, special=True)
+
+
+def test_the_beginning_of_a_text_is_that_of_the_whole(tokenizer: Tokenizer) -> None:
+    text = prose(4, 3000)
+    ids, spans = tokenizer.aligned(text)
+    for count in (1, 30, 200, len(ids) + 1):
+        found, places = beginning(tokenizer, text, count)
+        assert len(found) >= min(count, len(ids))
+        assert (found, list(places)) == (ids[: len(found)], spans[: len(found)])
+
+
+def test_a_book_is_not_encoded_whole_for_its_beginning() -> None:
+    tokenizer = train_bpe(CORPUS, 330)
+    assert len(beginning(tokenizer, "one day " * 10_000, 20)[0]) < 1000
 
 
 def test_special_tokens_stand_only_at_the_ends_of_a_long_document() -> None:
