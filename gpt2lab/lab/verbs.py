@@ -159,7 +159,8 @@ def apply(
 
 
 def transformed(name: str, made: "Callable[[LanguageModel], object]", lm: "LanguageModel") -> "LanguageModel":
-    """Call a transform. LabError if what it returns is no new language model."""
+    """Call a transform. LabError if what it returns is no new language model, or gives NaN or infinite logits."""
+    from gpt2lab.model.evaluating import refuse_not_finite
     from gpt2lab.text.language_model import LanguageModel
 
     result = made(lm)
@@ -168,6 +169,7 @@ def transformed(name: str, made: "Callable[[LanguageModel], object]", lm: "Langu
     if result.model is lm.model:
         raise LabError(f"transform {name} returned the model it was given; it must return a new one")
     result.model.eval()
+    refuse_not_finite(result.model, f"apply {name}")
     return result
 
 

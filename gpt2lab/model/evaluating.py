@@ -4,7 +4,10 @@ import contextlib
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+import torch
 from torch import nn
+
+from gpt2lab.base.errors import LabError
 
 if TYPE_CHECKING:
     from gpt2lab.model.transformer import Transformer
@@ -32,3 +35,25 @@ def unseen(model: "Transformer") -> Iterator[None]:
         yield
     finally:
         model.open_tap = before
+
+
+_PROBE_ROWS, _PROBE_TIME = 2, 32
+
+
+@torch.no_grad()
+def refuse_not_finite(model: "Transformer", what: str) -> None:
+    """Refuse a model that can say nothing: NaN or infinity in its weights, or in its logits for two rows of 32 tokens.
+
+    Finite weights are not enough: a state that grows from block to block overflows in the forward pass. LabError, which
+    begins with `what`.
+    """
+    for name, tensor in model.state_dict().items():
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            raise LabError(f"{what}: the result's {name} holds NaN or infinity, so that it is not kept")
+    time = min(_PROBE_TIME, model.context)
+    tokens = torch.arange(_PROBE_ROWS * time, device=model.device).view(_PROBE_ROWS, time)
+    with evaluating(model), unseen(model):
+        states = model.hidden(tokens * 7919 % model.config.vocab_size)  # spread over the vocabulary
+        logits = states if model.config.head == "none" else model.unembed(states)
+    if not bool(torch.isfinite(logits).all()):
+        raise LabError(f"{what}: the result gives NaN or infinite logits, so that it is not kept")

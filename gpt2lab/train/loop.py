@@ -43,7 +43,14 @@ class Batches(Protocol):
 
 
 class NotFinite(LabError):
-    """The loss or the gradient is NaN or infinite; raised before the update that would spread it."""
+    """The loss or the gradient is NaN or infinite; raised before the update that would spread it.
+
+    `facts` says what, where, and which checkpoint is good, without the advice that follows it in the message.
+    """
+
+    def __init__(self, facts: str, advice: str) -> None:
+        super().__init__(f"{facts}; {advice}")
+        self.facts = facts
 
 
 class Interrupted(KeyboardInterrupt):
@@ -302,8 +309,8 @@ class _Loop:
             else "no checkpoint was written yet"
         )
         return NotFinite(
-            f"{what} is {value} at step {step + 1} with learning rate {rate:.3g}; {last}; "
-            "a lower learning rate or a longer warm-up may help"
+            f"{what} is {value} at step {step + 1} with learning rate {rate:.3g}; {last}",
+            "a lower learning rate or a longer warm-up may help",
         )
 
     def _note(self, numbers: Mapping[str, float]) -> str:

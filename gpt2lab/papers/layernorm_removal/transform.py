@@ -27,6 +27,7 @@ from gpt2lab.papers.layernorm_removal.architecture import (
     unit_table,
 )
 from gpt2lab.papers.layernorm_removal.fold import compatible, folded, require_foldable, require_staged
+from gpt2lab.papers.layernorm_removal.massive import explained, refuse_massive, widest_token
 from gpt2lab.papers.layernorm_removal.objective import EvenScales
 from gpt2lab.papers.layernorm_removal.schedule import RECIPES, Recipe, Schedule, fitted, require_length
 from gpt2lab.text import sources
@@ -137,7 +138,10 @@ class RemoveLayerNorm:
         self._claim_checkpoints(lm)
         model = copy.deepcopy(lm.model).float().requires_grad_(True)
         batches, held_out = self._data(lm, steps)
+        start = widest_token(model, batches[0]["tokens"])
         if self.mode != "control":
+            if not self.special_positions:
+                refuse_massive(model, start)
             attach(model, staging)
             calibrate(model, [batches[i] for i in range(8 if self.mode == "instant" else 1)])
         if self.mode == "instant":
@@ -145,7 +149,8 @@ class RemoveLayerNorm:
                 fire(model, unit)
         else:
             before = mean_loss(model, held_out) if held_out is not None else math.nan
-            self._train(model, batches, held_out)
+            with explained(model, batches[0]["tokens"], start):
+                self._train(model, batches, held_out)
             _warn_of_harm(before, mean_loss(model, held_out) if held_out is not None else math.nan)
         model.eval()
         if self.mode == "control" or self.output == "staged":

@@ -12,11 +12,13 @@ from gpt2lab.model import Transformer, attach, load_model, save_model
 from gpt2lab.papers.layernorm_removal import transform
 from gpt2lab.papers.layernorm_removal.architecture import StagedNorms, calibrate, fire, stage_of, unit_table
 from gpt2lab.papers.layernorm_removal.fold import compatible, export_errors, folded
+from gpt2lab.papers.layernorm_removal.massive import explained, widest_token
 from gpt2lab.papers.layernorm_removal.transform import FoldLayerNorm, RemoveLayerNorm
 from gpt2lab.text.generators.stories import documents
 from gpt2lab.text.language_model import LanguageModel, save
 from gpt2lab.text.tokenizer import Tokenizer, word_level
 from gpt2lab.train import TrainSettings, train
+from gpt2lab.train.loop import NotFinite
 from tests.tiny import BIDIRECTIONAL, CONFIGS, tiny, tokens
 from tests.train.data import Counting
 
@@ -297,3 +299,61 @@ def test_a_model_that_is_ruined_is_said_to_be(lm: LanguageModel, monkeypatch: py
         monkeypatch.setattr(transform, "mean_loss", lambda model, batches, losses=losses: next(losses))
         with pytest.warns(UserWarning, match=f"validation loss rose from 2.000 to {end}"):
             RemoveLayerNorm(**SMALL, steps=4)(lm)
+
+
+# Massive activations.
+
+
+def massive(tokenizer: Tokenizer, family: str = "llama") -> LanguageModel:
+    """A random model in which one frequent word's state is hundreds of times longer than all others'."""
+    model = tiny(family, vocab_size=tokenizer.vocab_size, max_positions=64, eos=tokenizer.eos)
+    with torch.no_grad():
+        model.embedding.weight[tokenizer.encode("the")[0]] *= 500.0
+    return LanguageModel(model, tokenizer)
+
+
+@pytest.mark.parametrize("mode", ["full", "at-once", "instant"])
+def test_a_gated_model_with_a_massive_activation_is_refused_before_it_trains(
+    tokenizer: Tokenizer, mode: str
+) -> None:
+    with pytest.raises(
+        LabError, match=r"massive activation.*times the median token's.*special_positions=true"
+    ):
+        gpt2lab.apply("remove-layernorm", massive(tokenizer), **SMALL, steps=12, mode=mode)
+    gpt2lab.apply("remove-layernorm", massive(tokenizer), **SMALL, steps=2, mode="control")
+
+
+def test_a_plain_feed_forward_lets_a_massive_activation_through_once(tokenizer: Tokenizer) -> None:
+    new = gpt2lab.apply("remove-layernorm", massive(tokenizer, "gpt2"), **SMALL, mode="instant")
+    assert new.config.norm == "none"
+
+
+@torch.no_grad()
+def test_the_widest_token_is_found_where_it_stands(tokenizer: Tokenizer) -> None:
+    lm = massive(tokenizer)
+    the, other = tokenizer.encode("the")[0], tokenizer.encode("a")[0]
+    found = widest_token(lm.model, torch.tensor([[other, other, other, the, other]]))
+    assert (found.place, found.position) == ("blocks.0.hook_resid_pre", 3)
+    states = lm.model.embedding.weight.double()
+    assert found.sigma == pytest.approx(float(states[the].square().mean().sqrt()))
+    assert found.ratio == pytest.approx(found.sigma / float(states[other].square().mean().sqrt()))
+
+
+def test_a_removal_that_blows_up_is_explained_by_the_token_that_grew(lm: LanguageModel) -> None:
+    ids = tokens(2, 9, vocab=50)
+    start = widest_token(lm.model, ids)
+    with (
+        pytest.raises(
+            NotFinite, match=r"remove-layernorm: the loss is nan at step 7; .*one token has blown up"
+        ) as error,
+        explained(lm.model, ids, start),
+    ):
+        with torch.no_grad():
+            lm.model.embedding.weight[ids[0, 0]] *= 1e4
+        raise NotFinite("the loss is nan at step 7", "a lower learning rate may help")
+    assert "learning rate may help" not in str(error.value)
+    with (
+        pytest.raises(NotFinite, match="a lower learning rate"),
+        explained(lm.model, ids, widest_token(lm.model, ids)),
+    ):
+        raise NotFinite("the loss is nan at step 7", "a lower learning rate may help")
