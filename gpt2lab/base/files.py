@@ -71,11 +71,14 @@ def atomic_file(path: Path | str) -> Iterator[Path]:
 def atomic_folder(path: Path | str) -> Iterator[Path]:
     """Yield a folder that becomes `path` if the block succeeds; an older `path` stays whole until then.
 
-    The older folder is replaced by an exchange of names where the system has one (Linux). Elsewhere it is renamed first
-    to `.NAME.old-PID`; if the process dies before the second rename, `restore` or `sweep` undoes the first.
+    What killed writers of the same path have left is deleted first. The older folder is replaced by an exchange of names
+    where the system has one (Linux). Elsewhere it is renamed first to `.NAME.old-PID`; if the process dies before the
+    second rename, `restore` or `sweep` undoes the first.
     """
     path = Path(path).resolve()
     path.parent.mkdir(parents=True, exist_ok=True)
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
+        _delete_unused(left)
     temporary, lock = _temporary(path, _new_folder)
     try:
         yield temporary

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-import os
+import re
 import struct
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -14,10 +14,11 @@ import numpy.typing as npt
 
 from gpt2lab.base.errors import LabError
 from gpt2lab.base.files import atomic_write
+from gpt2lab.base.json_files import read_object
+from gpt2lab.base.progress import Progress
 
 MANIFEST = "manifest.json"
-VERIFIED = "verified.json"
-VERSION = 1
+VERSION = 2
 SPLITS = ("train", "valid")
 
 # magic, version, bytes per token, tokens, fingerprint of the tokenizer; little-endian, 64 bytes
@@ -61,27 +62,55 @@ class Manifest:
     splits: dict[str, list[Shard]] = field(default_factory=dict)
     version: int = VERSION
 
-    def to_json(self) -> str:
-        """Write the manifest as JSON text."""
-        return json.dumps(asdict(self), indent=1) + "\n"
+    def write(self, folder: Path) -> None:
+        """Write the manifest, with its own checksum, into a folder of shards."""
+        content = asdict(self)
+        atomic_write(folder / MANIFEST, _text({**content, "checksum": _checksum(content)}))
 
     @staticmethod
     def read(folder: Path) -> "Manifest":
-        """Read the manifest of a folder; LabError if it is no folder of shards."""
+        """Read the manifest of a folder; LabError if it is no folder of shards, or the manifest was changed."""
         path = folder / MANIFEST
         if not path.is_file():
+            if any(folder.glob("*.tokens")):
+                raise LabError(f"{path}: missing beside its shards; encode the text again")
             raise LabError(f"{folder}: no token shards here ({MANIFEST} is missing)")
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-            version = content.get("version")
-            if version == VERSION:
-                splits = {
-                    name: [Shard(**s) for s in shards] for name, shards in content.pop("splits").items()
-                }
-                return Manifest(**content, splits=splits)
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
-            raise LabError(f"{path}: not a manifest of token shards, or cut off ({error})") from error
-        raise LabError(f"{path}: format {version}, this version reads {VERSION}; encode the text again")
+            content = read_object(path)
+        except LabError as error:
+            raise LabError(f"{error}; it is no manifest of token shards; encode the text again") from None
+        version, checksum = content.get("version"), content.pop("checksum", None)
+        if version != VERSION:
+            raise LabError(f"{path}: format {version}, this version reads {VERSION}; encode the text again")
+        if checksum != _checksum(content):
+            raise LabError(f"{path}: damaged, its checksum is not its own; encode the text again")
+        try:
+            splits = {name: [Shard(**s) for s in shards] for name, shards in content.pop("splits").items()}
+            manifest = Manifest(**content, splits=splits)
+        except (TypeError, KeyError, AttributeError) as error:
+            raise LabError(
+                f"{path}: not a manifest of token shards ({error}); encode the text again"
+            ) from None
+        for split, shards in splits.items():
+            if [shard.name for shard in shards] != [f"{split}.{i:03d}" for i in range(len(shards))]:
+                raise LabError(
+                    f"{path}: gives the {split} split the shards of another; encode the text again"
+                )
+        return manifest
+
+
+def _text(content: Mapping[str, Any]) -> str:
+    return json.dumps(content, indent=1) + "\n"
+
+
+def _checksum(content: Mapping[str, Any]) -> str:
+    return hashlib.sha256(_text(content).encode()).hexdigest()
+
+
+def foreign(folder: Path) -> str | None:
+    """Return the name of something in a folder that is no part of token shards, or None."""
+    ours = rf"(was\.)?({'|'.join(SPLITS)})\.\d+\.(tokens|documents)|{re.escape(MANIFEST)}"
+    return next((path.name for path in sorted(folder.iterdir()) if not re.fullmatch(ours, path.name)), None)
 
 
 class ShardWriter:
@@ -145,11 +174,11 @@ def read_documents(folder: Path, shard: Shard) -> npt.NDArray[np.uint32]:
     return np.fromfile(folder / f"{shard.name}.documents", dtype="<u4").reshape(-1, 2)
 
 
-def check(folder: Path, manifest: Manifest, *, fingerprint: str | None, checksum: bool | None) -> None:
+def check(folder: Path, manifest: Manifest, *, fingerprint: str | None, checksum: bool) -> None:
     """LabError if a shard is missing, truncated, damaged or written by another tokenizer.
 
-    Sizes and headers are looked at always. The checksums are computed at the first opening, and again whenever a
-    file's time or size has changed (`checksum=None`), always (True) or never (False).
+    Sizes and headers are looked at always; `checksum` reads every byte: nothing else finds a bit that has flipped on
+    the disk.
     """
     shards = [shard for name in manifest.splits for shard in manifest.splits[name]]
     for shard in shards:
@@ -160,17 +189,13 @@ def check(folder: Path, manifest: Manifest, *, fingerprint: str | None, checksum
             f"{folder / name}: written by tokenizer {manifest.tokenizer[:8]}…, the model uses "
             f"{fingerprint[:8]}…; encode the text again with --data FILES"
         )
-    if checksum is False:
+    if not checksum:
         return
-    known = {} if checksum else _read_verified(folder)
-    now = _states(folder, shards)
-    for shard in shards:
-        for kind, expected in (("tokens", shard.tokens_sha256), ("documents", shard.documents_sha256)):
-            name = f"{shard.name}.{kind}"
-            if known.get(name) != now[name]:
-                _check_content(folder / name, HEADER_BYTES if kind == "tokens" else 0, expected)
-    if known != now:
-        _write_verified(folder, now)
+    total = sum(shard.tokens * manifest.token_bytes for shard in shards)
+    with Progress[None](total=total, label="checking shards", unit="bytes") as bar:
+        for shard in shards:
+            _check_content(folder / f"{shard.name}.tokens", HEADER_BYTES, shard.tokens_sha256, bar)
+            _check_content(folder / f"{shard.name}.documents", 0, shard.documents_sha256, None)
 
 
 def _check_shape(folder: Path, manifest: Manifest, shard: Shard) -> None:
@@ -195,42 +220,13 @@ def _check_shape(folder: Path, manifest: Manifest, shard: Shard) -> None:
         )
 
 
-def _check_content(path: Path, start: int, expected: str) -> None:
+def _check_content(path: Path, start: int, expected: str, bar: Progress[None] | None) -> None:
     digest = hashlib.sha256()
     with path.open("rb") as handle:
         handle.seek(start)
         while piece := handle.read(1 << 20):
             digest.update(piece)
+            if bar is not None:
+                bar.advance(len(piece))
     if digest.hexdigest() != expected:
         raise LabError(f"{path}: damaged, its checksum is not the one of {MANIFEST}; encode the text again")
-
-
-def _states(folder: Path, shards: list[Shard]) -> dict[str, Any]:
-    """Return size and time of each file, and the checksum they were found to agree with."""
-    states = {}
-    for shard in shards:
-        for kind, digest in (("tokens", shard.tokens_sha256), ("documents", shard.documents_sha256)):
-            name = f"{shard.name}.{kind}"
-            stat = (folder / name).stat()
-            states[name] = [stat.st_size, stat.st_mtime_ns, digest]
-    return states
-
-
-def _read_verified(folder: Path) -> Mapping[str, Any]:
-    try:
-        content = json.loads((folder / VERIFIED).read_text())
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}
-
-
-def _write_verified(folder: Path, states: Mapping[str, Any]) -> None:
-    if not os.access(folder, os.W_OK):
-        return  # a folder that others share: verified at every opening
-    atomic_write(folder / VERIFIED, json.dumps(states))
-
-
-def write_manifest(folder: Path, manifest: Manifest) -> None:
-    """Write the manifest, and that its shards, just written, agree with their checksums."""
-    atomic_write(folder / MANIFEST, manifest.to_json())
-    _write_verified(folder, _states(folder, [s for shards in manifest.splits.values() for s in shards]))

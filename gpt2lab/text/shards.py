@@ -4,8 +4,6 @@ import bisect
 import hashlib
 import itertools
 import json
-import os
-import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,27 +12,24 @@ import numpy as np
 import numpy.typing as npt
 
 from gpt2lab.base.errors import LabError
-from gpt2lab.base.files import atomic_folder
+from gpt2lab.base.files import atomic_folder, locked, restore
 from gpt2lab.base.progress import Progress
 from gpt2lab.text import sources
 from gpt2lab.text.shard_builder import Builder, encode_all
 from gpt2lab.text.shard_files import (
-    MANIFEST,
     SPLITS,
     VERSION,
     Manifest,
     check,
+    foreign,
     read_documents,
     read_tokens,
-    write_manifest,
 )
 from gpt2lab.text.sources import SourceLike
 from gpt2lab.text.tokenizer import Tokenizer
 
 SHARD_TOKENS = 1 << 27
 """Tokens after which a new shard begins: 256 MiB of uint16."""
-
-_OWNER = "being-built"  # holds the process id, so that the remains of a killed build are known
 
 
 class TokenStream:
@@ -106,16 +101,15 @@ class Shards:
     manifest: Manifest
 
     @staticmethod
-    def open(
-        folder: Path | str, *, tokenizer: Tokenizer | None = None, checksum: bool | None = None
-    ) -> "Shards":
+    def open(folder: Path | str, *, tokenizer: Tokenizer | None = None, checksum: bool = True) -> "Shards":
         """Open a folder that `build` wrote.
 
         LabError if a shard is missing, truncated or damaged, or was written by another tokenizer than the one
-        given. `checksum`: None verifies the content at the first opening and after a change, True always,
-        False never.
+        given. Every byte is read and compared with its checksum, about 1 s per GB on one core; `checksum=False` looks at
+        sizes, headers and the manifest alone, for a process among many that open the same shards.
         """
         folder = Path(folder).expanduser()
+        restore(folder)
         manifest = Manifest.read(folder)
         fingerprint = None if tokenizer is None else tokenizer.fingerprint
         check(folder, manifest, fingerprint=fingerprint, checksum=checksum)
@@ -167,7 +161,8 @@ def build(
     belongs to validation by the hash of its text, so the same text is always on the same side; if no hash falls
     below `valid_fraction`, the document with the lowest one is taken, so that two documents suffice.
     A folder already built from the same files with the same tokenizer is opened instead (`reuse`).
-    The folder appears whole or not at all. `workers=1` encodes on one core, None on all.
+    The folder appears whole or not at all; of several processes one builds it and the others wait. `workers=1` encodes
+    on one core, None on all.
     """
     if not 0.0 <= valid_fraction < 1.0:
         raise LabError(f"valid_fraction {valid_fraction}: must lie in [0, 1)")
@@ -180,21 +175,23 @@ def build(
             return built
         total = _text_bytes(source, format)
         source = sources.documents(source, field=field, format=format)
-    if folder.exists() and not (folder / MANIFEST).is_file() and (folder.is_file() or any(folder.iterdir())):
-        raise LabError(f"{folder}: exists and holds no token shards; give another folder")
-    _sweep(folder)
-    with atomic_folder(folder) as temporary:
-        (temporary / _OWNER).write_text(str(os.getpid()))
-        builder = Builder(tokenizer, temporary, valid_fraction, shard_tokens)
-        try:
-            with Progress[None](total=total, label="encoding", unit="bytes") as bar:
-                encode_all(builder, source, workers, bar)
-            manifest = builder.finish(made_from)
-        finally:
-            builder.abandon()
-        write_manifest(temporary, manifest)
-        (temporary / _OWNER).unlink()
-    return Shards.open(folder, tokenizer=tokenizer)
+    with locked(folder):
+        if made_from is not None and reuse and (built := _built(folder, made_from, tokenizer)):
+            return built  # by another process, while this one waited
+        if folder.exists() and (found := folder.name if folder.is_file() else foreign(folder)):
+            raise LabError(
+                f"{folder}: exists and holds no token shards ({found} is none); move it away, or give another folder"
+            )
+        with atomic_folder(folder) as temporary:
+            builder = Builder(tokenizer, temporary, valid_fraction, shard_tokens)
+            try:
+                with Progress[None](total=total, label="encoding", unit="bytes") as bar:
+                    encode_all(builder, source, workers, bar)
+                manifest = builder.finish(made_from)
+            finally:
+                builder.abandon()
+            manifest.write(temporary)
+        return Shards.open(folder, tokenizer=tokenizer)
 
 
 def key(
@@ -225,16 +222,3 @@ def _text_bytes(source: SourceLike, format: str | None) -> int | None:
     files = sources.files(source, format=format)
     plain = [path for path in files if path.suffix in (".txt", ".text", ".md") or format == "txt"]
     return sum(path.stat().st_size for path in files) if files and len(plain) == len(files) else None
-
-
-def _sweep(folder: Path) -> None:
-    """Remove what a killed build of this folder has left."""
-    if not folder.parent.is_dir():
-        return
-    for path in folder.parent.glob(f".{folder.name}.*.tmp"):
-        try:
-            os.kill(int((path / _OWNER).read_text()), 0)
-        except ProcessLookupError:
-            shutil.rmtree(path, ignore_errors=True)
-        except (OSError, ValueError):
-            continue  # somebody else's, or just begun

@@ -138,10 +138,18 @@ def test_what_killed_writers_left_is_swept_and_what_a_living_one_writes_is_not(t
     left = sorted(path.name for path in (tmp_path / "deep").iterdir())
     assert len(left) == 3
     (tmp_path / "deep" / ".notes").write_text("somebody's own hidden file")
-    with atomic_folder(tmp_path / "deep" / "name") as folder:
+    with atomic_folder(tmp_path / "deep" / "other") as folder:
         assert sorted(path.name for path in sweep(tmp_path)) == left
         (folder / "w").write_text("x")
-    assert sorted(path.name for path in (tmp_path / "deep").iterdir()) == [".notes", "name"]
+    assert sorted(path.name for path in (tmp_path / "deep").iterdir()) == [".notes", "other"]
+
+
+def test_a_folder_is_written_without_what_a_killed_writer_of_it_left(tmp_path: Path) -> None:
+    code = f"from gpt2lab.base import files\nwith files.atomic_folder(Path(sys.argv[1])): {KILL}"
+    _dies_within(code, tmp_path / "name")
+    with atomic_folder(tmp_path / "name"):
+        pass
+    assert [path.name for path in tmp_path.iterdir()] == ["name"]
 
 
 def _replaces(folder: str, word: str) -> int:

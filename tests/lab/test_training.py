@@ -356,6 +356,13 @@ def test_data_that_changed_since_are_refused(text, home):
         resume("train", home=home)
 
 
+def test_touching_the_data_does_not_forbid_to_resume(text, home):
+    run = train_model(small(text), home=home)
+    Store(home).update(run.id, status="interrupted")
+    os.utime(text / "00.txt", (1, 1))
+    assert weights(resume("train", home=home)) == weights(run)
+
+
 def test_a_piece_is_resumed_with_its_study(home, tide):
     from gpt2lab.lab.study import reproduce
 

@@ -1,14 +1,16 @@
+import concurrent.futures
 import json
 import multiprocessing
 import os
 import random
 import re
-import shutil
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import tokenizers
@@ -187,8 +189,9 @@ def _damage(folder: Path, name: str, change: str) -> None:
         ("train.000.tokens", "gone", r"train\.000\.tokens: missing"),
         ("train.000.documents", "flip", r"train\.000\.documents: damaged"),
         ("valid.000.documents", "cut", r"valid\.000\.documents: truncated"),
-        ("manifest.json", "cut", "not a manifest of token shards, or cut off"),
-        ("manifest.json", "gone", "no token shards here"),
+        ("manifest.json", "cut", "manifest.json: not JSON, or cut off: .*; encode the text again"),
+        ("manifest.json", "flip", "manifest.json: not JSON, or cut off: .*; encode the text again"),
+        ("manifest.json", "gone", "manifest.json: missing beside its shards; encode the text again"),
     ],
 )
 def test_damaged_shards_are_refused(tmp_path: Path, name: str, change: str, message: str) -> None:
@@ -209,29 +212,77 @@ def test_another_tokenizer_is_refused_with_both_fingerprints(tmp_path: Path, bpe
         Shards.open(tmp_path / "s", tokenizer=bpe)
 
 
-def test_a_verified_folder_is_not_read_again_until_it_changes(tmp_path: Path) -> None:
+def test_a_bit_that_flipped_is_found_although_size_and_time_are_as_before(tmp_path: Path) -> None:
     folder = tmp_path / "s"
     build(iter(TEXTS), BYTES, folder)
     path = folder / "train.000.tokens"
     stat = path.stat()
     _damage(folder, path.name, "flip")
     os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
-    Shards.open(folder)  # size and time are those that were verified
-    with pytest.raises(LabError, match="damaged"):
-        Shards.open(folder, checksum=True)
-    os.utime(path)
     Shards.open(folder, checksum=False)
     with pytest.raises(LabError, match="damaged"):
         Shards.open(folder)
 
 
-def test_a_copied_folder_is_verified_once(tmp_path: Path) -> None:
-    build(iter(TEXTS), BYTES, tmp_path / "s")
-    shutil.copytree(tmp_path / "s", tmp_path / "t", copy_function=shutil.copyfile)
-    before = (tmp_path / "t" / "verified.json").read_text()
-    Shards.open(tmp_path / "t")
-    assert (tmp_path / "t" / "verified.json").read_text() != before
-    assert json.loads((tmp_path / "t" / "verified.json").read_text()).keys() == json.loads(before).keys()
+def test_damaged_shards_of_files_are_built_again(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("one\n<|endoftext|>\ntwo\n")
+    first = everything(build(tmp_path / "a.txt", BYTES, tmp_path / "s"))
+    for name, change in [("train.000.tokens", "flip"), ("manifest.json", "gone"), ("manifest.json", "cut")]:
+        _damage(tmp_path / "s", name, change)
+        assert everything(build(tmp_path / "a.txt", BYTES, tmp_path / "s")) == first
+
+
+def _changed(manifest: dict[str, Any], what: str) -> None:
+    splits = manifest["splits"]
+    if what == "splits":
+        splits["train"], splits["valid"] = splits["valid"], splits["train"]
+    elif what == "bytes":
+        splits["train"][0]["bytes"] += 1
+    else:
+        manifest[what] = 7
+
+
+@pytest.mark.parametrize("what", ["splits", "bytes", "eos", "valid_fraction", "vocab_size", "key"])
+def test_a_manifest_that_was_changed_is_refused(tmp_path: Path, what: str) -> None:
+    build(iter(TEXTS), BYTES, tmp_path / "s", valid_fraction=0.3)
+    path = tmp_path / "s" / "manifest.json"
+    manifest = json.loads(path.read_text())
+    _changed(manifest, what)
+    path.write_text(json.dumps(manifest, indent=1) + "\n")
+    with pytest.raises(
+        LabError, match=r"manifest\.json: damaged, its checksum is not its own; encode the text again"
+    ):
+        Shards.open(tmp_path / "s")
+
+
+def test_a_split_with_the_shards_of_another_is_refused_whatever_the_checksum_says(tmp_path: Path) -> None:
+    manifest = build(iter(TEXTS), BYTES, tmp_path / "s", valid_fraction=0.3).manifest
+    swapped = dict(zip(("train", "valid"), (manifest.splits["valid"], manifest.splits["train"]), strict=True))
+    replace(manifest, splits=swapped).write(tmp_path / "s")
+    with pytest.raises(LabError, match="gives the train split the shards of another"):
+        Shards.open(tmp_path / "s")
+
+
+def _builds(folder: str) -> list[str]:
+    """Build the same shards under many names and return what went wrong."""
+    wrong = []
+    for i in range(15):
+        try:
+            built = build(Path(folder) / "a.txt", BYTES, Path(folder) / f"s{i}", valid_fraction=0.3)
+            assert built.split("train").documents + built.split("valid").documents == 40
+        except (LabError, OSError, AssertionError) as error:
+            wrong.append(repr(error))
+    return wrong
+
+
+def test_six_processes_that_build_the_same_shards_share_one_build(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("\n<|endoftext|>\n".join(TEXTS[:40]))
+    with concurrent.futures.ProcessPoolExecutor(6, multiprocessing.get_context("fork")) as pool:
+        wrong = [pool.submit(_builds, str(tmp_path)) for _ in range(6)]
+        assert [one.result(timeout=120) for one in wrong] == [[]] * 6
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(
+        ["a.txt", *(f"s{i}" for i in range(15))]
+    )
 
 
 def test_a_build_that_fails_leaves_the_old_folder_and_nothing_else(tmp_path: Path) -> None:
@@ -261,9 +312,7 @@ def test_what_a_killed_build_leaves_is_removed_by_the_next(tmp_path: Path) -> No
         assert process.stdout is not None
         assert process.stdout.readline() == "here\n"
         process.send_signal(signal.SIGKILL)
-    left = list(tmp_path.iterdir())
-    assert len(left) == 1
-    assert left[0].name.startswith(".s.")
+    assert all(path.name.startswith(".s.") for path in tmp_path.iterdir())
     build(iter(TEXTS), BYTES, tmp_path / "s")
     assert [path.name for path in tmp_path.iterdir()] == ["s"]
 
@@ -271,7 +320,9 @@ def test_what_a_killed_build_leaves_is_removed_by_the_next(tmp_path: Path) -> No
 def test_a_folder_of_something_else_is_not_overwritten(tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("years of work")
-    with pytest.raises(LabError, match="exists and holds no token shards"):
+    with pytest.raises(
+        LabError, match=r"holds no token shards \(thesis.txt is none\); move it away, or give another"
+    ):
         build(iter(TEXTS), BYTES, tmp_path / "mine")
     assert (tmp_path / "mine" / "thesis.txt").read_text() == "years of work"
 

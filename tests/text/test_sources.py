@@ -1,7 +1,9 @@
 import gzip
 import importlib.util
 import json
+import os
 import random
+import shutil
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -135,6 +137,8 @@ def test_the_cache_key_follows_files_and_options(tmp_path: Path) -> None:
     assert sources.cache_key(path, field="other") != key
     path.write_text("ab")
     assert sources.cache_key(path) != key
+    path.write_text("a")
+    assert sources.cache_key(path) == key
     assert sources.cache_key("tinyworld:5") != sources.cache_key("tinyworld:6")
 
 
@@ -237,3 +241,27 @@ def test_without_the_hub_one_sentence_says_what_needs_none(
     ) as error:
         next(sources.documents("hub:some/thing"))
     assert "docstrings, tinyworld" in str(error.value)
+
+
+def test_times_and_places_of_files_do_not_change_the_key_and_every_byte_does(tmp_path: Path) -> None:
+    (tmp_path / "there").mkdir()
+    for name in ("a", "b"):
+        (tmp_path / f"{name}.txt").write_text(f"{name} " * 9)
+    key = sources.cache_key(tmp_path)
+    os.utime(tmp_path / "a.txt", (1, 1))
+    assert sources.cache_key(tmp_path) == key
+    for name in ("a", "b"):
+        shutil.move(tmp_path / f"{name}.txt", tmp_path / "there" / f"{name}.txt")
+    assert sources.cache_key(tmp_path / "there") == key
+    stat = (tmp_path / "there" / "a.txt").stat()
+    (tmp_path / "there" / "a.txt").write_text("a " * 8 + "A ")  # as long as before, and its time put back
+    os.utime(tmp_path / "there" / "a.txt", ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    assert sources.cache_key(tmp_path / "there") != key
+
+
+def test_the_same_bytes_in_another_format_are_another_source(tmp_path: Path) -> None:
+    for name in ("a.txt", "a.md", "a.jsonl", "a.txt.gz"):
+        (tmp_path / name).write_text('{"text": "a"}')
+    keys = [sources.cache_key(tmp_path / name) for name in ("a.txt", "a.jsonl", "a.txt.gz")]
+    assert len(set(keys)) == 3
+    assert sources.cache_key(tmp_path / "a.jsonl", format="txt") not in keys
