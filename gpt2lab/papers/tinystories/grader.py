@@ -5,7 +5,9 @@ that, and its grades are not comparable with the paper's. On TinyWorld the parse
 reference model and rules do (`free_text`).
 """
 
+import functools
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -21,7 +23,7 @@ from gpt2lab.papers.tinystories.corpus import stories_of
 from gpt2lab.papers.tinystories.diversity import Originality, originality
 from gpt2lab.papers.tinystories.grading import OFFLINE_GRADER, Calibration, calibrate
 from gpt2lab.text.generators import story_parser
-from gpt2lab.text.generators.stories import Variant
+from gpt2lab.text.generators.stories import Variant, vocabulary
 
 if TYPE_CHECKING:
     from gpt2lab.text.language_model import LanguageModel
@@ -104,6 +106,15 @@ def sample_stories(
     )
 
 
+_OF_THE_WORLD = 0.75
+"""Share of known words from which a text is graded as the world's: its own stories have 1, other English up to a half."""
+
+
+@functools.cache
+def _world(variant: Variant) -> frozenset[str]:
+    return frozenset(vocabulary(variant))
+
+
 @dataclass(frozen=True, kw_only=True)
 class StoryQuality:
     """Measure `story-quality`: samples stories and grades them offline, beside held-out and worse stories."""
@@ -140,26 +151,46 @@ class StoryQuality:
             grades, calibration = self._tinyworld(texts, stopped, held_out, training, numbers)
         else:
             grades, calibration = self._free_text(lm, texts, held_out, training, numbers)
-        numbers = {**calibration.admit(grades), "stops": sum(stopped) / len(stopped), **numbers}
+        strange = self._strange(texts)
+        void = dict.fromkeys(grades, strange) if strange else calibration.void()
+        admitted = {name: math.nan if name in void else grade for name, grade in grades.items()}
+        numbers = {**admitted, "stops": sum(stopped) / len(stopped), **numbers}
         originals, tables = _creativity(texts, held_out, training)
         return Measurement(
             name="story-quality",
             numbers=numbers | originals,
             units=dict.fromkeys(grades, "of 10"),
             tables={
-                "calibration": calibration.rows(grades),
+                "calibration": calibration.rows(admitted),
                 **tables,
                 "samples": [{"story": t} for t in texts[:5]],
             },
             about={
                 "grader": OFFLINE_GRADER,
-                "void": "; ".join(f"{name}: {why}" for name, why in calibration.void().items()) or "nothing",
+                "void": "; ".join(f"{name}: {why}" for name, why in void.items()) or "nothing",
                 "samples": self.samples,
                 "temperature": self.temperature,
                 "held-out stories": len(held_out),
                 "training stories": len(training),
             },
         )
+
+    def _strange(self, texts: Sequence[str]) -> str:
+        """Say why the generated world's grammar cannot grade these texts; empty where it can, and for free text."""
+        if not self.held_out.startswith("tinyworld"):
+            return ""
+        words = [word for text in texts for word in re.findall(r"\w+", text)]
+        known = sum(word in _world(self._variant) for word in words) / max(len(words), 1)
+        if not words or known >= _OF_THE_WORLD:
+            return ""
+        return (
+            f"only {known:.0%} of the words drawn are of the generated world, whose grammar says nothing of other text; "
+            "grade it with held_out=FILE, train=FILE and reference=MODEL"
+        )
+
+    @property
+    def _variant(self) -> Variant:
+        return "binding" if self.held_out.startswith("tinyworld-binding") else "standard"
 
     def _tinyworld(
         self,
@@ -169,12 +200,13 @@ class StoryQuality:
         training: Sequence[str],
         numbers: dict[str, float],
     ) -> tuple[dict[str, float], Calibration]:
-        variant: Variant = "binding" if self.held_out.startswith("tinyworld-binding") else "standard"
-        found = grade_tinyworld(texts, variant=variant, stopped=stopped)
+        found = grade_tinyworld(texts, variant=self._variant, stopped=stopped)
         if not math.isnan(found.binding):
             numbers["binding"] = found.binding
         numbers |= {f"consistency_{kind}": value for kind, value in found.by_kind.items()}
-        return found.out_of_ten(), calibrate_tinyworld(held_out, training, variant=variant, seed=self.seed)
+        return found.out_of_ten(), calibrate_tinyworld(
+            held_out, training, variant=self._variant, seed=self.seed
+        )
 
     def _free_text(
         self,

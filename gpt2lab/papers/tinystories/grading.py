@@ -41,11 +41,6 @@ class Calibration:
                 reasons[name] = f"shuffled stories get {worst:.1f}, more than {SHUFFLED_AT_MOST:g}"
         return reasons
 
-    def admit(self, grades: Grades) -> dict[str, float]:
-        """Return the grades with the void ones as nan."""
-        void = self.void()
-        return {name: math.nan if name in void else grade for name, grade in grades.items()}
-
     def rows(self, grades: Grades | None = None) -> list[dict[str, object]]:
         """Return the table to print beside every grade: one row a dimension."""
         void = self.void()

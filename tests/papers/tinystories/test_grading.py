@@ -2,6 +2,7 @@
 
 import math
 import random
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -42,7 +43,6 @@ def test_a_story_that_does_not_end_has_no_plot():
 def test_a_grade_is_void_if_its_calibration_fails(real, worst, void):
     found = Calibration({"plot": real}, {"plot": 5.0}, {"plot": worst})
     assert (found.void() != {}) is void
-    assert math.isnan(found.admit({"plot": 7.0})["plot"]) is void
     assert found.rows({"plot": 7.0})[0]["model"] == 7.0
 
 
@@ -75,6 +75,20 @@ def test_the_measure_prints_its_calibration_and_stays_the_same_for_a_seed(story_
     }
     assert found["grammar"] == 0.0 and "not GPT-Eval" in found.about["grader"]
     assert {row[""] for row in found.tables["creativity"]} >= {"distinct_2", "nearest_rouge_2"}
+
+
+def test_fluent_text_of_another_world_is_not_graded_by_this_ones_grammar(monkeypatch, story_lm):
+    english = [
+        "One day, a little girl named Lily found a needle in her room .",
+        "She smiled and said thanks .",
+    ]
+    for texts, graded in ((english, False), (documents(3, 2), True)):
+        drawn = [SimpleNamespace(text=text, finished="eos") for text in texts]
+        monkeypatch.setattr(grader, "sample_stories", lambda *_, drawn=drawn, **__: drawn)
+        found = grader.StoryQuality(samples=2, train="tinyworld:200", held_out="tinyworld:20:7")(story_lm)
+        assert math.isnan(found["grammar"]) is not graded
+        assert found["grammar"] == 10.0 if graded else "reference=MODEL" in found.about["void"]
+        assert found["stops"] == 1.0
 
 
 def test_the_binding_variant_is_graded_by_its_own_grammar(story_lm):
