@@ -1,6 +1,7 @@
 """The one kind of error a user can cause."""
 
 import difflib
+import itertools
 from collections.abc import Iterable
 
 
@@ -11,9 +12,19 @@ class LabError(ValueError):
     """
 
 
+_COMPARED = 1000
+_LONGEST = 100
+
+
 def nearest(given: str, choices: Iterable[str]) -> str | None:
-    """Return the choice most like `given`, or None if nothing is near."""
-    matches = difflib.get_close_matches(given, list(choices), n=1, cutoff=0.5)
+    """Return the choice most like `given`, or None if nothing is near.
+
+    Of many choices, or long ones, as a file may hold, the first thousand of at most a hundred characters are compared.
+    """
+    short = (choice for choice in choices if len(choice) <= _LONGEST)
+    matches = difflib.get_close_matches(
+        given[:_LONGEST], list(itertools.islice(short, _COMPARED)), n=1, cutoff=0.5
+    )
     return matches[0] if matches else None
 
 
@@ -22,4 +33,5 @@ def unknown(what: str, given: str, choices: Iterable[str]) -> LabError:
     known = sorted(choices)
     match = nearest(given, known)
     hint = f"did you mean {match}?" if match else f"known: {', '.join(known)}"
-    return LabError(f"{given}: no such {what}; {hint}")
+    shown = given if len(given) <= _LONGEST else f"{given[:_LONGEST]}…"
+    return LabError(f"{shown}: no such {what}; {hint}")

@@ -1,6 +1,5 @@
 """Multiple choice by likelihood: the model chooses the answer it finds most probable."""
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from gpt2lab.measure.continuation import score_continuations, split_continuation
 from gpt2lab.measure.measurement import Measurement
 from gpt2lab.measure.scoring import check_batch_size
 from gpt2lab.measure.statistics import wilson_interval
-from gpt2lab.text import readers
+from gpt2lab.text.bounded import json_rows, missing_field
 from gpt2lab.text.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -167,32 +166,26 @@ class MultipleChoice:
         if not path.is_file():
             raise LabError(f"{path}: no such file; multiple choice reads a jsonl file of questions")
         questions: list[Question] = []
-        with path.open(encoding="utf-8-sig") as lines:
-            for number, line in enumerate(lines, start=1):
-                if self.limit is not None and len(questions) == self.limit:
-                    break
-                if line.strip():
-                    questions.append(self._question(line, f"{path}, line {number}"))
+        for where, row in json_rows(path):
+            if self.limit is not None and len(questions) == self.limit:
+                break
+            questions.append(self._question(row, where))
         if not questions:
             raise LabError(f"{path}: no questions there")
         return questions
 
-    def _question(self, line: str, where: str) -> Question:
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise LabError(f"{where}: not JSON: {error.msg} at column {error.colno}") from error
+    def _question(self, row: Any, where: str) -> Question:
         if not isinstance(row, dict):
             raise LabError(f"{where}: a question is an object with fields, found {type(row).__name__}")
         for name in (self.question, self.choices, self.answer):
             if name not in row:
-                raise readers.missing_field(where, name, list(row))
+                raise missing_field(where, name, list(row))
         choices = row[self.choices]
         if not isinstance(choices, list) or not all(isinstance(choice, str) for choice in choices):
             raise LabError(f"{where}: field {self.choices!r} should hold a list of texts")
         try:
             prompt = self.prompt.format(**{**row, "question": row[self.question]})
-        except (KeyError, IndexError, ValueError) as error:
+        except (KeyError, IndexError, ValueError, AttributeError, TypeError) as error:
             raise LabError(
                 f"{where}: the prompt {self.prompt!r} asks for {error}, which is no field"
             ) from error

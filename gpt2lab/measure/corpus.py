@@ -1,6 +1,5 @@
 """The text a likelihood measure works on: documents of a source, or all of it as one stream of tokens."""
 
-import gzip
 import itertools
 import re
 from collections.abc import Iterator, Sequence
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING
 from gpt2lab.base.errors import LabError
 from gpt2lab.measure.detokenize import Style, detokenize
 from gpt2lab.text import readers, sources
+from gpt2lab.text.bounded import guarded, open_file
 from gpt2lab.text.pieces import beginning, bytes_of
 from gpt2lab.text.tokenizer import Tokenizer
 
@@ -159,5 +159,5 @@ def _bytes(tokenizer: Tokenizer, text: str, first: int, last: int | None) -> int
 
 def _has_separators(file: Path) -> bool:
     """Tell whether a text file's first MiB holds a separator line, as the reader of documents does."""
-    with gzip.open(file) if file.suffix == ".gz" else file.open("rb") as handle:
-        return bool(_SEPARATOR_LINE.search(handle.read(1 << 20)))
+    with open_file(file) as handle:
+        return bool(_SEPARATOR_LINE.search(guarded(file, lambda: handle.read(1 << 20))))

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 
 from gpt2lab.base.errors import LabError, nearest
 from gpt2lab.model.heads import Kind
-from gpt2lab.text import readers, sources
+from gpt2lab.text import sources
+from gpt2lab.text.bounded import string
 from gpt2lab.text.records import Record, read_records
 
 Value = str | tuple[str, ...] | tuple[float, ...] | None
@@ -80,9 +81,9 @@ def read_examples(
         words = _listed(row[text], where, text) if with_words else ()
         found.append(
             Example(
-                text=" ".join(words) if with_words else readers.string(row[text], where, text),
+                text=" ".join(words) if with_words else string(row[text], where, text),
                 values={target.name: _value(row, target, where, len(words)) for target in targets},
-                pair=readers.string(row[pair], where, pair) if pair is not None else None,
+                pair=string(row[pair], where, pair) if pair is not None else None,
                 words=words,
                 negatives=_listed(row[negatives], where, negatives) if negatives is not None else (),
                 group=str(row[group]) if group is not None else "",
@@ -125,7 +126,7 @@ def _number(value: object, where: str, name: str) -> float:
         return math.nan
     try:
         number = float(value)  # type: ignore[arg-type]  # what is no number raises
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise LabError(f"{where}: field {name!r} should hold a number, found {str(value)[:40]!r}") from None
     if math.isinf(number):
         raise LabError(f"{where}: field {name!r} is infinite; a label must be a finite number, or empty")
@@ -137,7 +138,7 @@ def _listed(value: object, where: str, name: str, separator: str | None = None) 
     if isinstance(value, str) and value.lstrip().startswith("["):
         try:
             value = json.loads(value)
-        except json.JSONDecodeError:
+        except (ValueError, RecursionError):
             raise LabError(f"{where}: field {name!r} begins like a JSON list and is none") from None
     if isinstance(value, str):
         return tuple(piece.strip() for piece in value.split(separator) if piece.strip())

@@ -1,18 +1,23 @@
 """Files as streams of documents: txt, jsonl, csv and parquet, each also compressed as .gz."""
 
-import csv
-import gzip
-import json
 import re
-import sys
-import tempfile
 import warnings
-import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO, BinaryIO, cast
 
-from gpt2lab.base.errors import LabError, nearest, unknown
+from gpt2lab.base.errors import LabError, unknown
+from gpt2lab.text.bounded import (
+    CHUNK,
+    csv_rows,
+    guarded,
+    json_rows,
+    missing_field,
+    not_utf8,
+    open_file,
+    string,
+    whole_lines,
+)
+from gpt2lab.text.parquet_rows import parquet_rows
 
 SEPARATOR = "<|endoftext|>"
 """A line of a txt file that holds nothing else ends a document."""
@@ -20,7 +25,6 @@ PARAGRAPHS = 16_384
 """Characters of whole paragraphs that make one document of a txt file without separators."""
 
 _LONGEST = 1 << 20  # characters of a separated document; a longer one is cut, so that memory stays bounded
-_CHUNK = 1 << 20  # bytes read at a time; a separator in the first chunk tells that the file has them
 # The look-behind (no other character than a line end before it) stands second: the search is for a fixed string.
 _SEPARATOR_LINE = re.compile(r"<\|endoftext\|>(?<![^\n]<\|endoftext\|>)[ \t]*\r?\n")
 _LAST_LINE = re.compile(r"<\|endoftext\|>(?<![^\n]<\|endoftext\|>)[ \t]*\Z")
@@ -44,7 +48,7 @@ def read_txt(path: Path, field: str = "text") -> Iterator[str]:
         for document in ended:
             yield from _pieces(document, limit)
         position = 0
-        while len(rest) - position > limit + _CHUNK // 8:
+        while len(rest) - position > limit + CHUNK // 8:
             end = _paragraph_end(rest, position, limit)
             yield rest[position:end]
             position = end
@@ -93,7 +97,7 @@ def _decoded(path: Path) -> Iterator[str]:
     """
     offset, stray, waiting = 0, 0, b""
     with open_file(path) as handle:
-        while chunk := guarded(path, lambda: handle.read(_CHUNK)):
+        while chunk := guarded(path, lambda: handle.read(CHUNK)):
             if offset == 0:
                 chunk = _without_mark(path, chunk)
             data = waiting + chunk
@@ -141,152 +145,42 @@ def _without_mark(path: Path, chunk: bytes) -> bytes:
     return chunk.removeprefix(b"\xef\xbb\xbf")
 
 
-def not_utf8(path: Path, where: str, byte: int) -> LabError:
-    """Build the error for a byte that is no part of a character."""
-    return LabError(f"{path}: not UTF-8 at {where} (0x{byte:02x}); convert it (iconv -f LATIN1 -t UTF-8?)")
-
-
 def read_jsonl(path: Path, field: str = "text") -> Iterator[str]:
     """Yield `field` of each line of a JSON-lines file (or the line itself, where it is a string)."""
     empty = True
-    with open_file(path) as handle:
-        for number in _count_up():
-            line = guarded(path, handle.readline)
-            if not line:
-                break
-            if not line.strip():
-                continue
-            empty = False
-            where = f"{path}, line {number}"
-            try:
-                row = json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8"))
-            except UnicodeDecodeError as error:
-                raise not_utf8(path, f"line {number}", line[error.start]) from error
-            except json.JSONDecodeError as error:
-                raise LabError(f"{where}: not JSON: {error.msg} at column {error.colno}") from error
-            if isinstance(row, dict) and field not in row:
-                raise missing_field(where, field, list(row))
-            yield string(row[field] if isinstance(row, dict) else row, where, field)
+    for where, row in json_rows(path):
+        empty = False
+        if isinstance(row, dict) and field not in row:
+            raise missing_field(where, field, list(row))
+        yield string(row[field] if isinstance(row, dict) else row, where, field)
     if empty:
         raise LabError(f"{path}: the file is empty")
 
 
-def _count_up() -> Iterator[int]:
-    number = 0
-    while True:
-        yield (number := number + 1)
-
-
-def string(value: object, where: str, field: str) -> str:
-    """Return `value` if it is text; LabError with the place if not."""
-    if isinstance(value, str):
-        return value
-    raise LabError(f"{where}: field {field!r} should hold text, found {type(value).__name__}")
-
-
-def missing_field(where: str, field: str, names: list[str]) -> LabError:
-    """Build the error for a field that is not there, with the fields that are."""
-    match = nearest(field, names)
-    if match:
-        return LabError(f"{where}: no field {field!r}; did you mean {match!r}?")
-    known = ", ".join(repr(name) for name in names[:12]) or "none"
-    return LabError(f"{where}: no field {field!r}; there are {known}")
-
-
 def read_csv(path: Path, field: str = "text") -> Iterator[str]:
     """Yield column `field` of a csv file with a header line (.tsv: separated by tabs)."""
-    csv.field_size_limit(
-        min(sys.maxsize, 1 << 30)
-    )  # the default refuses a cell over 128 KiB, which an essay has
-    delimiter = "\t" if ".tsv" in path.suffixes else ","
-    rows = csv.reader(text_lines(path), delimiter=delimiter, strict=True)
     header: list[str] | None = None
-    try:
-        for row in rows:
-            if header is None:
-                header = row
-                if field not in header:
-                    raise missing_field(f"{path}, line 1", field, header)
-                column = header.index(field)
-            elif row:
-                if len(row) <= column:
-                    raise LabError(f"{path}, line {rows.line_num}: {len(row)} of {len(header)} columns")
-                yield row[column]
-    except csv.Error as error:
-        raise LabError(f"{path}, line {rows.line_num}: not csv: {error}") from error
+    for number, row in csv_rows(path, text_lines(path)):
+        if header is None:
+            header = row
+            if field not in header:
+                raise missing_field(f"{path}, line 1", field, header)
+            column = header.index(field)
+        elif row:
+            if len(row) <= column:
+                raise LabError(f"{path}, line {number}: {len(row)} of {len(header)} columns")
+            yield row[column]
 
 
 def text_lines(path: Path) -> Iterator[str]:
     """Yield the lines of a UTF-8 file with their ends."""
-    rest = ""
-    for text in _decoded(path):
-        *lines, rest = (rest + text).split("\n")
-        yield from (line + "\n" for line in lines)
-    if rest:
-        yield rest
+    return whole_lines(path, _decoded(path))
 
 
 def read_parquet(path: Path, field: str = "text") -> Iterator[str]:
     """Yield column `field` of a parquet file, a thousand rows in memory at a time."""
-    try:
-        import pyarrow
-        import pyarrow.parquet as parquet
-    except ImportError as error:
-        raise LabError(f"{path}: parquet needs pyarrow; pip install 'gpt2lab[parquet]'") from error
-    with seekable(path) as handle:
-        try:
-            table = parquet.ParquetFile(handle)
-        except (pyarrow.ArrowException, OSError) as error:
-            raise LabError(f"{path}: not parquet, or cut off ({first_line(error)})") from error
-        if field not in table.schema_arrow.names:
-            raise missing_field(str(path), field, table.schema_arrow.names)
-        number = 0
-        try:
-            for batch in table.iter_batches(batch_size=1000, columns=[field]):
-                for value in batch.column(0).to_pylist():
-                    number += 1
-                    yield string(value, f"{path}, row {number}", field)
-        except (pyarrow.ArrowException, OSError) as error:
-            raise LabError(f"{path}: damaged after row {number} ({first_line(error)})") from error
-    if number == 0:
-        raise LabError(f"{path}: the file has no rows")
-
-
-def first_line(error: Exception) -> str:
-    """Return the beginning of a library's message."""
-    return str(error).split("\n")[0][:100]
-
-
-def seekable(path: Path) -> BinaryIO:
-    """Open a file that is read in any order; a compressed one is unpacked to a temporary file first."""
-    if path.suffix != ".gz":
-        return cast(BinaryIO, open_file(path))
-    unpacked = tempfile.TemporaryFile()  # noqa: SIM115  # the caller closes it
-    with open_file(path) as handle:
-        while chunk := guarded(path, lambda: handle.read(_CHUNK)):
-            unpacked.write(chunk)
-    unpacked.seek(0)
-    return cast(BinaryIO, unpacked)
-
-
-def open_file(path: Path) -> IO[bytes]:
-    """Open a file, compressed or not, for reading bytes; LabError if it cannot be read."""
-    try:
-        if path.suffix == ".gz":
-            return cast(IO[bytes], gzip.open(path, "rb"))
-        return path.open("rb")
-    except OSError as error:
-        raise LabError(f"{path}: cannot be read: {error.strerror or error}") from error
-
-
-def guarded(path: Path, read: Callable[[], bytes]) -> bytes:
-    """Return what `read` returns; LabError with the file's name if it is cut off or cannot be read."""
-    try:
-        return read()
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise LabError(f"{path}: not gzip, or cut off ({error})") from error
-    except OSError as error:
-        raise LabError(f"{path}: cannot be read: {error.strerror or error}") from error
+    for where, row in parquet_rows(path, field):
+        yield string(row[field], where, field)
 
 
 FORMATS: dict[str, Callable[[Path, str], Iterator[str]]] = {

@@ -13,6 +13,7 @@ from typing import Any
 from gpt2lab.base.errors import LabError, nearest, unknown
 from gpt2lab.base.files import sha256
 from gpt2lab.text import readers
+from gpt2lab.text.bounded import missing_field, string
 
 SourceLike = str | Path | Sequence[str | Path]
 """A file, a folder, a glob, `hub:ID[@CONFIG][:SPLIT]`, a built-in `NAME[:SIZE[:SEED]]`, or a list of these."""
@@ -200,8 +201,8 @@ def _hub_documents(item: str, field: str) -> Iterator[str]:
     """Yield `field` of a data set's rows, streamed from the hub."""
     for number, row in enumerate(hub_rows(item), start=1):
         if field not in row:
-            raise readers.missing_field(f"{item}, row {number}", field, list(row))
-        yield readers.string(row[field], f"{item}, row {number}", field)
+            raise missing_field(f"{item}, row {number}", field, list(row))
+        yield string(row[field], f"{item}, row {number}", field)
 
 
 def hub_rows(item: str) -> Iterator[Mapping[str, Any]]:
