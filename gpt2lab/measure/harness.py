@@ -1,7 +1,9 @@
 """A language model as lm-evaluation-harness sees one: log-likelihoods, rolling log-likelihoods, text until a stop string.
 
-Numbers are those of the harness's own class for Hugging Face models, `hf`, on the same folder: contexts are encoded,
-cut on the left and split from their continuations in the same way. Here they do not depend on the batch size.
+Numbers are those of the harness's own class for Hugging Face models, `hf`, on the same folder, where contexts are cut on
+the left in the same way. Here they do not depend on the batch size, and these differ (docs/guide/lm-eval.md says why):
+a start token is never scored, what closes a text is not put after a context, and a context and its continuation are
+cut at the border of their characters and not after as many tokens as the context has alone.
 """
 
 import copy
@@ -18,6 +20,7 @@ from gpt2lab.decode.interface import Decoder
 from gpt2lab.measure.corpus import need_tokenizer
 from gpt2lab.measure.scoring import Row, score_rows
 from gpt2lab.text.language_model import LanguageModel
+from gpt2lab.text.pieces import frame, split_text
 
 try:
     from lm_eval.api.model import TemplateLM
@@ -133,7 +136,32 @@ class HarnessModel(TemplateLM):
         prefix = self.tokenizer.decode([self.prefix_token_id], skip_special=False) if known else None
         return bool(has_bos_prefix(string, prefix))
 
+    def _opening(self, string: str) -> list[int]:
+        """Return the special tokens that the tokenizer puts before a text, none if the text begins with one written out."""
+        if self.add_bos_token is False or self._begins_with_prefix(string):
+            return []
+        return frame(self.tokenizer, string)[0]
+
     # Log-likelihoods.
+
+    def loglikelihood(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
+        """Return log p (nats) of each continuation after its context, and whether greedy decoding would have said it."""
+        pairs = [(request.args, *self._encode_pair(*request.args)) for request in requests]
+        return self._loglikelihood_tokens(pairs, disable_tqdm=disable_tqdm)
+
+    def _encode_pair(self, context: str, continuation: str) -> tuple[list[int], list[int]]:
+        """Cut the tokens of both texts together at their border; the start token stands for a context that has none.
+
+        Blanks at the end of a context belong to the continuation, as in the harness.
+        """
+        kept = context.rstrip()
+        before, after = split_text(self.tokenizer, kept, context[len(kept) :] + continuation)
+        if context:
+            before = [*self._opening(context + continuation), *before]
+        if before:
+            return before, after
+        starts = after[:1] == [self.prefix_token_id]  # written in the text
+        return [self.prefix_token_id], after[1:] if starts else after
 
     def _loglikelihood_tokens(
         self,
@@ -163,11 +191,16 @@ class HarnessModel(TemplateLM):
         return Row(torch.tensor(tokens), len(continuation))
 
     def loglikelihood_rolling(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[float]:
-        """Return log p (nats) of each whole text, in windows of max_length tokens that score every token once."""
+        """Return log p (nats) of each whole text, in windows of max_length tokens that score every token once.
+
+        A start token stands before the text and is not scored, nor is any other that the tokenizer puts around texts.
+        """
         windows: list[tuple[None, list[int], list[int]]] = []
         owners: list[int] = []
         for number, request in enumerate(requests):
-            ids = self.tok_encode(request.args[0])
+            ids = self.tokenizer.encode(request.args[0])
+            if ids[:1] == [self.prefix_token_id]:
+                ids = ids[1:]  # it opens the first window, where nothing stands before it
             pieces = get_rolling_token_windows(ids, self.prefix_token_id, self.max_length, context_len=1)
             for context, scored in map(make_disjoint_window, pieces):
                 windows.append((None, context, scored))
@@ -214,7 +247,8 @@ class HarnessModel(TemplateLM):
                 "in the task's generation_kwargs, --gen_kwargs or --model_args"
             )
         prompts = [
-            self.tok_encode(context, left_truncate_len=room) or [self.prefix_token_id] for context in contexts
+            [*self._opening(context), *self.tokenizer.encode(context)][-room:] or [self.prefix_token_id]
+            for context in contexts
         ]
         found = generate(
             self.lm,
