@@ -39,14 +39,14 @@ def _refused(path: Path, sentence: str) -> None:
 def test_a_compressed_file_that_unpacks_to_far_more_than_text_does_is_refused(tmp_path: Path) -> None:
     row = json.dumps({"text": "a" * 1000}).encode() + b"\n"
     _refused(
-        _bomb(tmp_path / "rows.jsonl.gz", b"", row * 1000, 80), "unpack to more than .* which text does not"
+        _bomb(tmp_path / "rows.jsonl.gz", b"", row * 1000, 120), "unpack to more than .* which text does not"
     )
     _refused(
-        _bomb(tmp_path / "rows.csv.gz", b"text\n", (b"a" * 999 + b"\n") * 1000, 80), "unpack to more than"
+        _bomb(tmp_path / "rows.csv.gz", b"text\n", (b"a" * 999 + b"\n") * 1000, 120), "unpack to more than"
     )
-    _refused(_bomb(tmp_path / "rows.parquet.gz", b"PAR1", b"\0" * 2**20, 80), "unpack to more than")
+    _refused(_bomb(tmp_path / "rows.parquet.gz", b"PAR1", b"\0" * 2**20, 120), "unpack to more than")
     with pytest.raises(LabError, match="unpack to more than"):
-        list(sources.documents(_bomb(tmp_path / "rows.txt.gz", b"", b"words \n" * 2**17, 84)))
+        list(sources.documents(_bomb(tmp_path / "rows.txt.gz", b"", b"words \n" * 2**17, 130)))
 
 
 def test_a_repetitive_but_ordinary_compressed_file_is_read(tmp_path: Path) -> None:
