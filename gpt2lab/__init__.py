@@ -27,7 +27,7 @@ _PUBLIC = {
     "export": "gpt2lab.lab.verbs:export",
     "embed": "gpt2lab.lab.verbs:embed",
     "generate": "gpt2lab.lab.verbs:generate",
-    "load": "gpt2lab.lab.verbs:load",
+    "load": "gpt2lab.lab.models:load",
     "predict": "gpt2lab.lab.verbs:predict",
     "report": "gpt2lab.lab.report:write_report",
     "reproduce": "gpt2lab.lab.study:reproduce",

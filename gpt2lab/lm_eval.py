@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from gpt2lab.base.errors import LabError
-from gpt2lab.lab import verbs
+from gpt2lab.lab import models
 from gpt2lab.measure.harness import HarnessModel
 
 
@@ -39,7 +39,7 @@ class GPT2LabModel(HarnessModel):
         if device is not None and device.startswith("cuda") and not torch.cuda.is_available():
             device = "cpu"
         super().__init__(
-            verbs.load(path, device=device, dtype=_dtype(dtype)), batch_size=batch_size, **options
+            models.load(path, device=device, dtype=_dtype(dtype)), batch_size=batch_size, **options
         )
 
 

@@ -95,7 +95,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 def _compare_parts(arguments: argparse.Namespace) -> None:
     from gpt2lab.lab.comparison import compare_parts
-    from gpt2lab.lab.verbs import pick_device
+    from gpt2lab.lab.models import pick_device
 
     study = compare_parts(
         arguments.kind,

@@ -79,8 +79,8 @@ def _add_settings(parser: Parser, argv: Sequence[str]) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Run the study; print verdicts and where the report is. LabError after that if a seed failed."""
+    from gpt2lab.lab.models import pick_device
     from gpt2lab.lab.study import reproduce
-    from gpt2lab.lab.verbs import pick_device
 
     study = reproduce(
         arguments.paper,

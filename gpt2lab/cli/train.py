@@ -5,8 +5,12 @@ examples:
   gpt2lab train --data docstrings --family llama --d-model 256 --n-layers 6 --optimizer adamw
   gpt2lab train --data reviews.csv --model gpt2 --set task.kind=classification --set task.label=stars
   gpt2lab train --data notes.jsonl --model gpt2 --architecture soft-prompt --set architecture_options.length=50
-  gpt2lab train --data notes.jsonl --model EleutherAI/pythia-70m --context 256 --learning-rate 1e-4
-  gpt2lab train --data notes.jsonl --model gpt2 --set lora.rank=8 --set lora.targets=q,v --learning-rate 1e-3
+  gpt2lab train --data notes.jsonl --model EleutherAI/pythia-70m
+  gpt2lab train --data notes.jsonl --model gpt2 --set lora.rank=8 --set lora.targets=q,v
+
+A given model is trained at a learning rate of 5e-4 · (128 / d_model)², at least 2e-5 and at most 5e-4, of AdamW's; where
+only an adapter or a soft prompt is trained beside it, at ten times that. Its validation loss is measured before the first
+update too. A setting that a training would not read is refused.
 """
 
 import argparse
@@ -86,7 +90,12 @@ def show_training(run: "Run", as_json: bool) -> None:
             {**plain(run.row), "model": str(run.folder / "model"), "report": str(run.folder / "report.html")}
         )
         return
+    from gpt2lab.lab.validation import risen
+
     print(f"{run.id}\n{pairs(run.results.items())}")
+    before, after = (run.results.get(name) for name in ("before.validation_loss", "validation_loss"))
+    if before is not None and after is not None and after > before:
+        print(f"note    {risen(before, after)}")
     print(f"\nmodel   {run.folder / 'model'}")
     print(f"report  {run.folder / 'report.html'}")
     fills_in = "masked_perplexity" in run.results  # a bidirectional model, which does not go on from a prompt

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import torch
 
+from gpt2lab.lab.models import find_model
 from gpt2lab.lab.run import Run
-from gpt2lab.lab.verbs import find_model
 from gpt2lab.model.adapters import Lora, adapters, count_trainable
 from gpt2lab.model.architecture import attach
 from gpt2lab.model.quantization import QuantizationOptions, Quantized

@@ -11,6 +11,7 @@ from gpt2lab.base.errors import LabError
 from gpt2lab.base.wording import listed
 from gpt2lab.lab.run import Run
 from gpt2lab.lab.task import TaskSettings
+from gpt2lab.lab.validation import report_validation
 from gpt2lab.measure import classification_metrics as metrics
 from gpt2lab.measure.labelled import confusion_plot, encoded, head_numbers, tag_numbers, truths
 from gpt2lab.measure.prediction import head_outputs, word_labels
@@ -75,9 +76,7 @@ def train_task(
     except KeyboardInterrupt as stop:
         raise KeyboardInterrupt(f"{stop or 'stopped'}; go on with: gpt2lab resume {run.id}") from None
     run.model(lm)
-    for name, value in done.validation.items():
-        if value == value:  # what the validation rows do not determine is left out
-            run.result(name, value)
+    report_validation(run, done)
     updates = settings.train.steps * settings.train.accumulation
     if done.losses:
         run.result("loss", done.loss)

@@ -5,12 +5,15 @@ import typing
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import nn
 from torch.optim import Optimizer
 
 from gpt2lab.base.errors import LabError, unknown
 from gpt2lab.base.registry import part
 from gpt2lab.base.values import Mismatch, fit
+from gpt2lab.model import Transformer
+from gpt2lab.model.families import gpt2_config
 from gpt2lab.train import TrainSettings, adamw, make_optimizer
 
 _ARGUMENTS_OF_THE_LOOP = ("self", "params", "model", "lr", "weight_decay", "process_group")
@@ -37,6 +40,12 @@ def named_optimizer(
         weight_decay=settings.weight_decay,
         **typed_options(name, cls, given),
     )
+
+
+def check_optimizer(name: str, settings: TrainSettings, given: Mapping[str, str]) -> None:
+    """LabError for what `named_optimizer` would refuse: found on a model of a few numbers, before any data is read."""
+    config = gpt2_config(vocab_size=4, d_model=4, n_layers=1, n_heads=1, max_positions=4)
+    named_optimizer(name, Transformer(config, generator=torch.Generator().manual_seed(0)), settings, given)
 
 
 def typed_options(name: str, cls: type[Optimizer], given: Mapping[str, str]) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import PurePath
 from typing import Any
 
@@ -45,6 +45,15 @@ def flat(plain: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             found[prefix + name] = value
     return found
+
+
+def without(plain: Mapping[str, Any], names: Collection[str], prefix: str = "") -> dict[str, Any]:
+    """Return nested settings without those of the given dotted names."""
+    return {
+        name: without(value, names, f"{prefix}{name}.") if isinstance(value, Mapping) else value
+        for name, value in plain.items()
+        if prefix + name not in names
+    }
 
 
 def _plain(value: Any) -> Any:

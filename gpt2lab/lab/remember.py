@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from gpt2lab.base.errors import LabError
 from gpt2lab.base.registry import part
 from gpt2lab.base.settings import build, to_plain
-from gpt2lab.lab import verbs
+from gpt2lab.lab import models, verbs
 from gpt2lab.lab.lineage import about
 from gpt2lab.lab.run import Run
 
@@ -53,13 +53,13 @@ def apply(
     from gpt2lab.text.language_model import refuse_foreign, save
 
     made = build(part("transform", name), options, f"apply {name}")
-    place = verbs.find_model(model)
+    place = models.find_model(model)
     folder = Path(out).expanduser().resolve() if out is not None else None
     if folder is not None:
         refuse_foreign(folder)
         if Path(place).expanduser().resolve() == folder:
             raise LabError(f"--out {out}: the folder of the given model, which would be lost; give another")
-    lm = verbs.load(model, device=device)
+    lm = models.load(model, device=device)
     before = _count(lm)
     settings = {**about(model, place), "out": str(folder) if folder else None, "options": to_plain(made)}
     began = time.monotonic()
@@ -80,8 +80,8 @@ def measure(
 ) -> "Measurement":
     """Measure a model as `gpt2lab.lab.verbs.measure` does, and leave a run with the numbers and the tables."""
     made = build(part("measure", name), options, f"measure {name}")
-    place = verbs.find_model(model)
-    lm = verbs.load(model, device=device)
+    place = models.find_model(model)
+    lm = models.load(model, device=device)
     settings = {"options": to_plain(made)}
     with _noted("measure", name, model, place, settings, command, str(lm.model.device)) as run:
         result: Measurement = made(lm)
@@ -105,8 +105,8 @@ def generate(
 ) -> "list[Generation]":
     """Continue prompts as `gpt2lab.lab.verbs.generate` does, and leave a run with the texts."""
     part("decoder", decoder)  # says that it is unknown before a model is loaded
-    place = verbs.find_model(model)
-    lm = verbs.load(model, device=device)
+    place = models.find_model(model)
+    lm = models.load(model, device=device)
     shown = {key: value for key, value in settings.items() if key != "stream"}
     noted = {"decoder": decoder, "prompts": list(prompts), "options": shown}
     seed, device = settings.get("seed", 0), str(lm.model.device)

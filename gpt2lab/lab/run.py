@@ -7,7 +7,7 @@ import re
 import shutil
 import time
 import traceback
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, is_dataclass
 from pathlib import Path
 from types import TracebackType
@@ -21,7 +21,7 @@ from gpt2lab.base.settings import options, to_plain
 from gpt2lab.lab.environment import environment
 from gpt2lab.lab.events import EventWriter
 from gpt2lab.lab.home import check_name, disk_full, make_folder
-from gpt2lab.lab.plain import as_number, decode_numbers, encode, flat
+from gpt2lab.lab.plain import as_number, decode_numbers, encode, flat, without
 from gpt2lab.lab.process import this_process
 from gpt2lab.lab.record import RunRecord, read_json, record, write_table
 from gpt2lab.lab.store import Row, Store, now
@@ -71,17 +71,20 @@ class Run:
         home: Path | str | None = None,
         parent: "Run | str | None" = None,
         settings: Any = None,
+        unused: Collection[str] = (),
         device: str = "cpu",
         **columns: Any,
     ) -> Self:
         """Make a run: a fresh folder, a row in the store, settings.json and environment.json.
 
-        `settings` is a frozen dataclass or a mapping; `columns` are further columns of the store (paper, scale,
-        seed, arm, settings_hash, command). LabError if the name cannot be a folder or the disk is full.
+        `settings` is a frozen dataclass or a mapping; its dotted names `unused` are left out. `columns` are further
+        columns of the store (paper, scale, seed, arm, settings_hash, command). LabError if the name cannot be a folder
+        or the disk is full.
         """
         store = Store(home)
         above = parent.id if isinstance(parent, Run) else parent
         plain = to_plain(settings) if is_dataclass(settings) else dict(settings or {})
+        plain = without(plain, unused)
         identity = f"{above}/{name}" if above else ""
         row = Row(id=identity, name=name, kind=kind, parent=above, settings=encode(plain), **columns)
         run = cls(store.add(row), store, device)

@@ -19,13 +19,14 @@ from gpt2lab.lab.adapting import attach_adapter, keep_adapter, round_base
 from gpt2lab.lab.attaching import attach_once, build_architecture, chosen_objective, with_room
 from gpt2lab.lab.command import command_of
 from gpt2lab.lab.labelled_training import train_task
+from gpt2lab.lab.models import find_model, pick_device
 from gpt2lab.lab.optimizer_options import named_optimizer
 from gpt2lab.lab.report import write_report
 from gpt2lab.lab.run import Run
 from gpt2lab.lab.store import Row
 from gpt2lab.lab.task import TaskSettings
-from gpt2lab.lab.validation import MaskedValidation, Validation, masked
-from gpt2lab.lab.verbs import find_model, pick_device
+from gpt2lab.lab.training_options import unused
+from gpt2lab.lab.validation import MaskedValidation, Validation, masked, report_validation
 from gpt2lab.model import Transformer, TransformerConfig, Wrapper, attach
 from gpt2lab.model.adapters import Lora
 from gpt2lab.model.families import CONSTRUCTORS
@@ -71,13 +72,13 @@ class TrainingSettings:
     balance: float = 0.01
     """Weight of the loss that spreads tokens evenly over experts."""
     context: int = 128
-    """Tokens that a training row has; also the positions of a new model."""
+    """Tokens that a training row has; also the positions of a new model. With --model: its own positions, at most 512."""
     tokenizer: str = "auto"
-    """auto trains a byte-level BPE on the data (or takes the given model's); bytes, words, a folder or a hub id."""
+    """Of a new model: auto trains a byte-level BPE on the data; bytes, words, or that of a MODEL."""
     vocab_size: int = 8192
     """Ids of a tokenizer that is made from the data."""
     batch_size: int = 32
-    """Rows of a micro-batch."""
+    """Rows of a micro-batch. Text with --model: as many as make 4,096 tokens."""
     train: TrainSettings = field(
         default_factory=lambda: TrainSettings(
             steps=300,
@@ -85,6 +86,7 @@ class TrainingSettings:
             final_fraction=0.0,
             warmup=30,
             evaluate_every=100,
+            evaluate_start=True,
             checkpoint_every=100,
         )
     )
@@ -172,6 +174,7 @@ def train_model(
         name,
         home=home,
         settings=settings,
+        unused=unused(settings),
         device=device,
         seed=settings.seed,
         command=command or command_of(settings, name),
@@ -259,9 +262,7 @@ def _language_model(run: Run, settings: TrainingSettings, again: bool) -> Langua
             raise LabError(f"{settings.model}: holds no tokenizer, so no text can be encoded for it")
         if added:
             attach_once(lm.model, added, generator=generator)
-        longest = lm.model.context
-        if settings.context > longest:
-            raise LabError(f"context {settings.context}: {settings.model} has {longest} positions")
+        refuse_long(settings, lm.model)
         round_base(lm, settings.quantize)
         if settings.lora is not None:
             attach_adapter(run, lm, settings.lora, seed=settings.seed)
@@ -271,6 +272,12 @@ def _language_model(run: Run, settings: TrainingSettings, again: bool) -> Langua
     config = _config(settings, tokenizer.vocab_size, tokenizer.pad)
     model = Transformer(with_room(config, added) if added else config, generator=generator).to(device)
     return LanguageModel(attach(model, added, generator=generator) if added else model, tokenizer)
+
+
+def refuse_long(settings: TrainingSettings, model: Transformer) -> None:
+    """LabError if training rows are longer than a given model, with all that is attached, has positions."""
+    if settings.context > model.context:
+        raise LabError(f"context {settings.context}: {settings.model} has {model.context} positions")
 
 
 def _config(settings: TrainingSettings, vocab_size: int = 1, pad: int | None = None) -> TransformerConfig:
@@ -324,7 +331,7 @@ def _new_tokenizer(settings: TrainingSettings) -> Tokenizer:
         case "bytes":
             tokenizer = byte_level()
         case given:
-            tokenizer = Tokenizer.load(given)
+            tokenizer = Tokenizer.load(find_model(given))
     return for_masking(tokenizer) if fills_in else tokenizer
 
 
@@ -363,8 +370,7 @@ def _report(
 ) -> None:
     """Write results and samples."""
     updates = settings.train.steps * settings.train.accumulation
-    for name, value in done.validation.items():
-        run.result(name, value)
+    report_validation(run, done)
     if done.losses:
         run.result("loss", done.loss)
         run.result("tokens_per_second", done.tokens_per_second)

@@ -6,11 +6,13 @@ import torch
 from torch import Tensor
 
 from gpt2lab.base.errors import LabError
+from gpt2lab.lab.run import Run
 from gpt2lab.model import Transformer
 from gpt2lab.model.loss import linear_cross_entropy
 from gpt2lab.text.batches import MaskedBatches, PackedBatches
 from gpt2lab.text.language_model import LanguageModel
 from gpt2lab.text.shards import Shards
+from gpt2lab.train import TrainResult
 
 
 class Validation:
@@ -47,6 +49,28 @@ class Validation:
         every = max(1, self.batches.windows // max(count, 1))
         places = [i * every * self.batches.context for i in range(min(count, self.batches.windows))]
         return [self.batches.stream.read(place, place + tokens).tolist() for place in places]
+
+
+def report_validation(run: Run, done: TrainResult) -> None:
+    """Report what validation measured before the first update and after the last, and say so if the loss has risen."""
+    before = next((row for row in run.record.metrics if row["step"] == 0), {})
+    for prefix, numbers in (("before.", before), ("", done.validation)):
+        for name, value in numbers.items():
+            if (
+                name not in ("step", "seconds") and value == value
+            ):  # what the rows do not determine is left out
+                run.result(prefix + name, value)
+    was, now = before.get("validation_loss", math.inf), done.validation.get("validation_loss", -math.inf)
+    if now > was:
+        run.note(risen(was, now))
+
+
+def risen(before: float, after: float) -> str:
+    """Return the sentence on a training after which unseen text is predicted worse."""
+    return (
+        f"the validation loss rose from {before:.3f} to {after:.3f}: unseen text is predicted worse than before "
+        "training; a lower learning rate or fewer steps may help"
+    )
 
 
 def masked(batches: PackedBatches, lm: LanguageModel, seed: int) -> MaskedBatches:

@@ -1,14 +1,14 @@
-"""What people type, as functions: models by folder, hub id or run, parts by name, devices by word."""
+"""What people type, as functions: each verb of the command line is one of them."""
 
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gpt2lab.base.errors import LabError, nearest
+from gpt2lab.base.errors import LabError
 from gpt2lab.base.registry import part
-from gpt2lab.base.settings import build, options, update
-from gpt2lab.lab.store import Row, Store
+from gpt2lab.base.settings import build
+from gpt2lab.lab.models import load
+from gpt2lab.lab.store import Store
 
 if TYPE_CHECKING:
     import torch
@@ -17,88 +17,8 @@ if TYPE_CHECKING:
     from gpt2lab.lab.run import Run
     from gpt2lab.measure.measurement import Measurement
     from gpt2lab.measure.prediction import Prediction
-    from gpt2lab.model import TransformerConfig
     from gpt2lab.text.export import Exported, Kind, Precision
     from gpt2lab.text.language_model import LanguageModel
-
-
-def load(
-    model: "str | Path",
-    *,
-    device: "torch.device | str | None" = None,
-    dtype: "torch.dtype | None" = None,
-    architectures: Sequence[type] = (),
-) -> "LanguageModel":
-    """Load a language model from a folder, a run of the store, or the hub, in this order.
-
-    device None is the GPU if there is one, else the CPU; dtype None is that of the file. architectures: classes that
-    the model may have been saved with and that are no registered parts. LabError if there is none of this name, or its
-    files are not whole.
-    """
-    from gpt2lab.text.language_model import load as load_folder
-
-    place = find_model(model)
-    try:
-        return load_folder(place, device=pick_device(device), dtype=dtype, architectures=architectures)
-    except LabError as error:
-        raise _no_model(model, place, error) from error
-
-
-def model_config(model: str | Path) -> "TransformerConfig":
-    """Return the configuration of a model that `load` would load, without its weights. LabError as there."""
-    from gpt2lab.model.checkpoint import read_config
-    from gpt2lab.model.hub import resolve
-
-    place = find_model(model)
-    try:
-        folder = resolve(place)
-    except LabError as error:
-        raise _no_model(model, place, error) from error
-    if (folder / "adapter_config.json").is_file() and not (folder / "config.json").is_file():
-        return load(model).config
-    return read_config(folder)
-
-
-def find_model(model: str | Path) -> str | Path:
-    """Return the folder of a model given by folder or run; anything else is returned as it is, for the hub.
-
-    LabError for a run that saved no model.
-    """
-    folder = Path(model).expanduser()
-    if holds_model(folder / "model") and not holds_model(folder):
-        return folder / "model"  # the folder of a run
-    if folder.exists() or isinstance(model, Path):
-        return folder
-    try:
-        row = Store().find(model)
-    except LabError:
-        return model
-    return _model_of(row) if model in (row.id, row.name) else model
-
-
-def pick_device(device: "torch.device | str | None" = None) -> "torch.device":
-    """Return the device of that name; None is the GPU if there is one, else the CPU.
-
-    LabError for a name that torch does not know or a GPU that is not there.
-    """
-    import torch
-
-    if device is None:
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        chosen = torch.device(device)
-    except RuntimeError:
-        raise LabError(
-            f"--device {device}: no such device; cpu, cuda, cuda:1 and mps are names of devices"
-        ) from None
-    count = torch.cuda.device_count() if chosen.type == "cuda" else 1
-    if chosen.type == "cuda" and (chosen.index or 0) >= count:
-        raise LabError(
-            f"--device {device}: this machine has {count or 'no'} CUDA devices; leave --device out for the CPU"
-        )
-    if chosen.type == "mps" and not torch.backends.mps.is_available():
-        raise LabError(f"--device {device}: this machine has no Apple GPU; leave --device out for the CPU")
-    return chosen
 
 
 def generate(
@@ -209,20 +129,14 @@ def train(*, name: str = "train", **settings: object) -> "Run":
     """Train a model as `settings` say, text or typed, and return its finished run.
 
     The settings are those of `gpt2lab.lab.training.TrainingSettings`; those of the loop go without their prefix
-    too: steps=300 is train.steps=300. A run shorter than ten warm-ups warms up for a tenth of its steps unless told.
-    LabError for settings or data that do not fit.
+    too: steps=300 is train.steps=300. A run shorter than ten warm-ups warms up for a tenth of its steps unless told;
+    a given model is trained at a rate and a context of its own (`gpt2lab.lab.training_defaults`).
+    LabError for settings or data that do not fit, and for a setting that this training would ignore.
     """
-    from gpt2lab.lab.training import TrainingSettings, train_model
-    from gpt2lab.train import TrainSettings
+    from gpt2lab.lab.training import train_model
+    from gpt2lab.lab.training_defaults import training_settings
 
-    loop = {option.name for option in options(TrainSettings)}
-    given = {f"train.{key}" if key in loop else key: value for key, value in settings.items()}
-    made = build(TrainingSettings, {"train.warmup": 0, **given}, "train")
-    if "train.warmup" not in given:
-        warmup = min(TrainingSettings().train.warmup, made.train.steps // 10)
-        made = update(made, {"train.warmup": warmup}, "train")
-    part("optimizer", made.optimizer)  # before hours of encoding
-    return train_model(made, name=name)
+    return train_model(training_settings(settings), name=name)
 
 
 def export(
@@ -269,40 +183,3 @@ def _called(model: "str | Path | LanguageModel") -> str:
 
 def _loaded(model: "str | Path | LanguageModel", device: "torch.device | str | None") -> "LanguageModel":
     return load(model, device=device) if isinstance(model, (str, Path)) else model
-
-
-def _model_of(row: Row) -> Path:
-    out = json.loads(row.settings).get("out") if row.kind == "apply" else None
-    folder = Path(out) if out else row.folder() / "model"
-    if holds_model(folder):
-        return folder
-    with_model = [piece.id for piece in Store().pieces(row.id) if holds_model(piece.folder() / "model")]
-    if with_model:
-        raise LabError(f"{row.id}: a study; its pieces have the models: {', '.join(with_model[:4])}")
-    state = (
-        f"is {row.status}; gpt2lab resume {row.id}"
-        if row.status in ("interrupted", "failed")
-        else "saved none"
-    )
-    raise LabError(f"{row.id}: this run has no model, it {state}")
-
-
-def holds_model(folder: Path) -> bool:
-    """Whether a folder holds a model, or an adapter that names one."""
-    return any((folder / name).is_file() for name in ("config.json", "adapter_config.json"))
-
-
-def _no_model(model: str | Path, place: str | Path, error: LabError) -> LabError:
-    """Return what to tell of a model that is not at `place`: who wrote nearly the name of a run meant it."""
-    if place != model:
-        return error
-    try:
-        names = [name for row in Store().rows(limit=1000) for name in (row.id, row.name)]
-    except LabError as broken:
-        return LabError(f"{error}; whether it is a run cannot be told: {broken}")
-    match = nearest(str(model), names)
-    if match is None:
-        return error
-    return LabError(
-        f"{model}: no folder, no run and no model of the hub that can be had; did you mean the run {match}?"
-    )

@@ -19,7 +19,15 @@ from gpt2lab.model.architecture import architecture_name
 from gpt2lab.model.config import TransformerConfig
 from gpt2lab.model.families import FAMILIES, Entries, Family, Weight
 from gpt2lab.model.head_layout import head_rows, read_head, the_head, written_head
-from gpt2lab.model.layout import OWN, blueprint, load_own, own_config, refuse_changed, write_own
+from gpt2lab.model.layout import (
+    OWN,
+    blueprint,
+    load_own,
+    own_architectures,
+    own_config,
+    refuse_changed,
+    write_own,
+)
 from gpt2lab.model.transformer import Transformer
 from gpt2lab.model.weights import SHARD_BYTES, StoredTensors, some, write_tensors
 
@@ -33,6 +41,16 @@ def read_config(folder: Path | str) -> TransformerConfig:
     entries = _read_entries(folder)
     where = str(folder / "config.json")
     return own_config(entries, where) if entries["model_type"] == OWN else _family_config(entries, where)
+
+
+def read_outline(folder: Path | str) -> Transformer:
+    """Return the model of a checkpoint folder, its architectures attached, on the meta device. LabError as `read_config`."""
+    folder = Path(folder)
+    entries = _read_entries(folder)
+    own = entries["model_type"] == OWN
+    return blueprint(
+        read_config(folder), own_architectures(entries, str(folder / "config.json")) if own else ()
+    )
 
 
 def _read_entries(folder: Path) -> dict[str, Any]:

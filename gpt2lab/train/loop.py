@@ -126,7 +126,7 @@ class _Loop:
         self.result = TrainResult()
         self.positions, self.time_steps = 0, 0
         """Positions trained on, padding included, and how many in a row of the last batch."""
-        self._before = (0, 0.0)
+        self._counted = (0, 0.0)
         for group in optimizer.param_groups:
             group.setdefault("initial_lr", float(group["lr"]))
         self.parameters = [p for group in optimizer.param_groups for p in group["params"]]
@@ -143,6 +143,8 @@ class _Loop:
         self.result.steps = first
         line: Progress[int] = progress(total=settings.steps, label=label, unit="step", done=first)
         with line:
+            if first == 0 and settings.evaluate_start:
+                self._before(line)
             for step in range(first, settings.steps):
                 numbers = self.update(step)
                 self.result.steps = step + 1
@@ -160,6 +162,14 @@ class _Loop:
                     self.save()
                 if interrupted() and not last:
                     self._stop()
+
+    def _before(self, line: Progress[int]) -> None:
+        """Evaluate the model as it was given, as step 0."""
+        numbers = self.validate()
+        if "validation_loss" in numbers:
+            line.note(f"before training: val {numbers['validation_loss']:.3f}")
+        if numbers and self.log is not None:
+            self.log(0, **numbers)
 
     def update(self, step: int) -> dict[str, float]:
         """Make one optimizer update and return its numbers."""
@@ -271,7 +281,7 @@ class _Loop:
             "tokens": self.result.tokens,
             "seconds": self.result.seconds,
             "positions": self.positions,
-            "last_row": self._before,
+            "last_row": self._counted,
         }
         self.saved = save_checkpoint(self.checkpoints, self.result.steps, self.model, self.optimizer, notes)
         prune(self.checkpoints, self.settings.keep_last)
@@ -287,7 +297,7 @@ class _Loop:
         result = self.result
         result.validation, result.losses = notes["validation"], notes["losses"]
         result.tokens, result.seconds = notes["tokens"], notes["seconds"]
-        self.positions, self._before = notes["positions"], tuple(notes["last_row"])
+        self.positions, self._counted = notes["positions"], tuple(notes["last_row"])
         return step
 
     def _stop(self) -> None:
@@ -321,8 +331,8 @@ class _Loop:
 
     def _throughput(self) -> dict[str, float]:
         """Positions per second since the last time this was asked, and which share of the machine's peak they need."""
-        positions, seconds = self.positions - self._before[0], self.result.seconds - self._before[1]
-        self._before = (self.positions, self.result.seconds)
+        positions, seconds = self.positions - self._counted[0], self.result.seconds - self._counted[1]
+        self._counted = (self.positions, self.result.seconds)
         rate = positions / seconds
         dtype = torch.bfloat16 if self.bf16 else self.model.dtype
         peak = peak_flops(str(self.model.device), dtype, torch.get_num_threads())

@@ -13,7 +13,7 @@ class TrainSettings:
     steps: int = 1000
     """Number of optimizer updates."""
     learning_rate: float = 1e-3
-    """Peak, reached after `warmup` updates."""
+    """Peak, reached after `warmup` updates. `gpt2lab train --model` chooses it by the model's width."""
     schedule: Literal["cosine", "linear", "constant", "warmup-stable-decay"] = "cosine"
     """How the learning rate goes on after the warm-up."""
     warmup: int = 0
@@ -42,6 +42,8 @@ class TrainSettings:
     """Compile the blocks with torch.compile (needs a C++ compiler; pays on GPUs and in long runs)."""
     evaluate_every: int = 0
     """Updates between evaluations; 0 evaluates only at the end."""
+    evaluate_start: bool = False
+    """Evaluate before the first update too: what training changed is what it is compared with."""
     checkpoint_every: int = 0
     """Updates between checkpoints; 0 writes one only at the end, on Ctrl-C and on SIGTERM."""
     keep_last: int = 2

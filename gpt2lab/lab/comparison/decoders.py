@@ -24,7 +24,7 @@ from gpt2lab.lab.comparison.line_up import labels, line_up, tell_left_out
 from gpt2lab.lab.contest import clock
 from gpt2lab.lab.contest_figures import interval_words
 from gpt2lab.lab.course import TextCourse, check_sources, is_text
-from gpt2lab.lab.verbs import find_model, holds_model, load, model_config
+from gpt2lab.lab.models import find_model, holds_model, load, model_config
 from gpt2lab.measure.scoring import Row, score_rows
 from gpt2lab.measure.text_metrics import diversity, repetition_n
 from gpt2lab.text import sources

@@ -15,8 +15,8 @@ from gpt2lab.base.settings import build
 from gpt2lab.lab.claim import Claim
 from gpt2lab.lab.comparison.line_up import Entrant, labels, line_up, tell_left_out
 from gpt2lab.lab.contest_figures import interval_words
+from gpt2lab.lab.models import load, model_config
 from gpt2lab.lab.remember import result_name
-from gpt2lab.lab.verbs import load, model_config
 from gpt2lab.text import sources
 
 if TYPE_CHECKING:
