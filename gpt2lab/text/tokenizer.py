@@ -15,13 +15,14 @@ _T = TypeVar("_T")
 END_OF_TEXT = "<|endoftext|>"
 PAD = "[PAD]"
 MASK = "[MASK]"
+_LARGEST_ID = 2**31 - 1
 _REPLACEMENT = "\ufffd"  # what a decoder writes for bytes that are not (yet) UTF-8
 
 
 class Tokenizer:
     """A tokenizer with the ids of its special tokens.
 
-    `bos`, `eos`, `pad`, `unk`, `mask` are ids, or None where the vocabulary has no such token.
+    `bos`, `eos`, `unk`, `sep`, `pad`, `cls`, `mask` are ids, or None where the vocabulary has no such token.
     Never changed after it is made, so that its `fingerprint` stays true.
     """
 
@@ -34,9 +35,15 @@ class Tokenizer:
         pad: int | None = None,
         unk: int | None = None,
         mask: int | None = None,
+        cls: int | None = None,
+        sep: int | None = None,
         settings: Mapping[str, Any] | None = None,
+        files: Mapping[str, str] | None = None,
     ) -> None:
-        """Wrap a `tokenizers.Tokenizer`; `settings` is what else `tokenizer_config.json` keeps on saving."""
+        """Wrap a `tokenizers.Tokenizer`; `settings` is what else `tokenizer_config.json` keeps on saving.
+
+        files: texts of further files of a tokenizer's folder by path, chat templates.
+        """
         backend.no_truncation()  # a stored limit would cut long documents without a word
         backend.no_padding()
         self.backend = backend
@@ -50,7 +57,12 @@ class Tokenizer:
         self.pad = self._checked("pad", pad)
         self.unk = self._checked("unk", unk)
         self.mask = self._checked("mask", mask)
+        self.cls = self._checked("cls", cls)
+        self.sep = self._checked("sep", sep)
         self.settings: dict[str, Any] = dict(settings or {})
+        self.files: dict[str, str] = dict(files or {})
+        # Not a part of tokenizer.json: special tokens that a text writes out are then cut up as words are.
+        backend.encode_special_tokens = bool(self.settings.get("split_special_tokens", False))
         self._fingerprint: str | None = None
 
     def _checked(self, name: str, token: int | None) -> int | None:
@@ -114,12 +126,28 @@ class Tokenizer:
         return splitter.pre_tokenize_str(text) if splitter is not None else [(text, (0, len(text)))]
 
     def decode(self, ids: Iterable[int], *, skip_special: bool = True) -> str:
-        """Return the text of `ids`, by default without special tokens; LabError for an id out of range."""
+        """Return the text of `ids`, by default without special tokens.
+
+        An id without a token, which a model with more rows than its tokenizer has ids may say, has no text, as in
+        transformers. LabError for what can be no id.
+        """
         ids = [int(i) for i in ids]
-        if ids and (min(ids) < 0 or max(ids) >= self.vocab_size):
-            wrong = next(i for i in ids if not 0 <= i < self.vocab_size)
-            raise LabError(f"id {wrong}: this tokenizer has the ids 0 to {self.vocab_size - 1}")
-        return str(self.backend.decode(ids, skip_special_tokens=skip_special))
+        if ids and (min(ids) < 0 or max(ids) > _LARGEST_ID):
+            wrong = next(i for i in ids if not 0 <= i <= _LARGEST_ID)
+            raise LabError(f"id {wrong}: token ids are whole numbers from 0 to {_LARGEST_ID}")
+        text = str(self.backend.decode(ids, skip_special_tokens=skip_special))
+        return _cleaned(text) if self.cleans_up else text
+
+    @property
+    def cleans_up(self) -> bool:
+        """Whether decoding takes out the blanks before punctuation, as folders of BERT's kind ask for.
+
+        A BPE keeps them whatever its folder says, as in transformers 5: it writes the blanks of the text itself.
+        """
+        if not self.settings.get("clean_up_tokenization_spaces"):
+            return False
+        forced = self.settings.get("clean_up_tokenization_spaces_for_bpe_even_though_it_will_corrupt_output")
+        return bool(forced) or not isinstance(self.backend.model, tokenizers.models.BPE)
 
     def token(self, id: int) -> str:
         """Return the token of one id as the vocabulary spells it (`Ġthe`); empty where there is none."""
@@ -159,12 +187,28 @@ class Tokenizer:
     def load(source: Path | str) -> "Tokenizer":
         """Open a tokenizer from a folder, or from the hub if there is no such folder.
 
-        Understood are `tokenizer.json`, `vocab.json` with `merges.txt` (GPT-2), a `vocab.json` of words.
+        Understood are `tokenizer.json`, `vocab.json` with `merges.txt` (GPT-2's kind), `vocab.txt` (BERT's), a `vocab.json`
+        of words. Which class of transformers a folder names decides what ids a text has, as AutoTokenizer does.
         LabError names the file and what is wrong with it.
         """
         from gpt2lab.text.tokenizer_files import load
 
         return load(source)
+
+
+_CLEANED = (
+    (" .", "."), (" ?", "?"), (" !", "!"), (" ,", ","), (" ' ", "'"), (" n't", "n't"), (" 'm", "'m"), (" 's", "'s"),
+    (" 've", "'ve"), (" 're", "'re"),
+)  # fmt: skip
+_UNSETTLED = 4
+"""A blank this near to the end of a text may still go when more text comes."""
+
+
+def _cleaned(text: str) -> str:
+    """Return text without the blanks that splitting punctuation off has left, in the order of transformers."""
+    for found, instead in _CLEANED:
+        text = text.replace(found, instead)
+    return text
 
 
 class StreamDecoder:
@@ -187,12 +231,22 @@ class StreamDecoder:
         """Take one id and return the text that has become certain."""
         self._window.append(id)
         text = self.tokenizer.decode(self._window, skip_special=self.skip_special)
+        if self.tokenizer.cleans_up:
+            return self._push_cleaned(text)
         if not text.endswith(_REPLACEMENT):
             return self._settle(text)
         if len(self._window) - self._settled <= self._PATIENCE:
             return ""
         piece = text[self._out : -1]  # only the last character can still change
         self._out = max(self._out, len(text) - 1)
+        return piece
+
+    def _push_cleaned(self, text: str) -> str:
+        """Return what no later text can change, of a tokenizer that takes out blanks; its window is the whole text."""
+        blank = text.find(" ", max(0, len(text) - _UNSETTLED))
+        certain = len(text) if blank < 0 else blank
+        piece = text[self._out : certain]
+        self._out = max(self._out, certain)
         return piece
 
     def flush(self) -> str:
@@ -304,8 +358,8 @@ def for_masking(tokenizer: Tokenizer) -> Tokenizer:
         if ids[name] is None:
             _add_special(backend, [token])
             ids[name] = backend.token_to_id(token)
-    kept = {name: getattr(tokenizer, name) for name in ("bos", "eos", "unk")}
-    return Tokenizer(backend, **kept, **ids, settings=tokenizer.settings)
+    kept = {name: getattr(tokenizer, name) for name in ("bos", "eos", "unk", "cls", "sep")}
+    return Tokenizer(backend, **kept, **ids, settings=tokenizer.settings, files=tokenizer.files)
 
 
 def byte_level(*, eos: str = END_OF_TEXT) -> Tokenizer:

@@ -1,8 +1,11 @@
-"""The folder layouts a tokenizer comes in, and the one it is written in."""
+"""The folder layouts a tokenizer comes in, and the one it is written in.
+
+What a folder means is what AutoTokenizer of transformers 5 makes of it; docs/guide/model-folders.md lists the exceptions.
+"""
 
 import json
-import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,250 +14,323 @@ import tokenizers
 from gpt2lab.base.errors import LabError
 from gpt2lab.base.files import atomic_write
 from gpt2lab.base.json_files import read_object
+from gpt2lab.text.chat_templates import read_chat_templates, write_chat_templates
 from gpt2lab.text.reduction import REDUCTION_FILE, ReducedTokenizer, VocabularyReduction
-from gpt2lab.text.tokenizer import END_OF_TEXT, Tokenizer
+from gpt2lab.text.special_tokens import KEYS, ROLES, SpecialTokens, content, read_special_tokens
+from gpt2lab.text.tokenizer import Tokenizer
+from gpt2lab.text.tokenizer_classes import BERT, GPT2, Pieces, TokenizerClass, class_of, set_frame
+from gpt2lab.text.vocabulary_files import check_merges, read_bpe, read_lines, read_vocabulary, word_backend
 
 FILES = (
     "tokenizer.json",
     "tokenizer_config.json",
     "special_tokens_map.json",
     "vocab.json",
+    "vocab.txt",
     "merges.txt",
     "added_tokens.json",
+    "chat_template.jinja",
+    "chat_template.json",
+    "additional_chat_templates/*.jinja",
     "config.json",
     "generation_config.json",
     "vocabulary_reduction.json",
 )
 """What is fetched from the hub for a tokenizer alone."""
 
-_MASKS = ("[MASK]", "<mask>")
-_SPECIAL = ("bos", "eos", "pad", "unk", "mask")
-
 
 def load(source: Path | str) -> Tokenizer:
     """Open the tokenizer of a folder, a `tokenizer.json`, or a hub id; LabError says what is missing."""
     path = Path(source).expanduser()
     if path.is_file():
-        return _from_tokenizer_json(path, {})
+        return _opened(_Files.of(path.parent, path))
     if not path.is_dir():
         from gpt2lab.model.hub import resolve  # late: the model floor imports torch
 
         path = resolve(source, files=FILES)
-    found = _of_folder(path)
+    found = _opened(_Files.of(path, path / "tokenizer.json"))
     if (path / REDUCTION_FILE).is_file():
         return ReducedTokenizer(found, VocabularyReduction.load(path))
     return found
 
 
-def _of_folder(path: Path) -> Tokenizer:
-    config = _settings(path)
-    if (path / "tokenizer.json").is_file():
-        return _from_tokenizer_json(path / "tokenizer.json", config)
-    if (path / "vocab.json").is_file() and (path / "merges.txt").is_file():
-        return _from_merges(path, config)
-    if (path / "vocab.json").is_file():
-        return _from_words(path / "vocab.json", config)
-    if (path / "tokenizer.model").is_file():
-        raise LabError(
-            f"{path}: only a sentencepiece tokenizer.model; save it once with transformers as tokenizer.json"
-        )
-    raise LabError(f"{path}: no tokenizer here; expected tokenizer.json, or vocab.json (with merges.txt)")
-
-
 def has_tokenizer(folder: Path) -> bool:
     """Tell whether a folder holds a tokenizer that `load` opens."""
-    return any((folder / name).is_file() for name in ("tokenizer.json", "vocab.json"))
+    return any((folder / name).is_file() for name in ("tokenizer.json", "vocab.json", "vocab.txt"))
 
 
 def save(tokenizer: Tokenizer, folder: Path) -> None:
-    """Write the three files of Hugging Face's layout, each whole or not at all."""
-    names = {f"{name}_token": _text(tokenizer, getattr(tokenizer, name)) for name in _SPECIAL}
-    names = {key: token for key, token in names.items() if token is not None}
-    settings = {key: value for key, value in tokenizer.settings.items() if not key.endswith("_token")}
-    settings |= {
+    """Write the files of Hugging Face's layout, each whole or not at all.
+
+    A token has its role in them if it is special: naming a plain word would change what transformers makes of a text.
+    """
+    roles = {f"{role}_token": getattr(tokenizer, role) for role in ROLES}
+    names = {key: tokenizer.token(id) for key, id in roles.items() if id in tokenizer.special_ids}
+    settings = {
         "clean_up_tokenization_spaces": False,
+        **tokenizer.settings,
         # The generic class reads tokenizer.json as it is; a family's class would rebuild it by its own rules.
         "tokenizer_class": "PreTrainedTokenizerFast",
         **names,
     }
-    content = json.dumps(json.loads(tokenizer.backend.to_str()), ensure_ascii=False)
-    atomic_write(folder / "tokenizer.json", content)
+    plain = json.dumps(json.loads(tokenizer.backend.to_str()), ensure_ascii=False)
+    atomic_write(folder / "tokenizer.json", plain)
     atomic_write(folder / "tokenizer_config.json", json.dumps(settings, indent=2, ensure_ascii=False) + "\n")
     atomic_write(folder / "special_tokens_map.json", json.dumps(names, indent=2, ensure_ascii=False) + "\n")
+    write_chat_templates(tokenizer.files, folder)
 
 
-def _text(tokenizer: Tokenizer, id: int | None) -> str | None:
-    return None if id is None else tokenizer.token(id)
+@dataclass(frozen=True)
+class _Files:
+    """The contents of a folder that a tokenizer is made of; an object that is missing is empty."""
+
+    folder: Path
+    tokenizer_json: Path
+    tokenizer: Mapping[str, Any] | None
+    """Content of tokenizer.json."""
+    text: str | None
+    """The same as it is written."""
+    config: Mapping[str, Any]
+    """tokenizer_config.json."""
+    model: Mapping[str, Any]
+    """config.json."""
+
+    @staticmethod
+    def of(folder: Path, tokenizer_json: Path) -> "_Files":
+        """Read them. LabError for one that is broken."""
+        tokenizer = read_object(tokenizer_json) if tokenizer_json.is_file() else None
+        if tokenizer is not None and not isinstance(tokenizer.get("model"), dict):
+            raise LabError(f'{tokenizer_json}: no tokenizer: the entry "model" is missing')
+        return _Files(
+            folder,
+            tokenizer_json,
+            tokenizer,
+            json.dumps(tokenizer) if tokenizer is not None else None,
+            _object(folder / "tokenizer_config.json"),
+            _object(folder / "config.json"),
+        )
+
+    def special_tokens(self) -> SpecialTokens:
+        """Put together the special tokens that the files name."""
+        in_tokenizer = (self.tokenizer or {}).get("added_tokens") or []
+        return read_special_tokens(
+            self.config,
+            _object(self.folder / "special_tokens_map.json"),
+            _object(self.folder / "added_tokens.json"),
+            in_tokenizer if isinstance(in_tokenizer, list) else [],
+            self.folder,
+        )
+
+    @property
+    def rows(self) -> int | None:
+        """Rows of the model's embedding beside the tokenizer, None if no file says."""
+        rows = self.model.get("vocab_size")
+        return rows if isinstance(rows, int) else None
 
 
-def _settings(folder: Path) -> dict[str, Any]:
-    """Return the tokenizer's settings, special tokens as str (or id, where only a model's config tells)."""
-    merged: dict[str, Any] = {}
-    for name in ("generation_config.json", "config.json"):
-        if (folder / name).is_file():
-            content = read_object(folder / name)
-            merged |= {
-                f"{k}_token": content[f"{k}_token_id"]
-                for k in _SPECIAL
-                if content.get(f"{k}_token_id") is not None
-            }
-    for name in ("special_tokens_map.json", "tokenizer_config.json"):
-        if (folder / name).is_file():
-            content = read_object(folder / name)
-            content.pop("added_tokens_decoder", None)  # tokenizer.json has them
-            merged |= {key: value for key, value in content.items() if value is not None}
-    return merged
+def _object(path: Path) -> dict[str, Any]:
+    return read_object(path) if path.is_file() else {}
 
 
-def _special_ids(
-    backend: tokenizers.Tokenizer, config: Mapping[str, Any], where: Path
-) -> dict[str, int | None]:
-    """Return the ids of bos, eos, pad, unk and mask; a token named in the tokenizer's own files must exist."""
-    rows = max(backend.get_vocab(with_added_tokens=True).values(), default=-1) + 1
-    ids: dict[str, int | None] = {}
-    for name in _SPECIAL:
-        token = config.get(f"{name}_token")
-        if name == "mask" and token is None:  # the first BERT's files do not name it
-            token = next((usual for usual in _MASKS if backend.token_to_id(usual) is not None), None)
-        if isinstance(token, Mapping):
-            token = token.get("content")
-        if isinstance(token, list):  # some configs list several ends; the first is the tokenizer's own
-            token = token[0] if token else None
-        if isinstance(token, str):
-            id = backend.token_to_id(token)
-            if id is None:
-                raise LabError(f"{where}: {name}_token {token!r} is not in the vocabulary of {rows} ids")
-            ids[name] = id
-        else:  # an id of a model's config; those outside the vocabulary are a copied default (50256)
-            ids[name] = token if isinstance(token, int) and 0 <= token < rows else None
-    return ids
+def _opened(files: _Files) -> Tokenizer:
+    """Make the tokenizer of a folder."""
+    special = files.special_tokens()
+    kind = class_of(files.config, files.model, files.text)
+    config = dict(files.config)
+    if files.tokenizer is not None:
+        # What stands around a text is then said by tokenizer.json alone.
+        config.pop("add_bos_token", None)
+        config.pop("add_eos_token", None)
+        backend, kind = _from_tokenizer_json(files, kind, special, config)
+    else:
+        backend, kind = _from_vocabulary(files, kind, special, config)
+    _complete(backend, special, files)
+    names = {key: content(token) if token is not None else None for key, token in special.named.items()}
+    set_frame(backend, kind, names, config)
+    if kind is not None and kind.plain:
+        every = [*names.values(), *(content(token) for token in special.extra)]
+        backend.add_tokens([tokenizers.AddedToken(token, special=True) for token in every if token])
+    return Tokenizer(
+        backend,
+        settings=_kept(files.config, special, kind),
+        files=read_chat_templates(files.folder),
+        **_ids(backend, names, files),
+    )
 
 
-def _kept(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what of a tokenizer_config.json is kept on saving (a chat template, the longest input)."""
-    dropped = {
-        "tokenizer_class",
-        "auto_map",
-        "tokenizer_file",
-        "name_or_path",
-        "special_tokens_map_file",
-        "backend",
-    }
-    return {key: value for key, value in config.items() if key not in dropped and not key.endswith("_token")}
-
-
-def _from_tokenizer_json(path: Path, config: Mapping[str, Any]) -> Tokenizer:
-    content = read_object(path)
-    if not isinstance(content.get("model"), dict):
-        raise LabError(f'{path}: no tokenizer: the entry "model" is missing')
-    model = content["model"]
+def _from_tokenizer_json(
+    files: _Files, kind: TokenizerClass | None, special: SpecialTokens, config: Mapping[str, Any]
+) -> tuple[tokenizers.Tokenizer, TokenizerClass | None]:
+    """Read tokenizer.json as it is, or take from it what the class takes."""
+    assert files.tokenizer is not None and files.text is not None
+    model = files.tokenizer["model"]
     try:
-        if isinstance(model.get("merges"), list) and isinstance(model.get("vocab"), dict):
-            merges = [pair.split(" ") if isinstance(pair, str) else pair for pair in model["merges"]]
-            _check_merges(path, model["vocab"], merges, model.get("continuing_subword_prefix") or "")
-        backend = tokenizers.Tokenizer.from_str(json.dumps(content))
+        pieces = _pieces(files.tokenizer_json, model)
+        if kind is None or pieces is None or model.get("type", kind.model) != kind.model:
+            padding = files.tokenizer.get("padding")
+            if isinstance(padding, Mapping):
+                special.fill({"pad_token": padding.get("pad_token")})
+            return tokenizers.Tokenizer.from_str(files.text), None
+        backend = _built(kind, pieces, special, config, files.rows)
+        emptied = {**model, "vocab": {}, **({"merges": []} if kind.model == "BPE" else {})}
+        frame = tokenizers.Tokenizer.from_str(
+            json.dumps({**files.tokenizer, "model": emptied, "added_tokens": []})
+        )
+        backend.post_processor = frame.post_processor
+        return backend, kind
     except LabError:
         raise
     except Exception as error:  # tokenizers raises bare Exception
-        raise LabError(f"{path}: misshapen tokenizer: {error}") from error
-    if not config:
-        config = _settings(path.parent)
-    return Tokenizer(backend, settings=_kept(config), **_special_ids(backend, config, path.parent))
+        raise LabError(f"{files.tokenizer_json}: misshapen tokenizer: {error}") from error
 
 
-def _from_merges(folder: Path, config: Mapping[str, Any]) -> Tokenizer:
-    """Open GPT-2's own layout, byte-level BPE; the end of text is bos, eos and unk by default."""
-    vocabulary = _vocabulary(folder / "vocab.json")
-    merges = _merges(folder / "merges.txt")
-    _check_merges(folder / "merges.txt", vocabulary, merges)
-    model = tokenizers.models.BPE(vocab=vocabulary, merges=merges)
-    backend = tokenizers.Tokenizer(model)
-    backend.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(
-        add_prefix_space=bool(config.get("add_prefix_space", False))
+def _pieces(path: Path, model: Mapping[str, Any]) -> Pieces | None:
+    """Return vocabulary and merges of the model in a tokenizer.json; None for other kinds than lists of pieces with ids."""
+    vocabulary, merges = model.get("vocab"), model.get("merges")
+    if not isinstance(vocabulary, dict):
+        return None
+    if not isinstance(merges, list):
+        return Pieces(vocabulary=vocabulary)
+    pairs = [pair.split(" ") if isinstance(pair, str) else pair for pair in merges]
+    check_merges(path, vocabulary, pairs, model.get("continuing_subword_prefix") or "")
+    return Pieces(vocabulary=vocabulary, merges=[(left, right) for left, right in pairs])
+
+
+def _from_vocabulary(
+    files: _Files, kind: TokenizerClass | None, special: SpecialTokens, config: Mapping[str, Any]
+) -> tuple[tokenizers.Tokenizer, TokenizerClass | None]:
+    """Open a folder without tokenizer.json, by its class if that reads the files at hand, else by what they are."""
+    folder = files.folder
+
+    def has(*names: str) -> bool:
+        return all((folder / name).is_file() for name in names)
+
+    found = next((one for one in (kind, GPT2, BERT) if one is not None and has(*one.vocabulary_files)), None)
+    if found is not None:
+        lines = found.vocabulary_files == BERT.vocabulary_files
+        pieces = read_lines(folder / "vocab.txt") if lines else read_bpe(folder)
+        if found is not kind:  # nobody says that it is one: special tokens are those that are there
+            there = {key: token for key, token in found.tokens.items() if token in pieces.vocabulary}
+            special.fill({key: there.get(key) for key in found.tokens})
+        return _built(found, pieces, special, config, files.rows), found
+    if has("vocab.json"):
+        return _from_words(files, special), None
+    if has("tokenizer.model"):
+        raise LabError(
+            f"{folder}: only a sentencepiece tokenizer.model; save it once with transformers as tokenizer.json"
+        )
+    raise LabError(
+        f"{folder}: no tokenizer here; expected tokenizer.json, vocab.json (with merges.txt), or vocab.txt"
     )
-    backend.decoder = tokenizers.decoders.ByteLevel()
-    _add_tokens(folder / "added_tokens.json", backend)
-    defaults = (
-        {f"{name}_token": END_OF_TEXT for name in ("bos", "eos", "unk")} if END_OF_TEXT in vocabulary else {}
-    )
-    ids = _special_ids(backend, defaults | dict(config), folder)
-    _declare_special(backend, ids)
-    return Tokenizer(backend, settings=_kept(config), **ids)
 
 
-def _add_tokens(path: Path, backend: tokenizers.Tokenizer) -> None:
-    """Add the tokens that a fine-tuned GPT-2 has beside its vocabulary, with the ids they were given."""
-    if not path.is_file():
-        return
-    for token, id in sorted(_vocabulary(path).items(), key=lambda item: item[1]):
-        backend.add_tokens([tokenizers.AddedToken(token, normalized=False)])
-        if backend.token_to_id(token) != id:
-            raise LabError(f"{path}: {token!r} should have id {backend.token_to_id(token)}, found {id}")
+def _built(
+    kind: TokenizerClass,
+    pieces: Pieces,
+    special: SpecialTokens,
+    config: Mapping[str, Any],
+    rows: int | None,
+) -> tokenizers.Tokenizer:
+    """Build a tokenizer as its class does, and give the special tokens that no file names their defaults.
 
-
-def _merges(path: Path) -> list[tuple[str, str]]:
-    pairs = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), start=1):
-        if not line or (number == 1 and line.startswith("#version")):
-            continue
-        parts = line.split(" ")
-        if len(parts) != 2 or not all(parts):
-            raise LabError(
-                f"{path}, line {number}: expected two pieces with one blank between, found {line[:40]!r}"
-            )
-        pairs.append((parts[0], parts[1]))
-    return pairs
-
-
-def _check_merges(
-    path: Path, vocabulary: Mapping[str, int], merges: Iterable[Sequence[str]], prefix: str = ""
-) -> None:
-    """LabError if a merge leaves the vocabulary; checked here because the library aborts on it."""
-    for left, right in merges:
-        for piece in (left, right, left + right.removeprefix(prefix)):
-            if piece not in vocabulary:
-                raise LabError(
-                    f"{path}: merges {left!r} and {right!r}, but {piece!r} is not in the vocabulary"
-                )
-
-
-def _from_words(path: Path, config: Mapping[str, Any]) -> Tokenizer:
-    """Open a plain list of words with ids: words are separated by blanks, but may hold blanks themselves.
-
-    A vocabulary of single characters splits at every character instead.
+    A default that the vocabulary lacks is added to it, as transformers does, unless the model has no row for it.
     """
-    vocabulary = _vocabulary(path)
-    if any("Ġ" in word for word in vocabulary):
-        raise LabError(f"{path}: a byte-level vocabulary without its merges.txt")
+    named = {content(token) for token in special.named.values() if token is not None}
+    named |= {content(token) for token in (*special.extra, *special.added.values())}
+    unnamed = {key: token for key, token in kind.tokens.items() if key not in special.named}
+    absent = {
+        token for token in unnamed.values() if token is not None and token not in pieces.vocabulary
+    } - named
+    size = max(pieces.vocabulary.values(), default=-1) + 1 + len(named - set(pieces.vocabulary))
+    if rows is not None and size + len(absent) > rows:
+        unnamed = {key: token for key, token in unnamed.items() if token not in absent}
+    special.fill(unnamed)
+    unknown = special.named.get("unk_token")
+    return kind.build(pieces, config, content(unknown) if unknown is not None else "[UNK]")
+
+
+def _from_words(files: _Files, special: SpecialTokens) -> tokenizers.Tokenizer:
+    """Open a plain list of words with ids, a layout of small models of their own kind."""
+    path = files.folder / "vocab.json"
+    vocabulary = read_vocabulary(path)
     unknown = next((word for word in ("<unk>", "[UNK]", "<UNK>") if word in vocabulary), None)
-    backend = tokenizers.Tokenizer(tokenizers.models.WordLevel(vocabulary, unk_token=unknown or "<unk>"))
-    ids = _special_ids(backend, ({"unk_token": unknown} if unknown else {}) | dict(config), path.parent)
-    words = [word for word, id in vocabulary.items() if id not in ids.values()]
-    if all(len(word) == 1 for word in words):
-        pattern = r"[\s\S]"
-        backend.decoder = tokenizers.decoders.Fuse()
-    else:
-        spaced = sorted((word for word in words if re.search(r"\s", word)), key=len, reverse=True)
-        pattern = "|".join([*(re.escape(word) + r"(?=\s|$)" for word in spaced), r"\S+"])
-    backend.pre_tokenizer = tokenizers.pre_tokenizers.Split(tokenizers.Regex(pattern), "removed", invert=True)
-    _declare_special(backend, ids)
-    return Tokenizer(backend, settings=_kept(config), **ids)
+    special.fill({"unk_token": unknown})
+    for key, token in special.named.items():
+        if token is not None and content(token) not in vocabulary:
+            raise LabError(
+                f"{files.folder}: {key} {content(token)!r} is not in the vocabulary of {len(vocabulary)} words"
+            )
+    by_id = {id: word for word, id in vocabulary.items()}
+    for role, id in _named_by_id(files).items():
+        if id in by_id:
+            special.fill({f"{role}_token": by_id[id]})
+    roles = {vocabulary[content(token)] for token in special.named.values() if token is not None}
+    return word_backend(path, vocabulary, unknown, roles)
 
 
-def _vocabulary(path: Path) -> dict[str, int]:
-    vocabulary = read_object(path)
-    for word, id in vocabulary.items():
-        if not isinstance(id, int) or isinstance(id, bool) or id < 0:
-            raise LabError(f"{path}: the id of {word!r} should be a whole number from 0, found {id!r}")
-    if len(set(vocabulary.values())) < len(vocabulary):
-        raise LabError(f"{path}: two words share an id")
-    if not vocabulary:
-        raise LabError(f"{path}: the vocabulary is empty")
-    return vocabulary
+def _complete(backend: tokenizers.Tokenizer, special: SpecialTokens, files: _Files) -> None:
+    """Add the tokens that the vocabulary lacks. LabError for one that does not get the id that a file gives it."""
+    special.add_to(backend)
+    for id, token in special.added.items():
+        if backend.token_to_id(token.content) != id:
+            found = backend.token_to_id(token.content)
+            raise LabError(f"{files.folder}: {token.content!r} should have id {found}, found {id}")
 
 
-def _declare_special(backend: tokenizers.Tokenizer, ids: Mapping[str, int | None]) -> None:
-    tokens = [backend.id_to_token(id) for id in dict.fromkeys(ids.values()) if id is not None]
-    backend.add_special_tokens(
-        [tokenizers.AddedToken(t, special=True, normalized=False) for t in tokens if t]
-    )
+def _named_by_id(files: _Files) -> dict[str, int]:
+    """Return the special tokens that the model's own files name by id: config.json before generation_config.json."""
+    named: dict[str, int] = {}
+    for entries in (_object(files.folder / "generation_config.json"), files.model):
+        for role in ROLES:
+            id = entries.get(f"{role}_token_id")
+            if isinstance(id, list):
+                id = id[0] if id else None
+            if isinstance(id, int) and not isinstance(id, bool):
+                named[role] = id
+    return named
+
+
+def _ids(
+    backend: tokenizers.Tokenizer, names: Mapping[str, str | None], files: _Files
+) -> dict[str, int | None]:
+    """Return the id of each role: of the token that the tokenizer's files name, else what the model's files say.
+
+    Ids outside the vocabulary are a default that was copied (50256).
+    """
+    rows = max(backend.get_vocab(with_added_tokens=True).values(), default=-1) + 1
+    told = {role: id for role, id in _named_by_id(files).items() if 0 <= id < rows}
+    ids: dict[str, int | None] = {}
+    for role, key in zip(ROLES, KEYS, strict=True):
+        token = names.get(key)
+        ids[role] = backend.token_to_id(token) if token is not None else told.get(role)
+    return ids
+
+
+def _kept(config: Mapping[str, Any], special: SpecialTokens, kind: TokenizerClass | None) -> dict[str, Any]:
+    """Return what of a tokenizer_config.json is kept on saving (a chat template, the longest input)."""
+    dropped = {
+        *KEYS,
+        "added_tokens_decoder",  # tokenizer.json has them
+        "auto_map",
+        "backend",
+        "init_inputs",
+        "is_local",
+        "local_files_only",
+        "name_or_path",
+        "special_tokens_map_file",
+        "tokenizer_class",
+        "tokenizer_file",
+    }
+    kept = {**(kind.settings if kind is not None else {}), **config}
+    # A role that is said to be nobody's stays so: a class would have a default for it.
+    kept = {
+        key: value for key, value in kept.items() if key not in dropped or (key in KEYS and value is None)
+    }
+    own = {
+        key: content(token) for key, token in special.named.items() if token is not None and key not in KEYS
+    }
+    kept |= {key: token for key, token in own.items() if key.endswith("_token")}
+    if not isinstance(kept.get("extra_special_tokens"), Mapping) and special.extra:
+        kept.pop("additional_special_tokens", None)
+        kept["extra_special_tokens"] = [content(token) for token in special.extra]
+    return kept

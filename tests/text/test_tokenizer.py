@@ -263,11 +263,17 @@ def test_too_small_a_vocabulary_and_an_empty_corpus_are_refused() -> None:
         word_level(["a"], vocab_size=2)
 
 
-def test_ids_outside_the_vocabulary_and_text_that_is_none_are_refused() -> None:
-    with pytest.raises(LabError, match="id 257: this tokenizer has the ids 0 to 256"):
-        BYTES.decode([1, 257])
-    with pytest.raises(LabError, match="id -1"):
-        BYTES.decode([-1])
+def test_an_id_without_a_token_has_no_text() -> None:
+    assert BYTES.decode([97, 257, 98, 50303]) == "ab"
+    stream = StreamDecoder(BYTES)
+    assert [stream.push(id) for id in (97, 300, 98)] == ["a", "", "b"]
+    assert BYTES.token(300) == ""
+
+
+def test_what_can_be_no_id_and_text_that_is_none_are_refused() -> None:
+    for wrong in (-1, 2**31):
+        with pytest.raises(LabError, match=f"id {wrong}: token ids are whole numbers from 0 to 2147483647"):
+            BYTES.decode([1, wrong])
     with pytest.raises(LabError, match="lone surrogate at character 1"):
         BYTES.encode("a\ud800")
     with pytest.raises(LabError, match="encodes str, got bytes"):
