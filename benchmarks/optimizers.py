@@ -1,8 +1,8 @@
 """Time of an optimizer's step beside torch's AdamW and pytorch_optimizer's versions: same weights, same gradients.
 
-    python benchmarks/optimizers.py [--size 10M 124M] [--rounds 15] [--threads 2] [--clock wall]
+    python benchmarks/optimizers.py [--size 10M 124M] [--family llama] [--rounds 15] [--threads 2] [--clock wall]
 
-All take turns (A B C A B C …) on copies of the same GPT-2 with random gradients, so that other work on the machine meets
+All take turns (A B C A B C …) on copies of the same model with random gradients, so that other work on the machine meets
 all of them. A row has the median time of a step, its ratio to `torch.optim.AdamW` (fused), and to the version of
 pytorch_optimizer, if that is installed (`pip install pytorch_optimizer`). The first steps of Conda, which take all singular
 value decompositions, are left out and timed on their own, and so are Sophia's estimates: one of each kind, in forward and
@@ -21,7 +21,7 @@ import torch
 from torch.optim import Optimizer
 
 from gpt2lab.model import Transformer
-from gpt2lab.model.families import gpt2_config
+from gpt2lab.model.families import CONSTRUCTORS
 from gpt2lab.papers.conda import Conda, Muon
 from gpt2lab.papers.sophia import Lion, SophiaG, SophiaH
 from gpt2lab.train import next_token, parameter_groups
@@ -40,6 +40,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--size", nargs="+", choices=SIZES, default=["10M"])
+    parser.add_argument("--family", choices=CONSTRUCTORS, default="gpt2")
     parser.add_argument("--rounds", type=int, default=15, help="turns of each")
     parser.add_argument("--threads", type=int, default=None)
     parser.add_argument(
@@ -50,12 +51,13 @@ def main() -> None:
         torch.set_num_threads(asked.threads)
     print(f"{torch.get_num_threads()} threads, torch {torch.__version__}")
     for size in asked.size:
-        measure(size, asked.rounds, CLOCKS[asked.clock])
+        measure(size, asked.family, asked.rounds, CLOCKS[asked.clock])
 
 
-def measure(size: str, rounds: int, now: Callable[[], float]) -> None:
+def measure(size: str, family: str, rounds: int, now: Callable[[], float]) -> None:
     """Print the table of one size."""
-    model = Transformer(gpt2_config(**SIZES[size]), generator=torch.Generator().manual_seed(0))
+    config = CONSTRUCTORS[family](**SIZES[size])
+    model = Transformer(config, generator=torch.Generator().manual_seed(0))
     generator = torch.Generator().manual_seed(1)
     for parameter in model.parameters():
         parameter.grad = 1e-3 * torch.randn(parameter.shape, generator=generator)
@@ -68,7 +70,7 @@ def measure(size: str, rounds: int, now: Callable[[], float]) -> None:
             step()
             if turn > 1:  # the first turns make states and bases
                 times[name].append(1000 * (now() - start))
-    print(f"\n{size}: {model.count_parameters()['total']:,} parameters")
+    print(f"\n{family} {size}: {model.count_parameters()['total']:,} parameters")
     print("| optimizer | ms a step | times AdamW | times pytorch_optimizer's |")
     print("|---|---|---|---|")
     for name in ours():

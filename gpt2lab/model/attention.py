@@ -51,6 +51,11 @@ class Attention(nn.Module):
                 return self._per_head(z, run)
         return self.out(z.flatten(2))
 
+    def stored_together(self) -> dict[str, dict[str, int]]:
+        """Name the rows of `qkv`; see `gpt2lab.model.matrices`."""
+        q, kv = self.n_heads * self.d_head, self.n_kv_heads * self.d_head
+        return {"qkv": {"q": q, "k": kv, "v": kv}}
+
     def _projected(self, x: Tensor) -> Tensor:
         """Queries, keys and values of all heads side by side."""
         return self.qkv(x)

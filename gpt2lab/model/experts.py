@@ -32,6 +32,7 @@ class MixtureOfExperts(nn.Module):
         inner = 2 * layer.d_mlp if config.gated else layer.d_mlp
         self.up = ExpertLinear(self.n_experts, config.d_model, inner, bias=config.mlp_bias)
         self.down = ExpertLinear(self.n_experts, layer.d_mlp, config.d_model, bias=config.mlp_bias)
+        self.d_mlp = layer.d_mlp
 
     def forward(self, x: Tensor, run: Pass) -> Tensor:
         """Transform each position by its experts: tokens sorted by expert, one matrix product for each expert."""
@@ -56,6 +57,10 @@ class MixtureOfExperts(nn.Module):
         """Count the weights that a token does not meet."""
         weights = count_weights(self.up) + count_weights(self.down)
         return weights * (self.n_experts - self.k) // self.n_experts
+
+    def stored_together(self) -> dict[str, dict[str, int]]:
+        """Name the rows of `up` in each expert; see `gpt2lab.model.matrices`."""
+        return {"up": {"gate": self.d_mlp, "up": self.d_mlp}} if self.gated else {}
 
     def _route(self, x: Tensor, run: Pass) -> tuple[Tensor, Tensor]:
         """Weights and numbers of the experts of each token, both [batch, time, k], the likeliest first."""
@@ -96,6 +101,7 @@ class ExpertLinear(nn.Module):
 
     def __init__(self, n_experts: int, inputs: int, outputs: int, *, bias: bool) -> None:
         super().__init__()
+        self.n_experts, self.inputs, self.outputs = n_experts, inputs, outputs
         self.weight = nn.Parameter(torch.empty(n_experts, outputs, inputs))
         self.bias = nn.Parameter(torch.empty(n_experts * outputs)) if bias else None
 

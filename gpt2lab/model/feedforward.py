@@ -30,6 +30,7 @@ class FeedForward(nn.Module):
         self.gated, self.activation, self.name = config.gated, config.activation, f"blocks.{index}.mlp"
         self.up = nn.Linear(config.d_model, 2 * d_mlp if config.gated else d_mlp, bias=config.mlp_bias)
         self.down = nn.Linear(d_mlp, config.d_model, bias=config.mlp_bias)
+        self.d_mlp = d_mlp
 
     def forward(self, x: Tensor, run: Pass) -> Tensor:
         """Transform each position by itself."""
@@ -44,3 +45,7 @@ class FeedForward(nn.Module):
         else:
             post = activation(run.see(pre, f"{self.name}.hook_pre"))
         return self.down(run.see(post, f"{self.name}.hook_post"))
+
+    def stored_together(self) -> dict[str, dict[str, int]]:
+        """Name the rows of `up`; see `gpt2lab.model.matrices`."""
+        return {"up": {"gate": self.d_mlp, "up": self.d_mlp}} if self.gated else {}

@@ -32,6 +32,8 @@ class GroupedOptimizer(Optimizer):
     """Tensors of a parameter's state that have its shape; every parameter that moved has one at least."""
     options: ClassVar[tuple[str, ...]] = ()
     """Attributes beside the groups and the state."""
+    form: ClassVar[tuple[str, ...]] = ()
+    """Entries of a group that say how its parameters are stored: the model's affair, never taken from a saved state."""
 
     def check_group(self, group: dict[str, Any]) -> None:
         """LabError for options out of range or parameters that they do not fit."""
@@ -79,23 +81,24 @@ class GroupedOptimizer(Optimizer):
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Restore a saved state in the types it was saved in. LabError if it is another optimizer's or model's."""
         saved = list(chain.from_iterable(group["params"] for group in state_dict["param_groups"]))
-        own = list(chain.from_iterable(group["params"] for group in self.param_groups))
+        own = [(group, parameter) for group in self.param_groups for parameter in group["params"]]
         pairs = list(zip(saved, own, strict=True)) if len(saved) == len(own) else []  # which torch refuses
-        for key, parameter in pairs:
-            self._check_saved(parameter, state_dict["state"].get(key, {}))
+        for key, (group, parameter) in pairs:
+            self.check_saved(parameter, group, state_dict["state"].get(key, {}))
+        forms = [{name: group[name] for name in self.form} for group in self.param_groups]
         super().load_state_dict(dict(state_dict))
-        for group in self.param_groups:
-            for name, value in self.defaults.items():
-                group.setdefault(name, value)
-        for key, parameter in pairs:
+        for group, form in zip(self.param_groups, forms, strict=True):
+            group.update({**self.defaults, **group, **form})
+        for key, (_, parameter) in pairs:
             for name, value in state_dict["state"].get(key, {}).items():
                 if isinstance(value, Tensor):
                     # torch has cast it to the parameter's type: float32 state of bf16 weights would be rounded. Counters
                     # stay on the CPU, where they are read without waiting for another device.
-                    device = parameter.device if value.dim() else torch.device("cpu")
+                    device = parameter.device if value.is_floating_point() else torch.device("cpu")
                     self.state[parameter][name] = value.detach().clone().to(device)
 
-    def _check_saved(self, parameter: Tensor, entries: Mapping[str, Any]) -> None:
+    def check_saved(self, parameter: Tensor, group: Mapping[str, Any], entries: Mapping[str, Any]) -> None:
+        """LabError if the saved state of a parameter of a group is another optimizer's or another parameter's."""
         found = [entries[name] for name in self.moments if name in entries]
         if entries and not found:
             raise LabError(

@@ -11,6 +11,7 @@ from torch.optim import Optimizer
 from gpt2lab.model import Transformer
 from gpt2lab.model.adapters.layers import AdaptedLinear
 from gpt2lab.model.experts import ExpertLinear
+from gpt2lab.model.matrices import stacks
 from gpt2lab.train.objectives import Batch, Objective
 from gpt2lab.train.settings import TrainSettings
 
@@ -44,8 +45,8 @@ class ChecksObjective(Protocol):
 
 
 @dataclass(frozen=True)
-class Matrix:
-    """The weight of a linear map in a model."""
+class LinearWeight:
+    """The tensor of a linear map in a model: one matrix, or several that are stored together."""
 
     name: str
     """Of its module, as in `named_modules`."""
@@ -54,29 +55,37 @@ class Matrix:
     transposed: bool = False
     """Stored [in, out], as Hugging Face's Conv1D does."""
     stacked: bool = False
-    """[experts, out, in], a matrix for each expert."""
+    """[experts, out, in], each expert by itself."""
+    rows: tuple[int, ...] = ()
+    """Rows of the matrices that lie one below the other in it (in each expert); () is one matrix."""
 
 
-def linear_matrices(model: nn.Module) -> list[Matrix]:
-    """Return the trainable weights of a model's linear maps, each once: nn.Linear, Conv1D, experts, low-rank adapters."""
-    found = dict[int, Matrix]()
+def linear_weights(model: nn.Module) -> list[LinearWeight]:
+    """Return the trainable weights of a model's linear maps, each once: nn.Linear, Conv1D, experts, low-rank adapters.
+
+    Which matrices a tensor of the lab's own models holds is as in the published form (`gpt2lab.model.matrices`).
+    """
+    together = {path: tuple(stack.parts.values()) for path, stack in stacks(model).items() if stack.apart}
+    found = dict[int, LinearWeight]()
     for name, module in model.named_modules():
-        for matrix in _matrices(name, module):
-            if isinstance(matrix.weight, nn.Parameter) and matrix.weight.requires_grad:
-                found.setdefault(id(matrix.weight), matrix)
+        # The layer below an adapter is named `base`.
+        rows = together.get(name.removesuffix(".base"), ())
+        for one in _weights(name, module, rows):
+            if isinstance(one.weight, nn.Parameter) and one.weight.requires_grad:
+                found.setdefault(id(one.weight), one)
     return list(found.values())
 
 
-def _matrices(name: str, module: nn.Module) -> list[Matrix]:
+def _weights(name: str, module: nn.Module, rows: tuple[int, ...]) -> list[LinearWeight]:
     if isinstance(module, nn.Linear):
-        return [Matrix(name, module.weight)]
+        return [LinearWeight(name, module.weight, rows=rows)]
     if isinstance(module, ExpertLinear):
-        return [Matrix(name, module.weight, stacked=True)]
+        return [LinearWeight(name, module.weight, stacked=True, rows=rows)]
     if type(module).__name__ == "Conv1D":
-        return [Matrix(name, module.weight, transposed=True)]  # type: ignore[arg-type]  # its class is not imported here
+        return [LinearWeight(name, module.weight, transposed=True)]  # type: ignore[arg-type]  # its class is not imported here
     if isinstance(module, AdaptedLinear):
         ranks = [part for adapter in module.adapters for part in module.parts(adapter).values()]
-        return [Matrix(name, weight) for part in ranks for weight in (part.A, part.B)]
+        return [LinearWeight(name, weight) for part in ranks for weight in (part.A, part.B)]
     return []
 
 

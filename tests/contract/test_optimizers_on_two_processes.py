@@ -19,7 +19,7 @@ STEPS = 4
 
 
 class Small(nn.Module):
-    """Matrices taller, wider and as wide as high, and vectors."""
+    """Matrices taller, wider and as wide as high, vectors, and a tensor that holds two matrices of different heights."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -30,6 +30,9 @@ class Small(nn.Module):
         with torch.no_grad():
             for parameter in self.parameters():
                 parameter.copy_(torch.randn(parameter.shape, generator=generator))
+
+    def stored_together(self) -> dict[str, dict[str, int]]:
+        return {"mlp.up": {"gate": 3, "up": 7}}
 
     def forward(self, ids: Tensor) -> Tensor:
         hidden = self.table(ids)

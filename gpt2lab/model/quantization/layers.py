@@ -232,7 +232,7 @@ class QuantizedExperts(QuantizedMatrix):
         device: torch.device | str | None = None,
     ) -> None:
         super().__init__(n_experts * outputs, inputs, how, device=device)
-        self.n_experts, self.outputs = n_experts, outputs
+        self.n_experts, self.inputs, self.outputs = n_experts, inputs, outputs
         self.bias = bias
 
     @classmethod

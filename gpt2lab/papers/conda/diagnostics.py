@@ -1,14 +1,15 @@
 """What an update looks like: the spectrum of the step that any optimizer takes on a matrix, and how a basis drifts."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.optim.optimizer import Optimizer
 
-from gpt2lab.papers.conda.matrices import PROJECTED, matrices_and_others
+from gpt2lab.papers.conda.matrices import PROJECTED, apart, matrices_and_others
 
 
 @dataclass(frozen=True)
@@ -57,39 +58,42 @@ class UpdateWatch:
         self.drifts: list[float] = []
         self.optimizer = optimizer
         groups = matrices_and_others(model, PROJECTED, "matrix")
-        self.matrices: list[Tensor] = [p for group in groups if group["matrix"] for p in group["params"]]
+        self.weights: list[tuple[Tensor, dict[str, Any]]] = [
+            (weight, group) for group in groups if group["matrix"] for weight in group["params"]
+        ]
         self.before: list[Tensor] = []
-        self.bases: dict[int, Tensor] = {}
+        self.bases: dict[tuple[int, str], Tensor] = {}
         optimizer.register_step_pre_hook(self._start)
         optimizer.register_step_post_hook(self._stop)
 
     def median(self, name: str) -> float:
         """Return the mean over steps of the median over matrices of one quantity; nan without any."""
-        count = sum(len(_each(matrix)) for matrix in self.matrices)
+        count = sum(len(_each(weight, group)) for weight, group in self.weights)
         values = torch.tensor([getattr(found, name) for found in self.spectra], dtype=torch.float64)
         return float(values.view(-1, count).nanmedian(dim=1).values.mean()) if len(values) else math.nan
 
     def _start(self, *_: object) -> None:
         self.number += 1
         if self.number in self.steps:
-            self.before = [matrix.detach().clone() for matrix in self.matrices]
+            self.before = [weight.detach().clone() for weight, _ in self.weights]
 
     def _stop(self, *_: object) -> None:
         if self.number in self.steps:
             rates = {id(p): group for group in self.optimizer.param_groups for p in group["params"]}
-            for matrix, before in zip(self.matrices, self.before, strict=True):
-                group = rates[id(matrix)]
+            for (weight, stored), before in zip(self.weights, self.before, strict=True):
+                group = rates[id(weight)]
                 kept = 1 - group["lr"] * group.get("weight_decay", 0.0)
-                step = (kept * before.double() - matrix.detach().double()) / max(group["lr"], 1e-30)
-                self.spectra += [spectrum(one) for one in _each(step)]
-        for index, matrix in enumerate(self.matrices):
-            basis = self.optimizer.state.get(matrix, {}).get("basis")
-            if basis is not None and basis is not self.bases.get(index):
-                if index in self.bases:
-                    self.drifts.append(drift(self.bases[index], basis))
-                self.bases[index] = basis
+                step = (kept * before.double() - weight.detach().double()) / max(group["lr"], 1e-30)
+                self.spectra += [spectrum(one) for one in _each(step, stored)]
+        for index, weight in enumerate(weight for weight, _ in self.weights):
+            for name, basis in self.optimizer.state.get(weight, {}).items():
+                place = index, name
+                if name.startswith("basis") and "left" not in name and basis is not self.bases.get(place):
+                    if place in self.bases:
+                        self.drifts.append(drift(self.bases[place], basis))
+                    self.bases[place] = basis
 
 
-def _each(matrix: Tensor) -> Sequence[Tensor]:
-    """The matrices of a stack, or the one."""
-    return matrix.unbind() if matrix.dim() > 2 else [matrix]
+def _each(tensor: Tensor, group: Mapping[str, Any]) -> list[Tensor]:
+    """The matrices of a parameter, one by one."""
+    return [one for part in apart(tensor, group) for one in part.reshape(-1, *part.shape[-2:])]

@@ -5,6 +5,9 @@ For a matrix W [r, c] (the "Moonlight" form of the Conda authors' code):
     buffer ← μ buffer + G;   u = G + μ buffer (Nesterov) or buffer
     O = NS5(u);   W ← W (1 - η λ);   W ← W - η · 0.2 √max(r, c) · O
 
+Queries, keys and values, gates and ups are matrices of their own wherever the published model has them so
+(`gpt2lab.model.matrices`): each is orthogonalised by itself and has the factor of its own shape.
+
 `torch.optim.Muon` with adjust_lr_fn="match_rms_adamw" is the same but for rounding: its momentum is a mean instead of a
 sum, which the orthogonalisation divides out. Its default "original" scales by √max(1, r/c) instead.
 """
@@ -16,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from gpt2lab.base.errors import unknown
-from gpt2lab.papers.conda.matrices import PROJECTED, is_matrix, matrices_and_others
+from gpt2lab.papers.conda.matrices import FORM, PROJECTED, apart, is_matrix, matrices_and_others, together
 from gpt2lab.train.grouped import (
     GroupedOptimizer,
     bunches,
@@ -38,8 +41,10 @@ def orthogonalised(matrix: Tensor, iterations: int = 5) -> Tensor:
     """Push the singular values of a matrix towards 1 by Newton-Schulz steps in bf16; zero stays zero.
 
     X ← a X + (b A + c A²) X with A = X Xᵀ, from X = matrix / (‖matrix‖ + 1e-7); they end between about 0.7 and 1.2.
-    A stack of matrices [..., r, c] with one leading dimension is treated matrix by matrix.
+    A stack of matrices [..., r, c] is treated matrix by matrix.
     """
+    if matrix.dim() > 3:
+        return orthogonalised(matrix.flatten(0, -3), iterations).view(matrix.shape)
     a, b, c = _COEFFICIENTS
     tall = matrix.shape[-2] > matrix.shape[-1]
     x = (matrix.mT if tall else matrix).to(torch.bfloat16)
@@ -55,12 +60,14 @@ class Muon(GroupedOptimizer):
     """Muon for the groups with `orthogonal`, AdamW for all others.
 
     `for_model` makes the hidden matrices' groups orthogonal. Given bare parameters, those with two dimensions are. A
-    group with `transposed` holds matrices stored [in, out], one with `stacked` [experts, out, in]. A group may set any of
-    the options for itself. LabError: options out of range, sparse or complex gradients.
+    group with `transposed` holds matrices stored [in, out], one with `stacked` [experts, out, in], one with `rows` tensors
+    that hold several matrices of so many rows one below the other. A group may set any of the options for itself.
+    LabError: options out of range, sparse or complex gradients.
     """
 
     title = "muon"
     moments = ("momentum", "first", "second")
+    form = FORM
 
     def __init__(
         self,
@@ -88,6 +95,7 @@ class Muon(GroupedOptimizer):
             "maximize": maximize,
             "transposed": False,
             "stacked": False,
+            "rows": (),
         }
         super().__init__(params, defaults)
 
@@ -144,15 +152,15 @@ class Muon(GroupedOptimizer):
         buffer = state["momentum"].mul_(group["momentum"]).add_(gradient)
         update = gradient + group["momentum"] * buffer if group["nesterov"] else buffer
         gathered = whole(update)
-        direction = orthogonalised(gathered.mT if group["transposed"] else gathered).to(gradient.dtype)
-        rows, columns = direction.shape[-2:]
-        matched = group["adjust"] == "match_rms_adamw"
-        factor = 0.2 * max(rows, columns) ** 0.5 if matched else max(1, rows / columns) ** 0.5
-        direction = direction.mT if group["transposed"] else direction
+        parts = [orthogonalised(part).to(gradient.dtype) for part in apart(gathered, group)]
+        factors = [_factor(part, group["adjust"]) for part in parts]
+        for part, factor in zip(parts[1:], factors[1:], strict=True):
+            part.mul_(factor / factors[0])
+        direction = together(parts, group)
         if gathered is not update:
             direction = sharded(direction, parameter)
         lr = float(group["lr"])
-        move([parameter], [direction], times=-lr * factor, before=1 - lr * group["weight_decay"])
+        move([parameter], [direction], times=-lr * factors[0], before=1 - lr * group["weight_decay"])
 
     def _adamw_step(self, parameters: list[Tensor], group: dict[str, Any]) -> None:
         lr, (beta1, beta2) = float(group["lr"]), group["betas"]
@@ -176,6 +184,14 @@ class Muon(GroupedOptimizer):
             update = torch._foreach_div(first, denominator)
             torch._foreach_mul_(update, [1 / (1 - beta1 ** counts[row]) for row in rows])
             move(weights, update, times=-lr, before=1 - lr * group["weight_decay"])
+
+
+def _factor(direction: Tensor, adjust: Adjust) -> float:
+    """How far a matrix is moved, by its shape."""
+    rows, columns = direction.shape[-2:]
+    matched = adjust == "match_rms_adamw"
+    factor: float = 0.2 * max(rows, columns) ** 0.5 if matched else max(1, rows / columns) ** 0.5
+    return factor
 
 
 def _is_orthogonal(parameter: Tensor, group: dict[str, Any]) -> bool:

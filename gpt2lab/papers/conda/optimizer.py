@@ -16,15 +16,39 @@ Hugging Face once wrote it: ε stands beside √v before the bias correction, an
 import math
 import time
 import warnings
-from collections.abc import Iterable, Sequence
-from typing import Any, Literal, Self
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 from torch.distributed import ProcessGroup
 
 from gpt2lab.base.errors import LabError, unknown
-from gpt2lab.papers.conda.matrices import PROJECTED, is_matrix, matrices_and_others
+from gpt2lab.papers.conda.bases import (
+    BASES,
+    SIDES,
+    BasisOf,
+    Side,
+    begin,
+    check_side,
+    due,
+    is_due,
+    named,
+    on_the_right,
+    own_state,
+    replaced,
+    rotated,
+    rotated_back,
+)
+from gpt2lab.papers.conda.matrices import (
+    FORM,
+    PROJECTED,
+    apart,
+    is_matrix,
+    matrices_and_others,
+    shapes,
+    together,
+)
 from gpt2lab.train.grouped import (
     GroupedOptimizer,
     Ready,
@@ -39,11 +63,6 @@ from gpt2lab.train.grouped import (
     zeros,
 )
 
-Side = Literal["std", "right", "left", "reverse_std", "full"]
-BasisOf = Literal["momentum", "gradient", "covariance"]
-SIDES: tuple[Side, ...] = ("std", "right", "left", "reverse_std", "full")
-BASES: tuple[BasisOf, ...] = ("momentum", "gradient", "covariance")
-
 
 class Conda(GroupedOptimizer):
     """Adam in a rotated space, for the matrices of attention and feed-forward.
@@ -52,11 +71,13 @@ class Conda(GroupedOptimizer):
     projected, embeddings too, which the paper does not do. A group may set `project` (True, False, or None: by its
     dimensions), and any of the options below for itself. Matrices are [out, in]; `transposed` marks a group whose
     matrices are stored [in, out] (Hugging Face's Conv1D), which are treated as their transposes, `stacked` one of
-    [experts, out, in], a matrix for each expert.
+    [experts, out, in], a matrix for each expert, `rows` one of tensors that hold several matrices of so many rows one
+    below the other (q, k and v), each of which has a basis of its own.
 
     State is float32 (float64 for float64 parameters) and consists of tensors only: `first`, `second`, `steps`, and for
     projected matrices `bases` (how many were taken) and `basis` [k, k], k the smaller side, with `basis_left` for side
-    "full" and `covariance` [k, k] where that is decomposed.
+    "full" and `covariance` [k, k] where that is decomposed; of several matrices in a tensor those of one height together
+    [n, k, k], the next height's named `basis_1`, and so on.
 
     refresh: updates between two bases. scale: factor on projected updates. side: "std" takes the smaller side; "right"
     refuses wide matrices, "left" tall ones, "reverse_std" and "full" (both sides) all but square ones. basis_of: what is
@@ -75,6 +96,7 @@ class Conda(GroupedOptimizer):
     title = "conda"
     moments = ("first", "second")
     options = ("seconds",)
+    form = FORM
     seconds: dict[str, float] | None = None
     """Set to {} to have the processor time in "svd" and "projection" added up."""
     process_group: ProcessGroup | None = None
@@ -114,6 +136,7 @@ class Conda(GroupedOptimizer):
             "project": project,
             "transposed": False,
             "stacked": False,
+            "rows": (),
         }
         super().__init__(params, defaults)
         self.process_group = process_group
@@ -179,19 +202,34 @@ class Conda(GroupedOptimizer):
                 'conda: side "full" goes neither with rotate_second_moment nor with basis_of covariance'
             )
         for parameter in group["params"]:
-            if is_matrix(parameter, group, group["project"], "conda: a projected parameter"):
-                _check_side(parameter, group)
+            if _is_projected(parameter, group):
+                for shape in shapes(parameter, group):
+                    check_side(shape, group["side"])
 
     def check_gradients(self, ready: Ready) -> None:
         """LabError for gradients that are sparse or complex, or that are not finite where a basis is to be taken."""
         super().check_gradients(ready)
         for group, parameters in ready:
             for parameter in parameters:
-                if not _is_projected(parameter, group) or not _is_due(self.state.get(parameter, {}), group):
+                if not _is_projected(parameter, group) or not is_due(self.state.get(parameter, {}), group):
                     continue
                 assert parameter.grad is not None
                 if not bool(torch.isfinite(whole(parameter.grad)).all()):
                     raise LabError("conda: a gradient is not finite; no basis can be taken from it")
+
+    def check_saved(self, parameter: Tensor, group: Mapping[str, Any], entries: Mapping[str, Any]) -> None:
+        """LabError for a state of another parameter, or with a basis for other matrices than the parameter holds."""
+        super().check_saved(parameter, group, entries)
+        if "basis" not in entries:
+            return
+        for number, shape in enumerate(shapes(parameter, group)):
+            own, k = own_state(dict(entries), number), min(shape[-2:])
+            expected = {"bases": shape[:-2], "basis": (*shape[:-2], k, k)}
+            if any(name not in own or own[name].shape != size for name, size in expected.items()):
+                raise LabError(
+                    f"conda: the saved bases of a parameter of shape {list(parameter.shape)} are not those of the "
+                    "matrices in it; the state is of a version that took them for one, so start the optimizer anew"
+                )
 
     def update_group(self, group: dict[str, Any], parameters: list[Tensor]) -> None:
         """Update the matrices one by one and the others together."""
@@ -225,15 +263,20 @@ class Conda(GroupedOptimizer):
             move(weights, update, after=_kept(group))
 
     def _update_projected(self, parameter: Tensor, group: dict[str, Any]) -> None:
-        """The rule for one matrix; see the module's first lines. A sharded one is gathered, and what changed scattered."""
-        state, turned = self.state[parameter], group["transposed"]
+        """The rule for the matrices of one parameter; see the module's first lines.
+
+        A sharded one is gathered, and what changed scattered.
+        """
+        state = self.state[parameter]
         first, second = whole(state["first"]), whole(state["second"])
         gradient = widened([whole(tensor) for tensor in gradients([parameter], group)], [first])[0]
-        update = self._projected(
-            _as_matrix(gradient, turned), _as_matrix(first, turned), _as_matrix(second, turned), state, group
-        )
+        updates, every = [], (apart(tensor, group) for tensor in (gradient, first, second))
+        for number, (g, m, v) in enumerate(zip(*every, strict=True)):
+            own = own_state(state, number)
+            updates.append(self._projected(g, m, v, own, group))
+            state.update({named(name, number): value for name, value in own.items()})
         size = self._counted(state, group) * group["scale"]
-        update = _as_matrix(update.mul_(-size), turned)
+        update = together(updates, group).mul_(-size)
         if first is not state["first"]:
             state["first"].copy_(sharded(first, parameter))
             state["second"].copy_(sharded(second, parameter))
@@ -243,24 +286,28 @@ class Conda(GroupedOptimizer):
     def _projected(
         self, gradient: Tensor, first: Tensor, second: Tensor, state: dict[str, Any], group: dict[str, Any]
     ) -> Tensor:
-        """Advance both moments of a matrix and return (M' / (√v + ε)) rotated back."""
+        """Advance both moments of matrices [..., out, in] of one shape and return (M' / (√v + ε)) rotated back."""
         (beta1, beta2), side = group["betas"], group["side"]
         if "basis" not in state:
-            _begin(state, first, group)
+            begin(state, first, group)
         first.lerp_(gradient, 1 - beta1)
         if group["basis_of"] == "covariance":
-            product = gradient.mT @ gradient if _on_the_right(gradient, side) else gradient @ gradient.mT
+            product = gradient.mT @ gradient if on_the_right(gradient, side) else gradient @ gradient.mT
             state["covariance"].lerp_(product, 1 - beta2)
-        if _is_due(state, group):
+        wanted = due(state["bases"], state["steps"], group)
+        if wanted.any():
             with _Clock(self.seconds, "svd"):
-                self._refresh(state, first, second, gradient, group)
-        if not int(state["bases"]):
+                self._refresh(state, first, second, gradient, wanted, group)
+        if not state["bases"].any():
             return torch.zeros_like(first)
         with _Clock(self.seconds, "projection"):
-            rotated = _rotated(gradient, state, side)
-            second.mul_(beta2).addcmul_(rotated, rotated, value=1 - beta2)
-            update = _rotated(first, state, side).div_(second.sqrt().add_(group["eps"]))
-            return _rotated_back(update, state, side)
+            turned = rotated(gradient, state, side)
+            second.mul_(beta2).addcmul_(turned, turned, value=1 - beta2)
+            update = rotated(first, state, side).div_(second.sqrt().add_(group["eps"]))
+            update = rotated_back(update, state, side)
+        if (waits := state["bases"] == 0).any():  # no gradient so far; with ε = 0 that would be 0 / 0
+            update[waits.to(update.device)] = 0.0
+        return update
 
     def _counted(self, state: dict[str, Any], group: dict[str, Any]) -> float:
         """Count the update and return η √(1 - β₂ᵗ) / (1 - β₁ᵗ)."""
@@ -271,36 +318,44 @@ class Conda(GroupedOptimizer):
         return float(group["lr"]) * math.sqrt(1 - beta2**t) / (1 - beta1**t)
 
     def _refresh(
-        self, state: dict[str, Any], first: Tensor, second: Tensor, gradient: Tensor, group: dict[str, Any]
+        self,
+        state: dict[str, Any],
+        first: Tensor,
+        second: Tensor,
+        gradient: Tensor,
+        wanted: Tensor,
+        group: dict[str, Any],
     ) -> None:
-        """Take a new basis; if the decomposition does not converge, keep the old one and warn.
+        """Take new bases for the matrices that are due; if the decomposition does not converge, keep the old and warn.
 
         A matrix of zeros has none: before its first gradient that is not zero (the A of a new low-rank adapter beside
-        its B of zeros) nothing moves, and no arbitrary basis is kept for `refresh` updates.
+        its B of zeros, an expert without a token) nothing moves, and no arbitrary basis is kept for `refresh` updates.
         """
         source = {"momentum": first, "gradient": gradient}.get(group["basis_of"], state.get("covariance"))
         assert source is not None
         if not torch.isfinite(source).all():
             raise LabError("conda: the momentum is not finite; no basis can be taken from it")
-        if not source.any():
+        wanted = wanted & (source != 0).flatten(-2).any(-1).cpu()
+        if not wanted.any():
             return
         dtype = torch.float64 if group["double_svd"] else torch.promote_types(source.dtype, torch.float32)
-        right = _on_the_right(first, group["side"])
+        chosen = wanted.to(source.device)
+        right = on_the_right(first, group["side"])
         try:
-            left_vectors, right_vectors = self._singular_vectors(source.to(dtype))
+            left_vectors, right_vectors = self._singular_vectors(source[chosen].to(dtype))
         except torch.linalg.LinAlgError as error:
-            if not int(state["bases"]):
+            if not state["bases"][wanted].all():
                 raise LabError(f"conda: the first singular value decomposition failed ({error})") from error
             warnings.warn(f"conda: a decomposition failed, the basis is kept ({error})", stacklevel=2)
             return
-        basis = (right_vectors if right else left_vectors.mT).to(first.dtype).contiguous()
-        if group["rotate_second_moment"] and int(state["bases"]):
-            shares = (basis @ state["basis"].mT).square()  # [new direction, old direction]
-            second.copy_(second @ shares.mT if right else shares @ second)
-        state["basis"] = basis
-        state["bases"] += 1
+        basis = (right_vectors if right else left_vectors.mT).to(first.dtype)
+        if group["rotate_second_moment"]:  # before the first basis it is zero, and stays so
+            shares = (basis @ state["basis"][chosen].mT).square()  # [..., new direction, old direction]
+            second[chosen] = second[chosen] @ shares.mT if right else shares @ second[chosen]
+        state["basis"] = replaced(state["basis"], chosen, basis)
         if group["side"] == "full":
-            state["basis_left"] = left_vectors.mT.to(first.dtype).contiguous()
+            state["basis_left"] = replaced(state["basis_left"], chosen, left_vectors.mT.to(first.dtype))
+        state["bases"] += wanted
 
     def _singular_vectors(self, matrix: Tensor) -> tuple[Tensor, Tensor]:
         """U [r, k] and Vᵀ [k, c] of the thin decomposition; in a process group those of its first rank."""
@@ -324,67 +379,13 @@ class Conda(GroupedOptimizer):
         return left, right
 
 
-def _check_side(parameter: Tensor, group: dict[str, Any]) -> None:
-    rows, columns = parameter.shape[-2:][:: -1 if group["transposed"] else 1]
-    wrong = {
-        "right": rows < columns,
-        "left": rows > columns,
-        "reverse_std": rows != columns,
-        "full": rows != columns,
-    }
-    if wrong.get(group["side"], False):
-        raise LabError(
-            f'conda: side "{group["side"]}" does not fit a matrix of {rows} x {columns}; "std" fits all'
-        )
-
-
 def _is_projected(parameter: Tensor, group: dict[str, Any]) -> bool:
     return is_matrix(parameter, group, group["project"], "conda: a projected parameter")
-
-
-def _is_due(state: dict[str, Any], group: dict[str, Any]) -> bool:
-    """Whether a matrix takes a new basis with its next update."""
-    return not int(state.get("bases", 0)) or int(state["steps"]) % int(group["refresh"]) == 0
-
-
-def _begin(state: dict[str, Any], first: Tensor, group: dict[str, Any]) -> None:
-    """Make the state of a matrix whole at its first update: what is loaded into a state finds all its tensors there."""
-    k = first.shape[-1] if _on_the_right(first, group["side"]) else first.shape[-2]
-    identity = torch.eye(k, dtype=first.dtype, device=first.device).expand(*first.shape[:-2], k, k)
-    state["basis"], state["bases"] = identity.clone(), torch.zeros((), dtype=torch.int64)
-    if group["side"] == "full":
-        state["basis_left"] = identity.clone()
-    if group["basis_of"] == "covariance":
-        state["covariance"] = torch.zeros_like(state["basis"])
 
 
 def _kept(group: dict[str, Any]) -> float:
     """What the decay leaves of a weight."""
     return 1 - float(group["lr"]) * float(group["weight_decay"])
-
-
-def _on_the_right(matrix: Tensor, side: Side) -> bool:
-    """Whether the basis acts on columns: right singular vectors. Square matrices use the right side under "std"."""
-    if side == "std":
-        return matrix.shape[-2] >= matrix.shape[-1]
-    return side in ("right", "full")
-
-
-def _rotated(matrix: Tensor, state: dict[str, Any], side: Side) -> Tensor:
-    """M Bᵀ, or B M where the rows of B are the left singular vectors; for "full" both."""
-    if side == "full":
-        return state["basis_left"] @ matrix @ state["basis"].mT
-    return matrix @ state["basis"].mT if _on_the_right(matrix, side) else state["basis"] @ matrix
-
-
-def _rotated_back(matrix: Tensor, state: dict[str, Any], side: Side) -> Tensor:
-    if side == "full":
-        return state["basis_left"].mT @ matrix @ state["basis"]
-    return matrix @ state["basis"] if _on_the_right(matrix, side) else state["basis"].mT @ matrix
-
-
-def _as_matrix(tensor: Tensor, transposed: bool) -> Tensor:
-    return tensor.mT if transposed else tensor
 
 
 class _Clock:

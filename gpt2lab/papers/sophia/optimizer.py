@@ -44,7 +44,7 @@ from gpt2lab.train.grouped import (
     zeros,
 )
 from gpt2lab.train.objectives import Batch, Objective
-from gpt2lab.train.optimizers import linear_matrices
+from gpt2lab.train.optimizers import linear_weights
 
 Moment = Literal["before", "after"]
 
@@ -102,7 +102,7 @@ class Sophia(GroupedOptimizer):
     ) -> Self:
         """Group parameters as the paper does: matrices of linear maps decay, embeddings (tied heads) and vectors do not."""
         tables = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
-        linear = {id(matrix.weight) for matrix in linear_matrices(model)}
+        linear = {id(matrix.weight) for matrix in linear_weights(model)}
         trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
         decayed = [p for p in trained if id(p) in linear - tables]
         others = [p for p in trained if id(p) not in linear - tables]
