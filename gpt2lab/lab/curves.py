@@ -12,6 +12,7 @@ from gpt2lab.lab.record import RunRecord
 
 _METRICS = {"loss": "Training loss", "validation_loss": "Validation loss"}
 _Bands = Mapping[str, tuple[Sequence[float], Sequence[float]]]
+_DRAWN = 1000  # stretches of a longer curve, of which the lowest and the highest point are drawn: more than its pixels
 
 
 def curves_of_run(run: RunRecord) -> Iterator[Picture | Prose]:
@@ -51,8 +52,11 @@ def _chart(
     """Yield a chart, kept in the folder's figures; without matplotlib, the sentence that says what draws."""
     if not series:
         return
+    shown = {name: _extremes(points) for name, points in series.items()}
+    drawn = {name: _at(series[name], places) for name, places in shown.items()}
+    shades = {name: _at(band, shown[name]) for name, band in (bands or {}).items() if name in shown}
     try:
-        figure = line_chart(series, x_label="updates", y_label="nats per token", bands=bands)
+        figure = line_chart(drawn, x_label="updates", y_label="nats per token", bands=shades)
     except LabError as error:  # a report without figures is still one
         yield Prose(f"{error}.")
         return
@@ -60,3 +64,20 @@ def _chart(
     file = folder / "figures" / f"{caption.partition(':')[0].lower().replace(' ', '-')}.svg"
     atomic_write(file, svg)
     yield Picture(file.stem, caption, svg, file)
+
+
+def _extremes(points: Points) -> list[int]:
+    """Return the places of the points to draw: all of a short curve, else the extremes of each stretch, in order."""
+    values, count = points[1], len(points[1])
+    if count <= 2 * _DRAWN:
+        return list(range(count))
+    places = {0, count - 1}
+    for stretch in range(_DRAWN):
+        here = range(stretch * count // _DRAWN, (stretch + 1) * count // _DRAWN)
+        places |= {min(here, key=values.__getitem__), max(here, key=values.__getitem__)}
+    return sorted(places)
+
+
+def _at(pair: Points, places: Sequence[int]) -> Points:
+    """Return both sequences at these places alone."""
+    return [pair[0][i] for i in places], [pair[1][i] for i in places]

@@ -6,7 +6,8 @@ from collections.abc import Collection, Mapping
 from pathlib import PurePath
 from typing import Any
 
-_NOT_FINITE = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
+NOT_FINITE = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
+"""Numbers that strict JSON has no form for, by the text that stands for them."""
 
 
 def encode(value: object, indent: int | None = None) -> str:
@@ -19,7 +20,7 @@ def encode(value: object, indent: int | None = None) -> str:
 
 def decode_numbers(text: str) -> dict[str, float]:
     """Read what `encode` wrote for a mapping of names to numbers."""
-    return {name: _NOT_FINITE.get(value, value) for name, value in json.loads(text or "{}").items()}
+    return {name: NOT_FINITE.get(value, value) for name, value in json.loads(text or "{}").items()}
 
 
 def as_number(name: str, value: Any) -> float | int | bool:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from gpt2lab.base.errors import LabError
-from gpt2lab.lab.plain import decode_numbers
+from gpt2lab.lab.metrics import metric_points, metric_rows
 from gpt2lab.lab.store import Row
 
 Cell = str | float
@@ -63,15 +63,22 @@ class RunRecord:
         path = self.folder / "captions.json"
         return read_json(path).get(what, {}) if path.exists() else {}
 
-    @cached_property
+    @property
     def metrics(self) -> list[dict[str, float]]:
-        """What was logged, a dict for every call of `Run.log` with `step`, `seconds` and the numbers."""
+        """What was logged, a dict for every call of `Run.log` with `step`, `seconds` and the numbers; all of it at once."""
         return read_metrics(self.folder / "metrics.jsonl")
 
     def series(self, name: str) -> tuple[list[float], list[float]]:
         """Return the steps at which `name` was logged, and its values there."""
-        points = [(line["step"], line[name]) for line in self.metrics if name in line]
+        points = [*metric_points(self.folder / "metrics.jsonl", name)]
         return [step for step, _ in points], [value for _, value in points]
+
+    def last_numbers(self) -> dict[str, float]:
+        """Return the last value of everything that was logged."""
+        last: dict[str, float] = {}
+        for row in metric_rows(self.folder / "metrics.jsonl"):
+            last |= row
+        return {name: value for name, value in last.items() if name not in ("step", "seconds")}
 
     def json(self, name: str) -> dict[str, Any]:
         """Return the content of `settings.json`, `environment.json` and the like; {} if it is missing."""
@@ -108,16 +115,8 @@ def read_json(path: Path, kind: type = dict) -> Any:
 
 
 def read_metrics(path: Path) -> list[dict[str, float]]:
-    """Read metrics.jsonl; a last line that was cut off by a crash is left out."""
-    if not path.exists():
-        return []
-    lines = []
-    for text in path.read_text(encoding="utf-8").splitlines():
-        try:
-            lines.append(decode_numbers(text))
-        except ValueError:
-            continue
-    return lines
+    """Read metrics.jsonl; a row that was cut off by a crash is left out."""
+    return list(metric_rows(path))
 
 
 def read_table(path: Path) -> Table:

@@ -286,12 +286,7 @@ def _again(row: Row) -> Section:
 
 def _numbers(run: RunRecord) -> dict[str, Any]:
     """Return a run's results, else the last value of everything it logged."""
-    if run.results:
-        return dict(run.results)
-    last: dict[str, Any] = {}
-    for line in run.metrics:
-        last |= line
-    return {name: value for name, value in last.items() if name not in ("step", "seconds")}
+    return dict(run.results) if run.results else run.last_numbers()
 
 
 def _side_by_side(

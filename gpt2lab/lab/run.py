@@ -7,7 +7,7 @@ import re
 import shutil
 import time
 import traceback
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import MISSING, is_dataclass
 from pathlib import Path
 from types import TracebackType
@@ -21,7 +21,8 @@ from gpt2lab.base.settings import options, to_plain
 from gpt2lab.lab.environment import environment
 from gpt2lab.lab.events import EventWriter
 from gpt2lab.lab.home import check_name, disk_full, make_folder
-from gpt2lab.lab.plain import as_number, decode_numbers, encode, flat, without
+from gpt2lab.lab.metrics import cut_metrics
+from gpt2lab.lab.plain import as_number, encode, flat, without
 from gpt2lab.lab.process import this_process
 from gpt2lab.lab.record import RunRecord, read_json, record, write_table
 from gpt2lab.lab.store import Row, Store, now
@@ -262,7 +263,7 @@ class Run:
         path = self.folder / "metrics.jsonl"
         again = path.exists()
         if again:
-            atomic_write(path, _before(path.read_text(encoding="utf-8").splitlines(), step))
+            self._began -= cut_metrics(path, step)  # the seconds of its rows go on
         events = EventWriter(self.folder)
         if again:
             events.restart(step)
@@ -295,22 +296,3 @@ def _defaults(settings: Any) -> dict[str, Any]:
         "values": flat(to_plain(settings())) if len(values) == len(known) else {},
         "help": {o.name: o.doc for o in known},
     }
-
-
-def _before(lines: Sequence[str], step: int) -> str:
-    """Return the lines of metrics.jsonl up to `step`, without what a stopped process wrote of it and later.
-
-    Only the end is cut: a run may log several trainings one after the other, each from step 0.
-    """
-    kept = [line for line in lines if _step_of(line) is not None]
-    while kept and (_step_of(kept[-1]) or 0) >= step:
-        kept.pop()
-    return "".join(line + "\n" for line in kept)
-
-
-def _step_of(line: str) -> float | None:
-    """Return the step of a line, None if a crash cut it off."""
-    try:
-        return decode_numbers(line)["step"]
-    except (json.JSONDecodeError, KeyError, AttributeError):
-        return None

@@ -89,10 +89,11 @@ class Row:
 
     @property
     def seconds(self) -> float | None:
-        """How long it took, None while it runs."""
+        """How long it took, None while it runs; 0 if the clock was put back so far that it ended before it began."""
         if not self.finished:
             return None
-        return (datetime.fromisoformat(self.finished) - datetime.fromisoformat(self.created)).total_seconds()
+        took = datetime.fromisoformat(self.finished) - datetime.fromisoformat(self.created)
+        return max(took.total_seconds(), 0.0)
 
     def folder(self, home: Path | str | None = None) -> Path:
         """Return the run's folder."""

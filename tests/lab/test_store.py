@@ -7,6 +7,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -231,3 +232,9 @@ def test_the_home_folder_comes_from_the_argument_then_the_environment(monkeypatc
     assert home_folder("here") == Path("here")
     monkeypatch.delenv("GPT2LAB_HOME")
     assert home_folder() == Path("runs")
+
+
+def test_a_clock_that_went_back_gives_no_negative_duration():
+    row = Row(id="a-1", name="a", kind="train", created="2026-01-02T00:00:00+00:00")
+    assert replace(row, finished="2026-01-01T00:00:00+00:00").seconds == 0
+    assert replace(row, finished="2026-01-02T00:00:01.500+00:00").seconds == 1.5
