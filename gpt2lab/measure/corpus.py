@@ -50,12 +50,15 @@ def read_texts(data: str | Sequence[str], field: str = "text") -> Iterator[str]:
         files = sources.files(item)
         if not files:
             yield from sources.documents(item, field=field)
-        for file in files:
-            pieces = readers.read(file, field)
-            if readers.format_of(file) == "txt" and not _has_separators(file):
-                yield "".join(pieces)
-            else:
-                yield from (piece for piece in pieces if piece)
+        yield from sources.read_files(files, lambda file: _file_texts(file, field))
+
+
+def _file_texts(file: Path, field: str) -> Iterator[str]:
+    pieces = readers.read(file, field)
+    if readers.format_of(file) == "txt" and not _has_separators(file):
+        yield "".join(pieces)
+    else:
+        yield from (piece for piece in pieces if piece)
 
 
 def stream(

@@ -14,7 +14,9 @@ from gpt2lab.measure.index import Method, build_index
 from gpt2lab.measure.measurement import Measurement, Table
 from gpt2lab.measure.prediction import embed
 from gpt2lab.model.heads import Pooling
-from gpt2lab.text.records import read_records
+from gpt2lab.text import rows
+from gpt2lab.text.bounded import string
+from gpt2lab.text.records import records
 
 if TYPE_CHECKING:
     from gpt2lab.text.language_model import LanguageModel
@@ -77,13 +79,15 @@ def read_collection(folder: Path | str, split: str = "test") -> Collection:
     path = folder / "qrels" / f"{split}.tsv"
     path = path if path.is_file() else folder / "qrels.tsv"
     grades: Grades = {}
-    for where, row in read_records(_there(path), "query-id", "corpus-id", "score"):
-        query, document = row["query-id"], row["corpus-id"]
+    for where, row in records(_there(path), "query-id", "corpus-id", "score"):
+        query, document = (rows.named(row[field], where, field) for field in ("query-id", "corpus-id"))
         if query not in queries or document not in documents:
             wrong = f"query {query!r}" if query not in queries else f"document {document!r}"
             raise LabError(f"{where}: judges {wrong}, which is not there")
+        if document in grades.setdefault(query, {}):
+            raise LabError(f"{where}: document {document!r} is judged twice for query {query!r}")
         try:
-            grades.setdefault(query, {})[document] = int(row["score"])
+            grades[query][document] = int(row["score"])
         except ValueError:
             raise LabError(f"{where}: a score is a whole number, found {row['score']!r}") from None
     asked = {
@@ -104,12 +108,13 @@ def _there(path: Path) -> Path:
 
 def _texts(path: Path) -> dict[str, str]:
     found: dict[str, str] = {}
-    for where, row in read_records(_there(path), "_id", "text"):
-        name = str(row["_id"])
+    for where, row in records(_there(path), "_id", "text"):
+        name = rows.named(row["_id"], where, "_id")
         if name in found:
             raise LabError(f"{where}: the id {name!r} stands there twice")
-        title = str(row.get("title") or "")
-        found[name] = f"{title} {row['text']}" if title else str(row["text"])
+        title = rows.known(row, "title", where)
+        text = string(row["text"], where, "text")
+        found[name] = text if title is None else f"{title} {text}"
     return found
 
 

@@ -8,9 +8,11 @@ import csv
 import gzip
 import itertools
 import json
+import math
 import stat
 import tempfile
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any, BinaryIO, cast
@@ -26,6 +28,10 @@ MOST_COLUMNS = 10_000
 """Columns of a table."""
 _RATIO = 100  # text packs to a tenth, logs to a fiftieth; deflate itself reaches 1,032
 _FREE = 64 * 2**20  # bytes that any file may unpack to
+
+
+class EmptyFile(LabError):
+    """A file that holds nothing; raised before anything is yielded, so that one among others can be left out."""
 
 
 class Budget:
@@ -109,7 +115,7 @@ def seekable(path: Path) -> BinaryIO:
 def json_rows(path: Path) -> Iterator[tuple[str, Any]]:
     """Yield (place, content) for each line of a JSON-lines file that is not blank.
 
-    LabError, with the line, for a line that is longer than `LONGEST_ROW`, not UTF-8 or not JSON.
+    LabError, with the line, for a line that is longer than `LONGEST_ROW`, not UTF-8 or not JSON, or names a field twice.
     """
     with open_file(path) as handle:
         for number in itertools.count(1):
@@ -124,8 +130,16 @@ def json_rows(path: Path) -> Iterator[tuple[str, Any]]:
 
 
 def _parsed(path: Path, where: str, number: int, line: bytes) -> Any:
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(pairs)
+        if len(found) < len(pairs):
+            refuse_twins([name for name, _ in pairs], where)
+        return found
+
     try:
-        return json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8"))
+        return json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8"), object_pairs_hook=unique)
+    except LabError:  # which is a ValueError
+        raise
     except UnicodeDecodeError as error:
         raise not_utf8(path, f"line {number}", line[error.start]) from error
     except json.JSONDecodeError as error:
@@ -135,12 +149,15 @@ def _parsed(path: Path, where: str, number: int, line: bytes) -> Any:
 
 
 def csv_rows(path: Path, lines: Iterator[str]) -> Iterator[tuple[int, list[str]]]:
-    """Yield (number of the last line, cells) for each row of a csv file (.tsv: separated by tabs), the header first.
+    """Yield (number of the last line, cells) for each row of a csv file, the header first.
 
+    Columns are separated by tabs in a .tsv; else by commas, or by what the header has instead: semicolons or tabs, as
+    spreadsheets write them where the comma is the decimal sign.
     LabError, with the line, for what is not csv, a row of more than `LONGEST_ROW` characters, too many columns.
     """
     csv.field_size_limit(LONGEST_ROW)  # the default refuses a cell over 128 KiB, which an essay has
-    rows = csv.reader(lines, delimiter="\t" if ".tsv" in path.suffixes else ",", strict=True)
+    first = next(lines, "")
+    rows = csv.reader(itertools.chain([first], lines), delimiter=_delimiter(path, first), strict=True)
     try:
         for row in rows:
             if len(row) > MOST_COLUMNS:
@@ -150,6 +167,19 @@ def csv_rows(path: Path, lines: Iterator[str]) -> Iterator[tuple[int, list[str]]
             yield rows.line_num, row
     except csv.Error as error:
         raise LabError(f"{path}, line {rows.line_num}: not csv: {error}") from error
+
+
+def _delimiter(path: Path, header: str) -> str:
+    """Return what separates the columns, by the first line alone."""
+    if ".tsv" in path.name.lower():
+        return "\t"
+    for delimiter in ",;\t":
+        try:
+            if len(next(csv.reader([header], delimiter=delimiter, strict=True), [])) > 1:
+                return delimiter
+        except csv.Error:  # something else follows a quoted name, or it goes on in the next line
+            continue
+    return ","
 
 
 def whole_lines(path: Path, texts: Iterator[str]) -> Iterator[str]:
@@ -177,10 +207,18 @@ def not_utf8(path: Path, where: str, byte: int) -> LabError:
     return LabError(f"{path}: not UTF-8 at {where} (0x{byte:02x}); convert it (iconv -f LATIN1 -t UTF-8?)")
 
 
+def absent(value: object) -> bool:
+    """Whether a value says that there is none: null, NaN, or text without a character; 0, false and "None" are values."""
+    if isinstance(value, str):
+        return not value.strip()
+    return value is None or (isinstance(value, float) and math.isnan(value))
+
+
 def string(value: object, where: str, field: str) -> str:
     """Return `value` if it is text; LabError with the place if not, and for half a character."""
     if not isinstance(value, str):
-        raise LabError(f"{where}: field {field!r} should hold text, found {type(value).__name__}")
+        found = "nothing (null)" if absent(value) else type(value).__name__
+        raise LabError(f"{where}: field {field!r} should hold text, found {found}")
     try:
         value.encode("utf-8")
     except UnicodeEncodeError as error:
@@ -198,6 +236,14 @@ def missing_field(where: str, field: str, names: list[str]) -> LabError:
         return LabError(f"{where}: no field {field!r}; did you mean {match!r}?")
     known = ", ".join(repr(name)[:80] for name in names[:12]) or "none"
     return LabError(f"{where}: no field {field!r}; there are {known}")
+
+
+def refuse_twins(names: list[str], where: str) -> None:
+    """LabError for two fields of one name: one of them would be lost. Columns without a name have none."""
+    counts = Counter(names)
+    twice = next((name for name in names if name and counts[name] > 1), None)
+    if twice is not None:
+        raise LabError(f"{where}: two fields have the name {twice[:80]!r}; rename or leave out one of them")
 
 
 def first_line(error: BaseException) -> str:

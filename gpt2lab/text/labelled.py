@@ -8,9 +8,10 @@ from dataclasses import dataclass, field
 
 from gpt2lab.base.errors import LabError, nearest
 from gpt2lab.model.heads import Kind
-from gpt2lab.text import sources
-from gpt2lab.text.bounded import string
-from gpt2lab.text.records import Record, read_records
+from gpt2lab.text import rows, sources
+from gpt2lab.text.bounded import absent, string
+from gpt2lab.text.records import records
+from gpt2lab.text.rows import Row
 
 Value = str | tuple[str, ...] | tuple[float, ...] | None
 """classification: a label; tokens: a label a word; multilabel: labels; regression, or multilabel in columns: numbers."""
@@ -70,59 +71,48 @@ def read_examples(
 ) -> list[Example]:
     """Read rows as examples; every name is that of a field. With a target of kind tokens, `text` holds the words.
 
-    A label that is absent (null, an empty cell, NaN) is None or NaN: such a row trains the other heads only.
+    A label that is absent (null, an empty cell, NaN) is None or NaN: such a row trains the other heads only. So may
+    negatives and the group be; a second text may not, and a text is empty only if it says so. What is written "None",
+    "nan" or "NA" is a label like others.
     LabError, with file and line, for a field that is missing or holds something else.
     """
     wanted = [text, *(name for target in targets for name in target.fields)]
     wanted += [name for name in (pair, negatives, group) if name is not None]
     with_words = any(target.kind == "tokens" for target in targets)
     found = []
-    for where, row in read_records(source, *wanted):
-        words = _listed(row[text], where, text) if with_words else ()
+    for where, row in records(source, *wanted):
+        words = _words(row[text], where, text) if with_words else ()
         found.append(
             Example(
                 text=" ".join(words) if with_words else string(row[text], where, text),
                 values={target.name: _value(row, target, where, len(words)) for target in targets},
-                pair=string(row[pair], where, pair) if pair is not None else None,
+                pair=rows.text(row[pair], where, pair) if pair is not None else None,
                 words=words,
-                negatives=_listed(row[negatives], where, negatives) if negatives is not None else (),
-                group=str(row[group]) if group is not None else "",
+                negatives=_negatives(row[negatives], where, negatives) if negatives is not None else (),
+                group=(rows.known(row, group, where) or "") if group is not None else "",
                 where=where,
             )
         )
     return found
 
 
-def _value(row: Record, target: Target, where: str, words: int) -> Value:
+def _value(row: Row, target: Target, where: str, words: int) -> Value:
     if target.in_columns:
         return tuple(_number(row[name], where, name) for name in target.fields)
     name = target.fields[0]
-    if _absent(row[name]):
+    if absent(row[name]):
         return None
     if target.kind == "classification":
-        return _label(row[name], where, name)
-    labels = _listed(row[name], where, name, "|" if target.kind == "multilabel" else None)
+        return rows.named(row[name], where, name)
+    items = _items(row[name], where, name, "|" if target.kind == "multilabel" else None)
+    labels = tuple(rows.named(item, where, name) for item in items)
     if target.kind == "tokens" and len(labels) != words:
         raise LabError(f"{where}: {len(labels)} labels in {name!r} for {words} words; give one for each word")
     return labels
 
 
-def _absent(value: object) -> bool:
-    return value is None or value == "" or (isinstance(value, float) and math.isnan(value))
-
-
-def _label(value: object, where: str, name: str) -> str:
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, float) and value.is_integer():
-        return str(int(value))
-    if isinstance(value, str | int | float):
-        return str(value).strip()
-    raise LabError(f"{where}: field {name!r} should hold a label, found {type(value).__name__}")
-
-
 def _number(value: object, where: str, name: str) -> float:
-    if _absent(value):
+    if absent(value):
         return math.nan
     try:
         number = float(value)  # type: ignore[arg-type]  # what is no number raises
@@ -133,17 +123,36 @@ def _number(value: object, where: str, name: str) -> float:
     return number
 
 
-def _listed(value: object, where: str, name: str, separator: str | None = None) -> tuple[str, ...]:
-    """Return a list field; in csv a JSON list, or pieces between blanks (labels: between `|`)."""
+def _words(value: object, where: str, name: str) -> tuple[str, ...]:
+    """Return a list of words, or text cut at blanks."""
+    if absent(value) or value == []:
+        raise LabError(f"{where}: field {name!r} is empty; give it words, or leave the row out")
+    return tuple(
+        "" if isinstance(item, str) and not item.strip() else rows.named(item, where, name)
+        for item in _items(value, where, name)
+    )
+
+
+def _negatives(value: object, where: str, name: str) -> tuple[str, ...]:
+    """Return a list of texts, or the single one of a field that holds text."""
+    if absent(value):
+        return ()
+    if isinstance(value, str) and not value.lstrip().startswith("["):
+        return (value,)
+    return tuple(rows.text(item, where, name) for item in _items(value, where, name))
+
+
+def _items(value: object, where: str, name: str, separator: str | None = None) -> Sequence[object]:
+    """Return the items of a list; in csv a JSON list, or pieces between blanks (or `separator`)."""
     if isinstance(value, str) and value.lstrip().startswith("["):
         try:
             value = json.loads(value)
         except (ValueError, RecursionError):
             raise LabError(f"{where}: field {name!r} begins like a JSON list and is none") from None
     if isinstance(value, str):
-        return tuple(piece.strip() for piece in value.split(separator) if piece.strip())
+        return [piece for piece in value.split(separator) if piece.strip()]
     if isinstance(value, list | tuple):
-        return tuple(_label(item, where, name) for item in value)
+        return value
     raise LabError(f"{where}: field {name!r} should hold a list, found {type(value).__name__}")
 
 
@@ -173,9 +182,10 @@ def label_names(examples: Iterable[Example], target: Target) -> tuple[str, ...]:
 
 def _by_size_then_spelling(label: str) -> tuple[float, str]:
     try:
-        return float(label), label
+        size = float(label)
     except ValueError:
         return math.inf, label
+    return (size if math.isfinite(size) else math.inf), label  # "nan" is a word, which no number is less than
 
 
 def label_index(label: str, names: Sequence[str], where: str) -> int:

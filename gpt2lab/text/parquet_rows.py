@@ -5,7 +5,15 @@ from pathlib import Path
 from typing import Any
 
 from gpt2lab.base.errors import LabError
-from gpt2lab.text.bounded import MOST_COLUMNS, Budget, first_line, missing_field, seekable
+from gpt2lab.text.bounded import (
+    MOST_COLUMNS,
+    Budget,
+    EmptyFile,
+    first_line,
+    missing_field,
+    refuse_twins,
+    seekable,
+)
 
 _ROWS = 1000  # decoded at a time
 _TEXTS = ("string", "binary")
@@ -22,6 +30,8 @@ def parquet_rows(path: Path, field: str | None = None) -> Iterator[tuple[str, di
     except ImportError as error:
         raise LabError(f"{path}: parquet needs pyarrow; pip install 'gpt2lab[parquet]'") from error
     budget, number = Budget(path), 0
+    if not budget.size:
+        raise EmptyFile(f"{path}: the file is empty")
     with seekable(path) as handle:
         try:
             schema = parquet.ParquetFile(handle).schema_arrow
@@ -50,7 +60,7 @@ def parquet_rows(path: Path, field: str | None = None) -> Iterator[tuple[str, di
             what = f"damaged after row {number}" if number else "not parquet, or cut off"
             raise LabError(f"{path}: {what} ({first_line(error)})") from error
     if number == 0:
-        raise LabError(f"{path}: the file has no rows")
+        raise EmptyFile(f"{path}: the file has no rows")
 
 
 def _names(path: Path, names: list[str], field: str | None) -> list[str]:
@@ -60,9 +70,7 @@ def _names(path: Path, names: list[str], field: str | None) -> list[str]:
     wanted = names if field is None else [name for name in names if name == field]
     if not wanted:
         raise missing_field(str(path), field or "", names)
-    twice = next((name for name in wanted if wanted.count(name) > 1), None)
-    if twice is not None:
-        raise LabError(f"{path}: two columns are named {twice!r}; rename one")
+    refuse_twins(names, str(path))
     return wanted
 
 

@@ -6,12 +6,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from gpt2lab.base.errors import LabError, unknown
+from gpt2lab.text import rows
 from gpt2lab.text.bounded import (
     CHUNK,
-    csv_rows,
+    EmptyFile,
     guarded,
     json_rows,
-    missing_field,
     not_utf8,
     open_file,
     string,
@@ -112,7 +112,7 @@ def _decoded(path: Path) -> Iterator[str]:
     if waiting:
         raise not_utf8(path, f"its last {len(waiting)} bytes, a character cut in two", waiting[0])
     if offset == 0:
-        raise LabError(f"{path}: the file is empty")
+        raise EmptyFile(f"{path}: the file is empty")
     if stray:
         warnings.warn(
             f"{path}: {stray} bytes are not UTF-8 (first {first}), read as Windows-1252", stacklevel=2
@@ -150,26 +150,17 @@ def read_jsonl(path: Path, field: str = "text") -> Iterator[str]:
     empty = True
     for where, row in json_rows(path):
         empty = False
-        if isinstance(row, dict) and field not in row:
-            raise missing_field(where, field, list(row))
+        if isinstance(row, dict):
+            rows.require(row, (field,), where)
         yield string(row[field] if isinstance(row, dict) else row, where, field)
     if empty:
-        raise LabError(f"{path}: the file is empty")
+        raise EmptyFile(f"{path}: the file is empty")
 
 
 def read_csv(path: Path, field: str = "text") -> Iterator[str]:
-    """Yield column `field` of a csv file with a header line (.tsv: separated by tabs)."""
-    header: list[str] | None = None
-    for number, row in csv_rows(path, text_lines(path)):
-        if header is None:
-            header = row
-            if field not in header:
-                raise missing_field(f"{path}, line 1", field, header)
-            column = header.index(field)
-        elif row:
-            if len(row) <= column:
-                raise LabError(f"{path}, line {number}: {len(row)} of {len(header)} columns")
-            yield row[column]
+    """Yield column `field` of a csv file with a header line; see `rows.headed`."""
+    for where, row in rows.headed(path, text_lines(path), field):
+        yield string(row[field], where, field)
 
 
 def text_lines(path: Path) -> Iterator[str]:

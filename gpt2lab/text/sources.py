@@ -5,15 +5,18 @@ import hashlib
 import importlib
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from gpt2lab.base.errors import LabError, nearest, unknown
 from gpt2lab.base.files import sha256
-from gpt2lab.text import readers
-from gpt2lab.text.bounded import missing_field, string
+from gpt2lab.text import readers, rows
+from gpt2lab.text.bounded import EmptyFile, string
+
+T = TypeVar("T")
 
 SourceLike = str | Path | Sequence[str | Path]
 """A file, a folder, a glob, `hub:ID[@CONFIG][:SPLIT]`, a built-in `NAME[:SIZE[:SEED]]`, or a list of these."""
@@ -105,6 +108,22 @@ def files(source: SourceLike, *, format: str | None = None) -> list[Path]:
     return [path for part in parts if isinstance(part, list) for path in part]
 
 
+def read_files(paths: Sequence[Path], read: Callable[[Path], Iterator[T]]) -> Iterator[T]:
+    """Yield what `read` yields of the files of one source; empty ones among others are left out with a warning.
+
+    LabError if there is nothing else.
+    """
+    empty = 0
+    for path in paths:
+        try:
+            yield from read(path)
+        except EmptyFile as error:
+            empty += 1
+            if empty == len(paths):
+                raise
+            warnings.warn(f"{error}; left out", stacklevel=2)
+
+
 def _installed() -> list[str]:
     """Return names and versions of the installed packages, which decide what `docstrings` holds."""
     from importlib.metadata import distributions
@@ -168,8 +187,7 @@ def _no_such(item: str, path: Path) -> LabError:
 
 def _read(part: list[Path] | str, field: str, format: str | None) -> Iterator[str]:
     if isinstance(part, list):
-        for path in part:
-            yield from readers.read(path, field, format)
+        yield from read_files(part, lambda path: readers.read(path, field, format))
     elif part.startswith("hub:"):
         yield from _hub_documents(part, field)
     else:
@@ -200,9 +218,9 @@ def _hub_parts(item: str) -> tuple[str, str | None, str]:
 def _hub_documents(item: str, field: str) -> Iterator[str]:
     """Yield `field` of a data set's rows, streamed from the hub."""
     for number, row in enumerate(hub_rows(item), start=1):
-        if field not in row:
-            raise missing_field(f"{item}, row {number}", field, list(row))
-        yield string(row[field], f"{item}, row {number}", field)
+        where = f"{item}, row {number}"
+        rows.require(row, (field,), where)
+        yield string(row[field], where, field)
 
 
 def hub_rows(item: str) -> Iterator[Mapping[str, Any]]:
@@ -215,7 +233,13 @@ def hub_rows(item: str) -> Iterator[Mapping[str, Any]]:
     if not Path(id).exists():  # the library reads a folder in the hub's layout too
         _ask_hub(item, id)
     try:
-        yield from datasets.load_dataset(id, config, split=split, streaming=True)
+        found = datasets.load_dataset(id, config, split=split, streaming=True)
+        classes = [
+            name for name, kind in (found.features or {}).items() if isinstance(kind, datasets.ClassLabel)
+        ]
+        for row in found:
+            # The library writes -1 for the label of a class that is not known (GLUE's test parts).
+            yield {**row, **{name: None for name in classes if row[name] == -1}}
     except LabError:
         raise
     except Exception as error:  # the library raises many kinds: no network, no such id, no such split
