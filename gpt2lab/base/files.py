@@ -2,7 +2,8 @@
 
 It is written under a temporary name beside its own, flushed to disk, then given its name by one rename, or by one
 exchange where another folder has that name. A writer holds a lock on its temporary name. The lock dies with its process,
-so a temporary name that can be locked belongs to nobody.
+so a temporary name that can be locked belongs to nobody. In a folder whose lease this process has lost it writes nothing
+(LeaseLost, see `gpt2lab.base.lease`).
 """
 
 import contextlib
@@ -19,6 +20,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from gpt2lab.base.errors import LabError
+from gpt2lab.base.lease import check_writable
 
 try:
     import fcntl
@@ -53,11 +55,13 @@ def atomic_write(path: Path | str, content: bytes | str) -> None:
 def atomic_file(path: Path | str) -> Iterator[Path]:
     """Yield a new, empty file that becomes `path` if the block succeeds; an older `path` stays whole until then."""
     path = Path(path)
+    check_writable(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary, lock = _temporary(path, _new_file)
     try:
         yield temporary
         _sync(temporary)
+        check_writable(path)  # this process may have slept while it wrote, and lost the folder
         os.replace(temporary, path)
     except BaseException:
         temporary.unlink(missing_ok=True)
@@ -76,6 +80,7 @@ def atomic_folder(path: Path | str) -> Iterator[Path]:
     second rename, `restore` or `sweep` undoes the first.
     """
     path = Path(path).resolve()
+    check_writable(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     for left in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
         _delete_unused(left)
@@ -85,6 +90,7 @@ def atomic_folder(path: Path | str) -> Iterator[Path]:
         for entry in temporary.rglob("*"):
             _sync(entry)
         _sync(temporary)
+        check_writable(path)
         _place(temporary, path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)  # after an exchange this is the older folder
@@ -110,11 +116,12 @@ def discard(path: Path) -> None:
     shutil.rmtree(gone, ignore_errors=True)
 
 
-def sweep(folder: Path) -> list[Path]:
+def sweep(folder: Path, *, dry_run: bool = False) -> list[Path]:
     """Delete what killed writers have left below `folder`, at any depth, and return the paths that are gone.
 
     What a living process writes is left alone. A folder that was moved away for another that never came is put back.
-    Nothing is deleted where the system or the file system has no locks.
+    Nothing is deleted where the system or the file system has no locks. With `dry_run` nothing is changed: the paths
+    are those that would be deleted.
     """
     gone = []
     for place, folders, files in os.walk(folder):
@@ -126,8 +133,11 @@ def sweep(folder: Path) -> list[Path]:
             if name in folders:
                 folders.remove(name)
             if match["kind"].startswith("old-"):
-                restore(path.with_name(match["name"]))
-            if _delete_unused(path):
+                replaced = path.with_name(match["name"])
+                if dry_run and not replaced.exists():
+                    continue  # it would be put back
+                restore(replaced)
+            if _delete_unused(path, dry_run):
                 gone.append(path)
     return gone
 
@@ -258,7 +268,7 @@ def _temporary(path: Path, make: Callable[[Path], tuple[Path, int]]) -> tuple[Pa
         os.close(lock)  # swept between its making and its lock
 
 
-def _delete_unused(path: Path) -> bool:
+def _delete_unused(path: Path, dry_run: bool = False) -> bool:
     """Delete a leftover unless a living process holds it."""
     try:
         descriptor = os.open(path, os.O_RDONLY)
@@ -267,6 +277,8 @@ def _delete_unused(path: Path) -> bool:
     try:
         if not _lock(descriptor, wait=False):
             return False
+        if dry_run:
+            return True
         if path.is_dir():
             shutil.rmtree(path, ignore_errors=True)
         else:

@@ -34,3 +34,11 @@ def listed(items: Sequence[object], word: str = "and") -> str:
     if len(texts) < 2:
         return "".join(texts)
     return f"{', '.join(texts[:-1])} {word} {texts[-1]}"
+
+
+def size(amount: int) -> str:
+    """Write bytes as `0 bytes`, `640 bytes`, `1.2 kB`, `14.3 MB`, `2.1 GB`, in powers of 1000."""
+    for scale, unit in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
+        if amount >= scale:
+            return f"{amount / scale:,.1f} {unit}"
+    return f"{amount} bytes"

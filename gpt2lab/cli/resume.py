@@ -3,6 +3,7 @@
 examples:
   gpt2lab resume train-1
   gpt2lab resume tinystories-laptop-1 --workers 2
+  gpt2lab resume train-1 --take-over         the process that runs it is gone, or must stop
 """
 
 import argparse
@@ -22,6 +23,11 @@ def add(parser: Parser, argv: Sequence[str]) -> None:
     parser.add_argument(
         "--workers", type=whole, metavar="N", help="of a study: processes at a time (default: one a core)"
     )
+    parser.add_argument(
+        "--take-over",
+        action="store_true",
+        help="even if another process seems to run it; that one stops at its next write",
+    )
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -29,7 +35,7 @@ def run(arguments: argparse.Namespace) -> None:
     from gpt2lab.lab.resume import resume
     from gpt2lab.lab.run import Run
 
-    done = resume(arguments.name, workers=arguments.workers)
+    done = resume(arguments.name, workers=arguments.workers, take_over=arguments.take_over)
     if isinstance(done, Run):
         show_training(done, as_json=arguments.json)
     elif done.claims:

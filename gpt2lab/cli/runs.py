@@ -1,55 +1,140 @@
-"""What has been run, newest first.
+"""What has been run, newest first; runs deleted, leftovers swept, the list made again.
 
 examples:
   gpt2lab runs                     the last twenty
   gpt2lab runs tinystories failed  those that hold every word
   gpt2lab runs --kind measure      runs of one kind
   gpt2lab runs --pieces            the seeds and arms of studies too
+  gpt2lab runs delete train-3      with its pieces, folder and all
+  gpt2lab runs clean --dry-run     what killed processes left, tokens nobody reads, rows without folders
+  gpt2lab runs rebuild             the list from the runs' folders, if store.sqlite is damaged or lost
 """
 
 import argparse
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from gpt2lab.base.errors import LabError
 from gpt2lab.base.progress import duration
+from gpt2lab.base.wording import count, size
 from gpt2lab.cli.parser import Parser, whole
 from gpt2lab.cli.show import cut, number, print_json, table
 from gpt2lab.lab.store import KINDS, Row, Store
 
+_ACTIONS = ("delete", "clean", "rebuild")
+
 
 def add(parser: Parser, argv: Sequence[str]) -> None:
-    """Add the filters."""
-    parser.add_argument("words", nargs="*", metavar="WORDS", help="words that a run's line must hold")
+    """Add the filters, and what the actions take."""
+    parser.add_argument(
+        "words",
+        nargs="*",
+        metavar="WORDS",
+        help="words that a run's line must hold; or delete RUN ..., clean, rebuild",
+    )
     parser.add_argument("--kind", choices=KINDS, help="runs of one kind only; generate is listed only so")
     parser.add_argument("--pieces", action="store_true", help="the seeds and arms of studies too")
     parser.add_argument(
         "--limit", type=whole, default=20, metavar="N", help="at most N, 0 for all (default: 20)"
     )
+    parser.add_argument(
+        "--force", action="store_true", help="delete: also what still runs, or others built on"
+    )
+    parser.add_argument("--dry-run", action="store_true", help="clean: only say what would be deleted")
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Print the runs that match."""
+    """Print the runs that match, or do what the first word says."""
+    action = arguments.words[0] if arguments.words and arguments.words[0] in _ACTIONS else "list"
+    for flag, owner in (("force", "delete"), ("dry_run", "clean")):
+        if getattr(arguments, flag) and action != owner:
+            raise LabError(f"--{flag.replace('_', '-')}: goes with `gpt2lab runs {owner}`")
+    {"list": _list, "delete": _delete, "clean": _clean, "rebuild": _rebuild}[action](arguments)
+
+
+def _list(arguments: argparse.Namespace) -> None:
     store = Store()
     words = [word.lower() for word in arguments.words]
-    every = store.rows(kind=arguments.kind, pieces=arguments.pieces)
-    rows = [row for row in every if row.kind != "generate" or arguments.kind == "generate"]
-    found = [row for row in rows if all(word in _text(row) for word in words)]
-    shown = found[: arguments.limit or None]
+    limit = arguments.limit or None
+    chosen = {
+        "kind": arguments.kind,
+        "pieces": arguments.pieces,
+        "without": None if arguments.kind == "generate" else "generate",
+    }
+    if words:  # a status is known only after a look at the process, so all are read
+        found = [row for row in store.rows(**chosen) if all(word in _text(row) for word in words)]
+        shown, matching = found[:limit], len(found)
+    else:
+        shown = store.rows(**chosen, limit=limit)
+        matching = len(shown) if limit is None or len(shown) < limit else store.count(**chosen)
     if arguments.json:
         print_json([plain(row) for row in shown])
-    elif not every:
-        print(f"no runs yet in {store.home}; `gpt2lab reproduce tinystories --scale smoke` makes the first")
-    elif not rows:
-        print("only texts were generated so far; `gpt2lab runs --kind generate` lists them")
-    elif not found:
-        print(f"none of {len(rows):,} runs holds these words")
+    elif not shown:
+        print(_none(store, arguments, chosen))
     else:
         header = ("run", "kind", "model", "status", "began", "took", "results")
         print(table([_line(row) for row in shown], header))
-        if len(shown) < len(found):
-            print(f"and {len(found) - len(shown):,} more; --limit 0 shows all")
+        if len(shown) < matching:
+            print(f"and {matching - len(shown):,} more; --limit 0 shows all")
+
+
+def _none(store: Store, arguments: argparse.Namespace, chosen: Mapping[str, Any]) -> str:
+    """Say why the list is empty."""
+    if candidates := store.count(**chosen):
+        return f"none of {candidates:,} runs holds these words"
+    if arguments.kind is None and store.count():
+        return "only texts were generated so far; `gpt2lab runs --kind generate` lists them"
+    return f"no runs yet in {store.home}; `gpt2lab reproduce tinystories --scale smoke` makes the first"
+
+
+def _delete(arguments: argparse.Namespace) -> None:
+    from gpt2lab.lab.tidy import delete
+
+    if len(arguments.words) < 2:
+        raise LabError("runs delete takes the RUNS to delete; `gpt2lab runs` lists them")
+    gone = delete(arguments.words[1:], force=arguments.force)
+    if arguments.json:
+        print_json([asdict(one) for one in gone])
+        return
+    for one in gone:
+        print(f"deleted {one.name} ({one.what}, {size(one.bytes)})")
+
+
+def _clean(arguments: argparse.Namespace) -> None:
+    from gpt2lab.lab.tidy import clean
+
+    _no_words(arguments)
+    gone = clean(dry_run=arguments.dry_run)
+    if arguments.json:
+        print_json([asdict(one) for one in gone])
+        return
+    if gone:
+        print(table([(one.what, one.name, size(one.bytes)) for one in gone], ("what", "where", "size")))
+    would = "would be deleted" if arguments.dry_run else "deleted"
+    print(f"{count(len(gone), 'thing')}, {size(sum(one.bytes for one in gone))} {would}")
+
+
+def _rebuild(arguments: argparse.Namespace) -> None:
+    from gpt2lab.lab.rebuild import rebuild
+
+    _no_words(arguments)
+    done = rebuild()
+    if arguments.json:
+        print_json(asdict(done))
+        return
+    print(f"{count(done.read, 'run')} read from their folders, {done.kept} kept from the old store")
+    for sentence in done.unread:
+        print(f"left out: {sentence}")
+    if done.aside is not None:
+        print(f"the old store is {done.aside}")
+
+
+def _no_words(arguments: argparse.Namespace) -> None:
+    if len(arguments.words) > 1:
+        raise LabError(f"runs {arguments.words[0]}: takes no words, got {' '.join(arguments.words[1:])}")
 
 
 def plain(row: Row) -> dict[str, Any]:

@@ -72,7 +72,7 @@ def _measured(models: Sequence[Row], store: Store) -> Iterator[DataTable]:
     found: dict[tuple[str, str], dict[str, Row]] = {}
     for run in _runs_on(models, store, "measure"):
         how = ", ".join(f"{name} {show(value)}" for name, value in _chosen(run).items())
-        found.setdefault((run.name, how), {}).setdefault(settings_of(run)["origin"], run)
+        found.setdefault((run.name, how), {}).setdefault(run.origin or "", run)
     for (name, how), runs in reversed(found.items()):  # in the order in which they were first measured
         numbers = list(dict.fromkeys(number for run in runs.values() for number in run.numbers))
         lines = []
@@ -95,7 +95,7 @@ def _written(models: Sequence[Row], store: Store) -> Iterator[Passage]:
     """Yield the newest texts of every model, in the order of the chain."""
     runs = _runs_on(models, store, "generate")
     for model in models:
-        own = next((run for run in runs if settings_of(run)["origin"] == model.id), None)
+        own = next((run for run in runs if run.origin == model.id), None)
         if own is None:
             continue
         texts = record(own, store.home).texts
@@ -105,6 +105,4 @@ def _written(models: Sequence[Row], store: Store) -> Iterator[Passage]:
 
 def _runs_on(models: Sequence[Row], store: Store, kind: str) -> list[Row]:
     """Return the finished runs of a kind that worked on one of the models, newest first."""
-    ids = {model.id for model in models}
-    rows = store.rows(kind=kind, status="finished")
-    return [row for row in rows if settings_of(row).get("origin") in ids]
+    return store.rows(kind=kind, status="finished", origins=[model.id for model in models])

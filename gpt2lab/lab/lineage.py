@@ -37,8 +37,8 @@ def settings_of(row: Row) -> dict[str, Any]:
 def lineage(row: Row, store: Store | None = None) -> list[Row]:
     """Return the runs that led to a run, itself the last: a model's training, then each transform."""
     store, chain = store or Store(), [row]
-    while (origin := settings_of(chain[0]).get("origin")) is not None:
-        before = store.get(origin)
+    while chain[0].origin is not None:
+        before = store.get(chain[0].origin)
         if before is None or before in chain:
             break
         chain.insert(0, before)

@@ -79,10 +79,12 @@ def find_model(model: str | Path) -> str | Path:
         return folder / "model"  # the folder of a run
     if folder.exists() or isinstance(model, Path):
         return folder
+    store = Store()
     try:
-        row = Store().find(model)
-    except LabError:
-        return model
+        row = store.find(model)
+    except LabError:  # no such run, or a damaged store: the run's folder is enough
+        own = store.home / model / "model"
+        return own if holds_model(own) else model
     return _model_of(row) if model in (row.id, row.name) else model
 
 

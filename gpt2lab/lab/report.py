@@ -1,5 +1,6 @@
 """Reports: what a run found, for people to read, from what lies in its folder."""
 
+import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -46,18 +47,22 @@ _OTHER_TOKENS = (
 def write_report(name: str, *, home: Path | str | None = None) -> Path:
     """Write report.html and report.md into a run's folder; return the path of the first.
 
-    name: id, name or beginning of an id. LabError if there is no such run, or its files are damaged.
+    name: id, name or beginning of an id. LabError if there is no such run, its files are damaged, or its folder is
+    gone or cannot be written.
     """
     store = Store(home)
     row = store.find(name)
+    if row.status in ("missing", "damaged"):
+        raise LabError(f"{row.id}: {row.message}")
     run = record(row, store.home)
-    if row.kind == "study":
-        document = _study(row, run, store)
-    elif row.parent is not None:
-        document = _single(row, run, Prose(f"A piece of the study `{row.id.partition('/')[0]}`."))
-    else:
-        document = _single(row, run, *chain_sections(row, store))
-    return _write(document, run.folder, "report")
+    with _written_to(run.folder):
+        if row.kind == "study":
+            document = _study(row, run, store)
+        elif row.parent is not None:
+            document = _single(row, run, Prose(f"A piece of the study `{row.id.partition('/')[0]}`."))
+        else:
+            document = _single(row, run, *chain_sections(row, store))
+        return _write(document, run.folder, "report")
 
 
 def write_comparison(
@@ -74,7 +79,8 @@ def write_comparison(
             f"compare takes at least two different runs, got {listed([row.id for row in rows]) or 'none'}"
         )
     folder = Path(out) if out is not None else store.home
-    return _write(_comparison(rows, store, folder), folder, "comparison")
+    with _written_to(folder):
+        return _write(_comparison(rows, store, folder), folder, "comparison")
 
 
 def comparison_rows(rows: Sequence[Row], home: Path | str | None = None) -> dict[str, list[dict[str, Any]]]:
@@ -337,3 +343,12 @@ def _write(document: Document, folder: Path, name: str) -> Path:
     path = folder / f"{name}.html"
     atomic_write(path, to_html(document))
     return path
+
+
+@contextlib.contextmanager
+def _written_to(folder: Path) -> Iterator[None]:
+    """Say where a report cannot be written."""
+    try:
+        yield
+    except OSError as error:
+        raise LabError(f"{folder}: the report cannot be written there ({error.strerror})") from error

@@ -15,15 +15,15 @@ from typing import TYPE_CHECKING, Any, Self, TextIO, TypeVar
 
 from gpt2lab.base.errors import LabError
 from gpt2lab.base.files import atomic_write, sweep
+from gpt2lab.base.lease import Lease, LeaseLost
 from gpt2lab.base.progress import Progress
 from gpt2lab.base.progress import progress as show_progress
 from gpt2lab.base.settings import options, to_plain
 from gpt2lab.lab.environment import environment
 from gpt2lab.lab.events import EventWriter
-from gpt2lab.lab.home import check_name, disk_full, make_folder
+from gpt2lab.lab.home import check_name, disk_full
 from gpt2lab.lab.metrics import cut_metrics
 from gpt2lab.lab.plain import as_number, encode, flat, without
-from gpt2lab.lab.process import this_process
 from gpt2lab.lab.record import RunRecord, read_json, record, write_table
 from gpt2lab.lab.store import Row, Store, now
 
@@ -36,6 +36,7 @@ T = TypeVar("T")
 Logged = Callable[[int, Mapping[str, float]], None]
 Shared = Callable[[float], None]
 
+_WORK = ("metrics.jsonl", "captions.json", "checkpoints", "model")  # what a run that did something has
 _RESULT = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*", re.ASCII)
 
 
@@ -46,8 +47,8 @@ class Run:
     interrupted. Make one with `Run.start` or, for one that was stopped, `Run.reopen`.
     """
 
-    def __init__(self, row: Row, store: Store, device: str = "cpu") -> None:
-        self.row, self.store = row, store
+    def __init__(self, row: Row, store: Store, lease: Lease, device: str = "cpu") -> None:
+        self.row, self.store, self.lease = row, store, lease
         self.id = row.id
         self.folder = row.folder(store.home)
         self.device = device
@@ -59,6 +60,8 @@ class Run:
         """Called after every `log`."""
         self.on_share: Shared | None = None
         """Called by `share`."""
+        self._is_new = False
+        self._worked_before = row.seconds or 0.0
         self._began = time.monotonic()
         self._metrics: TextIO | None = None
         self._events: EventWriter | None = None
@@ -79,17 +82,19 @@ class Run:
         """Make a run: a fresh folder, a row in the store, settings.json and environment.json.
 
         `settings` is a frozen dataclass or a mapping; its dotted names `unused` are left out. `columns` are further
-        columns of the store (paper, scale, seed, arm, settings_hash, command). LabError if the name cannot be a folder
-        or the disk is full.
+        columns of the store (paper, scale, seed, arm, origin, settings_hash, command). LabError if the name cannot be a
+        folder or the disk is full.
         """
         store = Store(home)
         above = parent.id if isinstance(parent, Run) else parent
         plain = to_plain(settings) if is_dataclass(settings) else dict(settings or {})
         plain = without(plain, unused)
+        columns = {"origin": plain.get("origin"), **columns}
         identity = f"{above}/{name}" if above else ""
         row = Row(id=identity, name=name, kind=kind, parent=above, settings=encode(plain), **columns)
-        run = cls(store.add(row), store, device)
-        make_folder(run.folder)
+        made, lease = store.add(row)
+        run = cls(made, store, lease, device)
+        run._is_new = True
         run.write_file("settings.json", encode(plain, indent=2))
         run.write_file("environment.json", encode(environment(device), indent=2))
         if is_dataclass(settings):
@@ -98,20 +103,26 @@ class Run:
 
     @classmethod
     def reopen(
-        cls, row: Row, home: Path | str | None = None, device: str = "cpu", *, clean: bool = False
+        cls,
+        row: Row,
+        home: Path | str | None = None,
+        device: str = "cpu",
+        *,
+        clean: bool = False,
+        take_over: bool = False,
+        patience: float = 0.0,
     ) -> Self:
         """Go on with a run that was stopped, after deleting the half-written files that it has left.
 
-        `clean` removes what it has reported, but no checkpoint.
+        `clean` removes what it has reported, but no checkpoint. take_over, patience: see `gpt2lab.base.lease.Lease.claim`.
+        LabError if another process runs it.
         """
         store = Store(home)
-        store.update(row.id, status="running", message="", finished=None, **this_process())
+        fresh, lease = store.claim(row, take_over=take_over, patience=patience)
+        run = cls(fresh, store, lease, device)
         if clean:
+            run.results = {}
             store.set_results(row.id, {})
-        fresh = store.get(row.id)
-        assert fresh is not None
-        run = cls(fresh, store, device)
-        make_folder(run.folder)
         sweep(run.folder)
         if not (run.folder / "settings.json").exists():  # it died between its row and its first file
             run.write_file("settings.json", encode(json.loads(row.settings), indent=2))
@@ -151,7 +162,7 @@ class Run:
         After a run is reopened, its first call drops what an earlier process logged of that step and later.
         """
         plain = {name: float(as_number(name, value)) for name, value in numbers.items()}
-        with self._full_disk_in_words():
+        with self._writing():
             if self._metrics is None or self._events is None:
                 self._metrics, self._events = self._open_logs(step)
             line = {"step": step, "seconds": round(time.monotonic() - self._began, 3), **plain}
@@ -197,18 +208,18 @@ class Run:
         from gpt2lab.text.language_model import save
 
         check_name(name)
-        with self._full_disk_in_words():
+        with self._writing():
             save(lm, self.folder / name)
         return self.folder / name
 
     def write_file(self, name: str, content: str) -> None:
         """Write a file of the run's folder, whole or not at all."""
-        with self._full_disk_in_words():
+        with self._writing():
             atomic_write(self.folder / name, content)
 
     def note(self, sentence: str) -> None:
         """Append a line with the time to log.txt."""
-        with self._full_disk_in_words(), (self.folder / "log.txt").open("a", encoding="utf-8") as log:
+        with self._writing(), (self.folder / "log.txt").open("a", encoding="utf-8") as log:
             log.write(f"{now()} {sentence}\n")
 
     def progress(
@@ -231,10 +242,24 @@ class Run:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        try:
+            self._close(error)
+        finally:
+            self.lease.release()
+
+    def _close(self, error: BaseException | None) -> None:
+        """End the run as `error` says."""
+        if isinstance(error, LeaseLost):
+            self._close_logs()  # the run is another process's
+        elif (
+            isinstance(error, LabError) and self._is_new and self.row.parent is None and not self._has_worked
+        ):
+            self._close_logs()
+            self.store.remove(self.id)  # a mistake found before any work leaves no run
+        elif isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             self._end("failed", str(disk_full(self.folder)))
             raise disk_full(self.folder) from error
-        if error is None:
+        elif error is None:
             self._end("finished", "")
         elif isinstance(error, (KeyboardInterrupt, SystemExit)):
             self._end("interrupted", str(error) or "stopped by the user")
@@ -247,16 +272,25 @@ class Run:
     def _end(self, status: str, message: str) -> None:
         """Write the results and the end of the run; one that has failed must not fail again over it."""
         lenient = (LabError, OSError) if status != "finished" else ()
-        for file in (self._metrics, self._events):
-            with contextlib.suppress(*lenient):
-                if file is not None:
-                    file.close()
-        self._metrics = self._events = None
+        with contextlib.suppress(*lenient):
+            self._close_logs()
         with contextlib.suppress(*lenient):
             self.write_file("results.json", encode(self.results, indent=2))
-            results = encode(self.results)
-            self.store.update(self.id, status=status, message=message, finished=now(), results=results)
+            self.store.update(
+                self.id,
+                status=status,
+                message=message,
+                finished=now(),
+                seconds=round(self._worked_before + time.monotonic() - self._began, 3),
+                results=encode(self.results),
+            )
             self.row = self.store.get(self.id) or self.row
+
+    def _close_logs(self) -> None:
+        files, self._metrics, self._events = (self._metrics, self._events), None, None
+        for file in files:
+            if file is not None:
+                file.close()
 
     def _open_logs(self, step: int) -> tuple[TextIO, EventWriter]:
         """Open metrics.jsonl and an event file at the first step that this process logs."""
@@ -278,8 +312,15 @@ class Run:
         captions.setdefault(what, {})[name] = caption
         self.write_file("captions.json", encode(captions, indent=2))
 
+    @property
+    def _has_worked(self) -> bool:
+        """Whether it leaves anything that is worth a folder."""
+        return bool(self.results) or any((self.folder / name).exists() for name in _WORK)
+
     @contextlib.contextmanager
-    def _full_disk_in_words(self) -> Iterator[None]:
+    def _writing(self) -> Iterator[None]:
+        """LeaseLost if another process has taken the run over; a full disk is one sentence."""
+        self.lease.check()
         try:
             yield
         except OSError as error:

@@ -216,19 +216,22 @@ def run_study(
     return _go_on(run, experiment, about, workers)
 
 
-def resume_study(row: Row, *, home: Path | str | None = None, workers: int | None = None) -> Study:
+def resume_study(
+    row: Row, *, home: Path | str | None = None, workers: int | None = None, take_over: bool = False
+) -> Study:
     """Go on with a study that was stopped or had failures; finished units are not repeated.
+
+    take_over: even if another process seems to run it.
 
     LabError if its paper is not there any more or its settings do not fit the code.
     """
-    run = Run.reopen(row, home)
-    about = run.record.json("settings.json")
-    run.device = about["device"]
+    about = record(row, home).json("settings.json")
     experiment = (
         load_comparison(about["comparison"])
         if "comparison" in about
         else load_experiment(paper(about["paper"]))
     )
+    run = Run.reopen(row, home, about["device"], take_over=take_over)
     return _go_on(run, experiment, about, workers)
 
 
@@ -246,10 +249,10 @@ def _go_on(run: Run, experiment: Experiment, about: Mapping[str, Any], workers: 
         threads=about["threads"],
         device=about["device"],
     )
-    settings: Any = from_plain(experiment.settings_class, plan.settings)
     seeds = tuple(about["seeds"])
     units = [Unit(seed, arm) for seed in seeds for arm in (*plan.arms, None)]
     with run:
+        settings: Any = from_plain(experiment.settings_class, plan.settings)
         outcome = _run(run, plan, units, _workers(workers, plan, units))
         study = Study(
             id=run.id,

@@ -19,6 +19,7 @@ from gpt2lab.lab.adapting import attach_adapter, keep_adapter, round_base
 from gpt2lab.lab.attaching import attach_once, build_architecture, chosen_objective, with_room
 from gpt2lab.lab.command import command_of
 from gpt2lab.lab.labelled_training import train_task
+from gpt2lab.lab.lineage import about
 from gpt2lab.lab.models import find_model, pick_device
 from gpt2lab.lab.optimizer_options import named_optimizer
 from gpt2lab.lab.report import write_report
@@ -177,21 +178,21 @@ def train_model(
         unused=unused(settings),
         device=device,
         seed=settings.seed,
+        origin=about(settings.model, find_model(settings.model))["origin"] if settings.model else None,
         command=command or command_of(settings, name),
     )
     return _train(run, settings, again=False)
 
 
-def resume_training(row: Row, *, home: Path | str | None = None) -> Run:
+def resume_training(row: Row, *, home: Path | str | None = None, take_over: bool = False) -> Run:
     """Go on with a training run from its last checkpoint; it ends with the weights of one that was never stopped.
 
-    LabError if it has finished already or its data have changed.
+    take_over: even if another process seems to run it. LabError if it has finished already or its data have changed.
     """
     if row.status == "finished":
         raise LabError(f"{row.id}: this run has finished; its model is in {row.folder(home) / 'model'}")
     settings = from_plain(TrainingSettings, json.loads(row.settings), row.id)
-    run = Run.reopen(row, home)
-    run.device = str(pick_device(settings.device))
+    run = Run.reopen(row, home, str(pick_device(settings.device)), take_over=take_over)
     return _train(run, settings, again=True)
 
 

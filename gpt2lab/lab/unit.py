@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from gpt2lab.base.lease import BEAT, TIMEOUT
 from gpt2lab.base.registry import read_paper
 from gpt2lab.base.settings import from_plain
 from gpt2lab.lab.experiment import Experiment, load_comparison, load_experiment
@@ -17,6 +18,8 @@ from gpt2lab.lab.plain import encode
 from gpt2lab.lab.record import RunRecord, record
 from gpt2lab.lab.run import Logged, Run, Shared
 from gpt2lab.lab.store import Row, Store
+
+_PATIENCE = TIMEOUT + BEAT
 
 
 @dataclass(frozen=True)
@@ -116,10 +119,12 @@ def _open(plan: Plan, unit: Unit) -> Run:
     store = Store(plan.home)
     there = store.get(plan.identity(unit))
     if there is not None:
+        # a worker of a killed study ends by itself; one of another machine is waited for until its lease runs out
+        run = Run.reopen(there, plan.home, plan.device, clean=True, patience=_PATIENCE)
         if there.settings_hash != hashed:  # a checkpoint of other settings must not be continued
-            shutil.rmtree(there.folder(plan.home) / "checkpoints", ignore_errors=True)
+            shutil.rmtree(run.checkpoints, ignore_errors=True)
         store.update(there.id, settings_hash=hashed, settings=encode(plan.settings))
-        return Run.reopen(there, plan.home, plan.device, clean=True)
+        return run
     return Run.start(
         "arm" if unit.arm else "seed",
         unit.arm or f"seed{unit.seed}",

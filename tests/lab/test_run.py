@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from gpt2lab.base.errors import LabError
+from gpt2lab.base.lease import LeaseLost
 from gpt2lab.lab.record import read_metrics, record
 from gpt2lab.lab.run import Run
 from gpt2lab.lab.store import Store
@@ -175,3 +176,74 @@ def test_a_piece_of_a_run_lies_in_its_folder(home):
         assert seed.id == "tide-1/seed0"
         assert seed.folder == study.folder / "seed0"
         assert (seed.seed, seed.arm) == (0, None)
+
+
+def test_a_mistake_found_before_any_work_leaves_no_run_and_uses_no_number(home):
+    for _ in range(3):
+        with pytest.raises(LabError, match="no such optimizer"), start(home) as run:
+            run.note("reading the data")
+            raise LabError("no such optimizer")
+    assert Store(home).rows() == []
+    assert not run.folder.exists()
+    with start(home) as run:
+        pass
+    assert run.id == "tide-1"
+
+
+def test_a_mistake_found_after_some_work_leaves_the_run(home):
+    with pytest.raises(LabError), start(home) as run:
+        run.log(1, loss=3.0)
+        raise LabError("the loss is nan at step 2")
+    assert Store(home).find("tide").status == "failed"
+
+
+def test_a_defect_before_any_work_leaves_its_traceback(home):
+    with pytest.raises(KeyError), start(home) as run:
+        raise KeyError("x")
+    assert "Traceback" in (run.folder / "log.txt").read_text()
+
+
+def test_a_run_that_was_taken_over_writes_nothing_more_and_does_not_end_it(home):
+    with pytest.raises(LeaseLost, match="taken it over"), start(home) as run:
+        run.log(1, loss=3.0)
+        row = Store(home).find("tide")
+        with Run.reopen(row, home, take_over=True) as again:
+            again.result("loss", 2.0)
+        run.log(2, loss=9.0)
+    assert (Store(home).find("tide").status, Store(home).find("tide").numbers) == ("finished", {"loss": 2.0})
+    assert len(read_metrics(run.folder / "metrics.jsonl")) == 1
+
+
+def test_a_run_whose_folder_is_deleted_stops_and_does_not_make_it_again(home):
+    with pytest.raises(LeaseLost, match="moved or deleted"), start(home) as run:
+        run.log(1, loss=3.0)
+        Store(home).remove(run.id)
+        run.table("grid", [{"a": 1}])
+    assert not run.folder.exists()
+    assert Store(home).rows() == []
+
+
+def test_a_run_that_another_process_has_taken_up_and_ended_meanwhile_is_not_run_again(home):
+    with pytest.raises(KeyboardInterrupt), start(home) as run:
+        raise KeyboardInterrupt
+    row = Store(home).find("tide")
+    with Run.reopen(row, home):
+        pass
+    with pytest.raises(
+        LabError, match="tide-1: another process has taken it up meanwhile; now it is finished"
+    ):
+        Run.reopen(row, home)
+    assert Store(home).find("tide").status == "finished"
+    assert run.id == "tide-1"
+
+
+def test_the_time_of_a_run_is_that_of_its_work_and_no_clock_can_make_it_negative(home, monkeypatch):
+    with pytest.raises(KeyboardInterrupt), start(home):
+        monkeypatch.setattr("gpt2lab.lab.run.now", lambda: "2001-01-01T00:00:00+00:00")
+        raise KeyboardInterrupt
+    row = Store(home).find("tide")
+    assert 0 <= row.seconds < 60
+    Store(home).update(row.id, seconds=100.0)
+    with Run.reopen(Store(home).find("tide"), home):
+        pass
+    assert 100 <= Store(home).find("tide").seconds < 160

@@ -6,8 +6,6 @@ import signal
 import sqlite3
 import subprocess
 import sys
-import time
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -26,13 +24,21 @@ def store(tmp_path):
 
 
 def add(store, name="study", **columns):
-    return store.add(Row(id="", name=name, kind=columns.pop("kind", "train"), **columns))
+    row, lease = store.add(Row(id="", name=name, kind=columns.pop("kind", "train"), **columns))
+    lease.release()
+    return row
 
 
-def test_a_run_gets_a_numbered_id_times_and_its_process(store):
+def add_piece(store, identity, **columns):
+    above, _, name = identity.rpartition("/")
+    row, lease = store.add(Row(id=identity, name=name, kind="seed", parent=above, **columns))
+    lease.release()
+    return row
+
+
+def test_a_run_gets_a_numbered_id_and_its_time(store):
     first, second = add(store), add(store)
     assert (first.id, second.id) == ("study-1", "study-2")
-    assert first.pid == os.getpid()
     assert first.created.endswith("+00:00")
     assert first.folder(store.home) == store.home / "study-1"
 
@@ -54,7 +60,7 @@ def test_results_that_are_not_finite_survive(store):
 
 def test_a_run_is_found_by_id_by_name_and_by_the_beginning_of_its_id(store):
     one, two, other = add(store, "tide"), add(store, "tide"), add(store, "wave-long")
-    piece = store.add(Row(id=f"{two.id}/seed0", name="seed0", kind="seed", parent=two.id))
+    piece = add_piece(store, f"{two.id}/seed0")
     assert store.find("tide-1").id == one.id
     assert store.find("tide").id == two.id, "the newest of a name"
     assert store.find("wav").id == other.id
@@ -76,8 +82,8 @@ def test_an_empty_home_says_so_and_is_not_created(tmp_path):
 
 
 def test_the_list_is_newest_first_and_leaves_pieces_out(store):
-    study = add(store, "a", kind="study", paper="tide")
-    store.add(Row(id="a-1/seed0", name="seed0", kind="seed", parent=study.id, paper="tide"))
+    add(store, "a", kind="study", paper="tide")
+    add_piece(store, "a-1/seed0", paper="tide")
     add(store, "b")
     assert [row.id for row in store.rows()] == ["b-1", "a-1"]
     assert [row.id for row in store.rows(paper="tide")] == ["a-1"]
@@ -97,11 +103,10 @@ def test_a_name_that_cannot_be_a_folder_is_refused(store, name):
 
 
 def test_the_same_piece_twice_is_refused(store):
-    study = add(store, "a", kind="study")
-    piece = Row(id="a-1/seed0", name="seed0", kind="seed", parent=study.id)
-    store.add(piece)
+    add(store, "a", kind="study")
+    add_piece(store, "a-1/seed0")
     with pytest.raises(LabError, match="a-1/seed0: a run of this id is in"):
-        store.add(piece)
+        add_piece(store, "a-1/seed0")
 
 
 def test_processes_that_write_at_once_lose_nothing(tmp_path):
@@ -123,41 +128,11 @@ def test_processes_that_write_at_once_lose_nothing(tmp_path):
     assert {row.status for row in rows} == {"finished"}
 
 
-def test_ten_thousand_runs_are_listed_in_under_a_second(store):
-    add(store)
-    settings = '{"train": {"steps": 300, "learning_rate": 0.003}, "text": "' + "x" * 1000 + '"}'
-    many = [
-        (
-            f"many-{i}",
-            "many",
-            "train",
-            "running",
-            "",
-            "2026-01-01T00:00:00+00:00",
-            settings,
-            "",
-            '{"a": 1}',
-            "",
-            1,
-        )
-        for i in range(10_000)
-    ]
-    connection = sqlite3.connect(store.path)
-    columns = "id, name, kind, status, message, created, settings, settings_hash, results, command, pid"
-    connection.executemany(f"INSERT INTO runs ({columns}) VALUES (?,?,?,?,?,?,?,?,?,?,?)", many)
-    connection.commit()
-    connection.close()
-    began = time.perf_counter()
-    rows = store.rows()
-    numbers = [row.numbers for row in rows]
-    assert time.perf_counter() - began < 1.0
-    assert (len(rows), numbers[0]) == (10_001, {"a": 1})
-
-
 def test_a_running_run_whose_process_is_dead_reads_interrupted(store):
     code = (
         "import sys, time; from gpt2lab.lab.store import Row, Store;"
-        "print(Store(sys.argv[1]).add(Row(id='', name='long', kind='train')).id, flush=True); time.sleep(60)"
+        "row, lease = Store(sys.argv[1]).add(Row(id='', name='long', kind='train'));"
+        "print(row.id, flush=True); time.sleep(60)"
     )
     process = subprocess.Popen(
         [sys.executable, "-c", code, str(store.home)], stdout=subprocess.PIPE, text=True, env=ENVIRONMENT
@@ -172,24 +147,12 @@ def test_a_running_run_whose_process_is_dead_reads_interrupted(store):
     assert store.rows(status="running") == []
 
 
-def test_a_process_id_that_another_process_has_now_does_not_keep_a_run_alive(store):
-    row = add(store)
-    store.update(row.id, process_started="1")
-    assert store.find(row.id).status == "interrupted"
-
-
-def test_a_run_of_another_machine_stays_as_it_says(store):
-    row = add(store)
-    store.update(row.id, host="elsewhere", pid=2**22 + 1)
-    assert store.find(row.id).status == "running"
-
-
 def test_a_newer_store_is_refused_with_a_sentence(store):
     add(store)
     with sqlite3.connect(store.path) as connection:
         connection.execute("PRAGMA user_version = 7")
     with pytest.raises(
-        LabError, match=r"written by a newer gpt2lab \(store version 7, this one reads up to 1\)"
+        LabError, match=r"written by a newer gpt2lab \(store version 7, this one reads up to 2\)"
     ):
         store.rows()
 
@@ -197,7 +160,7 @@ def test_a_newer_store_is_refused_with_a_sentence(store):
 def test_a_damaged_store_is_refused_with_a_sentence(store):
     store.home.mkdir()
     store.path.write_bytes(b"this was a store once " * 100)
-    with pytest.raises(LabError, match=r"damaged, or not a run store .* move it away"):
+    with pytest.raises(LabError, match=r"damaged, or not a run store .*gpt2lab runs rebuild makes it again"):
         store.rows()
     store.path.write_bytes(b"")
     assert store.rows() == [], "an empty file is what a crash before the first write leaves"
@@ -232,9 +195,3 @@ def test_the_home_folder_comes_from_the_argument_then_the_environment(monkeypatc
     assert home_folder("here") == Path("here")
     monkeypatch.delenv("GPT2LAB_HOME")
     assert home_folder() == Path("runs")
-
-
-def test_a_clock_that_went_back_gives_no_negative_duration():
-    row = Row(id="a-1", name="a", kind="train", created="2026-01-02T00:00:00+00:00")
-    assert replace(row, finished="2026-01-01T00:00:00+00:00").seconds == 0
-    assert replace(row, finished="2026-01-02T00:00:01.500+00:00").seconds == 1.5

@@ -15,6 +15,7 @@ import torch
 
 import gpt2lab
 from gpt2lab.base.errors import LabError
+from gpt2lab.base.lease import Lease
 from gpt2lab.base.settings import update
 from gpt2lab.lab.record import record
 from gpt2lab.lab.resume import resume
@@ -344,8 +345,10 @@ def test_only_what_was_stopped_is_resumed(text, home, tide):
     with pytest.raises(LabError, match="train-1: this run has finished; its model is in"):
         resume("train", home=home)
     Store(home).update(run.id, status="running")
+    lease = Lease.claim(run.folder)
     with pytest.raises(LabError, match="train-1: still runs, as process"):
         resume("train", home=home)
+    lease.release()
 
 
 def test_data_that_changed_since_are_refused(text, home):
