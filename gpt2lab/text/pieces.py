@@ -37,7 +37,7 @@ def split_text(tokenizer: Tokenizer, context: str, text: str) -> tuple[list[int]
 
     A token that holds the end of the context and the beginning of the text belongs to the text, whole.
     """
-    ids, spans = tokenizer.aligned(context + text)
+    ids, spans = aligned(tokenizer, context + text)
     border = len(context)
     cut = next((i for i, (_, stop) in enumerate(spans) if stop > border), len(ids)) if border else 0
     # A token without characters at the border is the blank that a tokenizer puts before what follows, unless it is
@@ -45,6 +45,48 @@ def split_text(tokenizer: Tokenizer, context: str, text: str) -> tuple[list[int]
     while cut and spans[cut - 1] == (border, border) and not context[-1].isspace():
         cut -= 1
     return ids[:cut], ids[cut:]
+
+
+def aligned(tokenizer: Tokenizer, text: str) -> tuple[list[int], Spans]:
+    """Return the ids of a text, as `Tokenizer.encode` does, and the characters of each.
+
+    Those of `tokenizers` are wrong behind a character that its BPE drops, for which it has no token at all; there the
+    characters are those of the text without what is dropped, if that has the same ids.
+    """
+    ids, spans = tokenizer.aligned(text)
+    dropped = _dropped(tokenizer, text)
+    if not dropped:
+        return ids, spans
+    kept = [place for place, character in enumerate(text) if character not in dropped]
+    again, places = tokenizer.aligned("".join(text[place] for place in kept))
+    if again != ids:
+        return ids, spans
+    kept.append(len(text))
+    return ids, [(kept[start], kept[stop - 1] + 1 if stop > start else kept[start]) for start, stop in places]
+
+
+def _dropped(tokenizer: Tokenizer, text: str) -> set[str]:
+    """Return the characters of a text that leave no trace in its ids."""
+    if not _may_drop(tokenizer):
+        return set()
+    normalizer, model = tokenizer.backend.normalizer, tokenizer.backend.model
+
+    def normal(character: str) -> str:
+        """As it is between others: at the ends of a text some normalizers strip."""
+        return normalizer.normalize_str(f".{character}.")[1:-1] if normalizer else character
+
+    return {character for character in set(text) - {" "} if not model.tokenize(normal(character))}
+
+
+@functools.lru_cache(maxsize=8)
+def _may_drop(tokenizer: Tokenizer) -> bool:
+    """Whether a BPE has neither an unknown token nor tokens for all bytes, so that it drops what it does not know."""
+    content = json.loads(tokenizer.backend.to_str())
+    model, steps = content["model"], [*_steps(content["normalizer"]), *_steps(content["pre_tokenizer"])]
+    whole = any(step["type"] == "ByteLevel" for step in steps) or (
+        model.get("byte_fallback") and all(f"<0x{byte:02X}>" in model["vocab"] for byte in range(256))
+    )
+    return model["type"] == "BPE" and model["unk_token"] is None and not whole
 
 
 def bytes_of(text: str, spans: Spans, count: int) -> int:
@@ -92,14 +134,14 @@ def beginning(tokenizer: Tokenizer, text: str, count: int) -> tuple[list[int], S
         cut = next(_cuts(tokenizer, text, length), None)
         if cut is None:
             break
-        ids, spans = tokenizer.aligned(text[: cut + _MARGIN])
+        ids, spans = aligned(tokenizer, text[: cut + _MARGIN])
         found = _index(spans, cut)
         if found is None:
             break
         if found >= count:
             return ids[:found], spans[:found]
         length = 2 * cut
-    return tokenizer.aligned(text)
+    return aligned(tokenizer, text)
 
 
 def _cuts(tokenizer: Tokenizer, text: str, piece: int) -> Iterator[int]:
@@ -157,7 +199,7 @@ def _joined(tokenizer: Tokenizer, text: str, cuts: Sequence[int]) -> list[int] |
     for start, stop in itertools.pairwise([0, *cuts, len(text)]):
         low = max(text.rfind(mark, 0, max(start - _MARGIN, 0)), 0)
         high = text.find(mark, stop + _MARGIN)
-        window, spans = tokenizer.aligned(text[low : high if high >= 0 else len(text)])
+        window, spans = aligned(tokenizer, text[low : high if high >= 0 else len(text)])
         first, last = _index(spans, start - low), _index(spans, stop - low)
         if first is None or last is None or (start and _around(window, spans, start - low) != expected):
             return None

@@ -16,6 +16,7 @@ from gpt2lab.measure.perplexity import Perplexity, adjust, score_sequences, toke
 from gpt2lab.measure.scoring import Row, score_rows
 from gpt2lab.model import Transformer
 from gpt2lab.text.language_model import LanguageModel, load
+from gpt2lab.text.pieces import aligned
 from gpt2lab.text.tokenizer import Tokenizer, byte_level, word_level
 from tests.measure.tools import START, TEXT, ignorant, reader, slow_losses
 from tests.tiny import CAUSAL, CONFIGS, tiny, tokens
@@ -354,6 +355,6 @@ def test_unknown_words_and_what_a_normalizer_drops_count_with_the_bytes_they_hav
 def test_a_blank_that_the_tokenizer_adds_is_no_byte_of_the_text(tmp_path: Path, shared_data: Path) -> None:
     lm = load(shared_data / "models" / "stories260k-llama")
     (tmp_path / "a.txt").write_text("Lily had a ball", encoding="utf-8")
-    first = lm.tokenizer.aligned("Lily had a ball")[1][0]
+    first = aligned(lm.tokenizer, "Lily had a ball")[1][0]
     for bos, expected in ((True, 15), (False, 15 - first[1])):
         assert Perplexity(data=(str(tmp_path / "a.txt"),), bos=bos)(lm).about["bytes"] == expected

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from tokenizers import models, normalizers, pre_tokenizers, processors, trainers
 
 from gpt2lab.text import pieces
-from gpt2lab.text.pieces import beginning, bytes_of, encode_long, frame, split_text
+from gpt2lab.text.pieces import aligned, beginning, bytes_of, encode_long, frame, split_text
 from gpt2lab.text.reduction import ReducedTokenizer, count_tokens, reduce_vocabulary
 from gpt2lab.text.tokenizer import Tokenizer, byte_level, train_bpe, word_level
 
@@ -137,7 +137,7 @@ def test_all_kinds_but_those_that_look_across_are_really_cut(shared_data: Path) 
         cuts = list(pieces._cuts(tokenizer, text, 500))
         if cuts and pieces._joined(tokenizer, text, cuts) is not None:
             cut.add(name)
-    assert set(KINDS) - cut == {"fixed-length", "metaspace-one-piece"}
+    assert set(KINDS) - cut == {"fixed-length", "stripped"}
 
 
 def test_a_document_without_a_place_to_cut_is_encoded_whole(shared_data: Path) -> None:
@@ -148,7 +148,7 @@ def test_a_document_without_a_place_to_cut_is_encoded_whole(shared_data: Path) -
 
 def test_the_beginning_of_a_text_is_that_of_the_whole(tokenizer: Tokenizer) -> None:
     text = prose(4, 3000)
-    ids, spans = tokenizer.aligned(text)
+    ids, spans = aligned(tokenizer, text)
     for count in (1, 30, 200, len(ids) + 1):
         found, places = beginning(tokenizer, text, count)
         assert len(found) >= min(count, len(ids))
@@ -176,7 +176,7 @@ def test_a_context_and_its_continuation_are_the_whole_cut_at_the_border(
     text = prose(seed, 12)
     border = min(border, len(text))
     before, after = split_text(tokenizer, text[:border], text[border:])
-    ids, spans = tokenizer.aligned(text)
+    ids, spans = aligned(tokenizer, text)
     assert before + after == ids
     assert all(stop <= border for _, stop in spans[: len(before)])
     assert not after or spans[len(before)][1] > border or spans[len(before)] == (border, border)
@@ -215,7 +215,7 @@ def test_an_unknown_word_across_the_border_is_part_of_the_continuation() -> None
 
 def test_bytes_are_those_of_the_text_whatever_its_tokens_decode_to(tokenizer: Tokenizer) -> None:
     text = prose(5, 300)
-    spans = tokenizer.aligned(text)[1]
+    spans = aligned(tokenizer, text)[1]
     counts = [bytes_of(text, spans, count) for count in range(len(spans) + 1)]
     assert counts[0] == 0 and counts[-1] == len(text.encode())
     assert counts == sorted(counts)
@@ -223,12 +223,23 @@ def test_bytes_are_those_of_the_text_whatever_its_tokens_decode_to(tokenizer: To
 
 def test_a_character_of_several_tokens_counts_with_the_last_of_them() -> None:
     text = "a🙂é"
-    spans = byte_level().aligned(text)[1]
+    spans = aligned(byte_level(), text)[1]
     assert [bytes_of(text, spans, count) for count in range(8)] == [0, 1, 1, 1, 1, 5, 5, 7]
     words = word_level(["the cat"])
-    assert [bytes_of("the zébra cat", words.aligned("the zébra cat")[1], n) for n in range(4)] == [
+    assert [bytes_of("the zébra cat", aligned(words, "the zébra cat")[1], n) for n in range(4)] == [
         0,
         3,
         10,
         14,
     ]
+
+
+def test_what_a_tokenizer_drops_shifts_no_later_token(shared_data: Path) -> None:
+    tokenizer = KINDS["blank-at-the-end-of-tokens"](shared_data)
+    text = "Lily 日本 had a cat"
+    ids, spans = aligned(tokenizer, text)
+    assert ids == tokenizer.encode(text)
+    shown = [(tokenizer.token(id), text[start:stop]) for id, (start, stop) in zip(ids, spans, strict=True)]
+    assert shown[1:] == [("Lily▁", "Lily "), ("▁", " "), ("had▁a▁", "had a "), ("cat", "cat")]
+    before, after = split_text(tokenizer, "Lily 日本 had a ", "cat")
+    assert (before, after) == (ids[:-1], ids[-1:])
