@@ -36,6 +36,7 @@ _LOOP = (
     "compile",
 )
 _RARE = (
+    "data_field",
     "valid_fraction",
     "optimizer_options",
     "architecture_options",

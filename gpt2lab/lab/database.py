@@ -66,6 +66,12 @@ class Database:
                         connection.close()
                     connection = self._snapshot(stack)
                     self._check(connection)
+                if not _tables(
+                    connection
+                ):  # whoever began it died, or the disk was full, before the tables were there
+                    connection.close()
+                    connection = sqlite3.connect(":memory:", isolation_level=None)
+                    fill_empty(connection)
                 connection.text_factory = lambda data: data.decode("utf-8", "replace")  # the checksum tells
                 yield connection
         except sqlite3.Error as error:

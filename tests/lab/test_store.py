@@ -1,5 +1,6 @@
 """The store: several writers, many runs, files that are not what they should be."""
 
+import contextlib
 import math
 import os
 import signal
@@ -195,3 +196,14 @@ def test_the_home_folder_comes_from_the_argument_then_the_environment(monkeypatc
     assert home_folder("here") == Path("here")
     monkeypatch.delenv("GPT2LAB_HOME")
     assert home_folder() == Path("runs")
+
+
+def test_a_store_whose_maker_died_before_its_tables_is_empty_and_is_filled(store):
+    store.home.mkdir(parents=True)
+    with contextlib.closing(sqlite3.connect(store.home / "store.sqlite")) as connection:
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("PRAGMA user_version = 0")
+    assert (store.home / "store.sqlite").stat().st_size > 0
+    assert store.rows() == []
+    store.add(Row(id="", name="a", kind="train"))
+    assert [row.id for row in store.rows()] == ["a-1"]

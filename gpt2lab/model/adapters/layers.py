@@ -209,14 +209,12 @@ class AdaptedEmbedding(Adapted):
     @property
     def num_embeddings(self) -> int:
         """Rows of the table."""
-        ids: int = self.base.num_embeddings  # type: ignore[assignment]  # of every table
-        return ids
+        return self.base_weight.shape[0]
 
     @property
     def embedding_dim(self) -> int:
         """Width of the table."""
-        width: int = self.base.embedding_dim  # type: ignore[assignment]  # of every table
-        return width
+        return self.base_weight.shape[1]
 
     def effective_weight(self) -> Tensor:
         """Return the table [ids, d_model] with Σ strength · scale · (B A)ᵀ added."""
