@@ -12,13 +12,18 @@ import itertools
 import textwrap
 import types
 import typing
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, TypeVar, cast, get_args
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Annotated, Any, TypeVar, cast, get_args
 
 from gpt2lab.base.errors import LabError, nearest
 from gpt2lab.base.values import Mismatch, fit, holds_several, is_union, metavar, plain, quote, show
 
 S = TypeVar("S")
+
+Model = Annotated[str, "model"]
+"""Type of a field that holds a model as people name it: a folder, a run, a hub id; "" for none. See `replace_names`."""
+ModelTokenizer = Annotated[str, "tokenizer"]
+"""Type of a field that names a model for its tokenizer alone."""
 
 
 @functools.cache
@@ -77,6 +82,31 @@ def parse_assignments(pairs: Sequence[str], where: str = "--set") -> dict[str, s
             raise LabError(f"{where} {pair}: a setting is given as NAME=VALUE, for example {where} steps=100")
         values[name.strip()] = value.strip()
     return values
+
+
+def replace_names(instance: S, annotation: Any, place: Callable[[str], str]) -> S:
+    """Return a copy of a settings instance in which the fields of type `annotation` hold place(NAME); "" and None stay.
+
+    Also in nested settings, and in each entry of a field with several names. `annotation`: `Model`, `ModelTokenizer`.
+    """
+    values: Any = instance
+    hints = typing.get_type_hints(type(instance), include_extras=True)
+    changed: dict[str, Any] = {}
+    for name in _fields(type(instance)):
+        value = getattr(values, name)
+        if dataclasses.is_dataclass(value) and not isinstance(value, type):
+            changed[name] = replace_names(value, annotation, place)
+        elif value and annotation in _members(hints[name]):
+            changed[name] = place(value) if isinstance(value, str) else tuple(map(place, value))
+    return cast(S, dataclasses.replace(values, **changed)) if changed else instance
+
+
+def _members(hint: Any) -> Iterator[Any]:
+    """Yield a type and those that it is made of: of `A | None` and tuple[A, ...] also A."""
+    yield hint
+    if typing.get_origin(hint) is not Annotated:
+        for member in get_args(hint):
+            yield from _members(member)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -14,7 +14,8 @@ from typing import Any
 
 from gpt2lab.base.errors import LabError
 from gpt2lab.base.registry import part, parts
-from gpt2lab.base.settings import add_arguments, given
+from gpt2lab.base.settings import add_arguments, given, options
+from gpt2lab.base.wording import listed
 from gpt2lab.cli.parser import Parser, add_device, add_seed, add_set, typed, whole
 from gpt2lab.cli.show import print_json
 
@@ -56,8 +57,20 @@ def add(parser: Parser, argv: Sequence[str]) -> None:
     add_seed(parser)
     add_device(parser)
     add_set(parser)
+    parser.elsewhere = lambda name: _of_decoder(name, decoder)
     group = parser.add_argument_group(f"decoder {decoder}")
     add_arguments(group, part("decoder", decoder), skip=_OWN)
+
+
+def _of_decoder(name: str, chosen: str) -> str | None:
+    """Say which other decoders have an option of this name."""
+    others = [one.name for one in parts("decoder") if one.built and one.name != chosen]
+    having = [
+        other for other in others if name in {option.name for option in options(part("decoder", other))}
+    ]
+    if not having:
+        return None
+    return f"no option of {chosen}, but of {listed(having)}; choose the decoder with --decoder {having[0]}"
 
 
 _OWN = ("seed", "device", "stop", "max_new_tokens", "min_new_tokens")

@@ -3,7 +3,7 @@
 import argparse
 import dataclasses
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NoReturn
 
 from gpt2lab.base.errors import LabError, nearest
@@ -21,6 +21,8 @@ class Parser(argparse.ArgumentParser):
             ),
             **options,
         )
+        self.elsewhere: Callable[[str], str | None] = lambda name: None
+        """Says of a setting that is no flag here where it is one, or how it is given; None if it is none."""
 
     def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
         """Parse, and answer an unknown flag with the nearest known one."""
@@ -29,6 +31,9 @@ class Parser(argparse.ArgumentParser):
             flag = next((word for word in rest if word.startswith("-")), rest[0]).partition("=")[0]
             if not flag.startswith("-"):
                 raise LabError(f"{flag}: one word too many; {self.prog} --help shows what is taken")
+            elsewhere = self.elsewhere(flag.removeprefix("--").replace("-", "_"))
+            if elsewhere is not None:
+                raise LabError(f"{flag}: {elsewhere} ({self.prog} --help lists what is taken)")
             match = nearest(flag, self._option_string_actions)
             hint = (
                 f"did you mean {match}? ({self.prog} --help lists all)"

@@ -70,7 +70,15 @@ def add(parser: Parser, argv: Sequence[str]) -> None:
     add_set(parser)
     listing = [option for option in options(TrainingSettings) if option.name in rare]
     listing += [*options(Lora, "lora."), *options(QuantizationOptions, "quantize.")]
+    names = [option.name for option in listing]
+    parser.elsewhere = lambda name: _by_set(name, names)
     parser.epilog = f"{parser.epilog}\n\n{settings_help('further settings', listing)}"
+
+
+def _by_set(name: str, settings: Sequence[str]) -> str | None:
+    """Say how a setting without a flag of its own is given."""
+    found = next((one for one in settings if name in (one, one.rpartition(".")[2])), None)
+    return f"a setting without a flag of its own; give it as --set {found}=VALUE" if found else None
 
 
 def run(arguments: argparse.Namespace) -> None:

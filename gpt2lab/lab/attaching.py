@@ -7,6 +7,7 @@ import torch
 from gpt2lab.base.errors import LabError
 from gpt2lab.base.registry import part
 from gpt2lab.base.settings import build
+from gpt2lab.lab.models import with_models
 from gpt2lab.model import Architecture, Transformer, TransformerConfig, attach
 from gpt2lab.model.architecture import architecture_name
 from gpt2lab.model.layout import blueprint
@@ -15,7 +16,7 @@ from gpt2lab.train.objectives import Objective, next_token
 
 def build_architecture(name: str, options: Mapping[str, object]) -> Architecture:
     """Make the architecture of that name. LabError: no such part or option (with the nearest), a value that does not fit."""
-    made: Architecture = build(part("architecture", name), options, f"architecture {name}")
+    made: Architecture = with_models(build(part("architecture", name), options, f"architecture {name}"))
     return made
 
 
@@ -24,7 +25,7 @@ def chosen_objective(
 ) -> Objective:
     """Make the objective of that name; without one it is the usual. LabError as for `build_architecture`."""
     if name is not None:
-        made: Objective = build(part("objective", name), options, f"objective {name}")
+        made: Objective = with_models(build(part("objective", name), options, f"objective {name}"))
         return made
     if options:
         raise LabError("objective_options: name the objective that has them")

@@ -12,6 +12,7 @@ from gpt2lab.base.settings import update
 from gpt2lab.base.wording import listed
 from gpt2lab.lab.claim import SCALES, Claim
 from gpt2lab.lab.home import check_name
+from gpt2lab.lab.models import with_models
 
 if TYPE_CHECKING:
     from gpt2lab.lab.run import Run
@@ -60,7 +61,7 @@ class Experiment:
             raise LabError(
                 f"{self.name} has no settings for {scale} scale; it has {listed(list(self.presets))}"
             )
-        return update(self.presets[scale], dict(overrides or {}), self.name)
+        return with_models(update(self.presets[scale], dict(overrides or {}), self.name), fetch=False)
 
     def arms(self, settings: Any) -> list[str]:
         """Return the names of the arms under these settings; [] if the experiment has none."""

@@ -3,9 +3,10 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from gpt2lab.base.errors import LabError, nearest
+from gpt2lab.base.settings import Model, ModelTokenizer, replace_names
 from gpt2lab.lab.store import Row, Store
 
 if TYPE_CHECKING:
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
 
     from gpt2lab.model import Transformer, TransformerConfig
     from gpt2lab.text.language_model import LanguageModel
+
+S = TypeVar("S")
 
 
 def load(
@@ -40,16 +43,31 @@ def load(
 def model_config(model: str | Path) -> "TransformerConfig":
     """Return the configuration of a model that `load` would load, without its weights. LabError as there."""
     from gpt2lab.model.checkpoint import read_config
+
+    folder = model_folder(model)
+    if (folder / "adapter_config.json").is_file() and not (folder / "config.json").is_file():
+        return load(model).config
+    return read_config(folder)
+
+
+def with_models(settings: S, *, fetch: bool = True) -> S:
+    """Return settings in which models and tokenizers are named by folder: a run's name stands for its model.
+
+    With `fetch` models of the hub are fetched; LabError then for one that is neither a folder, a run, nor on the hub.
+    """
+    named = replace_names(settings, Model, lambda name: str((model_folder if fetch else find_model)(name)))
+    return replace_names(named, ModelTokenizer, lambda name: str(find_model(name)))
+
+
+def model_folder(model: str | Path) -> Path:
+    """Return the local folder of a model given by folder, run or hub id. LabError as for `load`."""
     from gpt2lab.model.hub import resolve
 
     place = find_model(model)
     try:
-        folder = resolve(place)
+        return resolve(place)
     except LabError as error:
         raise _no_model(model, place, error) from error
-    if (folder / "adapter_config.json").is_file() and not (folder / "config.json").is_file():
-        return load(model).config
-    return read_config(folder)
 
 
 def model_outline(model: str | Path) -> "Transformer":
@@ -59,14 +77,9 @@ def model_outline(model: str | Path) -> "Transformer":
     """
     from gpt2lab.model.adapters import is_adapter
     from gpt2lab.model.checkpoint import read_outline
-    from gpt2lab.model.hub import resolve
 
-    place = find_model(model)
-    try:
-        folder = resolve(place)
-        return load(model).model.to("meta") if is_adapter(folder) else read_outline(folder)
-    except LabError as error:
-        raise _no_model(model, place, error) from error
+    folder = model_folder(model)
+    return load(model).model.to("meta") if is_adapter(folder) else read_outline(folder)
 
 
 def find_model(model: str | Path) -> str | Path:
@@ -144,7 +157,7 @@ def _no_model(model: str | Path, place: str | Path, error: LabError) -> LabError
         return LabError(f"{error}; whether it is a run cannot be told: {broken}")
     match = nearest(str(model), names)
     if match is None:
-        return error
+        return LabError(f"{error}; nor is it a run in {Store().home.resolve()}")
     return LabError(
         f"{model}: no folder, no run and no model of the hub that can be had; did you mean the run {match}?"
     )

@@ -14,6 +14,7 @@ from gpt2lab.base.registry import part
 from gpt2lab.base.settings import build, to_plain
 from gpt2lab.lab import models, verbs
 from gpt2lab.lab.lineage import about
+from gpt2lab.lab.models import with_models
 from gpt2lab.lab.run import Run
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ def apply(
     """
     from gpt2lab.text.language_model import refuse_foreign, save
 
-    made = build(part("transform", name), options, f"apply {name}")
+    made = with_models(build(part("transform", name), options, f"apply {name}"))
     place = models.find_model(model)
     folder = Path(out).expanduser().resolve() if out is not None else None
     if folder is not None:
@@ -79,7 +80,7 @@ def measure(
     name: str, model: str, *, device: str | None = None, options: Mapping[str, object], command: str = ""
 ) -> "Measurement":
     """Measure a model as `gpt2lab.lab.verbs.measure` does, and leave a run with the numbers and the tables."""
-    made = build(part("measure", name), options, f"measure {name}")
+    made = with_models(build(part("measure", name), options, f"measure {name}"))
     place = models.find_model(model)
     lm = models.load(model, device=device)
     settings = {"options": to_plain(made)}

@@ -14,7 +14,7 @@ from torch.optim import Optimizer
 from gpt2lab import decode
 from gpt2lab.base.errors import LabError
 from gpt2lab.base.files import atomic_folder, restore
-from gpt2lab.base.settings import from_plain
+from gpt2lab.base.settings import Model, from_plain
 from gpt2lab.lab.adapting import attach_adapter, keep_adapter, round_base
 from gpt2lab.lab.attaching import attach_once, build_architecture, chosen_objective, with_room
 from gpt2lab.lab.command import command_of
@@ -54,8 +54,8 @@ class TrainingSettings:
     """Field that holds the text in jsonl, csv, parquet and hub rows."""
     valid_fraction: float = 0.05
     """Share of the documents kept for validation, chosen by the hash of their text."""
-    model: str | None = None
-    """Folder, hub id or run to go on from; none begins a new model of the shape below."""
+    model: Model | None = None
+    """MODEL to go on from: a folder, a hub id or a run; none begins a new model of the shape below."""
     family: Literal[
         "gpt2", "gpt_neo", "gpt_neox", "llama", "mistral", "mixtral", "qwen2", "bert", "roberta", "distilbert"
     ] = "gpt2"

@@ -1,5 +1,6 @@
 """What people type, as functions: each verb of the command line is one of them."""
 
+import inspect
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -7,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 from gpt2lab.base.errors import LabError
 from gpt2lab.base.registry import part
 from gpt2lab.base.settings import build
-from gpt2lab.lab.models import load
+from gpt2lab.base.wording import listed
+from gpt2lab.lab.models import load, with_models
 from gpt2lab.lab.store import Store
 
 if TYPE_CHECKING:
@@ -38,10 +40,11 @@ def generate(
     from gpt2lab import decode
 
     if isinstance(decoder, str):
-        part("decoder", decoder)  # says that it is unknown, or not built yet, before a model is loaded
+        decoder, settings = _made(decoder, settings)  # what is wrong with it is said before a model is loaded
     lm = _loaded(model, device)
     if lm.tokenizer is None:
         raise LabError(f"{_called(model)}: holds no tokenizer, so it can neither read nor write text")
+    _refuse_read_out(lm, _called(model))
     limit = max_new_tokens if max_new_tokens is not None else _room(lm, prompts)
     return decode.generate(lm, prompts, decoder=decoder, max_new_tokens=limit, **settings)
 
@@ -57,7 +60,7 @@ def measure(
 
     LabError: no such measure or option, an option of the wrong type.
     """
-    made = build(part("measure", name), options, f"measure {name}")
+    made = with_models(build(part("measure", name), options, f"measure {name}"))
     result: Measurement = made(_loaded(model, device))
     return result
 
@@ -74,7 +77,7 @@ def apply(
     `options` are the transform's own fields, text or typed. LabError: no such transform or option, an option of the
     wrong type, and whatever the transform cannot work on.
     """
-    made = build(part("transform", name), options, f"apply {name}")
+    made = with_models(build(part("transform", name), options, f"apply {name}"))
     return transformed(name, made, _loaded(model, device))
 
 
@@ -161,6 +164,29 @@ def compare(names: Sequence[str], *, out: Path | str | None = None) -> dict[str,
     html = write_comparison(names, out=out)
     rows = list({row.id: row for row in map(Store().find, names)}.values())
     return {**comparison_rows(rows), "html": html}
+
+
+def _refuse_read_out(lm: "LanguageModel", called: str) -> None:
+    """LabError for a model that was trained to read out classes, numbers or vectors, and no longer to write text."""
+    from gpt2lab.model.heads import heads
+
+    found = heads(lm.model)
+    if found and not any(head.language_head for head in found.values()):
+        kinds = listed([f"{head.kind} ({name})" for name, head in found.items()])
+        raise LabError(
+            f"{called}: trained for {kinds}, not to write text; gpt2lab.predict or a measure reads it out "
+            "(trained with task.language=1 it goes on writing)"
+        )
+
+
+def _made(decoder: str, settings: dict[str, Any]) -> "tuple[Decoder, dict[str, Any]]":
+    """Return the decoder with its own settings, and those that are left for `gpt2lab.decode.generate`."""
+    from gpt2lab import decode
+
+    own = inspect.signature(decode.generate).parameters
+    options = {name: value for name, value in settings.items() if name not in own}
+    rest = {name: value for name, value in settings.items() if name in own}
+    return with_models(decode.build_decoder(decoder, options)), rest
 
 
 def _room(lm: "LanguageModel", prompts: "str | Sequence[str]", most: int = 64) -> int:

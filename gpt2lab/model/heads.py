@@ -223,9 +223,10 @@ def find_head(model: Transformer, name: str | None = None, kinds: tuple[str, ...
 
 def _headless(kinds: tuple[str, ...]) -> LabError:
     kind = kinds[0] if kinds else "classification"
+    task = "task.kind=simcse" if kind == "embedding" else f"task.kind={kind} --set task.label=FIELD"
     return LabError(
         f"this model has no head for {' or '.join(kinds) or 'anything but text'}; "
-        f"train one: gpt2lab train --model MODEL --data FILE --set task.kind={kind} --set task.label=FIELD"
+        f"train one: gpt2lab train --model MODEL --data FILE --set {task}"
     )
 
 

@@ -2,9 +2,16 @@
 
 import shutil
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
+from gpt2lab.base.errors import LabError
+from gpt2lab.base.settings import build
+from gpt2lab.cli import parse
+from gpt2lab.lab.models import find_model, load
+from gpt2lab.lab.training import TrainingSettings
+from gpt2lab.model.heads import Kind, find_head
 from tests.cli.conftest import SMALL, Lab
 
 
@@ -28,6 +35,12 @@ def _sentence(said: Lab, *words: str) -> str:
         ("generate small-1 hello --set max_new_tokens=5", "--set max_new_tokens: no option of a decoder"),
         ("generate small-1 hello --set stream=1", "--set stream: no option of a decoder"),
         ("generate small-1 hello --decoder sampling --top-p 2", "top_p"),
+        ("generate small-1 hello --top-p 0.9", "--top-p: no option of greedy, but of sampling"),
+        ("generate small-1 hello --decoder sampling --beams 4", "choose the decoder with --decoder beam"),
+        ("train --data tinyworld:10 --samples 2", "give it as --set samples=VALUE"),
+        ("train --data tinyworld:10 --betas 0.9,0.9", "give it as --set train.betas=VALUE"),
+        ("train --data tinyworld:10 --label a", "give it as --set task.label=VALUE"),
+        ("help trian", "trian: no such verb; did you mean train?"),
         ("generate small-1 hello --decoder sampling --top-p x", "top_p must be a number"),
         ("generate small-1 hello --device quantum", "--device quantum: no such device"),
         ("generate small-1 hello --device cuda:7", "--device cuda:7: this machine has"),
@@ -141,3 +154,33 @@ def test_a_loss_that_is_not_finite_stops_with_step_rate_and_checkpoint(said: Lab
     assert "at step " in sentence
     assert "learning rate" in sentence
     assert "checkpoint" in sentence
+
+
+@pytest.mark.parametrize("kind", get_args(Kind))
+def test_the_training_that_a_missing_head_is_answered_with_is_one(kind: str, said: Lab) -> None:
+    with pytest.raises(LabError, match="train one") as found:
+        find_head(load(find_model("small-1")).model, kinds=(kind,))
+    line = str(found.value).partition("train one: gpt2lab ")[2].split()
+    _, arguments = parse(line)
+    assert build(TrainingSettings, arguments.settings, "train").task.kind
+
+
+def test_a_model_that_reads_out_classes_is_not_asked_to_write(said: Lab, tmp_path: Path) -> None:
+    rows = [f"a good day {i},five" for i in range(30)] + [f"a bad day {i},one" for i in range(30)]
+    (tmp_path / "rows.csv").write_text("text,stars\n" + "\n".join(rows), encoding="utf-8")
+    task = ("--set", "task.kind=classification", "--set", "task.label=stars", "--name", "stars")
+    data = ("train", "--data", str(tmp_path / "rows.csv"), "--model", "small-1", "--steps", "1")
+    assert said(*data, *task).status == 0
+    assert "trained for classification (stars), not to write text" in _sentence(
+        said, "generate", "stars-1", "a"
+    )
+    assert said(*data, *task, "--set", "task.language=1").status == 0
+    assert said("generate", "stars-2", "a", "--max-new-tokens", "2").status == 0
+
+
+def test_help_before_a_verb_is_its_help(said: Lab, capsys: pytest.CaptureFixture[str]) -> None:
+    for words in (("help", "train"), ("train", "--help")):
+        with pytest.raises(SystemExit):
+            said(*words)
+    helped, asked = capsys.readouterr().out.split("usage:")[1:]
+    assert helped == asked

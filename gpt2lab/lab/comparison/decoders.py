@@ -24,7 +24,7 @@ from gpt2lab.lab.comparison.line_up import labels, line_up, tell_left_out
 from gpt2lab.lab.contest import clock
 from gpt2lab.lab.contest_figures import interval_words
 from gpt2lab.lab.course import TextCourse, check_sources, is_text
-from gpt2lab.lab.models import find_model, holds_model, load, model_config
+from gpt2lab.lab.models import find_model, holds_model, load, model_config, with_models
 from gpt2lab.measure.scoring import Row, score_rows
 from gpt2lab.measure.text_metrics import diversity, repetition_n
 from gpt2lab.text import sources
@@ -132,7 +132,7 @@ def run(settings: Settings, run: "Run") -> None:
     written: dict[str, list[Generation]] = {}
     for entrant in line_up("decoder", settings.only, VARIANTS):
         try:
-            made: Decoder = build(entrant.load(), entrant.options, f"decoder {entrant.name}")
+            made: Decoder = with_models(build(entrant.load(), entrant.options, f"decoder {entrant.name}"))
             written[entrant.label], seconds = _write(lm, prompts, made, settings, run)
         except (
             LabError

@@ -15,7 +15,7 @@ from gpt2lab.base.settings import build
 from gpt2lab.lab.claim import Claim
 from gpt2lab.lab.comparison.line_up import Entrant, labels, line_up, tell_left_out
 from gpt2lab.lab.contest_figures import interval_words
-from gpt2lab.lab.models import load, model_config
+from gpt2lab.lab.models import load, model_config, with_models
 from gpt2lab.lab.remember import result_name
 from gpt2lab.text import sources
 
@@ -103,7 +103,7 @@ def _measure(entrant: Entrant, settings: Settings, model: str, run: "Run") -> "M
         options.setdefault("data", settings.data)
     if "seed" in own:
         options.setdefault("seed", run.seed)
-    made = build(cls, options, f"measure {entrant.name}")
+    made = with_models(build(cls, options, f"measure {entrant.name}"))
     measured: Measurement = made(load(model, device=run.device))
     return measured
 

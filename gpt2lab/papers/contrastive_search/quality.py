@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from gpt2lab.base.errors import LabError
 from gpt2lab.base.files import atomic_write
+from gpt2lab.base.settings import Model
 from gpt2lab.decode.generate import build_decoder, generate
 from gpt2lab.decode.prompts import end_tokens
 from gpt2lab.measure.continuation import Continuation, opened, score_continuations, split_continuation
@@ -225,8 +226,8 @@ class GenerationQuality:
     """How tokens are chosen."""
     options: Mapping[str, str] = dataclasses.field(default_factory=dict)
     """Options of the decoder, options.NAME=VALUE."""
-    scorer: str | None = None
-    """Folder or hub id of the model that judges; none is the generator itself, which flatters it."""
+    scorer: Model | None = None
+    """MODEL that judges; none is the generator itself, which flatters it."""
     compat: bool = False
     """Count n-grams as the published tables do, without the last one of each text."""
     seed: int = 0

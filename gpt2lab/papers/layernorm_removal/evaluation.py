@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from gpt2lab.base.errors import LabError
+from gpt2lab.base.settings import Model
 from gpt2lab.measure.measurement import Measurement
 from gpt2lab.model import Transformer
 from gpt2lab.model.evaluating import evaluating
@@ -178,10 +179,10 @@ class RemovalEffects:
     """Text to read: files, folders, hub:ID or names of built-in sources."""
     field: str = "text"
     """Field of jsonl, csv, parquet and hub rows that holds the text."""
-    original: str | None = None
-    """Folder or hub id of the model before, with which loss and output are compared."""
-    control: str | None = None
-    """Folder or hub id of the model that was fine-tuned with its norms."""
+    original: Model | None = None
+    """MODEL before, with which loss and output are compared."""
+    control: Model | None = None
+    """MODEL that was fine-tuned with its norms."""
     samples: int = 64
     """Pieces of text."""
     length: int = 128

@@ -11,6 +11,7 @@ import numpy as np
 
 from gpt2lab.base.errors import LabError, unknown
 from gpt2lab.base.files import atomic_write
+from gpt2lab.base.settings import Model
 from gpt2lab.measure.measurement import Measurement, Table
 from gpt2lab.papers.occupational_bias.analysis import Analysis, analyse, numbers, tables, units
 from gpt2lab.papers.occupational_bias.figures import Draw, figures
@@ -90,8 +91,8 @@ class OccupationalBias:
     population: str = ""
     """CSV file of the shares of the employed by which prompts are weighted: group (woman, man, Asian, ...), share; none:
     United States 2019."""
-    beside: str = ""
-    """Folder or hub id of a second model, measured in the same way and put beside the first."""
+    beside: Model = ""
+    """A second MODEL, measured in the same way and put beside the first."""
     out: str = ""
     """Folder for completions (a stopped measurement goes on from them), tables (CSV), figures (SVG) and numbers (JSON)."""
 

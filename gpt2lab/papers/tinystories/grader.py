@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from gpt2lab.base.errors import LabError
+from gpt2lab.base.settings import Model
 from gpt2lab.decode.generate import Generation, generate
 from gpt2lab.decode.sampling import Sampling
 from gpt2lab.measure.corpus import need_tokenizer
@@ -123,8 +124,8 @@ class StoryQuality:
     """Stories the model has not seen: tinyworld or tinyworld-binding with :SIZE:SEED, or a file of stories."""
     train: str = "tinyworld:12000"
     """Its training stories (for the trigram model and for what is copied)."""
-    reference: str = ""
-    """Folder or hub id of the reference model; needed for free text, not for TinyWorld."""
+    reference: Model = ""
+    """MODEL that grades free text, larger and trained on other stories; needed for free text, not for TinyWorld."""
     samples: int = 64
     """Stories to draw."""
     temperature: float = 0.7

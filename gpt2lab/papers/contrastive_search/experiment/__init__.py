@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from gpt2lab.base.errors import LabError
+from gpt2lab.base.settings import Model
 from gpt2lab.papers.contrastive_search.experiment.claims import CLAIMS
 from gpt2lab.papers.contrastive_search.experiment.decoding import Trial, trials
 
@@ -88,10 +89,10 @@ class Settings:
     """New tokens there."""
     speed_rounds: int = 1
     """Turns of each loop."""
-    given: str = ""
-    """Pretrained generator, a folder or hub id; nothing is trained then."""
-    given_scorers: tuple[str, ...] = ()
-    """Pretrained scorers; the first one judges the claims."""
+    given: Model = ""
+    """MODEL, a pretrained generator; nothing is trained then."""
+    given_scorers: tuple[Model, ...] = ()
+    """MODELs, pretrained scorers; the first one judges the claims."""
     given_isotropy: tuple[str, ...] = ()
     """Pretrained models whose isotropy is measured."""
 

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from gpt2lab.base.errors import LabError
+from gpt2lab.base.settings import Model
 from gpt2lab.model import Transformer, attach
 from gpt2lab.model.families import gpt2_config
 from gpt2lab.papers.layernorm_removal import corpus
@@ -47,8 +48,8 @@ _END = {"sequential", "no_penalty", "at_once"}
 class Settings:
     """The model, the text, and how norms are taken out; the same text and order for every way."""
 
-    model: str | None = None
-    """Folder or hub id of a pre-trained GPT-2 (paper scale); none pre-trains a small one on the generated language."""
+    model: Model | None = None
+    """MODEL, a pre-trained GPT-2 (paper scale); none pre-trains a small one on the generated language."""
     data: tuple[str, ...] = ()
     """Text for a given model; the generated language needs none."""
     held_out_every: int = 2000

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from gpt2lab.base.errors import LabError
+from gpt2lab.base.settings import Model
 from gpt2lab.lab.run import Run
 from gpt2lab.model import Transformer
 from gpt2lab.model.families import gpt2_config
@@ -47,8 +48,8 @@ if TYPE_CHECKING:
 class Settings:
     """The world, the model that learns it, and how it is asked; or a model that exists."""
 
-    model: str = ""
-    """Folder or hub id of a model to be measured with the paper's prompts; none: one is trained on the generated world."""
+    model: Model = ""
+    """MODEL to be measured with the paper's prompts; none: one is trained on the generated world."""
     names: bool = False
     """Measure an existing model with first names too."""
     intersections: tuple[str, ...] = ()

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 
 from gpt2lab.base.errors import LabError
+from gpt2lab.base.settings import ModelTokenizer
 from gpt2lab.measure.scoring import Row, score_rows
 from gpt2lab.model import Transformer
 from gpt2lab.papers.tinystories import corpus
@@ -55,8 +56,8 @@ class RealSettings:
     """Depth of the reference model."""
     reference_share: float = 0.4
     """Share of the training stories kept for the reference model alone."""
-    tokenizer: str = ""
-    """Folder or hub id of a tokenizer; empty trains a byte-level BPE on the training stories."""
+    tokenizer: ModelTokenizer = ""
+    """MODEL whose tokenizer is taken; empty trains a byte-level BPE on the training stories."""
     bpe_size: int = 3000
     """Ids of a BPE trained here."""
     vocabulary: int = 2000
