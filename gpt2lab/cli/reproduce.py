@@ -19,7 +19,9 @@ from gpt2lab.cli.parser import Parser, add_device, add_seed, add_set, settings_h
 from gpt2lab.cli.show import paragraph, print_json
 
 if TYPE_CHECKING:
+    from gpt2lab.lab.claim import Claim
     from gpt2lab.lab.study import JudgedClaim, Study
+    from gpt2lab.lab.verdict import Verdict
 
 _PLAIN = ("holds", "does not hold")  # verdicts that the interval and the threshold explain by themselves
 
@@ -114,10 +116,8 @@ def _verdict(judged: "JudgedClaim", width: int) -> str:
     """Return a claim's lines: verdict and sentence, what was measured, what the paper says."""
     claim, verdict = judged.claim, judged.verdict
     lines = [paragraph(f"{claim.name}  {verdict.status:<{width}}  {claim.sentence}", hanging=width + 5)]
-    if verdict.interval is not None:
-        interval = verdict.interval
-        unit = f" {claim.unit}" if claim.unit else ""
-        text = f"measured {number(interval.mean)} [{number(interval.low)}, {number(interval.high)}]{unit}"
+    if measured := _measured(claim, verdict):
+        text = f"measured {measured}"
         text += f"; it holds if {claim.holds_if.words}" if claim.holds_if is not None else ""
         lines.append(paragraph(text, indent=width + 5))
     if verdict.interval is None or claim.holds_if is None or verdict.status not in _PLAIN:
@@ -125,6 +125,18 @@ def _verdict(judged: "JudgedClaim", width: int) -> str:
     if claim.paper:
         lines.append(paragraph(f"the paper: {claim.paper}", indent=width + 5))
     return "\n".join(lines)
+
+
+def _measured(claim: "Claim", verdict: "Verdict") -> str:
+    """Return the measured quantity: its mean and interval over seeds, or the value of each; empty if there is none."""
+    unit = f" {claim.unit}" if claim.unit else ""
+    if verdict.interval is not None:
+        mean, low, high = (
+            number(x) for x in (verdict.interval.mean, verdict.interval.low, verdict.interval.high)
+        )
+        return f"{mean} [{low}, {high}]{unit}"
+    values = [f"{number(value)} (seed {seed})" for seed, value in verdict.values]
+    return f"{', '.join(values)}{unit}" if values else ""
 
 
 def seeds_of(text: str, first: int) -> int | list[int]:

@@ -13,6 +13,7 @@ from html import escape
 from typing import TYPE_CHECKING, Any
 
 from gpt2lab.base.errors import LabError
+from gpt2lab.base.extras import install
 from gpt2lab.base.wording import number
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ def style() -> Iterator[None]:
         from cycler import cycler
         from matplotlib import rc_context
     except ImportError:
-        raise LabError("figures need matplotlib: pip install 'gpt2lab[plots]'") from None
+        raise LabError(f"figures need matplotlib: {install('plots')}") from None
     options: Any = {
         "font.family": "sans-serif",
         "font.size": 10,

@@ -1,5 +1,6 @@
 """What the seeds say of a claim."""
 
+import contextlib
 import functools
 import math
 from collections.abc import Mapping, Sequence
@@ -67,7 +68,9 @@ def judge(claim: Claim, seeds: Mapping[int, Mapping[str, float]], scale: str) ->
     """
     if scale not in claim.scales:
         where = listed(claim.scales, "or")
-        return Verdict(Status.NOT_TESTED, f"It can be tested at {where} scale, not at {scale}.")
+        measured = _measurable(claim, seeds)
+        reason = f"It can be tested at {where} scale, not at {scale}.{_by_rule(claim, seeds)}"
+        return Verdict(Status.NOT_TESTED, reason, measured, _interval(measured))
     try:
         values = tuple((seed, claim.value(results)) for seed, results in seeds.items())
         untestable = _untestable(claim, seeds)
@@ -134,6 +137,26 @@ def _is_true(condition: str, results: Results) -> bool:
     """Tell whether a condition is true; a result that is not a number makes it and its opposite untrue."""
     numbers = (results[name] for name in names_in(condition))
     return not any(math.isnan(value) for value in numbers) and bool(evaluate(condition, results))
+
+
+def _measurable(claim: Claim, seeds: Mapping[int, Mapping[str, float]]) -> tuple[tuple[int, float], ...]:
+    """Return the measured quantity of each seed, also where it says nothing of the claim; without those that have none."""
+    found = []
+    for seed, results in seeds.items():
+        with contextlib.suppress(
+            Exception
+        ):  # a claim of another scale may read what this one does not report
+            found.append((seed, claim.value(results)))
+    return tuple((seed, value) for seed, value in found if math.isfinite(value))
+
+
+def _by_rule(claim: Claim, seeds: Mapping[int, Mapping[str, float]]) -> str:
+    """Return what a claim's own rule says of seeds at a scale that settles nothing; empty where it cannot be asked."""
+    if claim.rule is None or claim.measure is not None or len(seeds) < FEWEST_SEEDS:
+        return ""
+    with contextlib.suppress(Exception):
+        return f" Here: {claim.rule([Results(results) for results in seeds.values()]).reason}"
+    return ""
 
 
 def _untestable(claim: Claim, seeds: Mapping[int, Mapping[str, float]]) -> str | None:

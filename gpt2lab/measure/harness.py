@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from gpt2lab.base.errors import LabError, unknown
+from gpt2lab.base.extras import install
 from gpt2lab.decode import Sampling, generate
 from gpt2lab.decode.greedy import Greedy
 from gpt2lab.decode.interface import Decoder
@@ -32,7 +33,7 @@ try:
     )
     from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 except ImportError as error:
-    raise LabError("lm-evaluation-harness is not installed; pip install 'gpt2lab[eval]'") from error
+    raise LabError(f"lm-evaluation-harness is not installed; {install('eval')}") from error
 
 AUTO_BATCH = 16
 """Rows at a time where the harness says `auto`."""

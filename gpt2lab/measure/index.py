@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from gpt2lab.base.errors import LabError
+from gpt2lab.base.extras import install
 from gpt2lab.base.files import atomic_folder, atomic_write, check_sums, restore, write_sums
 from gpt2lab.base.json_files import read_object
 from gpt2lab.measure.prediction import embed
@@ -112,7 +113,7 @@ class Index:
             import faiss
         except ImportError as error:
             raise LabError(
-                f"method {method} needs faiss; pip install 'gpt2lab[retrieval]', or search with method=exact"
+                f"method {method} needs faiss; {install('retrieval')}, or search with method=exact"
             ) from error
         built: Any = _faiss_index(faiss, self.vectors.numpy(), method, seed)
         scores, places = built.search(queries.numpy(), k)

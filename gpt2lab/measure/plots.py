@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from gpt2lab.base.errors import LabError
+from gpt2lab.base.extras import install
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -103,5 +104,5 @@ def new_figure(width: float = 5.0, height: float = 3.2) -> "Figure":
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise LabError("figures need matplotlib; pip install 'gpt2lab[plots]'") from error
+        raise LabError(f"figures need matplotlib; {install('plots')}") from error
     return Figure(figsize=(width, height), layout="constrained")

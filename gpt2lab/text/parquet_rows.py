@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from gpt2lab.base.errors import LabError
+from gpt2lab.base.extras import install
 from gpt2lab.text.bounded import (
     MOST_COLUMNS,
     Budget,
@@ -28,7 +29,7 @@ def parquet_rows(path: Path, field: str | None = None) -> Iterator[tuple[str, di
         import pyarrow
         import pyarrow.parquet as parquet
     except ImportError as error:
-        raise LabError(f"{path}: parquet needs pyarrow; pip install 'gpt2lab[parquet]'") from error
+        raise LabError(f"{path}: parquet needs pyarrow; {install('parquet')}") from error
     budget, number = Budget(path), 0
     if not budget.size:
         raise EmptyFile(f"{path}: the file is empty")

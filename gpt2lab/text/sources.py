@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from gpt2lab.base.errors import LabError, nearest, unknown
+from gpt2lab.base.extras import install
 from gpt2lab.base.files import sha256
 from gpt2lab.text import readers, rows
 from gpt2lab.text.bounded import EmptyFile, string
@@ -228,7 +229,7 @@ def hub_rows(item: str) -> Iterator[Mapping[str, Any]]:
     try:
         import datasets
     except ImportError as error:
-        raise LabError(f"{item}: hub data needs datasets; pip install 'gpt2lab[hub]'") from error
+        raise LabError(f"{item}: hub data needs datasets; {install('hub')}") from error
     id, config, split = _hub_parts(item)
     if not Path(id).exists():  # the library reads a folder in the hub's layout too
         _ask_hub(item, id)

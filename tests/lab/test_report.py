@@ -7,6 +7,7 @@ import re
 import pytest
 
 from gpt2lab.base.errors import LabError
+from gpt2lab.base.extras import install
 from gpt2lab.lab.document import DataTable, Document, Fact, Facts, Passage, Picture, Prose, Section, measured
 from gpt2lab.lab.html import to_html
 from gpt2lab.lab.markdown import to_markdown
@@ -194,7 +195,7 @@ def test_a_comparison_takes_two_different_runs(runs):
 def test_without_matplotlib_a_report_says_which_extra_draws(runs, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "matplotlib", None)
     text, _ = check(write_report("fast", home=runs).read_text())
-    assert "figures need matplotlib: pip install 'gpt2lab[plots]'" in text
+    assert f"figures need matplotlib: {install('plots')}" in text
 
 
 def test_whatever_a_run_reports_a_page_stays_well_formed():

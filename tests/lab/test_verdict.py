@@ -210,3 +210,19 @@ def test_the_power_is_a_sentence():
         "With 3 seeds and this spread (s.d. 0.2) a true distance of 0.65 from the threshold "
         "is detected with 80 % power."
     )
+
+
+def test_at_a_scale_that_settles_nothing_the_quantity_is_measured_all_the_same() -> None:
+    claim = Claim("Loss falls", measure="loss.a - loss.b", holds_if=Below(0.0), scales=("laptop",))
+    seeds = {seed: {"loss.a": 2.0, "loss.b": 2.0 + seed} for seed in range(3)}
+    verdict = judge(claim, seeds, "smoke")
+    assert verdict.status is Status.NOT_TESTED
+    assert verdict.values == ((0, 0.0), (1, -1.0), (2, -2.0))
+    assert verdict.interval is not None and verdict.interval.mean == -1.0
+    missing = judge(claim, {0: {}, 1: {"loss.a": 1.0, "loss.b": 0.5}}, "smoke")
+    assert (missing.status, missing.values) == (Status.NOT_TESTED, ((1, 0.5),))
+    ruled = Claim("Seeds agree", rule=in_seeds("loss.a > 1"), scales=("laptop",))
+    assert judge(ruled, seeds, "smoke").reason.endswith(
+        "not at smoke. Here: loss.a > 1 is true in 3 of 3 seeds."
+    )
+    assert judge(ruled, {0: {}}, "smoke").reason.endswith("not at smoke.")

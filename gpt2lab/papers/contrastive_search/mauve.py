@@ -17,6 +17,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 
 from gpt2lab.base.errors import LabError
+from gpt2lab.base.extras import install
 from gpt2lab.model import Transformer
 from gpt2lab.papers.contrastive_search.isotropy import last_states
 
@@ -97,7 +98,7 @@ def _scikit_learn() -> tuple[Any, Any]:
     try:
         from sklearn import cluster, decomposition
     except ImportError:
-        raise LabError("mauve needs scikit-learn: pip install 'gpt2lab[generation]'") from None
+        raise LabError(f"mauve needs scikit-learn: {install('generation')}") from None
     return decomposition, cluster
 
 

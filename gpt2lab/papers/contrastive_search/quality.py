@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gpt2lab.base.errors import LabError
+from gpt2lab.base.extras import install
 from gpt2lab.base.files import atomic_write
 from gpt2lab.base.settings import Model
 from gpt2lab.decode.generate import build_decoder, generate
@@ -172,7 +173,7 @@ def bleu(texts: Sequence[str], references: Sequence[str]) -> float:
     try:
         import sacrebleu
     except ImportError:
-        raise LabError("bleu needs sacrebleu: pip install 'gpt2lab[generation]'") from None
+        raise LabError(f"bleu needs sacrebleu: {install('generation')}") from None
     if not texts or len(texts) != len(references):
         raise LabError(f"bleu: {len(texts)} texts and {len(references)} references; each text needs its own")
     return float(sacrebleu.corpus_bleu(list(texts), [list(references)]).score)

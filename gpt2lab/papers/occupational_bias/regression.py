@@ -15,6 +15,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 
 from gpt2lab.base.errors import LabError
+from gpt2lab.base.extras import install
 from gpt2lab.papers.occupational_bias.frequency import Counts
 from gpt2lab.papers.occupational_bias.prompts import BASE
 
@@ -252,5 +253,5 @@ def _statsmodels() -> tuple[Any, Any]:
         from statsmodels.genmod.families import Binomial
         from statsmodels.genmod.generalized_linear_model import GLM
     except ImportError:
-        raise LabError("the regressions need statsmodels: pip install 'gpt2lab[bias]'") from None
+        raise LabError(f"the regressions need statsmodels: {install('bias')}") from None
     return GLM, Binomial

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from gpt2lab.base.errors import LabError
+from gpt2lab.base.extras import install
 from gpt2lab.base.wording import listed
 from gpt2lab.model import Transformer, TransformerConfig
 from gpt2lab.model.architecture import architecture_name
@@ -43,7 +44,7 @@ def write_gguf(lm: LanguageModel, path: Path, *, precision: str) -> list[str]:
     try:
         import gguf
     except ImportError:
-        raise LabError("GGUF files need the package gguf; pip install 'gpt2lab[export]'") from None
+        raise LabError(f"GGUF files need the package gguf; {install('export')}") from None
     model, config = lm.model, lm.config
     kind, notes = _architecture(model)
     fields = tokenizer_fields(lm.tokenizer, config.vocab_size)  # before anything is written

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from gpt2lab.base.errors import LabError
+from gpt2lab.base.extras import install
 from gpt2lab.model import Transformer
 from gpt2lab.model.rotary import ROWS
 from gpt2lab.text.language_model import LanguageModel
@@ -154,7 +155,7 @@ def _float32(model: Transformer) -> Transformer:
 def _need_packages() -> None:
     for name in ("onnx", "onnxscript", "onnxruntime"):
         if importlib.util.find_spec(name) is None:
-            raise LabError(f"ONNX files need the package {name}; pip install 'gpt2lab[export]'")
+            raise LabError(f"ONNX files need the package {name}; {install('export')}")
 
 
 @contextlib.contextmanager
