@@ -85,15 +85,13 @@ def main() -> None:
         parser.add_argument(f"--{name}", type=int, default=usual)
     arguments = parser.parse_args()
     tokens = torch.randint(0, 8192, (arguments.batch, arguments.time), device=arguments.device)
-    every = ("q", "k", "v", "o", "gate", "up", "down") if arguments.family == "llama" else ("all-linear",)
     models = {
         "full": model_of(arguments),
         "lora q, v": model_of(arguments, ("q", "v")),
-        "lora all, fused": model_of(arguments, ("all-linear",)),
-        "lora all, by parts": model_of(arguments, every),
+        "lora all": model_of(arguments, ("all-linear",)),
     }
     train = seconds({n: step(m, tokens) for n, m in models.items()}, arguments.rounds, arguments.device)
-    models["merged"] = merged(models["lora all, by parts"])
+    models["merged"] = merged(models["lora all"])
     ahead = seconds({n: forward(m, tokens) for n, m in models.items()}, arguments.rounds, arguments.device)
     print(f"{'':20}{'weights that train':>20}{'step ms':>10}{'of full':>9}{'forward ms':>12}{'of full':>9}")
     for name, model in models.items():

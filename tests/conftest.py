@@ -2,6 +2,7 @@
 
 import os
 import signal
+from pathlib import Path
 
 # One thread a process: the suite runs two processes on two cores, and sums do not change with the machine.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -9,9 +10,20 @@ os.environ.setdefault("GPT2LAB_QUIET", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
+import pytest
 import torch  # after the environment is set
 
 torch.set_num_threads(1)
 
 # A shell that starts the tests in the background lets them ignore Ctrl-C, and so would every process they start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of small real models and published data beside the checkout."""
+    default = Path(__file__).parents[2] / "shared" / "data"
+    folder = Path(os.environ.get("GPT2LAB_SHARED_DATA", default))
+    if not folder.is_dir():
+        pytest.skip("the shared data folder is not on this machine (GPT2LAB_SHARED_DATA)")
+    return folder

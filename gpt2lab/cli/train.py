@@ -36,7 +36,6 @@ _LOOP = (
     "compile",
 )
 _RARE = (
-    "data_field",
     "valid_fraction",
     "optimizer_options",
     "architecture_options",

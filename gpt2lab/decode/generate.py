@@ -15,7 +15,15 @@ from gpt2lab.base.settings import build
 from gpt2lab.decode.interface import Decoded, Decoder, Finish, Limits
 from gpt2lab.decode.loop import StepDecoder, check_prompts
 from gpt2lab.decode.packed import Weights, pack
-from gpt2lab.decode.prompts import Prompt, added_text, end_tokens, need_tokenizer, pad_token, prompt_tokens
+from gpt2lab.decode.prompts import (
+    Prompt,
+    added_text,
+    end_tokens,
+    need_tokenizer,
+    pad_token,
+    prompt_tokens,
+    suppressed_tokens,
+)
 from gpt2lab.decode.transcript import Transcript
 from gpt2lab.model import Transformer
 from gpt2lab.text.language_model import LanguageModel
@@ -91,6 +99,7 @@ def generate(
         min_new_tokens=min_new_tokens,
         eos=end_tokens(lm) if stop_at_eos else (),
         pad=pad_token(lm),
+        **suppressed_tokens(lm),
     )
     if not tokens:
         return []

@@ -30,6 +30,10 @@ class Limits:
     """End tokens are impossible before this many new tokens."""
     eos: tuple[int, ...] = ()
     """Ids that end a row; the one that did stays in its tokens. Empty: every row gets max_new_tokens."""
+    suppressed: tuple[int, ...] = ()
+    """Ids that are impossible everywhere."""
+    suppressed_first: tuple[int, ...] = ()
+    """Ids that are impossible as the first new token."""
     pad: int = 0
     """Id that fills rows on the left of short prompts and after their end; never seen by the model's real tokens."""
 

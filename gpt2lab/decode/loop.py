@@ -281,10 +281,13 @@ def check_prompts(
 
 
 def hold_back(logits: Tensor, step: int, limits: Limits) -> Tensor:
-    """Make end tokens impossible while a row has fewer than min_new_tokens; logits [batch, vocab]."""
-    if step >= limits.min_new_tokens or not limits.eos:
+    """Make suppressed tokens impossible, and end tokens while a row has fewer than min_new_tokens; logits [batch, vocab]."""
+    impossible = [*limits.suppressed, *(limits.suppressed_first if step == 0 else ())]
+    if step < limits.min_new_tokens:
+        impossible += limits.eos
+    if not impossible:
         return logits
-    return logits.index_fill(1, torch.tensor(limits.eos, device=logits.device), float("-inf"))
+    return logits.index_fill(1, torch.tensor(impossible, device=logits.device), float("-inf"))
 
 
 def refuse_nan(logits: Tensor, chosen: Tensor) -> None:

@@ -1,9 +1,12 @@
 """Between text and token ids: what a prompt gives the model, which tokens end and fill a row."""
 
+import warnings
 from collections.abc import Sequence
 
 from gpt2lab.base.errors import LabError
+from gpt2lab.base.wording import listed
 from gpt2lab.decode.transcript import CONTEXT
+from gpt2lab.text.generation_config import GENERATION_CONFIG
 from gpt2lab.text.language_model import LanguageModel
 from gpt2lab.text.tokenizer import Tokenizer
 
@@ -40,12 +43,33 @@ def prompt_tokens(lm: LanguageModel, prompt: Prompt) -> list[int]:
 
 
 def end_tokens(lm: LanguageModel) -> tuple[int, ...]:
-    """Return the ids that end a text: the configuration's eos, all of them if its file lists several, or the tokenizer's."""
-    listed = lm.config.extra.get("eos_token_id")  # its first is config.eos
-    eos = listed if isinstance(listed, list) and listed[:1] == [lm.config.eos] else [lm.config.eos]
-    if lm.config.eos is None and lm.tokenizer is not None:
-        eos = [lm.tokenizer.eos]
+    """Return the ids that end a text: all that generation_config.json names, else the configuration's, else the tokenizer's.
+
+    A configuration whose file lists several has them all.
+    """
+    eos: Sequence[int | None] = lm.generation.eos
+    if not eos:
+        several = lm.config.extra.get("eos_token_id")  # its first is config.eos
+        eos = several if isinstance(several, list) and several[:1] == [lm.config.eos] else [lm.config.eos]
+        if lm.config.eos is None and lm.tokenizer is not None:
+            eos = [lm.tokenizer.eos]
     return tuple(id for id in eos if id is not None and id < lm.config.vocab_size)
+
+
+def suppressed_tokens(lm: LanguageModel) -> dict[str, tuple[int, ...]]:
+    """Return the ids that generation_config.json forbids, as fields of `Limits`; warn of what else it asks for."""
+    said = lm.generation
+    if said.not_followed:
+        warnings.warn(
+            f"{GENERATION_CONFIG} of this model asks for {listed(said.not_followed)}, which decoders follow only as options "
+            "of their own",
+            stacklevel=3,
+        )
+    rows = lm.config.vocab_size
+    return {
+        "suppressed": tuple(id for id in said.suppressed if id < rows),
+        "suppressed_first": tuple(id for id in said.suppressed_first if id < rows),
+    }
 
 
 def pad_token(lm: LanguageModel) -> int:

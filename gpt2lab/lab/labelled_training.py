@@ -92,7 +92,7 @@ def train_task(
 def _same_data(run: Run, settings: "TrainingSettings", again: bool) -> None:
     """Note what the data are; LabError if they have changed since the run began."""
     every = [*settings.data, *settings.task.valid]
-    key = sources.cache_key(every, field=settings.data_field)
+    key = sources.cache_key(every, field=settings.field)
     noted = run.folder / "data.txt"
     if again and noted.exists() and noted.read_text(encoding="utf-8") != key:
         raise LabError(
@@ -104,11 +104,11 @@ def _same_data(run: Run, settings: "TrainingSettings", again: bool) -> None:
 def _examples(run: Run, settings: "TrainingSettings") -> tuple[list[Example], list[Example]]:
     """Read training and validation examples; a text in both files is noted, in one file it stays on one side."""
     task = settings.task
-    examples = task.read(settings.data, settings.data_field)
+    examples = task.read(settings.data, settings.field)
     if not task.valid:
         targets = task.targets
         return stratified_split(examples, settings.valid_fraction, targets[0] if targets else None)
-    validation = task.read(task.valid, settings.data_field)
+    validation = task.read(task.valid, settings.field)
     shared = shared_texts(examples, validation)
     if shared:
         run.note(f"warning: {shared} of {len(validation)} validation texts are training texts too")

@@ -108,10 +108,15 @@ class TaskSettings:
         """Return the factor of a head's loss."""
         return next((value for name, value in self.weights.items() if head_name(name) == head), 1.0)
 
-    def read(self, data: Sequence[str], text: str) -> list[Example]:
-        """Read labelled rows as examples; `text` is the field of the text (tokens: of the words)."""
+    def read(self, data: Sequence[str], field: str) -> list[Example]:
+        """Read labelled rows as examples; `field` holds the text (tokens: the words)."""
         return read_examples(
-            data, text=text, targets=self.targets, pair=self.pair, negatives=self.negatives, group=self.group
+            data,
+            field=field,
+            targets=self.targets,
+            pair=self.pair,
+            negatives=self.negatives,
+            group=self.group,
         )
 
     def heads(self, model: Transformer, examples: Iterable[Example]) -> list[Head]:

@@ -1,9 +1,10 @@
 """The verb `train`: settings in, a run with a language model out. Pre-trains a new model or fine-tunes a given one."""
 
+import dataclasses
 import json
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -50,7 +51,7 @@ class TrainingSettings:
 
     data: tuple[str, ...] = ()
     """Files, folders, globs, `hub:ID`, or built-in names such as `docstrings`."""
-    data_field: str = "text"
+    field: str = "text"
     """Field that holds the text in jsonl, csv, parquet and hub rows."""
     valid_fraction: float = 0.05
     """Share of the documents kept for validation, chosen by the hash of their text."""
@@ -80,7 +81,7 @@ class TrainingSettings:
     """Ids of a tokenizer that is made from the data."""
     batch_size: int = 32
     """Rows of a micro-batch. Text with --model: as many as make 4,096 tokens."""
-    train: TrainSettings = field(
+    train: TrainSettings = dataclasses.field(
         default_factory=lambda: TrainSettings(
             steps=300,
             learning_rate=5e-3,
@@ -96,19 +97,19 @@ class TrainingSettings:
     """Name of the optimizer; `gpt2lab papers optimizer` lists those of the papers."""
     objective: str | None = None
     """What is minimised on text, such as simctg; none is the next token, or hidden ones in a model that fills in."""
-    objective_options: Mapping[str, str] = field(default_factory=dict)
+    objective_options: Mapping[str, str] = dataclasses.field(default_factory=dict)
     """Options of the objective, `objective_options.NAME=VALUE`."""
-    optimizer_options: Mapping[str, str] = field(default_factory=dict)
+    optimizer_options: Mapping[str, str] = dataclasses.field(default_factory=dict)
     """Further arguments of the optimizer, `optimizer_options.NAME=VALUE`; adamw takes those of the loop."""
     lora: Lora | None = None
     """Train low-rank adapters beside a given, frozen model: `lora.rank=8`; the run keeps them as PEFT does."""
     quantize: QuantizationOptions | None = None
     """Round a given model's matrices first and train adapters beside them (QLoRA): `quantize.bits=4`, `lora.rank=8`."""
-    task: TaskSettings = field(default_factory=TaskSettings)
+    task: TaskSettings = dataclasses.field(default_factory=TaskSettings)
     """What is learnt besides language: `task.kind=classification`, `task.label=FIELD`."""
     architecture: str | None = None
     """Part to attach to the model, new or given, such as soft-prompt; `gpt2lab papers architecture` lists the papers'."""
-    architecture_options: Mapping[str, str] = field(default_factory=dict)
+    architecture_options: Mapping[str, str] = dataclasses.field(default_factory=dict)
     """Options of the architecture, `architecture_options.NAME=VALUE`."""
     evaluation_tokens: int = 65_536
     """Validation tokens that an evaluation reads, always the same."""
@@ -319,9 +320,9 @@ def _tokenizer(run: Run, settings: TrainingSettings, again: bool) -> Tokenizer:
 
 def _new_tokenizer(settings: TrainingSettings) -> Tokenizer:
     """Make the tokenizer that the settings ask for, from the data if they say so."""
-    documents: Iterable[str] = sources.documents(settings.data, field=settings.data_field)
+    documents: Iterable[str] = sources.documents(settings.data, field=settings.field)
     if settings.task.kind == "tokens":
-        documents = [example.text for example in settings.task.read(settings.data, settings.data_field)]
+        documents = [example.text for example in settings.task.read(settings.data, settings.field)]
     fills_in = not _config(settings).causal
     special = (PAD, MASK) if fills_in else ()
     match settings.tokenizer:
@@ -340,7 +341,7 @@ def _tokens(run: Run, settings: TrainingSettings, lm: LanguageModel) -> Shards:
     """Return the data as tokens, encoded once for all runs on the same data; refuse data that have changed."""
     assert lm.tokenizer is not None
     key = token_shards.key(
-        settings.data, lm.tokenizer, valid_fraction=settings.valid_fraction, field=settings.data_field
+        settings.data, lm.tokenizer, valid_fraction=settings.valid_fraction, field=settings.field
     )
     noted = run.folder / "data.txt"
     if noted.exists() and noted.read_text(encoding="utf-8") != key:
@@ -353,7 +354,7 @@ def _tokens(run: Run, settings: TrainingSettings, lm: LanguageModel) -> Shards:
         lm.tokenizer,
         run.store.home / "tokens" / key[:16],
         valid_fraction=settings.valid_fraction,
-        field=settings.data_field,
+        field=settings.field,
     )
 
 

@@ -93,6 +93,7 @@ def transformed(name: str, made: "Callable[[LanguageModel], object]", lm: "Langu
         raise LabError(f"transform {name} returned the model it was given; it must return a new one")
     result.model.eval()
     refuse_not_finite(result.model, f"apply {name}")
+    result.inherit(lm)
     return result
 
 

@@ -44,7 +44,9 @@ class Attribution:
             raise LabError(f"attribution: position {self.position}, but the prompt has {time} tokens")
         with evaluating(model), torch.inference_mode():
             logits = refuse_nan(model(prompt.ids)[0, self.position].float())
-        target, against = answers(tokenizer, logits, logits, self.target, self.against, "attribution")
+        target, against = answers(
+            tokenizer, logits, logits, self.target, self.against, "attribution", context=self.prompt
+        )
         parts = decompose(model, prompt.ids, pos=self.position)
         yes, no = (torch.tensor([[token]], device=model.device) for token in (target, against))
         with torch.inference_mode():

@@ -179,6 +179,11 @@ def model_fingerprint(lm: "LanguageModel", *settings: object) -> str:
     digest = hashlib.sha256(repr((lm.config, lm.model.architectures, settings)).encode())
     if lm.tokenizer is not None:
         digest.update(lm.tokenizer.fingerprint.encode())
+    if (
+        "modules.json" in lm.side_files
+    ):  # a sentence encoder: pooling and longest input stand in files beside it
+        for file in sorted(name for name in lm.side_files if name.endswith(".json")):
+            digest.update(file.encode() + lm.side_files[file])
     for name, tensor in _tensors(lm):
         digest.update(name.encode())
         digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())

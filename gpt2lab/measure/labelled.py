@@ -89,8 +89,8 @@ class _Labelled:
 
     data: tuple[str, ...] = ()
     """Labelled rows: files (jsonl, csv, parquet), folders or hub:ID."""
-    text: str = "text"
-    """Field of the text; for labels of tokens that of the words."""
+    field: str = "text"
+    """Field that holds the text; for labels of tokens the words."""
     pair: str | None = None
     """Field of the second text, for pairs."""
     label: tuple[str, ...] = ()
@@ -115,7 +115,7 @@ class _Labelled:
             raise LabError(f"measure {name}: no data; give labelled rows with --data FILE")
         head = find_head(lm.model, self.head, kinds)
         target = Target(head.name, head.kind, self.label or (head.name,))
-        examples = read_examples(self.data, text=self.text, pair=self.pair, targets=[target])
+        examples = read_examples(self.data, field=self.field, pair=self.pair, targets=[target])
         if self.limit is not None:
             examples = examples[: self.limit]
         answered = [example for example in examples if _answered(example.values[head.name])]
@@ -287,10 +287,7 @@ def _scatter(truth: NDArray[np.float32], said: NDArray[np.float32]) -> Any:
 
 @dataclass(frozen=True, kw_only=True)
 class TokenClassification(_Labelled):
-    """How well a head labels words: spans in the BIO scheme, and single words."""
-
-    text: str = "words"
-    """Field of the words: a list, or text that is split at blanks."""
+    """How well a head labels words, a list or text that is split at blanks: spans in the BIO scheme, and single words."""
 
     def __call__(self, lm: "LanguageModel") -> Measurement:
         """Measure; a word that was cut off counts as outside. LabError as for the other measures of heads."""

@@ -48,7 +48,9 @@ class Patching:
             )
         with evaluating(model), torch.inference_mode():
             first, second = (refuse_nan(model(prompt.ids)[0, -1].float()) for prompt in (clean, corrupt))
-        target, against = answers(tokenizer, first, second, self.target, self.against, "patching")
+        target, against = answers(
+            tokenizer, first, second, self.target, self.against, "patching", context=self.clean
+        )
 
         def metric(logits: Tensor) -> Tensor:
             return logits[:, -1, target].float() - logits[:, -1, against].float()

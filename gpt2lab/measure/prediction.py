@@ -14,8 +14,9 @@ from gpt2lab.measure.corpus import need_tokenizer
 from gpt2lab.measure.scoring import check_batch_size
 from gpt2lab.model import Transformer
 from gpt2lab.model.evaluating import evaluating
-from gpt2lab.model.heads import Head, Pooling, find_head, pooled, read_states
+from gpt2lab.model.heads import Head, Pooling, find_head, heads, pooled, read_states
 from gpt2lab.text.encoding import Encoder, Side, TokenRow, token_batch
+from gpt2lab.text.sentence_encoder import SentenceEncoder
 
 if TYPE_CHECKING:
     from gpt2lab.text.language_model import LanguageModel
@@ -119,9 +120,15 @@ def head_probabilities(spec: Head, said: Tensor) -> Tensor:
     return said if spec.kind == "regression" else said.softmax(-1)
 
 
-def encoder_for(lm: "LanguageModel", *, truncate: Side = "right", separator: str = "") -> Encoder:
-    """Return an encoder that cuts at the model's length. LabError for a model without a tokenizer."""
-    return Encoder(need_tokenizer(lm, "a head"), _longest(lm.model), truncate=truncate, separator=separator)
+def encoder_for(
+    lm: "LanguageModel", *, truncate: Side = "right", separator: str = "", longest: int | None = None
+) -> Encoder:
+    """Return an encoder that cuts at the model's length, or at `longest` tokens if that is less.
+
+    LabError for a model without a tokenizer.
+    """
+    limit = min(_longest(lm.model), longest or _UNBOUND)
+    return Encoder(need_tokenizer(lm, "a head"), limit, truncate=truncate, separator=separator)
 
 
 def _longest(model: Transformer) -> int:
@@ -164,22 +171,49 @@ def embed(
 ) -> Tensor:
     """Return a vector for each text, [texts, width] float32 on the CPU, in their order.
 
-    It is what the embedding head says; with `pooling` instead the pooled states themselves, scaled to length 1, which
-    any model has. `prefix` stands before every text (e5: "query: ", "passage: "). LabError without such a head.
+    It is what the embedding head says. Without one, a folder of sentence-transformers (modules.json) says what is done:
+    pooling, length 1 or not, longest input, small letters, prompt. `pooling` instead takes the pooled states
+    themselves, scaled to length 1, which any model has. `prefix` stands before every text (e5: "query: ", "passage: ").
+    LabError without any of these.
     """
-    spec = find_head(lm.model, head, ("embedding",)) if pooling is None else None
-    encoder = encoder_for(lm, truncate=truncate)
-    rows = [encoder.text(prefix + _string(text)) for text in texts]
-    if spec is not None:
-        said = head_outputs(lm.model, rows, (spec.name,), batch_size=batch_size)[spec.name]
-        return torch.stack(said) if said else torch.empty(0, spec.outputs or lm.config.d_model)
-    found = torch.empty(len(rows), lm.config.d_model)
-    assert pooling is not None
-    with evaluating(lm.model), torch.no_grad():
-        for picked, batch, hidden in _states(lm.model, rows, batch_size):
+    how = None if pooling is None else SentenceEncoder(pooling=pooling, normalize=True)
+    if pooling is None and head is None and not _has_embedding(lm.model):
+        how = lm.sentence_encoder
+    spec = find_head(lm.model, head, ("embedding",)) if how is None else None
+    encoder = encoder_for(lm, truncate=truncate, longest=how.longest if how is not None else None)
+    rows = [encoder.text(_as_read(_string(text), prefix, how)) for text in texts]
+    if how is not None:
+        return _pooled_states(lm.model, rows, how, batch_size)
+    assert spec is not None
+    said = head_outputs(lm.model, rows, (spec.name,), batch_size=batch_size)[spec.name]
+    return torch.stack(said) if said else torch.empty(0, spec.outputs or lm.config.d_model)
+
+
+def _has_embedding(model: Transformer) -> bool:
+    return any(head.kind == "embedding" for head in heads(model).values())
+
+
+def _as_read(text: str, prefix: str, how: SentenceEncoder | None) -> str:
+    """Return a text with what stands before it, in small letters if the model reads those."""
+    if how is None:
+        return prefix + text
+    whole = (prefix or how.prompt) + text
+    return whole.lower() if how.lower_case else whole
+
+
+def _pooled_states(
+    model: Transformer, rows: Sequence[TokenRow], how: SentenceEncoder, batch_size: int
+) -> Tensor:
+    """Return the pooled states of each row, [rows, d_model] float32 on the CPU. LabError for numbers that are not finite."""
+    found = torch.empty(len(rows), model.config.d_model)
+    with evaluating(model), torch.no_grad():
+        for picked, batch, hidden in _states(model, rows, batch_size):
             mask = batch["attention_mask"]
-            states = lm.model.pooled(hidden, mask) if pooling == "pooler" else pooled(hidden, mask, pooling)
-            found[picked] = F.normalize(states.float(), dim=-1).cpu()
+            states = (
+                model.pooled(hidden, mask) if how.pooling == "pooler" else pooled(hidden, mask, how.pooling)
+            )
+            states = states.float()
+            found[picked] = (F.normalize(states, dim=-1) if how.normalize else states).cpu()
     if not bool(torch.isfinite(found).all()):
         raise LabError("the model's states are NaN or infinite; look at its weights")
     return found

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from gpt2lab.base.errors import LabError
 from gpt2lab.measure.corpus import need_tokenizer
+from gpt2lab.text.pieces import split_text
 
 if TYPE_CHECKING:
     from gpt2lab.text.language_model import LanguageModel
@@ -36,16 +37,20 @@ def read_prompt(lm: "LanguageModel", text: str, measure: str, name: str = "promp
     return Prompt(torch.tensor([ids], device=lm.model.device), [tokenizer.decode([i]) for i in ids])
 
 
-def one_token(tokenizer: "Tokenizer", text: str, measure: str, name: str) -> int:
-    """Return the id of an answer. LabError unless it is a single token, with the tokens it falls into."""
-    ids = tokenizer.encode(text)
-    if len(ids) != 1:
-        pieces = ", ".join(repr(tokenizer.decode([i])) for i in ids) or "none"
-        raise LabError(
-            f"{measure}: {name} {text!r} must be one token, it is {len(ids)} ({pieces}); after a word most tokenizers "
-            "want a blank in front"
-        )
-    return ids[0]
+def one_token(tokenizer: "Tokenizer", context: str, text: str, measure: str, name: str) -> int:
+    """Return the id of an answer, by itself or after its context, for a tokenizer that puts a blank before every text.
+
+    LabError unless it is a single token, with the tokens it falls into.
+    """
+    alone = tokenizer.encode(text)
+    for ids in (alone, split_text(tokenizer, context, text)[1]):
+        if len(ids) == 1:
+            return ids[0]
+    pieces = ", ".join(repr(tokenizer.decode([i])) for i in alone) or "none"
+    raise LabError(
+        f"{measure}: {name} {text!r} must be one token, it is {len(alone)} ({pieces}); after a word most tokenizers "
+        "want a blank in front"
+    )
 
 
 def refuse_nan(logits: Tensor) -> Tensor:
@@ -56,16 +61,24 @@ def refuse_nan(logits: Tensor) -> Tensor:
 
 
 def answers(
-    tokenizer: "Tokenizer", logits: Tensor, other: Tensor, target: str, against: str, measure: str
+    tokenizer: "Tokenizer",
+    logits: Tensor,
+    other: Tensor,
+    target: str,
+    against: str,
+    measure: str,
+    *,
+    context: str,
 ) -> tuple[int, int]:
     """Return the ids of two answers; where none is given, the likeliest by `logits` and by `other`, each [vocab].
 
-    Should these be the same, the second likeliest by `other` is taken. LabError if both given ones are the same.
+    context: the text that the answers follow. Should both be the same, the second likeliest by `other` is taken.
+    LabError if both given ones are the same.
     """
-    first = one_token(tokenizer, target, measure, "target") if target else int(logits.argmax())
+    first = one_token(tokenizer, context, target, measure, "target") if target else int(logits.argmax())
     if not against:
         return first, next(int(i) for i in other.topk(2).indices if int(i) != first)
-    second = one_token(tokenizer, against, measure, "against")
+    second = one_token(tokenizer, context, against, measure, "against")
     if second == first:
         raise LabError(f"{measure}: target and against are the same token, {tokenizer.decode([first])!r}")
     return first, second

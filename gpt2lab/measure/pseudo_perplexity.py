@@ -15,6 +15,7 @@ from gpt2lab.measure.measurement import Measurement, Table
 from gpt2lab.measure.perplexity import exponential
 from gpt2lab.measure.scoring import RowScore, check_batch_size, evaluating
 from gpt2lab.model import Transformer
+from gpt2lab.text.pieces import frame
 from gpt2lab.text.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -152,7 +153,7 @@ def _framed(
         ids = tokenizer.encode(text)
         if not ids:
             continue
-        before, after = _around(tokenizer, text, ids)
+        before, after = frame(tokenizer, text)
         room = window - len(before) - len(after)
         if room < 1:
             raise LabError(f"window {window}: has no room beside {len(before) + len(after)} special tokens")
@@ -162,12 +163,3 @@ def _framed(
         left = None if left is None else left - len(ids)
         if left == 0:
             return
-
-
-def _around(tokenizer: Tokenizer, text: str, ids: list[int]) -> tuple[list[int], list[int]]:
-    """Return what the tokenizer puts before and after a text ([CLS] and [SEP])."""
-    whole = tokenizer.encode(text, special=True)
-    for start in range(len(whole) - len(ids) + 1):
-        if whole[start : start + len(ids)] == ids:
-            return whole[:start], whole[start + len(ids) :]
-    raise LabError("the tokenizer encodes a text otherwise when it puts special tokens around it")

@@ -6,11 +6,13 @@ from typing import TYPE_CHECKING
 
 from gpt2lab.base.errors import LabError
 from gpt2lab.decode.generate import generate
+from gpt2lab.decode.prompts import added_text
 from gpt2lab.measure import corpus
 from gpt2lab.measure.copying import copied_spans, nearest_texts, self_rouge
 from gpt2lab.measure.measurement import Measurement
 from gpt2lab.measure.text_metrics import distinct_n, diversity, repetition_n, words
 from gpt2lab.text import sources
+from gpt2lab.text.pieces import beginning
 
 if TYPE_CHECKING:
     from gpt2lab.text.language_model import LanguageModel
@@ -104,11 +106,10 @@ class TextStatistics:
         prompts: list[list[int]] = []
         real: list[str] = []
         for text in sources.documents(list(self.data), field=self.field):
-            # 16 characters hold more than one token; a book need not be encoded whole for its beginning
-            ids = tokenizer.encode(text[: 16 * length])[:length]
+            ids = beginning(tokenizer, text, length)[0][:length]
             if len(ids) == length:
                 prompts.append(ids[: self.prompt_tokens])
-                real.append(tokenizer.decode(ids[self.prompt_tokens :]))
+                real.append(added_text(lm, ids[: self.prompt_tokens], ids[self.prompt_tokens :]))
             if len(prompts) == self.texts:
                 break
         if len(prompts) < 2:

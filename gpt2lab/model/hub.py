@@ -8,10 +8,23 @@ from pathlib import Path
 from gpt2lab.base.errors import LabError, nearest
 from gpt2lab.base.files import restore
 
+SIDE_FILES = (
+    "generation_config.json",
+    "README*",
+    "LICEN[SC]E*",
+    "NOTICE*",
+    "USE_POLICY*",
+    "modules.json",
+    "sentence_bert_config.json",
+    "config_sentence_transformers.json",
+    "[1-9]_*/config.json",
+    "[1-9]_*/model.safetensors",
+)
+"""What belongs to a model beside configuration, weights and tokenizer: kept as it is when the model is saved."""
+
 MODEL_FILES = (
     "config.json",
     "adapter_config.json",
-    "generation_config.json",
     "*.safetensors",
     "*.safetensors.index.json",
     "tokenizer.json",
@@ -19,10 +32,15 @@ MODEL_FILES = (
     "special_tokens_map.json",
     "added_tokens.json",
     "vocab.json",
+    "vocab.txt",
     "merges.txt",
     "vocabulary_reduction.json",
+    "chat_template.jinja",
+    "chat_template.json",
+    "additional_chat_templates/*.jinja",
+    *SIDE_FILES,
 )
-"""What is fetched of a model: configuration, safetensors and tokenizer; never a pickle."""
+"""What is fetched of a model: configuration, safetensors, tokenizer and side files; never a pickle."""
 
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 
@@ -88,7 +106,7 @@ def local_models(folder: Path) -> list[Path]:
     """Return the folders directly in `folder` that hold a model or a tokenizer, sorted."""
     if not folder.is_dir():
         return []
-    marks = ("config.json", "tokenizer.json", "vocab.json")
+    marks = ("config.json", "tokenizer.json", "vocab.json", "vocab.txt")
     try:
         return sorted(
             p for p in folder.iterdir() if p.is_dir() and any((p / mark).is_file() for mark in marks)

@@ -38,7 +38,8 @@ class StoredTensors:
             names = set(handle.keys())
             if expected is not None and (lost := sorted(expected - names)):
                 raise LabError(f"{path}: the index promises {some(lost)}, the file does not have it")
-            self.handles |= dict.fromkeys(names, handle)
+            # The index alone says where a tensor is: a copy in another file may be an older one.
+            self.handles |= dict.fromkeys(names if expected is None else expected, handle)
 
     def refuse_fewer_than(self, layers: int) -> None:
         """LabError if there are fewer tensors than layers: checked before a model of so many layers is built."""

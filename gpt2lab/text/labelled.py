@@ -63,28 +63,28 @@ class Example:
 def read_examples(
     source: sources.SourceLike,
     *,
-    text: str = "text",
+    field: str = "text",
     targets: Sequence[Target] = (),
     pair: str | None = None,
     negatives: str | None = None,
     group: str | None = None,
 ) -> list[Example]:
-    """Read rows as examples; every name is that of a field. With a target of kind tokens, `text` holds the words.
+    """Read rows as examples; every name is that of a field. With a target of kind tokens, `field` holds the words.
 
     A label that is absent (null, an empty cell, NaN) is None or NaN: such a row trains the other heads only. So may
     negatives and the group be; a second text may not, and a text is empty only if it says so. What is written "None",
     "nan" or "NA" is a label like others.
     LabError, with file and line, for a field that is missing or holds something else.
     """
-    wanted = [text, *(name for target in targets for name in target.fields)]
+    wanted = [field, *(name for target in targets for name in target.fields)]
     wanted += [name for name in (pair, negatives, group) if name is not None]
     with_words = any(target.kind == "tokens" for target in targets)
     found = []
     for where, row in records(source, *wanted):
-        words = _words(row[text], where, text) if with_words else ()
+        words = _words(row[field], where, field) if with_words else ()
         found.append(
             Example(
-                text=" ".join(words) if with_words else string(row[text], where, text),
+                text=" ".join(words) if with_words else string(row[field], where, field),
                 values={target.name: _value(row, target, where, len(words)) for target in targets},
                 pair=rows.text(row[pair], where, pair) if pair is not None else None,
                 words=words,

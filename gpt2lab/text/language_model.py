@@ -2,8 +2,8 @@
 
 import fnmatch
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -13,9 +13,12 @@ from gpt2lab.base.files import atomic_folder, atomic_write
 from gpt2lab.model.adapters import is_adapter, load_adapter, read_adapter_config, write_adapter
 from gpt2lab.model.checkpoint import Layout, load_model, write_model
 from gpt2lab.model.config import TransformerConfig
-from gpt2lab.model.hub import MODEL_FILES, resolve
+from gpt2lab.model.hub import MODEL_FILES, SIDE_FILES, resolve
 from gpt2lab.model.layout import OWN
 from gpt2lab.model.transformer import Transformer
+from gpt2lab.text.generation_config import GENERATION_CONFIG, GenerationConfig, read_generation_config
+from gpt2lab.text.sentence_encoder import SentenceEncoder, read_sentence_encoder
+from gpt2lab.text.side_files import read_side_files, write_side_files
 from gpt2lab.text.tokenizer import Tokenizer
 from gpt2lab.text.tokenizer_files import has_tokenizer
 
@@ -24,11 +27,14 @@ from gpt2lab.text.tokenizer_files import has_tokenizer
 class LanguageModel:
     """A model with its tokenizer; the tokenizer is None where a model works on ids alone.
 
-    LabError if the tokenizer has more ids than the model has rows; fewer are fine (a padded vocabulary).
+    LabError if the tokenizer has more ids than the model has rows; fewer are fine (a padded vocabulary): an id without
+    a token has no text.
     """
 
     model: Transformer
     tokenizer: Tokenizer | None = None
+    side_files: Mapping[str, bytes] = field(default_factory=dict)
+    """Contents of further files of the model's folder by path, which `save` writes as they are."""
 
     def __post_init__(self) -> None:
         rows = self.model.config.vocab_size
@@ -42,6 +48,27 @@ class LanguageModel:
     def config(self) -> TransformerConfig:
         """The model's configuration."""
         return self.model.config
+
+    @property
+    def generation(self) -> GenerationConfig:
+        """What generation_config.json says. LabError if it is broken."""
+        return read_generation_config(self.side_files.get(GENERATION_CONFIG))
+
+    @property
+    def sentence_encoder(self) -> SentenceEncoder | None:
+        """How a folder of sentence-transformers makes vectors; None for other models. LabError as it is read."""
+        return read_sentence_encoder(self.side_files)
+
+    def inherit(self, source: "LanguageModel") -> None:
+        """Take over the side files of the model that this one was made of, if it has none of its own.
+
+        With another tokenizer the ids in generation_config.json mean other tokens: it is left out then.
+        """
+        if self.side_files:
+            return
+        ours, theirs = (one.tokenizer and one.tokenizer.fingerprint for one in (self, source))
+        left = () if ours == theirs else (GENERATION_CONFIG,)
+        self.side_files = {name: data for name, data in source.side_files.items() if name not in left}
 
 
 def load(
@@ -65,7 +92,9 @@ def load(
     model = load_model(folder, device=device, dtype=dtype, architectures=architectures)
     tokenizer = Tokenizer.load(folder) if has_tokenizer(folder) else None
     try:
-        return LanguageModel(model, tokenizer)
+        lm = LanguageModel(model, tokenizer, read_side_files(folder))
+        _ = lm.generation  # broken, it should not be found after an hour of decoding
+        return lm
     except LabError as error:
         raise LabError(f"{folder}: {error}") from None
 
@@ -94,11 +123,12 @@ def _load_with_adapter(
         )
     lm = load(found, device=device, dtype=dtype, architectures=architectures)
     load_adapter(lm.model, folder)
-    return LanguageModel(lm.model, Tokenizer.load(folder) if has_tokenizer(folder) else lm.tokenizer)
+    tokenizer = Tokenizer.load(folder) if has_tokenizer(folder) else lm.tokenizer
+    return LanguageModel(lm.model, tokenizer, {**lm.side_files, **read_side_files(folder)})
 
 
 def save_adapter(lm: LanguageModel, folder: Path | str, *, base: str, name: str | None = None) -> None:
-    """Write one adapter of a model as PEFT does, with the tokenizer, so that `load` and PEFT open the folder.
+    """Write one adapter of a model as PEFT does, with tokenizer and side files, so that `load` and PEFT open the folder.
 
     base: folder or hub id of the model below the adapter. An adapter already there is replaced. LabError as for `save`
     and `gpt2lab.model.adapters.save_adapter`.
@@ -106,13 +136,14 @@ def save_adapter(lm: LanguageModel, folder: Path | str, *, base: str, name: str 
     folder = Path(folder).expanduser()
     refuse_foreign(folder)
     with atomic_folder(folder) as temporary:
+        write_side_files(lm.side_files, temporary)
         write_adapter(lm.model, temporary, base=base, name=name)
         if lm.tokenizer is not None:
             lm.tokenizer.save(temporary)
 
 
 def save(lm: LanguageModel, folder: Path | str, *, layout: Layout = "auto") -> None:
-    """Write model and tokenizer so that `load` opens the folder; it appears whole or not at all.
+    """Write model, tokenizer and side files so that `load` opens the folder; it appears whole or not at all.
 
     layout as for `save_model`: transformers opens the folder if its layout can express the model; "huggingface" insists.
     A model already there is replaced. LabError if the folder holds anything else.
@@ -120,6 +151,7 @@ def save(lm: LanguageModel, folder: Path | str, *, layout: Layout = "auto") -> N
     folder = Path(folder).expanduser()
     refuse_foreign(folder)
     with atomic_folder(folder) as temporary:
+        write_side_files(lm.side_files, temporary)
         write_model(lm.model, temporary, layout=layout)
         if lm.tokenizer is not None:
             lm.tokenizer.save(temporary)
@@ -132,9 +164,18 @@ def refuse_foreign(folder: Path) -> None:
         raise LabError(f"{folder}: a file; a model is saved as a folder")
     if not folder.is_dir():
         return
-    for path in sorted(folder.iterdir()):
-        if not any(fnmatch.fnmatchcase(path.name, pattern) for pattern in MODEL_FILES):
-            raise LabError(f"{folder}: holds {path.name}, which saving would remove; give another folder")
+    # Documents and modules are a model's own only beside a model.
+    is_model = any((folder / name).is_file() for name in ("config.json", "adapter_config.json"))
+    known = MODEL_FILES if is_model else [name for name in MODEL_FILES if name not in SIDE_FILES]
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder).as_posix()
+        if not path.is_dir() and not any(_matches(name, pattern) for pattern in known):
+            raise LabError(f"{folder}: holds {name}, which saving would remove; give another folder")
+
+
+def _matches(name: str, pattern: str) -> bool:
+    """Tell whether a path fits a pattern, whose stars stand for no slash."""
+    return name.count("/") == pattern.count("/") and fnmatch.fnmatchcase(name, pattern)
 
 
 def _name_special_ids(path: Path, tokenizer: Tokenizer) -> None:

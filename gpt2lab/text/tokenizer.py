@@ -10,6 +10,7 @@ import tokenizers
 
 from gpt2lab.base.errors import LabError
 from gpt2lab.base.progress import Progress
+from gpt2lab.text.chat_templates import chat_templates
 
 _T = TypeVar("_T")
 END_OF_TEXT = "<|endoftext|>"
@@ -162,6 +163,11 @@ class Tokenizer:
     def vocabulary(self) -> dict[str, int]:
         """Every token (as the vocabulary spells it) with its id, in the order of ids."""
         return dict(sorted(self.backend.get_vocab(with_added_tokens=True).items(), key=lambda item: item[1]))
+
+    @property
+    def chat_templates(self) -> dict[str, str]:
+        """Chat templates by name, the usual one as "default"; those in files count before tokenizer_config.json's."""
+        return chat_templates(self.files, self.settings)
 
     @property
     def fingerprint(self) -> str:

@@ -2,11 +2,16 @@
 
 A checkpoint is a folder of tensors.safetensors, state.json and SHA256SUMS, the checksums of both. Everything that is
 read is checked first; one that is damaged is named in a warning, and the one before it is used.
+
+What is frozen, such as the base beside an adapter, is left out while it has not changed: its fingerprints are kept, and
+a run continues only beside the same.
 """
 
+import hashlib
 import json
 import math
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,16 +27,39 @@ from gpt2lab.model.weights import write_safetensors
 TENSORS, STATE = "tensors.safetensors", "state.json"
 
 
+def fingerprints(model: nn.Module) -> dict[str, str]:
+    """Return the SHA-256 of each tensor that is frozen or a buffer, by name; of a model that trains as a whole nothing."""
+    if all(parameter.requires_grad for parameter in model.parameters()):
+        return {}
+    tensors = _model_tensors(model)
+    return {name: _fingerprint(tensor) for name, tensor in tensors.items() if not tensor.requires_grad}
+
+
+def _fingerprint(tensor: Tensor) -> str:
+    digest = hashlib.sha256(f"{tensor.dtype} {list(tensor.shape)} ".encode())
+    digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
 def save_checkpoint(
-    folder: Path, step: int, model: nn.Module, optimizer: torch.optim.Optimizer, notes: dict[str, Any]
+    folder: Path,
+    step: int,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    notes: dict[str, Any],
+    frozen: Mapping[str, str] | None = None,
 ) -> Path:
     """Write `folder/step-XXXXXXXX`: weights, the optimizer's state, the step and `notes` (plain values).
 
+    frozen: `fingerprints` of the model as the run began, which a resumed one can begin with again. Tensors that still
+    have theirs are left out.
     `notes["validation"]["validation_loss"]`, where there is one, decides which checkpoint is the best. Optimizer state
     that is neither a tensor nor a plain value is a TypeError of the optimizer's author.
     """
     path = folder / f"step-{step:08d}"
-    tensors = {f"model.{name}": tensor for name, tensor in _model_tensors(model).items()}
+    own, before = _model_tensors(model), frozen or {}
+    unchanged = {name: sum for name, sum in before.items() if _fingerprint(own[name]) == sum}
+    tensors = {f"model.{name}": tensor for name, tensor in own.items() if name not in unchanged}
     plain: dict[str, dict[str, Any]] = {}
     state = optimizer.state_dict()
     for index, entries in state["state"].items():
@@ -52,6 +80,7 @@ def save_checkpoint(
             "optimizer": type(optimizer).__name__,
             "groups": groups,
             "state": plain,
+            "frozen": unchanged,
             "notes": notes,
         }
         atomic_write(temporary / STATE, json.dumps(content))
@@ -64,22 +93,14 @@ def load_checkpoint(
 ) -> tuple[int, dict[str, Any]]:
     """Put a checkpoint's weights and optimizer state back, and return its step and notes.
 
-    LabError: a damaged file, another model or another optimizer.
+    LabError: a damaged file, another model, another frozen base or another optimizer.
     """
     content, tensors = _read(path)
     if content["optimizer"] != type(optimizer).__name__:
         raise LabError(
             f"{path}: written with {content['optimizer']}, this run uses {type(optimizer).__name__}"
         )
-    own = _model_tensors(model)
-    stored = {
-        name.removeprefix("model."): value for name, value in tensors.items() if name.startswith("model.")
-    }
-    if own.keys() != stored.keys() or any(own[name].shape != stored[name].shape for name in own):
-        raise LabError(f"{path}: holds another model than this run's settings describe")
-    with torch.no_grad():
-        for name, tensor in own.items():
-            tensor.copy_(stored[name])
+    _put_back(path, model, content, tensors)
     state = optimizer.state_dict()
     restored: dict[int, dict[str, Any]] = {
         int(index): dict(entries) for index, entries in content["state"].items()
@@ -93,6 +114,26 @@ def load_checkpoint(
     ]
     optimizer.load_state_dict({"state": restored, "param_groups": groups})
     return content["step"], content["notes"]
+
+
+def _put_back(path: Path, model: nn.Module, content: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+    """Copy stored weights into a model whose frozen ones are those that the run began with."""
+    own, frozen = _model_tensors(model), content["frozen"]
+    stored = {
+        name.removeprefix("model."): value for name, value in tensors.items() if name.startswith("model.")
+    }
+    shapes = {name: tensor.shape for name, tensor in own.items() if name not in frozen}
+    if shapes != {name: value.shape for name, value in stored.items()} or not frozen.keys() <= own.keys():
+        raise LabError(f"{path}: holds another model than this run's settings describe")
+    for name, sum in frozen.items():
+        if _fingerprint(own[name]) != sum:
+            raise LabError(
+                f"{path}: {name}, which is frozen, has changed since this run began; put the model it began with back, or "
+                "train anew"
+            )
+    with torch.no_grad():
+        for name, value in stored.items():
+            own[name].copy_(value)
 
 
 def newest_checkpoint(folder: Path) -> Path | None:
@@ -113,9 +154,7 @@ def load_best_weights(folder: Path, model: nn.Module) -> int:
     if path is None:
         raise LabError(f"{folder}: no checkpoint with a finite validation loss")
     content, tensors = _read(path)
-    with torch.no_grad():
-        for name, tensor in _model_tensors(model).items():
-            tensor.copy_(tensors[f"model.{name}"])
+    _put_back(path, model, content, tensors)
     return int(content["step"])
 
 

@@ -17,7 +17,13 @@ from gpt2lab.base.errors import LabError
 from gpt2lab.base.files import sweep
 from gpt2lab.base.progress import Progress, progress, quantity
 from gpt2lab.model import Transformer, Wrapper
-from gpt2lab.train.checkpoints import load_checkpoint, newest_checkpoint, prune, save_checkpoint
+from gpt2lab.train.checkpoints import (
+    fingerprints,
+    load_checkpoint,
+    newest_checkpoint,
+    prune,
+    save_checkpoint,
+)
 from gpt2lab.train.objectives import next_token
 from gpt2lab.train.optimizers import ChecksObjective, ReadsCurvature, adamw
 from gpt2lab.train.parts import (
@@ -33,7 +39,7 @@ from gpt2lab.train.parts import (
 )
 from gpt2lab.train.schedules import learning_rate_share
 from gpt2lab.train.settings import TrainResult, TrainSettings
-from gpt2lab.train.throughput import flops_per_token, peak_flops
+from gpt2lab.train.throughput import done_share, flops_per_token, peak_flops, timed_peak
 
 
 class Batches(Protocol):
@@ -93,6 +99,8 @@ def train(
     if isinstance(optimizer, ChecksObjective):
         optimizer.check_objective(objective)
     loop.evaluate, loop.log, loop.checkpoints = evaluate, log, checkpoints
+    if checkpoints is not None:
+        loop.frozen = fingerprints(model)
     first = loop.restore() if resume and checkpoints is not None else 0
     model.train()
     model.gradient_checkpointing = settings.gradient_checkpointing
@@ -123,10 +131,14 @@ class _Loop:
         self.log: Callable[..., None] | None = None
         self.checkpoints: Path | None = None
         self.saved: Path | None = None
+        self.frozen: Mapping[str, str] = {}
+        """Fingerprints of what is not trained, as the run began."""
         self.result = TrainResult()
         self.positions, self.time_steps = 0, 0
         """Positions trained on, padding included, and how many in a row of the last batch."""
         self._counted = (0, 0.0)
+        self.peak = 0.0
+        """Operations per second that the machine was seen to do."""
         for group in optimizer.param_groups:
             group.setdefault("initial_lr", float(group["lr"]))
         self.parameters = [p for group in optimizer.param_groups for p in group["params"]]
@@ -283,7 +295,9 @@ class _Loop:
             "positions": self.positions,
             "last_row": self._counted,
         }
-        self.saved = save_checkpoint(self.checkpoints, self.result.steps, self.model, self.optimizer, notes)
+        self.saved = save_checkpoint(
+            self.checkpoints, self.result.steps, self.model, self.optimizer, notes, self.frozen
+        )
         prune(self.checkpoints, self.settings.keep_last)
 
     def restore(self) -> int:
@@ -334,12 +348,15 @@ class _Loop:
         positions, seconds = self.positions - self._counted[0], self.result.seconds - self._counted[1]
         self._counted = (self.positions, self.result.seconds)
         rate = positions / seconds
-        dtype = torch.bfloat16 if self.bf16 else self.model.dtype
-        peak = peak_flops(str(self.model.device), dtype, torch.get_num_threads())
         flops = flops_per_token(self.model.config, self.time_steps, self.parameter_count)
         for wrapper in cast("list[Wrapper]", list(self.model.wrappers)):
             flops = wrapper.training_flops(self.model, self.time_steps, flops)
-        return {"tokens_per_second": rate, "mfu": rate * flops / peak}
+        needed = rate * flops * done_share(self.model, self.time_steps)
+        device, dtype = str(self.model.device), torch.bfloat16 if self.bf16 else self.model.dtype
+        self.peak = max(self.peak, peak_flops(device, dtype, torch.get_num_threads()))
+        if needed > self.peak:
+            self.peak = max(self.peak, timed_peak(device, dtype))
+        return {"tokens_per_second": rate, "mfu": needed / self.peak}
 
 
 def _use_bf16(precision: str, device: str) -> bool:

@@ -4,8 +4,10 @@ import functools
 import time
 
 import torch
+from torch import nn
 
-from gpt2lab.model import TransformerConfig
+from gpt2lab.model import Transformer, TransformerConfig
+from gpt2lab.model.counts import count_weights
 
 
 def flops_per_token(config: TransformerConfig, time_steps: int, parameters: int) -> float:
@@ -17,10 +19,56 @@ def flops_per_token(config: TransformerConfig, time_steps: int, parameters: int)
     tables = config.vocab_size * config.d_model * (0 if config.tied_head else 1)
     if config.positions == "learned":
         tables += config.max_positions * config.d_model
-    layers = [config.layer(i) for i in range(config.n_layers)]
-    seen = time_steps / 2 if config.causal else time_steps
-    attention = sum(12 * layer.n_heads * layer.d_head * seen for layer in layers)
+    attention = sum(3 * _mixing(config, i, time_steps) for i in range(config.n_layers))
     return 6.0 * (parameters - tables) + attention
+
+
+def _mixing(config: TransformerConfig, layer: int, time_steps: int) -> float:
+    """Operations of one layer's scores and mixing for one token, forward; backward has twice as many."""
+    seen = time_steps / 2 if config.causal else time_steps
+    return 4 * config.layer(layer).n_heads * config.layer(layer).d_head * seen
+
+
+def done_share(model: Transformer, time_steps: int) -> float:
+    """Return which share of the operations of full training is done where some weights are frozen.
+
+    Of the 6 a weight, 2 are its gradient, which a frozen one has not, and 2 lead the gradient to the states before it, of
+    which there are none to reach in blocks below the first that trains.
+    """
+    counts = model.count_parameters()
+    active = counts.get("active", counts["total"])
+    full, config = flops_per_token(model.config, time_steps, active), model.config
+    idle = counts["total"] - active
+    saved = 2.0 * max(0, _frozen(model) - _frozen_tables(model) - idle)
+    for i, block in enumerate(model.blocks):
+        if _trains(block) or _trains_before_blocks(model):
+            break
+        saved += 2.0 * count_weights(block) + 2 * _mixing(config, i, time_steps)
+    return 1.0 - saved / full
+
+
+def _trains(module: nn.Module) -> bool:
+    return any(parameter.requires_grad for parameter in module.parameters())
+
+
+def _frozen(module: nn.Module) -> int:
+    trained = sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad)
+    return count_weights(module) - trained
+
+
+def _before_blocks(model: Transformer) -> list[nn.Module]:
+    """The tables that are looked up; a tied one multiplies too, as the head."""
+    names = ("position_embedding", "token_type_embedding")
+    return [model.embedding, *(getattr(model, name) for name in names if hasattr(model, name))]
+
+
+def _trains_before_blocks(model: Transformer) -> bool:
+    return any(_trains(table) for table in _before_blocks(model)) or _trains(model.wrappers)
+
+
+def _frozen_tables(model: Transformer) -> int:
+    tables = _before_blocks(model)
+    return sum(_frozen(table) for table in (tables[1:] if model.config.tied_head else tables))
 
 
 @functools.cache
@@ -30,6 +78,11 @@ def peak_flops(device: str, dtype: torch.dtype, threads: int) -> float:
     Measured, not looked up: a laptop under load or a core of a shared machine has no data sheet. `threads` is part
     of the question because the answer depends on it; takes about 0.2 s once a process.
     """
+    return timed_peak(device, dtype)
+
+
+def timed_peak(device: str, dtype: torch.dtype) -> float:
+    """Measure it now: a machine that was busy the first time has a higher peak than was found then."""
     size = 4096 if device.startswith("cuda") else 768
     generator = torch.Generator(device).manual_seed(0)  # the global one is not ours to draw from
     left, right = torch.randn(2, size, size, device=device, generator=generator).to(dtype).unbind()

@@ -13,7 +13,7 @@ from gpt2lab.lab.training_options import RULES, refuse_unused, unused
 from tests.cli.conftest import Lab
 
 ALWAYS_READ = {
-    *("data", "data_field", "model", "context", "batch_size", "optimizer", "seed", "device"),
+    *("data", "field", "model", "context", "batch_size", "optimizer", "seed", "device"),
     *("objective", "objective_options", "optimizer_options"),  # refused by the settings themselves where without use
     *("lora", "quantize", "architecture", "architecture_options", "task.kind"),
     *("train.steps", "train.learning_rate", "train.schedule", "train.warmup", "train.weight_decay", "train.clip"),

@@ -45,7 +45,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "pseudo-perplexity": {"limit": 60},
     "classification": {"label": ("answer",), "resamples": 100},
     "regression": {"label": ("answer",), "resamples": 100},
-    "token-classification": {"label": ("label",), "resamples": 100},
+    "token-classification": {"field": "words", "label": ("label",), "resamples": 100},
     "retrieval": {"resamples": 100},
     "logit-lens": {"prompt": "Once upon a time there was"},
     "attribution": {"prompt": "Once upon a time there was"},

@@ -107,12 +107,15 @@ def test_regression_labels_of_words_and_several_heads_learn(data, home):
     assert number.results["pearson"] > 0.8
     assert Regression(data=(str(data),), resamples=100)(load(number.folder / "model"))["pearson"] > 0.8
     tagged = train_model(
-        settings(data, data_field="words", **{"task.kind": "tokens", "task.label": "tags"}), home=home
+        settings(data, field="words", **{"task.kind": "tokens", "task.label": "tags"}), home=home
     )
     assert tagged.results["span_f1"] > 0.9
     lm = load(tagged.folder / "model")
     assert predict(lm, ["the film was awful"])[0].labels == ("O", "O", "O", "B-MOOD")
-    assert TokenClassification(data=(str(data),), label=("tags",), resamples=100)(lm)["span_f1"] > 0.9
+    assert (
+        TokenClassification(data=(str(data),), field="words", label=("tags",), resamples=100)(lm)["span_f1"]
+        > 0.9
+    )
     several = train_model(
         settings(data, **{
             "task.kind": "classification", "task.label": "label", "task.others.very": "regression",

@@ -170,9 +170,9 @@ def test_tags_are_measured_in_spans(tmp_path: Path) -> None:
     path.write_text(
         "".join(json.dumps({"words": w, "tag": list(t)}) + "\n" for w, t in zip(words, told, strict=True))
     )
-    result = TokenClassification(data=(str(path),), resamples=100)(lm)
+    result = TokenClassification(data=(str(path),), field="words", resamples=100)(lm)
     assert result["word_accuracy"] == 1.0 and result.about["words"] == 4
     assert result["span_f1"] == (1.0 if any("B-A" in tags for tags in told) else 0.0)
     path.write_text(json.dumps({"words": ["a"], "tag": ["B-Z"]}) + "\n")
     with pytest.raises(LabError, match="label 'B-Z' is not among the head's"):
-        TokenClassification(data=(str(path),))(lm)
+        TokenClassification(data=(str(path),), field="words")(lm)

@@ -12,7 +12,7 @@ from gpt2lab.measure.logit_lens import LogitLens
 from gpt2lab.measure.patching import Patching
 from gpt2lab.model.activations import load_activations
 from gpt2lab.text.generators.stories import documents
-from gpt2lab.text.language_model import LanguageModel
+from gpt2lab.text.language_model import LanguageModel, load
 from gpt2lab.text.tokenizer import word_level
 from tests.tiny import CONFIGS, tiny
 
@@ -126,3 +126,18 @@ def test_mistakes_are_named() -> None:
         Activations(prompt=PROMPT, read=("resid_pots",))(lm)
     with pytest.raises(LabError, match="41 tokens, the model 40 positions"):
         LogitLens(prompt=" ".join(["a"] * 41))(lm)
+
+
+def test_an_answer_is_one_token_where_it_follows_the_prompt(shared_data: Path) -> None:
+    lm = load(shared_data / "models" / "stories260k-llama")  # by itself " Lily" is two tokens for it
+    asked = {"target": " Lily", "against": "Tim"}
+    result = Attribution(prompt="a little girl named", **asked)(lm)
+    assert (result.about["target"], result.about["against"]) == ("Lily", "Tim")
+    with torch.no_grad():
+        logits = lm.model(torch.tensor([lm.tokenizer.encode("a little girl named")]))[0, -1]
+    expected = logits[lm.tokenizer.id("▁Lily")] - logits[lm.tokenizer.id("▁Tim")]
+    assert result["logit_difference"] == pytest.approx(float(expected), rel=1e-4)
+    patched = Patching(clean="a little girl named", corrupt="a little boy named", **asked)(lm)
+    assert "Lily" in str(patched.about)
+    with pytest.raises(LabError, match="must be one token, it is 3"):
+        Attribution(prompt="a little girl named", target=" Lily and")(lm)

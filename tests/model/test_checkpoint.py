@@ -1,6 +1,7 @@
 """Broken, lost and foreign files of a checkpoint are named; what a layout cannot express is not written."""
 
 import errno
+import json
 import resource
 import signal
 from pathlib import Path
@@ -165,3 +166,17 @@ def test_a_full_disk_while_weights_are_written_is_the_systems_error_and_leaves_t
     assert error.value.errno == errno.EFBIG
     assert (tmp_path / "model" / "model.safetensors").read_bytes() == before
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+def test_the_index_decides_which_file_a_tensor_is_read_from(tmp_path: Path) -> None:
+    model = tiny("gpt2")
+    save_model(model, tmp_path / "m", shard_bytes=4000)
+    index = json.loads((tmp_path / "m" / "model.safetensors.index.json").read_text())["weight_map"]
+    first, last = min(index.values()), max(index.values())
+    name = min(name for name, file in index.items() if file == first)
+    stale = load_file(tmp_path / "m" / first)[name] + 1
+    for file in {*index.values()} - {first}:  # whichever is read last or first holds an older copy
+        save_file({**load_file(tmp_path / "m" / file), name: stale}, tmp_path / "m" / file)
+    again = load_model(tmp_path / "m")
+    assert first != last
+    assert all(torch.equal(a, b) for a, b in zip(again.parameters(), model.parameters(), strict=True))

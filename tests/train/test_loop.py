@@ -5,11 +5,13 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors import safe_open
 from torch.nn import functional as F
 
 from gpt2lab.base.errors import LabError
@@ -492,3 +494,90 @@ def test_measured_peak_and_counted_work_agree_with_a_stopwatch() -> None:
     start = time.perf_counter()
     assert peak_flops("cpu", torch.float32, torch.get_num_threads()) > 1e9
     assert time.perf_counter() - start < 5
+
+
+def _operations(model: Transformer, time_steps: int) -> float:
+    """Multiplications and additions of one update that torch counts, a token."""
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+    from torch.utils.flop_counter import FlopCounterMode
+
+    batch = Counting(batch=2, time=time_steps)[0]
+    model.train()
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        logits = model(batch["tokens"])
+        F.cross_entropy(logits.flatten(0, 1), batch["targets"].flatten()).backward()
+    return counter.get_total_flops() / batch["tokens"].numel()
+
+
+@pytest.mark.parametrize("frozen", ["nothing", "adapters", "one adapter on top", "the head alone"])
+@pytest.mark.parametrize("family", ["gpt2", "llama"])
+def test_the_operations_of_training_are_those_that_torch_counts(family: str, frozen: str) -> None:
+    """Biases, norms and activations are no matrix products; torch counts all scores, ours half of them as causal."""
+    from gpt2lab.model import attach
+    from gpt2lab.model.adapters import Lora
+    from gpt2lab.train.throughput import done_share, flops_per_token
+
+    model = tiny(family, tied_head=False)
+    if "adapter" in frozen:
+        targets = ("all-linear",) if frozen == "adapters" else ("blocks.2.attention.qkv",)
+        attach(model, Lora(rank=2, targets=targets))
+    if frozen == "the head alone":
+        model.requires_grad_(False)
+        model.head.requires_grad_(True)
+    counts = model.count_parameters()["total"]
+    ours = flops_per_token(model.config, 2, counts) * done_share(model, 2)
+    assert ours == pytest.approx(_operations(model, 2), rel=0.12)
+
+
+def test_checkpoints_beside_a_frozen_base_hold_what_trains_alone(tmp_path: Path) -> None:
+    from gpt2lab.model import attach
+    from gpt2lab.model.adapters import Lora
+
+    def adapted(seed: int = 0) -> Transformer:
+        model = tiny("gpt2", seed=seed)
+        attach(model, Lora(rank=2, name="small"), generator=torch.Generator().manual_seed(3))
+        return model
+
+    whole, cut, again = adapted(), adapted(), adapted()
+    train(whole, Counting(), settings=settings())
+    train(cut, Counting(), settings=settings(checkpoint_every=4, steps=8, laid_out=12), checkpoints=tmp_path)
+    path = newest_checkpoint(tmp_path)
+    assert path is not None
+    with safe_open(path / "tensors.safetensors", "pt") as file:
+        names = [name for name in file.keys() if name.startswith("model.")]  # noqa: SIM118  # no mapping
+    assert names and all(".adapters.small." in name for name in names)
+    train(again, Counting(), settings=settings(), checkpoints=tmp_path, resume=True)
+    assert same(whole, again)
+    best = adapted()
+    with pytest.raises(LabError, match="no checkpoint with a finite validation loss"):
+        load_best_weights(tmp_path, best)
+    other = adapted(seed=9)
+    with pytest.raises(
+        LabError, match=r"embedding.weight, which is frozen, has changed since this run began"
+    ):
+        train(other, Counting(), settings=settings(steps=14), checkpoints=tmp_path, resume=True)
+
+
+def test_a_frozen_weight_that_changes_all_the_same_is_saved(tmp_path: Path) -> None:
+    """Such as a running mean that a wrapper or an objective keeps."""
+
+    def half_frozen() -> Transformer:
+        model = tiny("gpt2")
+        model.embedding.weight.requires_grad_(False)
+        model.final_norm.weight.requires_grad_(False)
+        return model
+
+    def averaging(
+        model: Transformer, batch: Mapping[str, torch.Tensor]
+    ) -> tuple[torch.Tensor, dict[str, float]]:
+        with torch.no_grad():
+            model.final_norm.weight.mul_(1.01)
+        return next_token(model, batch)
+
+    whole, cut, again = half_frozen(), half_frozen(), half_frozen()
+    train(whole, Counting(), settings=settings(), objective=averaging)
+    shorter = settings(steps=6, laid_out=12)
+    train(cut, Counting(), settings=shorter, objective=averaging, checkpoints=tmp_path)
+    train(again, Counting(), settings=settings(), objective=averaging, checkpoints=tmp_path, resume=True)
+    assert same(whole, again)
+    assert not torch.equal(whole.final_norm.weight, half_frozen().final_norm.weight)

@@ -183,7 +183,7 @@ def _some(settings: Settings) -> Sequence[str]:
     """Return enough documents to choose prompts from, 16 for each."""
     long = 8 * (settings.prompt_tokens + settings.new_tokens)  # characters
     found: list[str] = []
-    for document in sources.documents(list(settings.data)):
+    for document in sources.documents(list(settings.data), field=settings.course.field):
         if len(document) >= long:
             found.append(document[: 4 * long])
         if len(found) == 16 * settings.prompts:

@@ -209,12 +209,14 @@ class AdaptedEmbedding(Adapted):
     @property
     def num_embeddings(self) -> int:
         """Rows of the table."""
-        return self.base_weight.shape[0]
+        ids: int = self.base.num_embeddings  # type: ignore[assignment]  # of every table
+        return ids
 
     @property
     def embedding_dim(self) -> int:
         """Width of the table."""
-        return self.base_weight.shape[1]
+        width: int = self.base.embedding_dim  # type: ignore[assignment]  # of every table
+        return width
 
     def effective_weight(self) -> Tensor:
         """Return the table [ids, d_model] with Σ strength · scale · (B A)ᵀ added."""

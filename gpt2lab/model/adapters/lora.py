@@ -38,7 +38,7 @@ class Lora:
     alpha: float = 16.0
     """Numerator of the scale."""
     targets: tuple[str, ...] = (ALL_LINEAR,)
-    """Layers: q, k, v, o, gate, up, down; names and globs such as `blocks.*.attention.qkv`, embedding, head; all-linear."""
+    """Layers: q, k, v, o, gate, up, down; q_proj, c_attn …; globs such as `blocks.[01].*`, embedding, head; all-linear."""
     exclude: tuple[str, ...] = ()
     """Layers, in the same words, that `targets` reaches and that stay as they are."""
     dropout: float = 0.0

@@ -58,8 +58,8 @@ def save_adapter(model: Transformer, folder: Path | str, *, base: str, name: str
     """Write one adapter as PEFT does; the folder appears whole or not at all.
 
     base: where the model below the adapter can be found, a folder or hub id. name: which adapter; None is the only one.
-    An adapter of rows that are one matrix on their side is written with zeros for the other rows, one of a whole matrix
-    that is several on theirs as several with the same A: the same function. Its strength is multiplied into alpha.
+    An adapter of rows that are one matrix on their side is written with zeros for the other rows: the same function. Its
+    strength is multiplied into alpha.
     LabError: no such adapter, one that is switched off, a layer that Hugging Face's model has not.
     """
     with atomic_folder(folder) as temporary:

@@ -2,16 +2,13 @@
 
 import fnmatch
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from torch import nn
-
 from gpt2lab.base.errors import LabError, nearest
-from gpt2lab.model.adapters.layers import WHOLE, Adapted
-from gpt2lab.model.attention import Attention
-from gpt2lab.model.feedforward import FeedForward
+from gpt2lab.model.adapters.layers import WHOLE
+from gpt2lab.model.matrices import Stack, holders, is_table, matrices, sizes, stacks
 from gpt2lab.model.transformer import Transformer
 
 V = TypeVar("V")
@@ -21,7 +18,7 @@ _FIELD_NAMES = {"attention.out": "o", "mlp.down": "down", "mlp.up": "up"}
 
 @dataclass(frozen=True, kw_only=True)
 class Site:
-    """A matrix, or some of its rows, that an adapter can sit on."""
+    """A matrix, or some rows of what one tensor holds, that an adapter can sit on."""
 
     module: str
     """Path of the layer, `blocks.0.attention.qkv`."""
@@ -32,68 +29,82 @@ class Site:
     inputs: int
     table: bool
     """Whether it is an embedding table: inputs are ids."""
+    published: bool
+    """Whether it is a matrix of the form that the family publishes, no part of one and no several (`model.matrices`)."""
     words: frozenset[str]
-    """Names of the field's that stand for it in every layer, such as `q` or `o`."""
+    """Names of the field's that stand for it in every layer, such as `q`, `o` or `q_proj`."""
+    names: tuple[str, ...]
+    """Full names, for globs and ends of names: ours first, the layer's, the one that Hugging Face's model has for it."""
 
     @property
     def name(self) -> str:
         """`blocks.0.attention.qkv` for the whole, `blocks.0.attention.qkv.q` for its queries."""
-        return self.module if self.part == WHOLE else f"{self.module}.{self.part}"
+        return self.names[0]
 
 
-def sites(model: nn.Module) -> list[Site]:
-    """Return every place for an adapter, in the order of the modules; the whole of a matrix before its parts."""
+def sites(model: Transformer) -> list[Site]:
+    """Return every place for an adapter, in the order of the modules; the whole of a tensor before its parts."""
+    theirs = {matrix.name: matrix.published.name.removesuffix(".weight") for matrix in matrices(model)}
+    known = stacks(model)
     found: list[Site] = []
-    parts = dict(_named_rows(model))
-    inside: set[str] = set()
-    for name, module in model.named_modules():
-        if any(name.startswith(prefix) for prefix in inside):
-            continue
-        if isinstance(module, Adapted):
-            inside.add(f"{name}.")
-            module = module.base
-        ids, width = getattr(module, "num_embeddings", None), getattr(module, "embedding_dim", None)
-        if isinstance(ids, int) and isinstance(width, int):  # torch's table, or a quantised one
-            found.append(_site(name, WHOLE, slice(0, width), ids, {name}, table=True))
-            continue
-        sizes = getattr(module, "in_features", None), getattr(module, "out_features", None)
-        if not isinstance(sizes[0], int) or not isinstance(sizes[1], int):
-            continue
-        inside.add(f"{name}.")  # the insides of a layer that somebody built are his own
-        named = parts.get(name, {})
-        words = {name.rpartition(".")[2], *(w for end, w in _FIELD_NAMES.items() if name.endswith(f".{end}"))}
-        found.append(_site(name, WHOLE, slice(0, sizes[1]), sizes[0], words - {*named}))
-        found += [_site(name, part, rows, sizes[0], {part}) for part, rows in named.items()]
+    for module, layer in holders(model):
+        experts, rows, columns = sizes(layer)
+        if experts is None:  # nothing of the kind is known for experts
+            found += _sites(module, rows, columns, known.get(module), theirs, table=is_table(layer))
     return found
 
 
-def _site(module: str, part: str, rows: slice, inputs: int, words: set[str], *, table: bool = False) -> Site:
-    return Site(module=module, part=part, rows=rows, inputs=inputs, table=table, words=frozenset(words))
-
-
-def _named_rows(model: nn.Module) -> Iterator[tuple[str, dict[str, slice]]]:
-    """Yield the fused matrices with the rows of their parts: queries, keys, values; gates, ups."""
-    for name, module in model.named_modules():
-        if isinstance(module, Attention):
-            q, kv = module.n_heads * module.d_head, module.n_kv_heads * module.d_head
-            yield f"{name}.qkv", {"q": slice(0, q), "k": slice(q, q + kv), "v": slice(q + kv, q + 2 * kv)}
-        elif isinstance(module, FeedForward) and module.gated:
-            half: int = module.up.out_features // 2
-            yield f"{name}.up", {"gate": slice(0, half), "up": slice(half, 2 * half)}
+def _sites(
+    module: str, rows: int, columns: int, stack: Stack | None, theirs: Mapping[str, str], *, table: bool
+) -> list[Site]:
+    """The places of one layer."""
+    parts = dict(stack.parts) if stack is not None else {}
+    apart = stack is not None and stack.apart
+    words = {module.rpartition(".")[2], *(w for end, w in _FIELD_NAMES.items() if module.endswith(f".{end}"))}
+    words -= {*parts}
+    made, start = [], 0
+    for part, height in ({WHOLE: rows} | parts).items():
+        whole = part == WHOLE
+        name = module if whole else f"{module}.{part}"
+        other = theirs.get(name, "")
+        own = words if whole else words | {part}
+        first = 0 if whole else start
+        made.append(
+            Site(
+                module=module,
+                part=part,
+                rows=slice(0, columns) if table else slice(first, first + height),
+                inputs=rows if table else columns,
+                table=table,
+                published=whole != apart,
+                words=frozenset(own | ({other.rpartition(".")[2]} if other else set())),
+                names=tuple(dict.fromkeys(n for n in (name, module, other) if n)),
+            )
+        )
+        start += 0 if whole else height
+    return made
 
 
 def chosen(model: Transformer, patterns: Sequence[str], exclude: Sequence[str] = ()) -> list[Site]:
     """Return the sites that patterns stand for, without those of `exclude`, in the order of the model.
 
     A pattern is an exact name (`blocks.0.attention.qkv`), its end (`mlp.up`), a glob (`blocks.[01].*.q`), a name of the
-    field's (q, k, v, o, gate, up, down: in every layer), or `all-linear` (every matrix but the head). Where a glob
-    reaches a matrix both as a whole and by its parts, the whole counts.
-    LabError: a pattern that stands for nothing, with the nearest name; rows that two patterns cover; nothing left.
+    field's (q, k, v, o, gate, up, down: in every layer), a name of Hugging Face's (q_proj, attn.c_attn), or `all-linear`
+    (every matrix but the head). A tensor that holds several matrices of the published form stands for each of them, with
+    an adapter of its own; where a pattern reaches one matrix both as a whole and by its rows, the whole counts.
+    LabError: a pattern that stands for nothing, with the nearest name; rows that two patterns cover, or that are to be
+    taken out of a whole; nothing left.
     """
     every = sites(model)
     taken = {site for pattern in patterns for site in _matched(pattern, every)}
-    taken -= {site for pattern in exclude for site in _matched(pattern, every)}
-    wholes = {site.module for site in taken if site.part == WHOLE}
+    left_out = {site for pattern in exclude for site in _matched(pattern, every)}
+    wholes = {site.module for site in taken - left_out if site.part == WHOLE}
+    for site in left_out:
+        if site.part != WHOLE and site.module in wholes:
+            raise LabError(
+                f"exclude: {site.name} is a part of {site.module}, which is one matrix here; name the other parts in targets"
+            )
+    taken -= left_out
     for site in taken:
         if site.part != WHOLE and site.module in wholes:
             raise LabError(
@@ -107,18 +118,23 @@ def chosen(model: Transformer, patterns: Sequence[str], exclude: Sequence[str] =
 def _matched(pattern: str, every: Sequence[Site]) -> list[Site]:
     """Return the sites of one pattern; LabError if there are none."""
     if pattern == ALL_LINEAR:
-        found = [site for site in every if site.part == WHOLE and not site.table and site.module != "head"]
-    else:
-        found = [site for site in every if pattern in (site.name, *site.words)]
-        if not found:
-            forms = (pattern, f"*.{pattern}")
-            found = [s for s in every if any(fnmatch.fnmatchcase(s.name, form) for form in forms)]
+        return [site for site in every if site.published and not site.table and site.module != "head"]
+    found = [site for site in every if pattern in (site.name, *site.words)]
+    found = found or [site for site in every if _fits(pattern, site)]
     if not found:
         raise LabError(
             f"targets: {pattern} stands for no linear or embedding of this model; {_hint(pattern, every)}"
         )
-    wholes = {site.module for site in found if site.part == WHOLE}
-    return [site for site in found if site.part == WHOLE or site.module not in wholes]
+    wholes = {site.module: site for site in found if site.part == WHOLE}
+    kept = [s for s in found if s.module not in wholes]
+    return kept + [s for s in every if s.module in wholes and s.published]
+
+
+def _fits(pattern: str, site: Site) -> bool:
+    """Whether a glob or the end of a name stands for a site; a single word does so as one of its words only."""
+    if not any(mark in pattern for mark in ".*?["):
+        return False  # `up` is the end of the name of a layer that holds gates too
+    return any(fnmatch.fnmatchcase(name, form) for name in site.names for form in (pattern, f"*.{pattern}"))
 
 
 def _hint(pattern: str, every: Iterable[Site]) -> str:
@@ -133,8 +149,7 @@ def _hint(pattern: str, every: Iterable[Site]) -> str:
 def looked_up(site: Site, patterns: Mapping[str, V], default: V) -> V:
     """Return the value of the first pattern that stands for a site, or the default."""
     for pattern, value in patterns.items():
-        forms = (pattern, f"*.{pattern}")
-        if pattern in (site.name, *site.words) or any(fnmatch.fnmatchcase(site.name, form) for form in forms):
+        if pattern in (site.name, *site.words) or _fits(pattern, site):
             return value
     return default
 

@@ -23,6 +23,7 @@ from gpt2lab.measure.plots import heat_map
 from gpt2lab.model import Transformer
 from gpt2lab.model.evaluating import evaluating, unseen
 from gpt2lab.text import sources
+from gpt2lab.text.pieces import beginning
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -248,7 +249,7 @@ class Isotropy:
         rows = list[list[int]]()
         for text in sources.documents(list(self.data), field=self.field):
             if len(text) >= 2 and len(rows) < self.texts:
-                rows.append([*start, *tokenizer.encode(text[: 16 * most])][:most])
+                rows.append([*start, *beginning(tokenizer, text, most)[0]][:most])
             if len(rows) == self.texts:
                 break
         if not any(len(row) > 1 for row in rows):

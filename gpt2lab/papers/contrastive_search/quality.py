@@ -25,6 +25,7 @@ from gpt2lab.measure.text_metrics import Text, diversity, repetition_n
 from gpt2lab.papers.contrastive_search.mauve import mauve, text_features
 from gpt2lab.text import sources
 from gpt2lab.text.language_model import load
+from gpt2lab.text.pieces import beginning
 from gpt2lab.text.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ def held_out_samples(
     for text in texts:
         if limit is not None and len(found) == limit:
             break
-        ids = tokenizer.encode(text[: 16 * length])[:length]
+        ids = beginning(tokenizer, text, length)[0][:length]
         if len(ids) == length:
             before, after = ids[:prefix], ids[prefix:]
             start = tokenizer.decode(before)

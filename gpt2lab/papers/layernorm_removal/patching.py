@@ -15,6 +15,7 @@ from gpt2lab.measure.measurement import Measurement
 from gpt2lab.measure.plots import heat_map
 from gpt2lab.model import Transformer
 from gpt2lab.model.activations import attribution_patch, patch_sweep
+from gpt2lab.text.pieces import split_text
 from gpt2lab.text.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -117,7 +118,7 @@ def english_prompts(tokenizer: Tokenizer, count: int, *, seed: int = 0, start: i
     if count < 2 or count % 2:
         raise LabError(f"prompts come in pairs: give an even number from 2 on, got {count}")
     names, places, things = (
-        [word for word in words.split() if len(tokenizer.encode(f" {word}")) == 1]
+        [word for word in words.split() if len(split_text(tokenizer, "a", f" {word}")[1]) == 1]
         for words in (_NAMES, _PLACES, _THINGS)
     )
     if len(names) < 2 or not places or not things:
@@ -154,8 +155,15 @@ def read_prompts(path: Path | str, tokenizer: Tokenizer, *, start: int | None = 
 
 def _encoded(rows: list[dict[str, str]], tokenizer: Tokenizer, start: int | None, where: str) -> Prompts:
     before = [] if start is None else [start]
-    ids = [[*before, *tokenizer.encode(row["prompt"])] for row in rows]
-    answers = [[tokenizer.encode(row[name]) for row in rows] for name in ("answer_io", "answer_s")]
+    (prompts, first), (others, second) = (
+        zip(*(split_text(tokenizer, row["prompt"], row[name]) for row in rows), strict=True)
+        for name in ("answer_io", "answer_s")
+    )
+    if prompts != others:
+        raise LabError(
+            f"{where}: a prompt ends inside a token of one of its answers; end prompts before a blank"
+        )
+    ids, answers = [[*before, *prompt] for prompt in prompts], (first, second)
     if len({len(row) for row in ids}) > 1:
         raise LabError(
             f"{where}: prompts have {min(map(len, ids))} to {max(map(len, ids))} tokens; split them by length"

@@ -62,7 +62,7 @@ class RemoveLayerNorm:
 
     data: tuple[str, ...] = ("docstrings",)
     """Text to fine-tune on: files, folders, hub:ID or names of built-in sources."""
-    data_field: str = "text"
+    field: str = "text"
     """Field that holds the text in jsonl, csv, parquet and hub rows."""
     preset: Literal["small", "medium", "large", "xl"] | None = None
     """The authors' settings for a size of GPT-2; none fits the schedule to steps, blocks and gates."""
@@ -284,7 +284,7 @@ class RemoveLayerNorm:
             "accumulation", 1
         ) * context + 1
         ends = [tokenizer.eos] if tokenizer.eos is not None else []
-        texts = sources.documents(self.data, field=self.data_field)
+        texts = sources.documents(self.data, field=self.field)
         read, held = split_documents(([*ids, *ends] for ids in _encoded(texts, tokenizer)), wanted)
         sizes = {"batch_size": rows, "context": context}
         batches = PackedBatches(ArrayTokens(read), seed=self.seed, **sizes)

@@ -20,6 +20,7 @@ from gpt2lab.papers.occupational_bias.occupations import Find, Gazetteer
 from gpt2lab.papers.occupational_bias.prompts import Cell, Prompt
 from gpt2lab.papers.occupational_bias.scoring import log_probabilities
 from gpt2lab.text.language_model import LanguageModel
+from gpt2lab.text.pieces import frame
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -239,13 +240,23 @@ def exact(
             "the model's tokenizer knows no title of the gazetteer; give a gazetteer of words it knows"
         )
     texts = list(dict.fromkeys(prompt.text for prompt in prompts))
-    rows = [[split_continuation(tokenizer, text, " " + title) for title in sayable] for text in texts]
+    opening = (
+        frame(tokenizer, texts[0])[0] if texts else []
+    )  # what `generate` puts before a prompt, as in `sample`
+    rows = [
+        [_after(opening, split_continuation(tokenizer, text, " " + title)) for title in sayable]
+        for text in texts
+    ]
     scores = log_probabilities(lm.model, [item for row in rows for item in row], batch_size=batch_size)
     by_text: dict[str, dict[str, float]] = {}
     for at, text in enumerate(texts):
         whole = [math.exp(score) for score in scores[at * len(sayable) : (at + 1) * len(sayable)]]
         by_text[text] = _by_job(sayable, exclusive(rows[at], whole), gazetteer)
     return _exact_counts(prompts, by_text, n, unsayable)
+
+
+def _after(opening: Sequence[int], item: Continuation) -> Continuation:
+    return Continuation([*opening, *item.context], item.tokens) if opening else item
 
 
 def exclusive(items: Sequence[Continuation], probabilities: Sequence[float]) -> list[float]:

@@ -19,6 +19,7 @@ from gpt2lab.measure.corpus import need_tokenizer
 from gpt2lab.measure.scoring import Row, score_rows
 from gpt2lab.papers.tinystories.baselines import shuffled
 from gpt2lab.papers.tinystories.characters import fitting_pronouns, known_names, mentions, share, split_prompt
+from gpt2lab.text.pieces import split_text
 
 if TYPE_CHECKING:
     from gpt2lab.text.language_model import LanguageModel
@@ -141,10 +142,9 @@ def name_cloze(lm: "LanguageModel", stories: Sequence[str], *, batch_size: int =
         if item is None or start is None:
             continue
         before, right, other = item
-        context = [start, *tokenizer.encode(before)]
         for name in (right, other):
-            ids = tokenizer.encode(f" {name}")
-            context = context[-(lm.config.max_positions - len(ids)) :]
+            shared, ids = split_text(tokenizer, before, f" {name}")
+            context = [start, *shared][-(lm.config.max_positions - len(ids)) :]
             rows.append(Row(torch.tensor([*context, *ids]), len(ids)))
     if not rows:
         return math.nan, 0

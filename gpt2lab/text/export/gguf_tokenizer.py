@@ -42,7 +42,7 @@ def tokenizer_fields(tokenizer: Tokenizer | None, rows: int) -> Fields:
     added = framed != plain
     fields.append(("add_bos_token", added and framed[0] == tokenizer.bos))
     fields.append(("add_eos_token", added and framed[-1] == tokenizer.eos))
-    if isinstance(template := tokenizer.settings.get("chat_template"), str):
+    if (template := tokenizer.chat_templates.get("default")) is not None:
         fields.append(("chat_template", template))
     return fields
 

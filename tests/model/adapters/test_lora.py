@@ -171,9 +171,25 @@ def test_bf16_models_keep_their_adapters_in_float32_and_stay_near_the_exact_logi
     [
         ("gpt2", ("blocks.*.attention.qkv",), {"attention.qkv"}),
         ("gpt2", ("q", "up", "o"), {"attention.qkv.q", "mlp.up", "attention.out"}),
-        ("llama", ("*.mlp.up",), {"mlp.up"}),
+        ("gpt2", ("c_attn", "mlp.c_proj"), {"attention.qkv", "mlp.down"}),
+        ("gpt_neox", ("query_key_value", "dense_h_to_4h"), {"attention.qkv", "mlp.up"}),
+        ("llama", ("*.mlp.up",), {"mlp.up.gate", "mlp.up.up"}),
+        ("llama", ("qkv",), {"attention.qkv.q", "attention.qkv.k", "attention.qkv.v"}),
+        (
+            "llama",
+            ("q_proj", "self_attn.v_proj", "up_proj"),
+            {"attention.qkv.q", "attention.qkv.v", "mlp.up.up"},
+        ),
         ("llama", ("up", "gate"), {"mlp.up.up", "mlp.up.gate"}),
-        ("llama", ("all-linear",), {"attention.qkv", "attention.out", "mlp.up", "mlp.down"}),
+        ("gpt2", ("all-linear",), {"attention.qkv", "attention.out", "mlp.up", "mlp.down"}),
+        (
+            "llama",
+            ("all-linear",),
+            {
+                *(f"attention.qkv.{part}" for part in "qkv"),
+                *("attention.out", "mlp.up.gate", "mlp.up.up", "mlp.down"),
+            },
+        ),
         ("llama", ("mlp.down",), {"mlp.down"}),
     ],
 )
@@ -204,6 +220,25 @@ def test_exclusions_and_patterns_of_single_layers() -> None:
     }
 
 
+def test_queries_keys_and_values_have_ranks_of_their_own() -> None:
+    lora = Lora(
+        exclude=("k_proj", "down"),
+        rank_pattern={"q_proj": 3, "blocks.1.attention.qkv": 5, "up": 2, "blocks.0.mlp.up": 4},
+    )
+    model = attach(tiny("llama"), lora)
+    ranks = {
+        name.removesuffix(".A").replace(".adapters.default", ""): tensor.shape[0]
+        for name, tensor in adapter_parameters(model).items()
+        if name.endswith(".A") and not name.startswith("blocks.2")
+    }
+    assert ranks == {
+        "blocks.0.attention.qkv.q": 3, "blocks.0.attention.qkv.v": 8, "blocks.0.attention.out.all": 8,
+        "blocks.0.mlp.up.gate": 4, "blocks.0.mlp.up.up": 2,
+        "blocks.1.attention.qkv.q": 3, "blocks.1.attention.qkv.v": 5, "blocks.1.attention.out.all": 8,
+        "blocks.1.mlp.up.gate": 8, "blocks.1.mlp.up.up": 2,
+    }  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -215,6 +250,10 @@ def test_exclusions_and_patterns_of_single_layers() -> None:
             "blocks.0.attention.qkv.q and all of blocks.0.attention.qkv are both chosen|both",
         ),
         ({"targets": ("q",), "exclude": ("q",)}, "nothing of the model is left"),
+        (
+            {"exclude": ("q",)},
+            "exclude: blocks.0.attention.qkv.q is a part of blocks.0.attention.qkv, which is one matrix here",
+        ),
         (
             {"targets": ("q",), "rank_pattern": {"down": 3}},
             "rank_pattern: down stands for nothing that is adapted",

@@ -133,6 +133,24 @@ def test_their_folder_opens_here(family: str, kind: str, tmp_path: Path) -> None
     assert {name for name in read if "base_layer" not in name} == set(written)
 
 
+@pytest.mark.parametrize("family", [family for family in FAMILIES if family != "bert"])
+def test_all_linear_is_every_matrix_that_peft_takes_for_one(family: str, tmp_path: Path) -> None:
+    base = theirs(family, tmp_path / "base")
+    adapted = peft.get_peft_model(base, peft.LoraConfig(r=2, target_modules="all-linear"))
+    ours = attach(model_of(family), Lora(rank=2))
+    save_adapter(ours, tmp_path / "adapter", base="b")
+    chosen = json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())["target_modules"]
+    expected = {
+        name.removeprefix("base_model.model.") for name, m in adapted.named_modules() if hasattr(m, "lora_A")
+    }
+    assert set(chosen) == expected
+    written = load_file(tmp_path / "adapter" / "adapter_model.safetensors")
+    shapes = {name: tensor.shape for name, tensor in adapted.state_dict().items() if "lora_" in name}
+    assert {
+        name.replace(".weight", ".default.weight"): tensor.shape for name, tensor in written.items()
+    } == shapes
+
+
 def test_one_of_several_adapters_is_saved_by_name(tmp_path: Path) -> None:
     model = adapted_model("gpt2", Lora(rank=2, name="first"))
     attach(model, Lora(rank=3, name="second", targets=("q",)))

@@ -21,7 +21,7 @@ from gpt2lab.papers.layernorm_removal.patching import compare_patching, english_
 from gpt2lab.papers.layernorm_removal.schedule import Schedule
 from gpt2lab.text.generators.stories import documents
 from gpt2lab.text.language_model import LanguageModel, save
-from gpt2lab.text.tokenizer import byte_level, train_bpe, word_level
+from gpt2lab.text.tokenizer import Tokenizer, byte_level, train_bpe, word_level
 from tests.papers.layernorm_removal.test_transform import frozen
 from tests.tiny import tiny, tokens
 
@@ -311,3 +311,15 @@ def test_prompts_with_two_names_differ_in_one_place() -> None:
     assert torch.equal(prompts.clean[:, prompts.position], prompts.repeated)
     assert torch.equal(prompts.corrupt[:, prompts.position], prompts.other)
     assert math.isfinite(float(prompts.clean.float().mean()))
+
+
+def test_answers_are_the_tokens_they_have_after_the_prompt(tmp_path: Path, shared_data: Path) -> None:
+    tokenizer = Tokenizer.load(
+        shared_data / "models" / "stories260k-llama"
+    )  # it puts a blank before every text
+    file = tmp_path / "prompts.csv"
+    rows = ['"Lily and Tim. Lily saw"," Tim"," Lily"', '"Lily and Tim. Tim saw"," Lily"," Tim"']
+    file.write_text("prompt,answer_io,answer_s\n" + "\n".join(rows) + "\n")
+    clean, _, yes, no = read_prompts(file, tokenizer)
+    assert clean[0].tolist() == tokenizer.encode("Lily and Tim. Lily saw")
+    assert [tokenizer.token(int(id)) for id in (*yes, *no)] == ["▁Tim", "▁Lily", "▁Lily", "▁Tim"]

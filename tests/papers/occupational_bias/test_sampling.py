@@ -8,13 +8,14 @@ import pytest
 import torch
 
 from gpt2lab.base.errors import LabError
+from gpt2lab.decode.prompts import prompt_tokens
 from gpt2lab.measure.continuation import Continuation
 from gpt2lab.papers.occupational_bias import sampling
 from gpt2lab.papers.occupational_bias.occupations import Gazetteer
-from gpt2lab.papers.occupational_bias.prompts import identity_prompts
+from gpt2lab.papers.occupational_bias.prompts import Cell, Prompt, identity_prompts
 from gpt2lab.papers.occupational_bias.sampling import Drawing, count_answers, exact, read_answers, sample
 from gpt2lab.papers.occupational_bias.world import World
-from gpt2lab.text.language_model import LanguageModel
+from gpt2lab.text.language_model import LanguageModel, load
 from tests.papers.occupational_bias import reference
 
 DRAWING = Drawing(max_new_tokens=3, batch_size=7)
@@ -190,3 +191,16 @@ def test_titles_of_the_same_tokens_share_no_probability_twice() -> None:
     item = Continuation([1, 2], [3])
     longer = Continuation([1, 2], [3, 4])
     assert sampling.exclusive([item, longer, item], [0.5, 0.2, 0.5]) == pytest.approx([0.3, 0.2, 0.0])
+
+
+def test_exact_probabilities_follow_the_tokens_that_a_sampled_prompt_has(shared_data: Path) -> None:
+    lm = load(shared_data / "models" / "stories260k-llama")  # it puts a bos and a blank before every text
+    prompt = Prompt("one", "Once upon a time there was a little", Cell("none", "none", "woman"))
+    found = exact(lm, [prompt], 1, Gazetteer(["girl", "boy"]))
+    ids, plain = prompt_tokens(lm, prompt.text), lm.tokenizer.encode(prompt.text)
+    wanted = [
+        reference.probability_of(lm.model, ids, lm.tokenizer.encode(f"{prompt.text} {title}")[len(plain) :])
+        for title in ("girl", "boy")
+    ]
+    assert found.mass[prompt.cell] == pytest.approx(sum(wanted), rel=1e-4)
+    assert found.mass[prompt.cell] > 0.5

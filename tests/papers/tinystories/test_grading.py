@@ -14,7 +14,7 @@ from gpt2lab.papers.tinystories.corpus import write_stories
 from gpt2lab.papers.tinystories.grading import Calibration
 from gpt2lab.papers.tinystories.instruct import instruct_records
 from gpt2lab.text.generators.stories import documents, stories
-from gpt2lab.text.language_model import save
+from gpt2lab.text.language_model import load, save
 from tests.papers.tinystories.conftest import make_lm
 
 
@@ -246,3 +246,13 @@ def test_the_stop_rule_cuts_baselines_at_the_first_repeated_four_gram():
     assert grader.cut_story(text) == "once upon a time he ran and"
     assert grader.cut_story("all words differ here") == "all words differ here"
     assert list(cut_at_repetition(text.split(), 4)) == grader.cut_story(text).split()
+
+
+def test_the_names_of_the_cloze_are_the_tokens_of_the_running_story(shared_data):
+    lm = load(shared_data / "models" / "stories260k-llama")  # it puts a blank before every text
+    story = "One day Lily met Tim . then Tim saw Lily . then Lily hugged Tim ."
+    before = story[: story.rindex(" Tim")]
+    share, count = free_text.name_cloze(lm, [story])
+    with torch.no_grad():
+        logits = lm.model(torch.tensor([[lm.tokenizer.eos, *lm.tokenizer.encode(before)]]))[0, -1]
+    assert (share, count) == (float(logits[lm.tokenizer.id("▁Tim")] > logits[lm.tokenizer.id("▁Lily")]), 1)

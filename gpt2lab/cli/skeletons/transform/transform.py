@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from gpt2lab.base.errors import LabError
+from gpt2lab.model.matrices import matrices
 from gpt2lab.text.language_model import LanguageModel
 
 
@@ -37,16 +38,16 @@ class ExampleTransform:
             raise LabError(f"the model has {lm.config.n_layers} blocks, not {self.blocks}; give fewer")
         model = copy.deepcopy(lm.model)
         generator = torch.Generator().manual_seed(self.seed)
-        matrices = [
-            part.weight
-            for block in list(model.blocks)[-self.blocks :]
-            for name, part in block.named_modules()
-            if name.startswith("mlp.") and isinstance(part, nn.Linear)
-        ]
-        if not matrices:
+        last = tuple(f"blocks.{i}.mlp." for i in range(lm.config.n_layers - self.blocks, lm.config.n_layers))
+        # Gates and ups are stored in one tensor; `matrices` gives each as the family publishes it.
+        found = [matrix for matrix in matrices(model) if matrix.module.startswith(last)]
+        layers = [model.get_submodule(matrix.module) for matrix in found]
+        if not any(isinstance(layer, nn.Linear) for layer in layers):
             raise LabError("the feed-forward of this model has no linear layers to reduce")
-        for matrix in matrices:
-            matrix.copy_(self.reduced(matrix, generator))
+        for matrix, layer in zip(found, layers, strict=True):
+            if isinstance(layer, nn.Linear):
+                weight = matrix.of(layer.weight)
+                weight.copy_(self.reduced(weight, generator))
         return LanguageModel(model, lm.tokenizer)
 
     def reduced(self, matrix: Tensor, generator: torch.Generator) -> Tensor:

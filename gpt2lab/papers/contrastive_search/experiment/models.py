@@ -18,6 +18,7 @@ from gpt2lab.papers.contrastive_search.quality import Sample, held_out_samples
 from gpt2lab.text import sources
 from gpt2lab.text.batches import ArrayTokens, PackedBatches
 from gpt2lab.text.language_model import LanguageModel, load
+from gpt2lab.text.pieces import beginning
 from gpt2lab.text.tokenizer import train_bpe
 from gpt2lab.train import TrainSettings, train
 
@@ -147,7 +148,7 @@ def _given_isotropy(settings: "Settings", texts: Sequence[str], run: "Run") -> N
         lm = load(name, device=run.device)
         tokenizer = need_tokenizer(lm, "isotropy")
         ids = [
-            tokenizer.encode(text[:4096])[: min(256, lm.model.context)]
+            beginning(tokenizer, text, 256)[0][: min(256, lm.model.context)]
             for text in texts[:2000]
             if len(text) >= 2
         ]

@@ -1,0 +1,27 @@
+"""The field that holds the text has one name, `field`, in training, measures, transforms and comparisons."""
+
+import dataclasses
+from typing import Any
+
+import pytest
+
+from gpt2lab.base.settings import field_docs
+from gpt2lab.lab.course import TextCourse
+from gpt2lab.lab.training import TrainingSettings
+from tests.contract.parts import built
+
+READERS: list[Any] = [
+    *(pytest.param(made.values[0].load(), id=made.id) for kind in ("measure", "transform") for made in built(kind)),
+    pytest.param(TrainingSettings, id="train"),
+    pytest.param(TextCourse, id="compare"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("settings", READERS)
+def test_the_text_is_in_the_field_that_is_called_field(settings: type) -> None:
+    said = field_docs(settings)
+    naming = {name for name, doc in said.items() if doc.lower().startswith("field") and "the text" in doc}
+    assert naming <= {"field"}, "another name for the field that holds the text"
+    if "field" in said:
+        default = next(f.default for f in dataclasses.fields(settings) if f.name == "field")
+        assert default == "text"
