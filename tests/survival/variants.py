@@ -68,5 +68,5 @@ def settings(variant: str, data: Path) -> TrainingSettings:
     labelled = "task.kind" in changes
     changes["data"] = (str(data / ("rows.jsonl" if labelled else "text.txt")),)
     if changes.get("task.kind") == "tokens":
-        changes["data_field"] = "words"
+        changes["field"] = "words"
     return build(TrainingSettings, SMALL | changes, variant)
