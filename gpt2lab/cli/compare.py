@@ -11,13 +11,13 @@ examples:
 """
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from gpt2lab.base.errors import LabError
 from gpt2lab.base.registry import PART_KINDS
 from gpt2lab.base.settings import options
-from gpt2lab.base.wording import listed
+from gpt2lab.base.wording import count, listed
 from gpt2lab.cli.parser import Parser, settings_help, typed
 from gpt2lab.cli.reproduce import add_study, seeds_of
 from gpt2lab.cli.show import cut, print_json, table
@@ -136,13 +136,34 @@ def _compare_runs(arguments: argparse.Namespace) -> None:
     if arguments.json:
         print_json(found)
         return
-    for title in ("results", "settings"):
-        lines = found[title]
-        if lines:
-            header = list(lines[0])
-            cells = [[_short(line[column]) for column in header] for line in lines]
-            print(table(cells, [title, *header[1:]]), end="\n\n")
+    print(_side_by_side("results", found["results"]), end="")
+    differing, alone = _shared(found["settings"])
+    print(_side_by_side("settings", differing), end="")
+    for run, names in alone.items():
+        print(f"{count(len(names), 'setting')} that only {run} has: {cut(listed(names), 60)}")
     print(f"report  {found['html']}")
+
+
+def _side_by_side(title: str, lines: Sequence[Mapping[str, Any]]) -> str:
+    """Return a line for every name, a column for every run; empty if there is nothing to show."""
+    if not lines:
+        return ""
+    header = list(lines[0])
+    cells = [[_short(line[column]) for column in header] for line in lines]
+    return table(cells, [title, *header[1:]]) + "\n\n"
+
+
+def _shared(lines: Sequence[Mapping[str, Any]]) -> tuple[list[Mapping[str, Any]], dict[str, list[str]]]:
+    """Return the settings that several runs have, and by run the names of those that it alone has."""
+    shared: list[Mapping[str, Any]] = []
+    alone: dict[str, list[str]] = {}
+    for line in lines:
+        having = [run for run, cell in line.items() if run != "name" and cell != ""]
+        if len(having) == 1:
+            alone.setdefault(having[0], []).append(line["name"])
+        else:
+            shared.append(line)
+    return shared, alone
 
 
 def _short(value: Any) -> Any:

@@ -9,6 +9,7 @@ examples:
 
 import argparse
 import os
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
@@ -118,8 +119,11 @@ def _text(paper: Paper) -> str:
 def _last_studies() -> Mapping[str, Row]:
     """Return the newest finished study of each paper; empty where nothing was run yet."""
     last: dict[str, Row] = {}
-    for row in Store().rows(kind="study", status="finished"):
-        last.setdefault(row.paper or "", row)
+    try:
+        for row in Store().rows(kind="study", status="finished"):
+            last.setdefault(row.paper or "", row)
+    except LabError as error:
+        warnings.warn(f"the papers' last runs are not known: {error}", stacklevel=2)
     return last
 
 

@@ -12,6 +12,7 @@ examples:
 
 import argparse
 import json
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -24,6 +25,7 @@ from gpt2lab.cli.parser import Parser, whole
 from gpt2lab.cli.show import cut, number, print_json, table
 from gpt2lab.lab.store import KINDS, Row, Store
 
+_READABLE = 36  # columns that results need beside the rest; with fewer they stand below
 _ACTIONS = ("delete", "clean", "rebuild")
 
 
@@ -75,10 +77,26 @@ def _list(arguments: argparse.Namespace) -> None:
     elif not shown:
         print(_none(store, arguments, chosen))
     else:
-        header = ("run", "kind", "model", "status", "began", "took", "results")
-        print(table([_line(row) for row in shown], header))
+        print(_table(shown))
         if len(shown) < matching:
             print(f"and {matching - len(shown):,} more; --limit 0 shows all")
+
+
+def _table(rows: Sequence[Row]) -> str:
+    """Return a line for each run; on a narrow terminal what it found stands below it."""
+    header = ("run", "kind", "model", "status", "began", "took", "results")
+    lines = [_line(row) for row in rows]
+    kept = [i for i, name in enumerate(header) if name != "model" or any(line[i] for line in lines)]
+    widths = [max(len(line[i]) for line in [header, *lines]) for i in kept[:-1]]
+    room = shutil.get_terminal_size((110, 24)).columns
+    if sum(widths) + 2 * len(widths) + _READABLE <= room:
+        return table([[line[i] for i in kept] for line in lines], [header[i] for i in kept])
+    short = table([[line[i] for i in kept[:-1]] for line in lines], [header[i] for i in kept[:-1]])
+    if "\n\n" in short:  # narrower still: what a run is called and how it ended
+        short = table([(line[0], line[3]) for line in lines], (header[0], header[3]))
+    first, *others = short.splitlines()
+    pairs = ((head, f"    {line[-1]}" if line[-1] else "") for head, line in zip(others, lines, strict=True))
+    return "\n".join([first, *(cut(text, room) for pair in pairs for text in pair if text)])
 
 
 def _none(store: Store, arguments: argparse.Namespace, chosen: Mapping[str, Any]) -> str:
@@ -175,14 +193,14 @@ def _text(row: Row) -> str:
 def _line(row: Row) -> tuple[str, ...]:
     began = row.created[:16].replace("T", " ")
     took = duration(row.seconds) if row.seconds is not None else ""
-    said = row.message if row.status != "finished" or not row.numbers else brief(row.numbers)
-    return row.id, row.kind, _model(row), row.status, began, took, said or row.message
+    return row.id, row.kind, _model(row), row.status, began, took, row.message or brief(row.numbers)
 
 
 def _model(row: Row) -> str:
     """Return which model a run worked on: the run that made it, or the end of what was typed."""
-    settings = json.loads(row.settings)
-    model = settings.get("origin") or settings.get("model")
+    model = row.origin
+    if model is None and '"model"' in row.settings:  # most have none, and a list may be long
+        model = json.loads(row.settings).get("model")
     return cut(Path(model).name if Path(model).is_absolute() else model, 28) if model else ""
 
 

@@ -9,6 +9,8 @@ from typing import Any
 
 from gpt2lab.base import wording
 
+_LEAST = 24  # columns of a text that is cut
+
 
 def print_json(value: Any) -> None:
     """Print a value as JSON; infinities and NaN, which JSON lacks, become null."""
@@ -23,16 +25,36 @@ def number(value: Any) -> str:
 
 
 def table(rows: Sequence[Sequence[Any]], header: Sequence[str]) -> str:
-    """Align rows under a header; numbers to the right, the last column cut at the terminal's width."""
+    """Align rows under a header; numbers to the right.
+
+    Text in the last column is cut at the terminal's width, if enough of it is left to be read. Columns that do not fit
+    otherwise follow below, each block under the first column again.
+    """
     cells = [[number(cell) for cell in row] for row in rows]
     right = [bool(rows) and all(_is_number(row[i]) for row in rows) for i in range(len(header))]
     widths = [max(len(line[i]) for line in [header, *cells]) for i in range(len(header))]
     room = shutil.get_terminal_size((110, 24)).columns
-    lines = []
-    for line in [header, *cells]:
-        padded = [c.rjust(w) if r else c.ljust(w) for c, w, r in zip(line, widths, right, strict=True)]
-        lines.append(cut("  ".join(padded).rstrip(), room))
-    return "\n".join(lines)
+    needed = [*widths[:-1], widths[-1] if right[-1] else min(widths[-1], _LEAST)]
+    blocks = []
+    for columns in _blocks(needed, room):
+        lines = []
+        for line in [header, *cells]:
+            padded = [line[i].rjust(widths[i]) if right[i] else line[i].ljust(widths[i]) for i in columns]
+            lines.append(cut("  ".join(padded).rstrip(), room))
+        blocks.append("\n".join(lines))
+    return "\n\n".join(blocks)
+
+
+def _blocks(widths: Sequence[int], room: int) -> list[list[int]]:
+    """Return which columns stand side by side: as many as fit, the first one in every block."""
+    blocks, block, taken = [], [0], widths[0]
+    for column in range(1, len(widths)):
+        if len(block) > 1 and taken + 2 + widths[column] > room:
+            blocks.append(block)
+            block, taken = [0], widths[0]
+        block.append(column)
+        taken += 2 + widths[column]
+    return [*blocks, block]
 
 
 def pairs(items: Iterable[tuple[str, Any]], indent: str = "  ") -> str:

@@ -14,6 +14,7 @@ update too. A setting that a training would not read is refused.
 """
 
 import argparse
+import shlex
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,7 @@ from gpt2lab.base.settings import add_arguments, given, options
 from gpt2lab.cli.parser import Parser, add_set, settings_help
 from gpt2lab.cli.runs import plain
 from gpt2lab.cli.show import pairs, print_json
+from gpt2lab.lab.lineage import settings_of
 
 if TYPE_CHECKING:
     from gpt2lab.lab.run import Run
@@ -108,5 +110,18 @@ def show_training(run: "Run", as_json: bool) -> None:
     fills_in = "masked_perplexity" in run.results  # a bidirectional model, which does not go on from a prompt
     following = f"measure pseudo-perplexity {run.id}" if fills_in else f'generate {run.id} "..."'
     if "validation_examples" in run.results:  # a head, which has a measure of its kind
-        following = f"measure classification|regression|token-classification|retrieval {run.id} --data ..."
+        following = _measure_of(run)
     print(f"next    gpt2lab {following}")
+
+
+def _measure_of(run: "Run") -> str:
+    """Return the words that measure what a run's head has learnt, on its validation data if it was given some."""
+    settings = settings_of(run.row)
+    task = settings["task"]
+    measure = {"regression": "regression", "tokens": "token-classification"}.get(
+        task["kind"], "classification"
+    )
+    if task["kind"] in ("contrastive", "simcse"):
+        measure = "retrieval"
+    data = "FOLDER" if measure == "retrieval" else shlex.join(task["valid"]) or "FILE"
+    return f"measure {measure} {run.id} --data {data}"

@@ -1,6 +1,7 @@
 """The SQLite file of the store: opened, checked, and read even where it cannot be written."""
 
 import contextlib
+import functools
 import shutil
 import sqlite3
 import tempfile
@@ -13,6 +14,9 @@ from gpt2lab.lab.home import disk_full, make_folder
 from gpt2lab.lab.row import COLUMNS, RECORD
 
 SCHEMA_VERSION = 2
+
+READABLE = functools.partial(str, encoding="utf-8", errors="replace")
+"""How text is read: bytes that are no UTF-8 make a damaged row, which the checksum tells, and not an error."""
 
 _APPLICATION_ID = 0x47324C42  # marks the file as ours among all SQLite files: "G2LB"
 _LEAST_FREE = (
@@ -66,13 +70,11 @@ class Database:
                         connection.close()
                     connection = self._snapshot(stack)
                     self._check(connection)
-                if not _tables(
-                    connection
-                ):  # whoever began it died, or the disk was full, before the tables were there
+                if not _tables(connection):  # its beginning was cut short, by a death or a full disk
                     connection.close()
                     connection = sqlite3.connect(":memory:", isolation_level=None)
                     fill_empty(connection)
-                connection.text_factory = lambda data: data.decode("utf-8", "replace")  # the checksum tells
+                connection.text_factory = READABLE
                 yield connection
         except sqlite3.Error as error:
             raise self._sentence(error) from error

@@ -12,7 +12,7 @@ from typing import Any
 
 from gpt2lab.base.errors import LabError
 from gpt2lab.base.files import atomic_file, locked
-from gpt2lab.lab.database import SCHEMA_VERSION, fill_empty, insertion
+from gpt2lab.lab.database import READABLE, SCHEMA_VERSION, fill_empty, insertion
 from gpt2lab.lab.row import COLUMNS, Row, checksum
 from gpt2lab.lab.store import Store
 
@@ -79,7 +79,7 @@ def _old_rows(path: Path) -> dict[str, Row]:
         "rowid DESC",
     ):  # a damaged page ends a reading: what is behind it is read from the end
         with contextlib.suppress(sqlite3.Error), contextlib.closing(sqlite3.connect(path)) as connection:
-            connection.text_factory = lambda data: data.decode("utf-8", "replace")
+            connection.text_factory = READABLE
             connection.row_factory = sqlite3.Row
             for found in connection.execute(f"SELECT * FROM runs ORDER BY {order}"):
                 if (row := _whole(dict(found))) is not None:

@@ -1,6 +1,7 @@
 """Reports: what a run found, for people to read, from what lies in its folder."""
 
 import contextlib
+import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -68,7 +69,9 @@ def write_report(name: str, *, home: Path | str | None = None) -> Path:
 def write_comparison(
     names: Sequence[str], *, home: Path | str | None = None, out: Path | str | None = None
 ) -> Path:
-    """Write comparison.html and comparison.md of several runs into `out` (default: the home folder).
+    """Write comparison.html and comparison.md of several runs into `out`.
+
+    By default they go to the home folder, named after the runs: `comparison-train-1-train-2.html`.
 
     LabError if there are fewer than two runs, or one of them does not exist.
     """
@@ -80,7 +83,18 @@ def write_comparison(
         )
     folder = Path(out) if out is not None else store.home
     with _written_to(folder):
-        return _write(_comparison(rows, store, folder), folder, "comparison")
+        name = "comparison" if out is not None else _comparison_name(rows)
+        return _write(_comparison(rows, store, folder), folder, name)
+
+
+def _comparison_name(rows: Sequence[Row]) -> str:
+    """Return the name of a comparison's files: the runs, or of many the first and how many, with their fingerprint."""
+    names = [row.id.replace("/", "-") for row in rows]
+    name = "-".join(["comparison", *names])
+    if len(name) <= 100:
+        return name
+    mark = hashlib.sha256(name.encode()).hexdigest()[:8]
+    return f"comparison-{names[0][:60]}-and-{len(names) - 1}-more-{mark}"
 
 
 def comparison_rows(rows: Sequence[Row], home: Path | str | None = None) -> dict[str, list[dict[str, Any]]]:
@@ -305,7 +319,8 @@ def _side_by_side(
         cells = {column: values.get(key) for column, values in columns.items()}
         if only_different and len({repr(cell) for cell in cells.values()}) == 1:
             continue
-        shown = {column: show(cell) if only_different else cell for column, cell in cells.items()}
+        there = {column: show(cell) if key in columns[column] else "" for column, cell in cells.items()}
+        shown = there if only_different else cells
         rows.append({name or "name": key, **shown})
     return rows
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from gpt2lab.base.errors import LabError
 from gpt2lab.base.files import discard, locked, sweep
 from gpt2lab.base.lease import Lease, holder_of
-from gpt2lab.base.wording import listed
+from gpt2lab.base.wording import count, listed
 from gpt2lab.lab.store import Row, Store
 
 _DATA = (
@@ -104,7 +104,7 @@ def _delete(row: Row, store: Store, force: bool) -> Gone:
         if folder.exists():  # claimed, so that nobody resumes it meanwhile
             stack.callback(Lease.claim(folder, take_over=force).release)
         pieces = len(store.remove(row.id)) - 1
-    return Gone(f"{row.kind} with {pieces} pieces" if pieces > 0 else row.kind, row.id, size)
+    return Gone(f"{row.kind} with {count(pieces, 'piece')}" if pieces > 0 else row.kind, row.id, size)
 
 
 def _leftovers(home: Path) -> Iterator[tuple[Gone, Path]]:
