@@ -208,6 +208,6 @@ class ReducedTokenizer(Tokenizer):
         return hashlib.sha256(f"{self.base.fingerprint} {self.reduction.kept}".encode()).hexdigest()
 
     def save(self, folder: Path | str) -> None:
-        """Write the base tokenizer and the mapping; `Tokenizer.load` reads both."""
-        self.base.save(folder)
+        """Write the mapping and the base tokenizer; `Tokenizer.load` reads both, and finds none before the last file."""
         self.reduction.save(folder)
+        self.base.save(folder)

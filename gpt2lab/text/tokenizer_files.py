@@ -60,7 +60,7 @@ def has_tokenizer(folder: Path) -> bool:
 
 
 def save(tokenizer: Tokenizer, folder: Path) -> None:
-    """Write the files of Hugging Face's layout, each whole or not at all.
+    """Write the files of Hugging Face's layout; tokenizer.json comes last, and without it the folder holds no tokenizer.
 
     A token has its role in them if it is special: naming a plain word would change what transformers makes of a text.
     """
@@ -74,10 +74,11 @@ def save(tokenizer: Tokenizer, folder: Path) -> None:
         **names,
     }
     plain = json.dumps(json.loads(tokenizer.backend.to_str()), ensure_ascii=False)
-    atomic_write(folder / "tokenizer.json", plain)
+    (folder / "tokenizer.json").unlink(missing_ok=True)
     atomic_write(folder / "tokenizer_config.json", json.dumps(settings, indent=2, ensure_ascii=False) + "\n")
     atomic_write(folder / "special_tokens_map.json", json.dumps(names, indent=2, ensure_ascii=False) + "\n")
     write_chat_templates(tokenizer.files, folder)
+    atomic_write(folder / "tokenizer.json", plain)
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gpt2lab.base.errors import LabError
+from gpt2lab.text import tokenizer_files
 from gpt2lab.text.tokenizer import StreamDecoder, Tokenizer, byte_level, train_bpe, word_level
 
 TEXT = st.text(st.characters(exclude_categories=("Cs",)), max_size=60)
@@ -280,3 +281,27 @@ def test_what_can_be_no_id_and_text_that_is_none_are_refused() -> None:
         BYTES.encode_batch(["a", b"b"])  # type: ignore[list-item]  # the mistake under test
     with pytest.raises(LabError, match="eos token 300: outside"):
         Tokenizer(BYTES.backend, eos=300)
+
+
+@pytest.mark.parametrize("before", [False, True])
+@pytest.mark.parametrize("written", [0, 1, 2])
+def test_a_save_that_is_cut_off_leaves_no_tokenizer_rather_than_half_of_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, written: int, before: bool
+) -> None:
+    if before:
+        word_level(["another one"]).save(tmp_path)
+    write, left = tokenizer_files.atomic_write, [written]
+
+    def dies(path: Path, content: str) -> None:
+        if not left[0]:
+            raise KeyboardInterrupt
+        left[0] -= 1
+        write(path, content)
+
+    monkeypatch.setattr(tokenizer_files, "atomic_write", dies)
+    with pytest.raises(KeyboardInterrupt):
+        byte_level().save(tmp_path)
+    assert not tokenizer_files.has_tokenizer(tmp_path)
+    monkeypatch.setattr(tokenizer_files, "atomic_write", write)
+    byte_level().save(tmp_path)
+    assert Tokenizer.load(tmp_path).fingerprint == byte_level().fingerprint
