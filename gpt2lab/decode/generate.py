@@ -37,7 +37,7 @@ class Generation:
     """A prompt and how it went on; as a string, both."""
 
     prompt: str
-    """The prompt's text; without a tokenizer this and `text` are empty."""
+    """The prompt as it was given; of token ids their text, with the special tokens among them, empty without a tokenizer."""
     text: str
     """The new text, without special tokens."""
     tokens: list[int]
@@ -109,6 +109,7 @@ def generate(
         chosen,
         tokens,
         limits,
+        given=given,
         seed=seed,
         stops=stops,
         keep_stop=keep_stop,
@@ -166,6 +167,7 @@ class _Job:
         prompts: list[list[int]],
         limits: Limits,
         *,
+        given: Sequence[Prompt],
         seed: int,
         stops: tuple[str, ...],
         keep_stop: bool,
@@ -174,6 +176,7 @@ class _Job:
     ) -> None:
         self.lm, self.decoder, self.prompts, self.limits, self.seed = lm, decoder, prompts, limits, seed
         self.stops, self.keep_stop, self.stream, self.logprobs = stops, keep_stop, stream, logprobs
+        self.given = given
         self.advance: Callable[[int], object] = lambda count: None
 
     def run(self, batch_size: int, weights: Weights) -> list[Generation]:
@@ -230,6 +233,13 @@ class _Job:
             tokenizer, self.prompts[index], stop=self.stops, keep_stop=self.keep_stop, emit=emit
         )
 
+    def shown(self, index: int) -> str:
+        """Return the text of one prompt."""
+        prompt = self.given[index]
+        if isinstance(prompt, str):
+            return prompt
+        return "" if self.lm.tokenizer is None else self.lm.tokenizer.decode(prompt, skip_special=False)
+
     def generation(self, index: int, row: int, decoded: Decoded, transcript: Transcript | None) -> Generation:
         """Put one row's outcome together."""
         tokens, finished = decoded.tokens[row], decoded.finished[row]
@@ -239,7 +249,7 @@ class _Job:
             tokens, finished = tokens[:kept], "stop" if transcript.stopped else finished
         prompt = self.prompts[index]
         return Generation(
-            prompt=self.lm.tokenizer.decode(prompt) if self.lm.tokenizer is not None else "",
+            prompt=self.shown(index),
             text=transcript.close() if transcript is not None else added_text(self.lm, prompt, tokens),
             tokens=tokens,
             finished=finished,

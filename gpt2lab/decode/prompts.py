@@ -8,6 +8,7 @@ from gpt2lab.base.wording import listed
 from gpt2lab.decode.transcript import CONTEXT
 from gpt2lab.text.generation_config import GENERATION_CONFIG
 from gpt2lab.text.language_model import LanguageModel
+from gpt2lab.text.pieces import frame
 from gpt2lab.text.tokenizer import Tokenizer
 
 Prompt = str | Sequence[int]
@@ -15,16 +16,17 @@ Prompt = str | Sequence[int]
 
 
 def prompt_tokens(lm: LanguageModel, prompt: Prompt) -> list[int]:
-    """Return the ids that a prompt gives the model: with its bos where its tokenizer puts one, with no eos at the end.
+    """Return the ids that a prompt gives the model: with what its tokenizer puts before a text (a bos) and not after it.
 
     An empty prompt becomes the bos, or the eos. LabError if the model has neither, for text without a tokenizer, and
     for what is neither text nor ids.
     """
     if isinstance(prompt, str):
         tokenizer = need_tokenizer(lm, "a prompt in words")
-        ids = tokenizer.encode(prompt, special=True)
-        if ids and ids[-1] == tokenizer.eos and tokenizer.encode(prompt)[-1:] != ids[-1:]:
-            ids = ids[:-1]  # a tokenizer made for training closes every text
+        plain = tokenizer.encode(prompt)
+        ids = [*frame(tokenizer, prompt)[0], *plain]
+        if not plain and ids[-1:] == [tokenizer.eos]:
+            ids = ids[:-1]
     elif isinstance(prompt, Sequence):
         ids = [int(token) for token in prompt]
     else:
@@ -57,7 +59,11 @@ def end_tokens(lm: LanguageModel) -> tuple[int, ...]:
 
 
 def suppressed_tokens(lm: LanguageModel) -> dict[str, tuple[int, ...]]:
-    """Return the ids that generation_config.json forbids, as fields of `Limits`; warn of what else it asks for."""
+    """Return the ids that no text has, as fields of `Limits`: those without a token, and generation_config.json's.
+
+    Rows of a padded vocabulary have no token; one that ends a text may still be said. Warns of what else that file
+    asks for.
+    """
     said = lm.generation
     if said.not_followed:
         warnings.warn(
@@ -66,8 +72,12 @@ def suppressed_tokens(lm: LanguageModel) -> dict[str, tuple[int, ...]]:
             stacklevel=3,
         )
     rows = lm.config.vocab_size
+    silent = () if lm.tokenizer is None else (*lm.tokenizer.holes, *range(lm.tokenizer.vocab_size, rows))
+    ends = end_tokens(lm)
     return {
-        "suppressed": tuple(id for id in said.suppressed if id < rows),
+        "suppressed": tuple(
+            id for id in {*said.suppressed, *(id for id in silent if id not in ends)} if id < rows
+        ),
         "suppressed_first": tuple(id for id in said.suppressed_first if id < rows),
     }
 
@@ -81,12 +91,16 @@ def pad_token(lm: LanguageModel) -> int:
 
 
 def added_text(lm: LanguageModel, prompt: Sequence[int], tokens: Sequence[int]) -> str:
-    """Return the text that `tokens` add to the prompt's, without special tokens; empty without a tokenizer."""
+    """Return the text that `tokens` add to the prompt's, without special tokens; empty without a tokenizer.
+
+    A character that the prompt's tokens leave incomplete is a part of it.
+    """
     if lm.tokenizer is None:
         return ""
     before = lm.tokenizer.decode(prompt[-CONTEXT:])
     whole = lm.tokenizer.decode([*prompt[-CONTEXT:], *tokens])
-    return whole[len(before) :] if whole.startswith(before) else lm.tokenizer.decode(tokens)
+    shared = next((i for i, (a, b) in enumerate(zip(before, whole, strict=False)) if a != b), len(before))
+    return whole[shared:]
 
 
 def need_tokenizer(lm: LanguageModel, what: str) -> Tokenizer:

@@ -186,6 +186,11 @@ class ReducedTokenizer(Tokenizer):
             run = []
         return ("" if skip_special else "<unk>").join(pieces)
 
+    @property
+    def holes(self) -> tuple[int, ...]:
+        """None: every reduced id is that of a token, or <unk>."""
+        return ()
+
     def token(self, id: int) -> str:
         """Return the token of one reduced id as the vocabulary spells it."""
         old = self.reduction.decode([id])[0]

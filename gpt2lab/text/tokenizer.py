@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -158,6 +159,12 @@ class Tokenizer:
     def id(self, token: str) -> int | None:
         """Return the id of a token as the vocabulary spells it, None if there is none."""
         return self.backend.token_to_id(token)
+
+    @cached_property
+    def holes(self) -> tuple[int, ...]:
+        """The ids below `vocab_size` that have no token."""
+        known = set(self.backend.get_vocab(with_added_tokens=True).values())
+        return tuple(id for id in range(self.vocab_size) if id not in known)
 
     @property
     def vocabulary(self) -> dict[str, int]:

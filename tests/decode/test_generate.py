@@ -4,6 +4,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+import tokenizers
 import torch
 
 from gpt2lab.base.errors import LabError
@@ -11,7 +12,7 @@ from gpt2lab.decode import Beam, Decoded, Generation, Greedy, Sampling, build_de
 from gpt2lab.decode.prompts import prompt_tokens
 from gpt2lab.model import Transformer, TransformerConfig
 from gpt2lab.text.language_model import LanguageModel, load
-from gpt2lab.text.tokenizer import byte_level, word_level
+from gpt2lab.text.tokenizer import Tokenizer, byte_level, word_level
 
 PROMPTS = ["Once upon a time", "A naïve café", "x", "", "The quick brown fox jumps over the lazy dog. "] * 7
 
@@ -204,3 +205,63 @@ def test_packed_weights_tell_the_same_story(real: Callable[[str], Path]) -> None
     plain = generate(lm, prompts, max_new_tokens=60, weights="plain")
     assert generate(lm, prompts, max_new_tokens=60, weights="packed") == plain
     assert generate(lm, prompts, max_new_tokens=60, weights="packed", batch_size=1) == plain
+
+
+def test_the_prompt_is_shown_as_it_was_given(lm: LanguageModel) -> None:
+    for text in ("<|endoftext|>user: hi", " a  b", ""):
+        assert generate(lm, text, max_new_tokens=2).prompt == text
+    ids = [256, *b"hi", 256]
+    assert generate(lm, [ids], max_new_tokens=2)[0].prompt == "<|endoftext|>hi<|endoftext|>"
+
+
+@pytest.mark.parametrize("stop", [(), ("never",)])
+def test_a_character_that_the_prompt_leaves_open_belongs_to_the_new_text(
+    lm: LanguageModel, stop: tuple[str, ...]
+) -> None:
+    first, *rest = "🙂!".encode()
+    limits = {"max_new_tokens": len(rest), "stop": stop, "decoder": Says(tokens=rest)}
+    (found,) = generate(lm, [[*b"a", first]], **limits)
+    assert found.text == "🙂!"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Says:
+    """Says the same tokens whatever the model."""
+
+    tokens: list[int]
+
+    def decode(self, model, prompts, limits, *, generator=None, on_token=None) -> Decoded:
+        for token in self.tokens:
+            if on_token is not None:
+                on_token(0, token)
+        return Decoded(tokens=[self.tokens for _ in prompts], finished=["length" for _ in prompts])
+
+
+def test_a_blank_that_begins_the_new_text_is_kept(shared_data: Path) -> None:
+    llama = load(shared_data / "models" / "stories260k-llama")
+    for prompt in ("Once upon a time, there was a little girl", "Lily saw a"):
+        greedy = generate(llama, prompt, max_new_tokens=4)
+        assert greedy.text.startswith(" ")
+        assert llama.tokenizer.encode(str(greedy)) == [*llama.tokenizer.encode(prompt), *greedy.tokens]
+
+
+def test_what_closes_texts_is_no_part_of_a_prompt(lm: LanguageModel) -> None:
+    backend = tokenizers.Tokenizer.from_str(lm.tokenizer.backend.to_str())
+    backend.post_processor = tokenizers.processors.TemplateProcessing(
+        single="<|endoftext|> $A <|endoftext|>", special_tokens=[("<|endoftext|>", 256)]
+    )
+    closing = LanguageModel(lm.model, Tokenizer(backend, bos=256, eos=256))
+    assert prompt_tokens(closing, "hi") == [256, *b"hi"]
+    assert prompt_tokens(closing, "hi<|endoftext|>") == [256, *b"hi", 256]
+    assert prompt_tokens(closing, "") == [256]
+
+
+def test_ids_without_a_token_are_not_said_but_one_may_end_a_text() -> None:
+    words = {"a": 0, "b": 2, "c": 5}
+    backend = tokenizers.Tokenizer(tokenizers.models.WordLevel(words, unk_token="a"))
+    config = TransformerConfig(vocab_size=9, d_model=8, n_layers=1, n_heads=1, max_positions=16, eos=7)
+    lm = LanguageModel(Transformer(config).eval(), Tokenizer(backend))
+    assert lm.tokenizer.holes == (1, 3, 4)
+    texts = generate(lm, [[0]] * 40, decoder="sampling", max_new_tokens=12)
+    assert {token for text in texts for token in text.tokens} == {0, 2, 5, 7}
+    assert all(text.finished == "eos" for text in texts if 7 in text.tokens)

@@ -10,6 +10,7 @@ import torch
 
 import gpt2lab
 from gpt2lab.base.errors import LabError
+from gpt2lab.decode import Greedy, Limits
 from gpt2lab.decode.prompts import end_tokens
 from gpt2lab.model import Transformer
 from gpt2lab.model.adapters import Lora
@@ -189,9 +190,12 @@ def test_a_saved_bert_reads_pairs_in_transformers_as_before(tmp_path: Path) -> N
 @pytest.mark.parametrize("decoder", ["greedy", "sampling", "beam", "contrastive-search"])
 def test_a_model_with_padding_rows_writes_a_text(decoder: str) -> None:
     lm = tiny(320)
-    lm.side_files = {"generation_config.json": json.dumps({"suppress_tokens": [*range(10, 257)]}).encode()}
+    with torch.no_grad():
+        lm.model.embedding.weight[257:] *= 50  # the padding rows would be said
     text = gpt2lab.generate(lm, "abc", decoder=decoder, max_new_tokens=20, stop_at_eos=False, seed=1)
-    assert len(text.tokens) == 20 and max(text.tokens) >= 257
+    assert len(text.tokens) == 20 and max(text.tokens) < 257
+    unlimited = Greedy().decode(lm.model, [[97, 98, 99]], Limits(max_new_tokens=20))[0]
+    assert max(unlimited) >= 257 and lm.tokenizer.decode(unlimited) == ""
 
 
 def test_a_tokenizer_keeps_its_chat_templates(folder: Path, tmp_path: Path) -> None:
