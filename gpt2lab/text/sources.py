@@ -77,7 +77,7 @@ def documents(source: SourceLike, *, field: str = "text", format: str | None = N
 def cache_key(source: SourceLike, *, field: str = "text", format: str | None = None) -> str:
     """Return a SHA-256 (hex) that changes when the source does: content and format of its files, or its name.
 
-    Neither times nor places of files count: a copy has the same key. Files are read whole, about 1 s per GB on one core.
+    Neither times nor places of files count: a copy has the same key. Files are read whole.
     """
     state: list[Any] = [field, format]
     for item in _listed(source):
