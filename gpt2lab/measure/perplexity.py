@@ -115,8 +115,8 @@ def resolve(model: Transformer, window: int | None, stride: int | None) -> tuple
 class Perplexity:
     """Perplexity of a model on text."""
 
-    data: tuple[str, ...] = ("docstrings",)
-    """Text to score: files, folders, hub:ID or names of built-in sources."""
+    data: tuple[str, ...] = ("docstrings:65536",)
+    """Text to score: files, folders, hub:ID or built-in sources; by default 65,536 characters of prose and code."""
     field: str = "text"
     """Field of jsonl, csv, parquet and hub rows that holds the text."""
     documents: bool = False

@@ -43,14 +43,24 @@ def load(source: Path | str) -> Tokenizer:
     """Open the tokenizer of a folder, a `tokenizer.json`, or a hub id; LabError says what is missing."""
     path = Path(source).expanduser()
     if path.is_file():
-        return _opened(_Files.of(path.parent, path))
+        return _with_entries(_opened(_Files.of(path.parent, path)), path)
     if not path.is_dir():
         from gpt2lab.model.hub import resolve  # late: the model floor imports torch
 
         path = resolve(source, files=FILES)
-    found = _opened(_Files.of(path, path / "tokenizer.json"))
+    found = _with_entries(_opened(_Files.of(path, path / "tokenizer.json")), path)
     if (path / REDUCTION_FILE).is_file():
         return ReducedTokenizer(found, VocabularyReduction.load(path))
+    return found
+
+
+def _with_entries(found: Tokenizer, path: Path) -> Tokenizer:
+    """LabError for a tokenizer to which every text is nothing."""
+    if not found.backend.get_vocab_size(with_added_tokens=False):
+        raise LabError(
+            f"{path}: the tokenizer's vocabulary has no entries, so that every text would be empty; give another "
+            "tokenizer, or train one (--tokenizer auto)"
+        )
     return found
 
 
