@@ -18,6 +18,7 @@ import torch
 from torch.optim import Optimizer
 
 from gpt2lab.base.errors import LabError
+from gpt2lab.base.ordering import or_worst
 from gpt2lab.lab.course import Course as Course
 from gpt2lab.model import Transformer, linear_cross_entropy
 from gpt2lab.text.batches import PackedBatches
@@ -122,7 +123,8 @@ def race(
     except NotFinite:
         return Finish(math.inf, watch.total, watch.inside, watch.steps)
     total = watch.total
-    return Finish(validation_loss(model, course.validation(seed)), total, watch.inside, done.steps)
+    loss = or_worst(validation_loss(model, course.validation(seed)), math.inf)  # the last update may diverge
+    return Finish(loss, total, watch.inside, done.steps)
 
 
 def tune(
@@ -171,22 +173,23 @@ def best_on_grid(
 ) -> tuple[float, float, bool]:
     """Return the best value of an ascending geometric grid, its loss, and whether it still lies at the edge.
 
+    A loss that is NaN is that of a run that diverged, infinite.
     LabError for a grid that is empty, not ascending or not above 0.
     """
     values = list(grid)
     if not values or values[0] <= 0 or values != sorted(set(values)):
         raise LabError(f"a grid of learning rates ascends from above 0, got {list(grid)}")
-    losses = {value: loss_of(value) for value in values}
+    losses = {value: or_worst(loss_of(value), math.inf) for value in values}
     ratio_low = values[1] / values[0] if len(values) > 1 else 2.0
     ratio_high = values[-1] / values[-2] if len(values) > 1 else 2.0
     for _ in range(widen):
         best = min(values, key=lambda value: losses[value])
         if best == values[0]:
             values.insert(0, values[0] / ratio_low)
-            losses[values[0]] = loss_of(values[0])
+            losses[values[0]] = or_worst(loss_of(values[0]), math.inf)
         elif best == values[-1]:
             values.append(values[-1] * ratio_high)
-            losses[values[-1]] = loss_of(values[-1])
+            losses[values[-1]] = or_worst(loss_of(values[-1]), math.inf)
     best = min(values, key=lambda value: losses[value])
     return best, losses[best], best in (values[0], values[-1])
 

@@ -50,6 +50,8 @@ def train_task(
     _same_data(run, settings, again)
     training, validation = _examples(run, settings)
     specs = _attach(lm, task, training, settings.seed)
+    _need_labels(specs, training, "training")
+    _need_labels(specs, validation, "validation")
     assert lm.tokenizer is not None
     encoder = Encoder(
         lm.tokenizer,
@@ -130,6 +132,25 @@ def _attach(lm: LanguageModel, task: TaskSettings, examples: Sequence[Example], 
         pad = lm.tokenizer.pad if lm.tokenizer.pad is not None else lm.tokenizer.eos
         lm.model.config = lm.config.replace(pad=pad)
     return chosen
+
+
+def _need_labels(specs: Sequence[Head], examples: Sequence[Example], part: str) -> None:
+    """LabError for a head without any label in one part of the data: its loss there would be 0."""
+    for spec in specs:
+        if spec.kind == "embedding":
+            continue
+        if spec.kind == "tokens":
+            there = torch.tensor([example.values[spec.name] is not None for example in examples])[:, None]
+        else:
+            truth = truths(examples, spec)
+            there = ~truth.isnan() if truth.is_floating_point() else (truth != -100)[:, None]
+        missing = (~there.any(0)).nonzero().flatten().tolist()
+        if missing:
+            which = f", number {spec.label_names[missing[0]]}" if 1 < there.shape[1] != len(missing) else ""
+            advice = "give more rows, or labelled ones of their own (task.valid)"
+            raise LabError(
+                f"head {spec.name}{which}: none of the {len(examples)} {part} rows has a label; {advice}"
+            )
 
 
 def _batches(

@@ -156,7 +156,7 @@ def multilabel_metrics(
     """Return micro_f1, macro_f1, exact_match, macro auroc and average_precision; truth [n, labels], NaN = unknown.
 
     Unknown answers are left out; exact_match counts the rows all of whose known answers are right. Means over labels
-    leave out those that the data do not determine.
+    leave out those that the data do not determine: the F1 of a label that nothing has and that is never told.
     """
     labels, shares = np.asarray(truth, np.float64), np.asarray(probabilities, np.float64)
     there, told = ~np.isnan(labels), shares >= threshold
@@ -169,8 +169,8 @@ def multilabel_metrics(
     ]
     known = there.any(1)
     return {
-        "macro_f1": float(_share(2 * hits, either).mean()),
-        "micro_f1": float(2 * hits.sum() / max(either.sum(), 1)),
+        "macro_f1": _mean([2 * h / e for h, e in zip(hits, either, strict=True) if e]),
+        "micro_f1": float(2 * hits.sum() / either.sum()) if either.any() else math.nan,
         "exact_match": float(((labels == told) | ~there)[known].all(1).mean()) if known.any() else math.nan,
         "auroc": _mean([pair[0] for pair in ranked]),
         "average_precision": _mean([pair[1] for pair in ranked]),
@@ -249,9 +249,12 @@ def span_counts(
 
 
 def span_metrics(counts: Mapping[str, tuple[int, int, int]]) -> dict[str, float]:
-    """Return span_f1, span_precision, span_recall over all entities and macro_span_f1 over classes; 0 where undefined."""
+    """Return span_f1, span_precision, span_recall over all entities and macro_span_f1 over classes; 0 where undefined.
+
+    A class without an entity, true or told, is none: a resample of the texts may lack one.
+    """
     right, told, true = (sum(row[i] for row in counts.values()) for i in range(3))
-    each = [2 * r / (t + y) if t + y else 0.0 for r, t, y in counts.values()]
+    each = [2 * r / (t + y) for r, t, y in counts.values() if t + y]
     return {
         "span_f1": 2 * right / (told + true) if told + true else 0.0,
         "span_precision": right / told if told else 0.0,

@@ -104,6 +104,13 @@ def test_a_grid_is_widened_towards_the_minimum(
     assert len(set(seen)) == len(seen)
 
 
+@pytest.mark.parametrize("void", [1.0, 2.0, 4.0])
+def test_a_loss_that_is_no_number_is_never_the_best(void: float) -> None:
+    value, loss, _ = best_on_grid((1.0, 2.0, 4.0), lambda rate: math.nan if rate == void else rate, widen=0)
+    assert (value, loss) == ((2.0, 2.0) if void == 1.0 else (1.0, 1.0))
+    assert best_on_grid((1.0, 2.0), lambda rate: math.nan, widen=0)[1] == math.inf
+
+
 def test_grids_that_are_none_are_refused() -> None:
     for grid in ((), (2.0, 1.0), (0.0, 1.0), (1.0, 1.0)):
         with pytest.raises(LabError, match="ascends"):

@@ -213,3 +213,37 @@ def test_a_head_beside_adapters_trains_and_opens_again(data, home):
     old = load(base.folder / "model").model.state_dict()
     assert torch.equal(lm.model.state_dict()["embedding.weight"], old["embedding.weight"]), "the base stays"
     assert run.results["label.accuracy"] > 0.5
+
+
+@pytest.mark.parametrize(
+    ("part", "kind", "field"),
+    [
+        ("training", "regression", "very"),
+        ("validation", "regression", "very"),
+        ("validation", "multilabel", "marks"),
+        ("validation", "classification", "label"),
+        ("validation", "tokens", "tags"),
+    ],
+)
+def test_a_head_without_a_label_in_one_part_is_refused_before_training(
+    part, kind, field, data, home, tmp_path
+):
+    """Such a head's loss would be 0: the best."""
+    bare = tmp_path / "bare.jsonl"
+    bare.write_text("".join(json.dumps({**row, field: None}) + "\n" for row in rows(20, seed=1)))
+    given, valid = (bare, data) if part == "training" else (data, bare)
+    asked = settings(
+        given,
+        field="words" if kind == "tokens" else "text",
+        **{"task.kind": kind, "task.label": field, "task.valid": str(valid)},
+    )
+    with pytest.raises(LabError, match=rf"head {field}: none of the \d+ {part} rows has a label"):
+        train_model(asked, home=home)
+
+
+def test_one_of_several_numbers_without_a_label_is_named(data, home, tmp_path):
+    half = tmp_path / "half.jsonl"
+    half.write_text("".join(json.dumps({**row, "size": None}) + "\n" for row in rows(20)))
+    asked = settings(half, **{"task.kind": "regression", "task.label": "very,size"})
+    with pytest.raises(LabError, match="head label, number size: none of the 16 training rows has a label"):
+        train_model(asked, home=home)

@@ -87,6 +87,16 @@ def test_multilabel_numbers_with_unknown_answers() -> None:
     assert gaps["macro_f1"] == pytest.approx(np.mean(each))
 
 
+def test_a_label_that_nothing_has_and_that_is_never_told_is_in_no_mean() -> None:
+    truth = np.array([[1.0, 0.0, math.nan], [0.0, 0.0, math.nan]])
+    shares = np.array([[0.9, 0.1, 0.8], [0.2, 0.3, 0.9]])
+    found = ours.multilabel_metrics(truth, shares)
+    assert found["macro_f1"] == 1.0 and found["micro_f1"] == 1.0 and found["exact_match"] == 1.0
+    nothing = ours.multilabel_metrics(np.zeros((2, 2)), np.full((2, 2), 0.1))
+    assert math.isnan(nothing["macro_f1"]) and math.isnan(nothing["micro_f1"])
+    assert nothing["exact_match"] == 1.0
+
+
 def test_regression_numbers_equal_scipys_and_leave_out_nan() -> None:
     draw = np.random.default_rng(0)
     y, x = np.round(draw.normal(size=30), 1), np.round(draw.normal(size=30), 1)
@@ -134,6 +144,10 @@ def test_span_f1_counts_class_and_both_ends() -> None:
     }
     with pytest.raises(LabError, match="text 0 has 1 words and 2 predicted tags"):
         ours.span_counts([["O"]], [["O", "O"]])
+
+
+def test_a_class_without_an_entity_is_in_no_mean() -> None:
+    assert ours.span_metrics({"A": (1, 1, 1), "B": (0, 0, 0)})["macro_span_f1"] == 1.0
 
 
 def test_resampling_gives_intervals_around_and_leaves_out_what_is_undetermined() -> None:

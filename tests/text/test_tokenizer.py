@@ -251,6 +251,19 @@ def test_a_missing_folder_names_the_nearest_one(bpe: Tokenizer, tmp_path: Path) 
         Tokenizer.load(tmp_path / "no" / "where")
 
 
+@pytest.mark.parametrize("added", [0, 1])
+def test_a_tokenizer_without_entries_is_refused(tmp_path: Path, added: int) -> None:
+    content = json.loads(byte_level().backend.to_str())
+    content["model"] |= {"vocab": {}, "merges": []}
+    content["added_tokens"] = [{**token, "id": 0} for token in content["added_tokens"][:added]]
+    (tmp_path / "tokenizer.json").write_text(json.dumps(content))
+    for source in (tmp_path, tmp_path / "tokenizer.json"):
+        with pytest.raises(
+            LabError, match="the tokenizer's vocabulary has no entries, so that every text would"
+        ):
+            Tokenizer.load(source)
+
+
 def test_too_small_a_vocabulary_and_an_empty_corpus_are_refused() -> None:
     with pytest.raises(LabError, match="needs at least 257"):
         train_bpe(["a"], 256)

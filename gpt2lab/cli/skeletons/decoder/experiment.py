@@ -85,7 +85,8 @@ def run(settings: Settings, run: Run) -> None:
 def _trained(texts: list[str], settings: Settings, run: Run) -> LanguageModel:
     """Train a small model on all texts but the last, and report its loss on those, in nats per token."""
     tokenizer = word_level(texts)
-    rows = [[*tokenizer.encode(text), tokenizer.eos or 0] for text in texts]
+    assert tokenizer.eos is not None
+    rows = [[*tokenizer.encode(text), tokenizer.eos] for text in texts]
     batches = SequenceBatches(rows[: settings.stories], batch_size=16, seed=run.seed)
     held_out = SequenceBatches(rows[settings.stories :], batch_size=settings.stories // 10, shuffle=False)
     config = gpt2_config(

@@ -60,7 +60,8 @@ def run(settings: Settings, run: Run) -> None:
     """Measure, train, measure again."""
     texts = list(documents(f"tinyworld:{settings.stories}:0"))
     tokenizer = word_level([*texts, *documents(f"tinyworld:{settings.held_out}:1")])
-    rows = [[*tokenizer.encode(text), tokenizer.eos or 0] for text in texts]
+    assert tokenizer.eos is not None
+    rows = [[*tokenizer.encode(text), tokenizer.eos] for text in texts]
     batches = SequenceBatches(rows, batch_size=16, seed=run.seed)
     config = gpt2_config(
         vocab_size=tokenizer.vocab_size, d_model=settings.d_model, n_layers=2, n_heads=4, max_positions=256

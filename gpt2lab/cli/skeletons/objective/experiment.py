@@ -63,7 +63,8 @@ def run_arm(settings: Settings, arm: str, run: Run) -> None:
     """Train one model with one objective; report validation loss (cross entropy, nats per token) and |log Z|."""
     texts = list(documents(f"tinyworld:{settings.stories + settings.stories // 10}"))
     tokenizer = word_level(texts)
-    rows = [[*tokenizer.encode(text), tokenizer.eos or 0] for text in texts]
+    assert tokenizer.eos is not None
+    rows = [[*tokenizer.encode(text), tokenizer.eos] for text in texts]
     batches = SequenceBatches(rows[: settings.stories], batch_size=16, seed=run.seed)
     held_out = SequenceBatches(rows[settings.stories :], batch_size=settings.stories // 10, shuffle=False)
     config = gpt2_config(

@@ -60,7 +60,8 @@ def run(settings: Settings, run: Run) -> None:
     """Train a model, reduce it twice; report the validation loss of each, in nats per token."""
     texts = list(documents(f"tinyworld:{settings.stories + settings.stories // 10}"))
     tokenizer = word_level(texts)
-    rows = [[*tokenizer.encode(text), tokenizer.eos or 0] for text in texts]
+    assert tokenizer.eos is not None
+    rows = [[*tokenizer.encode(text), tokenizer.eos] for text in texts]
     batches = SequenceBatches(rows[: settings.stories], batch_size=16, seed=run.seed)
     held_out = SequenceBatches(rows[settings.stories :], batch_size=settings.stories // 10, shuffle=False)
     config = gpt2_config(

@@ -194,7 +194,8 @@ def _trained(settings: Settings, run: Run, truth: world.World) -> LanguageModel:
     """Train a GPT-2 on the world's sentences, from weights and an order of data that the run's seed draws."""
     texts = world.sentences(truth, settings.sentences, run.seed)
     tokenizer = word_level([*texts, " ".join(prompt.text for prompt in truth.prompts), " ".join(truth.jobs)])
-    rows = [[*tokenizer.encode(text), tokenizer.eos or 0] for text in texts]
+    assert tokenizer.eos is not None
+    rows = [[*tokenizer.encode(text), tokenizer.eos] for text in texts]
     config = gpt2_config(
         vocab_size=tokenizer.vocab_size,
         d_model=settings.d_model,

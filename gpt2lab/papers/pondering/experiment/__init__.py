@@ -183,9 +183,8 @@ def material(data: str, vocab_size: int, context: int, windows: int) -> Material
     """
     texts = list(documents(data))
     tokenizer = train_bpe(texts, vocab_size)
-    ids = torch.tensor(
-        [token for text in tokenizer.encode_batch(texts) for token in (*text, tokenizer.eos or 0)]
-    )
+    assert tokenizer.eos is not None
+    ids = torch.tensor([token for text in tokenizer.encode_batch(texts) for token in (*text, tokenizer.eos)])
     size = min(_BLOCK, max(len(ids) // 40, context + 1))
     blocks = list(ids.split(size))
     held_out = blocks[19::20] or blocks[-1:]

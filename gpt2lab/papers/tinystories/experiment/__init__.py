@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from gpt2lab.base.errors import LabError
+from gpt2lab.base.ordering import or_worst
 from gpt2lab.papers.tinystories.diversity import originality
 from gpt2lab.papers.tinystories.experiment import real_text
 from gpt2lab.papers.tinystories.experiment.claims import CLAIMS
@@ -277,7 +278,7 @@ def run(settings: Settings, run: "Run") -> None:
 def _small_models(grid: Mapping[str, "RunRecord"], run: "Run") -> None:
     """Claim A: the small model whose grammar and stopping are both best."""
     scores = {
-        model: min(record.results["grammar"], record.results["stops"])
+        model: or_worst(min(record.results[name] for name in ("grammar", "stops")), -math.inf)
         for model, record in grid.items()
         if record.results["parameters"] < SMALL
     }
@@ -305,7 +306,7 @@ def _order(grid: Mapping[str, "RunRecord"], run: "Run") -> None:
 
 def _memory(grid: Mapping[str, "RunRecord"], corpus: TinyWorldCorpus, run: "Run") -> None:
     """Claim D: what the best model's stories share with the nearest training story, beside held-out stories."""
-    best = min(grid, key=lambda model: grid[model].results["loss"])
+    best = min(grid, key=lambda model: or_worst(grid[model].results["loss"], math.inf))
     texts = [text for text in grid[best].texts["samples"].split("\n") if text.strip()]
     held_out = originality(corpus.held_out[: len(texts)], corpus.train)
     if not texts:
@@ -339,7 +340,7 @@ def _binding(records: Mapping[str, "RunRecord"], by_name: Mapping[str, Arm], run
     ]
     rows.sort(key=lambda row: (row["depth"], row["learning rate"]))
     chosen = {
-        depth: min((r for r in rows if r["depth"] == depth), key=lambda r: r["loss"])
+        depth: min((r for r in rows if r["depth"] == depth), key=lambda r: or_worst(r["loss"], math.inf))
         for depth in {r["depth"] for r in rows}
     }
     for row in rows:
