@@ -44,7 +44,8 @@ class Run:
     """Where an experiment reports: numbers over steps, results, tables, figures, texts, models.
 
     A context manager: leaving it writes the results and marks the run finished, failed (with the sentence) or
-    interrupted. Make one with `Run.start` or, for one that was stopped, `Run.reopen`.
+    interrupted; a LabError before it has logged or reported anything leaves no run. Make one with `Run.start` or, for
+    one that was stopped, `Run.reopen`. LeaseLost at the next write after another process has taken the run over.
     """
 
     def __init__(self, row: Row, store: Store, lease: Lease, device: str = "cpu") -> None:
@@ -60,6 +61,8 @@ class Run:
         """Called after every `log`."""
         self.on_share: Shared | None = None
         """Called by `share`."""
+        self.ending = ("finished", "")
+        """Status and message that it gets if nothing is raised."""
         self._is_new = False
         self._worked_before = row.seconds or 0.0
         self._began = time.monotonic()
@@ -95,10 +98,14 @@ class Run:
         made, lease = store.add(row)
         run = cls(made, store, lease, device)
         run._is_new = True
-        run.write_file("settings.json", encode(plain, indent=2))
-        run.write_file("environment.json", encode(environment(device), indent=2))
-        if is_dataclass(settings):
-            run.write_file("defaults.json", encode(_defaults(type(settings)), indent=2))
+        try:
+            run.write_file("settings.json", encode(plain, indent=2))
+            run.write_file("environment.json", encode(environment(device), indent=2))
+            if is_dataclass(settings):
+                run.write_file("defaults.json", encode(_defaults(type(settings)), indent=2))
+        except BaseException as error:
+            run.__exit__(type(error), error, error.__traceback__)
+            raise
         return run
 
     @classmethod
@@ -251,16 +258,15 @@ class Run:
         """End the run as `error` says."""
         if isinstance(error, LeaseLost):
             self._close_logs()  # the run is another process's
-        elif (
-            isinstance(error, LabError) and self._is_new and self.row.parent is None and not self._has_worked
-        ):
+        elif isinstance(error, LabError) and self._is_new and not self._has_worked:
             self._close_logs()
-            self.store.remove(self.id)  # a mistake found before any work leaves no run
+            with contextlib.suppress(LabError, OSError):  # the first error is the one to tell
+                self.store.remove(self.id)  # a mistake found before any work leaves no run
         elif isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             self._end("failed", str(disk_full(self.folder)))
             raise disk_full(self.folder) from error
         elif error is None:
-            self._end("finished", "")
+            self._end(*self.ending)
         elif isinstance(error, (KeyboardInterrupt, SystemExit)):
             self._end("interrupted", str(error) or "stopped by the user")
         else:

@@ -266,15 +266,14 @@ def _go_on(run: Run, experiment: Experiment, about: Mapping[str, Any], workers: 
             folder=run.folder,
             _run=run,
         )
+        if study.failures and not run.store.pieces(run.id):
+            raise LabError(study.failures[0])  # a mistake found before any work: no unit has left anything
         _judge(study, experiment, run)
         _summarise(study, experiment)
+        verdicts = " · ".join(f"{judged.claim.name} {judged.verdict.status}" for judged in study.claims)
+        run.ending = ("failed", listed(study.failures)) if study.failures else ("finished", verdicts)
         study.seconds = time.monotonic() - began
     study._run = None
-    verdicts = " · ".join(f"{judged.claim.name} {judged.verdict.status}" for judged in study.claims)
-    ending = (
-        {"status": "failed", "message": listed(study.failures)} if study.failures else {"message": verdicts}
-    )
-    run.store.update(run.id, **ending)
     write_report(run.id, home=run.store.home)
     if not study.runs:
         raise LabError(f"{run.id}: no seed has finished: {study.failures[0]}")
