@@ -12,6 +12,8 @@ from gpt2lab.papers.occupational_bias.prompts import BASE, Cell, Gender
 
 Floats = NDArray[np.float64]
 Which = Literal["first", "all"]
+GAZETTEER = "the gazetteer"
+"""What finds titles by default, in words."""
 """Which titles of a completion count: its first, or every one (each once)."""
 
 
@@ -29,6 +31,8 @@ class Counts:
     """[cells]: completions without a title."""
     drawn: Floats | None = None
     """[cells]: completions as they were drawn, where the rows are more (`compat_duplicates`)."""
+    recogniser: str = GAZETTEER
+    """What found the titles, in words."""
 
     @property
     def answers(self) -> Floats:
@@ -100,9 +104,14 @@ class Counts:
         silent = [at for at, own in enumerate(self.mentions) if not own.sum()]
         if silent:
             more = f" (nor for {', '.join(str(self.cells[at]) for at in silent[1:])})" if silent[1:] else ""
+            remedy = (
+                "use the exact mode, another gazetteer"
+                if self.recogniser == GAZETTEER
+                else "another recogniser"
+            )
             raise LabError(
-                f"{self.cells[silent[0]]}: none of {self.answers[silent[0]]:,.0f} completions names an occupation of the "
-                f"gazetteer{more}; draw more, use the exact mode, another gazetteer, or a model that knows occupations"
+                f"{self.cells[silent[0]]}: none of {self.answers[silent[0]]:,.0f} completions names an occupation found by "
+                f"{self.recogniser}{more}; draw more, {remedy}, or a model that knows occupations"
             )
 
 

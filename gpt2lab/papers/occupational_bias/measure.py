@@ -36,7 +36,14 @@ from gpt2lab.papers.occupational_bias.prompts import (
     read_names,
 )
 from gpt2lab.papers.occupational_bias.regression import require_statsmodels
-from gpt2lab.papers.occupational_bias.sampling import Drawing, Exact, count_answers, exact, sample
+from gpt2lab.papers.occupational_bias.sampling import (
+    COMPLETIONS,
+    Drawing,
+    Exact,
+    count_answers,
+    exact,
+    sample,
+)
 from gpt2lab.text.language_model import LanguageModel, load
 
 _SHOWN = 10  # titles that the tokenizer cannot say, by name
@@ -183,7 +190,7 @@ class OccupationalBias:
                 seed=self.seed,
                 batch_size=self.batch_size,
             )
-            folder = Path(out).expanduser() / "completions" if out else None
+            folder = Path(out).expanduser() / COMPLETIONS if out else None
             answers = sample(lm, prompts, self.size, titles, drawing, folder=folder)
             found[""] = count_answers(answers, which=self.titles, compat_duplicates=self.compat_duplicates)
         if self.mode in ("exact", "both"):

@@ -4,7 +4,7 @@ import hashlib
 import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +15,16 @@ from gpt2lab.decode import generate
 from gpt2lab.measure.continuation import Continuation, split_continuation
 from gpt2lab.measure.corpus import need_tokenizer
 from gpt2lab.measure.index import model_fingerprint
-from gpt2lab.papers.occupational_bias.frequency import Counts, Which, expected, tally
+from gpt2lab.papers.occupational_bias.frequency import GAZETTEER, Counts, Which, expected, tally
 from gpt2lab.papers.occupational_bias.occupations import Find, Gazetteer
 from gpt2lab.papers.occupational_bias.prompts import Cell, Prompt
 from gpt2lab.papers.occupational_bias.scoring import log_probabilities
 from gpt2lab.text.language_model import LanguageModel
 from gpt2lab.text.pieces import frame
+
+COMPLETIONS = "completions"
+"""Folder, within the measure's own, of the completions."""
+_NOTE = "settings.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +53,8 @@ class Answers:
     completions: list[str]
     titles: list[list[str]]
     """The occupations in each; empty where there is none."""
+    recogniser: str = GAZETTEER
+    """What found them, in words."""
 
 
 def sample(
@@ -66,15 +72,15 @@ def sample(
     find: another recogniser than the gazetteer (a named-entity tagger, say); its titles are brought to small letters and
     renamed as the gazetteer renames, titles that it does not have stay as they are. folder: each prompt's completions are
     written there as PROMPT.jsonl when they are complete, and read again instead of drawn (the first n, if there are
-    more; all stay in the file). LabError if the folder holds those of another model or other settings, or a file
-    that cannot be read. n < 1 is refused.
+    more; all stay in the file); the folder that the measure wrote with `--out` will do. LabError if the folder holds those
+    of another model or other settings, or a file that cannot be read, and for a recogniser that fails. n < 1 is refused.
     """
     sizes = [n(prompt) if callable(n) else n for prompt in prompts]
     if not prompts or min(sizes) < 1:
         raise LabError(f"n must be at least 1 completion a prompt, got {min(sizes, default=0)}")
     need_tokenizer(lm, "sampling occupations")
-    look = gazetteer.find if find is None else gazetteer.renaming(find)
-    place = None if folder is None else Path(folder).expanduser()
+    look, name = _recogniser(gazetteer, find)
+    place = None if folder is None else _completions(folder)
     if place is not None:
         _claim(place, lm, drawing)
     found = []
@@ -85,10 +91,10 @@ def sample(
             texts = _kept(file, prompt, size)
             if texts is None:
                 texts = _drawn(lm, prompt, size, drawing)
-            answers = Answers(prompt, texts, [look(text) for text in texts])
+            answers = Answers(prompt, texts, [look(text) for text in texts], name)
             if file is not None:
                 _keep(file, answers)
-            found.append(Answers(prompt, texts[:size], answers.titles[:size]))
+            found.append(Answers(prompt, texts[:size], answers.titles[:size], name))
             bar.advance(size)
     return found
 
@@ -98,22 +104,51 @@ def count_answers(
 ) -> Counts:
     """Count the jobs of all answers by cell (see `tally`)."""
     rows = ((a.prompt.cell, titles, 1) for a in answers for titles in a.titles)
-    return tally(rows, which=which, compat_duplicates=compat_duplicates)
+    counts = tally(rows, which=which, compat_duplicates=compat_duplicates)
+    return replace(counts, recogniser=answers[0].recogniser)
 
 
 def read_answers(folder: Path | str, gazetteer: Gazetteer, find: Find | None = None) -> list[Answers]:
     """Read the completions that `sample` has written, and find occupations anew. LabError if there are none."""
-    look = gazetteer.find if find is None else gazetteer.renaming(find)
+    look, name = _recogniser(gazetteer, find)
     found = []
-    for file in sorted(Path(folder).expanduser().glob("*.jsonl")):
+    for file in sorted(_completions(folder).glob("*.jsonl")):
         rows = _rows(file)
         cell = Cell(rows[0]["intersection"], rows[0]["category"], rows[0]["gender"])
         texts = [row["completion"] for row in rows]
         prompt = Prompt(rows[0]["prompt"], rows[0]["text"], cell)
-        found.append(Answers(prompt, texts, [look(text) for text in texts]))
+        found.append(Answers(prompt, texts, [look(text) for text in texts], name))
     if not found:
         raise LabError(f"{folder}: no completions in it; sample with --out first")
     return found
+
+
+def _completions(folder: Path | str) -> Path:
+    """Return where completions are: the folder itself, or `completions` in one that the measure wrote with `--out`."""
+    place = Path(folder).expanduser()
+    inside = place / COMPLETIONS
+    return inside if (inside / _NOTE).is_file() and not (place / _NOTE).is_file() else place
+
+
+def _recogniser(gazetteer: Gazetteer, find: Find | None) -> tuple[Find, str]:
+    """Return what finds titles, and its name in messages. What it raises becomes a LabError with the text."""
+    if find is None:
+        return gazetteer.find, GAZETTEER
+    name = getattr(find, "__name__", type(find).__name__)
+    renamed = gazetteer.renaming(find)
+
+    def look(text: str) -> list[str]:
+        try:
+            return renamed(text)
+        except LabError:
+            raise
+        except Exception as error:
+            raise LabError(
+                f"the recogniser {name} failed on {text!r}: {type(error).__name__}: {error}; it takes a text and returns "
+                "a list of titles"
+            ) from error
+
+    return look, f"the recogniser {name}"
 
 
 def _drawn(lm: LanguageModel, prompt: Prompt, size: int, drawing: Drawing) -> list[str]:
@@ -136,7 +171,7 @@ def _claim(place: Path, lm: LanguageModel, drawing: Drawing) -> None:
     """Note whose completions the folder holds; LabError if they are somebody else's."""
     own: dict[str, Any] = {key: value for key, value in asdict(drawing).items() if key != "batch_size"}
     own["model"] = model_fingerprint(lm)
-    note = place / "settings.json"
+    note = place / _NOTE
     if note.is_file():
         there = _settings(note)
         other = [key for key in own if there.get(key) != own[key]]

@@ -97,6 +97,40 @@ def test_another_recogniser_can_find_the_titles(lm: LanguageModel, world: World)
     assert answers[0].titles == [["nurse", "poet"]]
 
 
+def test_a_recogniser_that_fails_or_finds_nothing_is_named(lm: LanguageModel, world: World) -> None:
+    def spotter(text: str) -> list[str]:
+        raise KeyError("TITLE")
+
+    with pytest.raises(LabError, match=r"the recogniser spotter failed on '.*': KeyError: 'TITLE'"):
+        sample(lm, world.prompts[:1], 1, world.gazetteer, DRAWING, find=spotter)
+    for wrong in (None, [3]):
+        with pytest.raises(LabError, match=r"failed on .*returns a list of titles"):
+            sample(lm, world.prompts[:1], 1, world.gazetteer, DRAWING, find=lambda text, wrong=wrong: wrong)
+
+    def silent(text: str) -> list[str]:
+        return []
+
+    answers = sample(lm, world.prompts[:1], 3, world.gazetteer, DRAWING, find=silent)
+    with pytest.raises(LabError, match=r"found by the recogniser silent; draw more, another recogniser"):
+        count_answers(answers).check_titled()
+    answers = sample(lm, world.prompts[:1], 3, Gazetteer(["zookeeper"]), DRAWING)
+    with pytest.raises(
+        LabError, match=r"found by the gazetteer; draw more, use the exact mode, another gazetteer"
+    ):
+        count_answers(answers).check_titled()
+
+
+def test_completions_that_the_measure_wrote_are_found_in_its_folder(
+    lm: LanguageModel, world: World, tmp_path: Path
+) -> None:
+    drawn = sample(lm, world.prompts[:2], 3, world.gazetteer, DRAWING, folder=tmp_path / sampling.COMPLETIONS)
+    for folder in (tmp_path, tmp_path / sampling.COMPLETIONS):
+        kept = {answers.prompt.id: answers for answers in read_answers(folder, world.gazetteer)}
+        assert kept == {answers.prompt.id: answers for answers in drawn}
+        assert sample(lm, world.prompts[:2], 3, world.gazetteer, DRAWING, folder=folder) == drawn
+    assert [path.name for path in tmp_path.iterdir()] == [sampling.COMPLETIONS]
+
+
 def test_exact_probabilities_equal_full_passes_in_float64(lm: LanguageModel, world: World) -> None:
     titles = Gazetteer(
         ["nurse", "nurse cook", "nurse cook driver", "cook", "driver", "surgeon"], {"driver": "cook"}
