@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from pathlib import Path
 from typing import IO, Any
 
@@ -43,24 +43,45 @@ def _rows(path: Path, needle: bytes) -> Iterator[dict[str, Any]]:
                     yield row
 
 
-def cut_metrics(path: Path, step: float) -> float:
-    """Cut off the rows of `step` and later from the end, and torn ones; return the seconds of the last that is left.
+def cut_metrics(path: Path, step: float, names: Set[str]) -> float:
+    """Cut off the rows of `step` and later of a training that logs these names; return the seconds of the last row left.
 
-    Only the end is cut: a run may log several trainings one after the other, each from step 0. Only the end is read.
+    Such rows stand behind the last one of an earlier step that has one of the names; nothing before it is read. Rows
+    between them that share no name are another training's and stay; torn ones go.
     """
     with path.open("r+b") as file:
-        end, kept = file.seek(0, os.SEEK_END), b""
+        others: list[tuple[int, int]] = []  # where rows of other trainings begin and end, the last first
+        cut, behind = None, 0
         for start, line in _from_the_end(file):
             row = _parsed(line)
-            if isinstance(row, dict) and row.get("step", step) < step:
-                kept = line
-                break
-            end = start
-        file.truncate(end)
-        if kept and not kept.endswith(b"\n"):
-            file.seek(end)
+            if isinstance(row, dict) and "step" in row:
+                if names and not names & row.keys():
+                    stop = (
+                        others.pop()[1]
+                        if others and others[-1][0] == start + len(line)
+                        else start + len(line)
+                    )
+                    others.append((start, stop))
+                    continue
+                if row["step"] < step:
+                    break
+            cut, behind = start, len(others)
+        if cut is not None:
+            # One write, then the end: a process that dies in between leaves rows that the next one cuts off.
+            kept = b"".join(_read(file, *place) for place in reversed(others[:behind]))
+            file.seek(cut)
+            file.write(kept)
+            file.truncate()
+        _, last = next(_from_the_end(file), (0, b""))
+        if last and not last.endswith(b"\n"):
+            file.seek(0, os.SEEK_END)
             file.write(b"\n")
-    return float(_parsed(kept).get("seconds", 0.0)) if kept else 0.0
+    return float(_parsed(last).get("seconds", 0.0)) if last else 0.0
+
+
+def _read(file: IO[bytes], start: int, stop: int) -> bytes:
+    file.seek(start)
+    return file.read(stop - start)
 
 
 def _parsed(line: bytes) -> Any:

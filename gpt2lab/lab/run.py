@@ -36,7 +36,8 @@ T = TypeVar("T")
 Logged = Callable[[int, Mapping[str, float]], None]
 Shared = Callable[[float], None]
 
-_WORK = ("metrics.jsonl", "captions.json", "checkpoints", "model")  # what a run that did something has
+_METRICS = "metrics.jsonl"
+_WORK = (_METRICS, "captions.json", "checkpoints", "model")  # what a run that did something has
 _RESULT = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*", re.ASCII)
 
 
@@ -68,6 +69,9 @@ class Run:
         self._began = time.monotonic()
         self._metrics: TextIO | None = None
         self._events: EventWriter | None = None
+        self._logged: set[str] = set()
+        self._logged_before = False
+        """Whether an earlier process has logged."""
 
     @classmethod
     def start(
@@ -166,12 +170,17 @@ class Run:
     def log(self, step: int, **numbers: Any) -> None:
         """Append numbers of one step to metrics.jsonl and to the TensorBoard file.
 
-        After a run is reopened, its first call drops what an earlier process logged of that step and later.
+        After a run is reopened, the first row of a training drops what an earlier process logged of that training at that
+        step and later. Rows belong to one training if they have a name in common.
         """
         plain = {name: float(as_number(name, value)) for name, value in numbers.items()}
         with self._writing():
             if self._metrics is None or self._events is None:
                 self._metrics, self._events = self._open_logs(step)
+            if self._logged_before and not plain.keys() & self._logged:
+                seconds = cut_metrics(self.folder / _METRICS, step, plain.keys())
+                self._began -= seconds if not self._logged else 0.0  # the seconds of the rows go on
+            self._logged |= plain.keys()
             line = {"step": step, "seconds": round(time.monotonic() - self._began, 3), **plain}
             self._metrics.write(encode(line) + "\n")
             self._metrics.flush()
@@ -300,12 +309,10 @@ class Run:
 
     def _open_logs(self, step: int) -> tuple[TextIO, EventWriter]:
         """Open metrics.jsonl and an event file at the first step that this process logs."""
-        path = self.folder / "metrics.jsonl"
-        again = path.exists()
-        if again:
-            self._began -= cut_metrics(path, step)  # the seconds of its rows go on
+        path = self.folder / _METRICS
+        self._logged_before = path.exists()
         events = EventWriter(self.folder)
-        if again:
+        if self._logged_before:
             events.restart(step)
         return path.open("a", encoding="utf-8"), events
 

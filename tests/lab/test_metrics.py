@@ -40,28 +40,44 @@ def test_the_end_is_cut_in_place(
     rows = [row(i, loss=float(i), läßt="größe") for i in range(1, 8)]
     path = written(tmp_path, *rows, '{"step": 8, "lo')
     inode = path.stat().st_ino
-    assert cut_metrics(path, step) == max(0, min(step - 1, 7)) / 10
+    assert cut_metrics(path, step, {"loss"}) == max(0, min(step - 1, 7)) / 10
     assert path.read_text(encoding="utf-8") == "".join(rows[: max(0, step - 1)])
     assert path.stat().st_ino == inode
 
 
 def test_a_last_row_without_its_line_break_is_kept_and_gets_one(tmp_path: Path) -> None:
-    path = written(tmp_path, row(1), row(2).rstrip("\n"))
-    assert cut_metrics(path, 3) == 0.2
-    assert path.read_text() == row(1) + row(2)
+    path = written(tmp_path, row(1, loss=1.0), row(2, loss=2.0).rstrip("\n"))
+    assert cut_metrics(path, 3, {"loss"}) == 0.2
+    assert path.read_text() == row(1, loss=1.0) + row(2, loss=2.0)
 
 
 def test_only_the_end_is_cut_where_steps_begin_again(tmp_path: Path) -> None:
     path = written(tmp_path, *(row(i) for i in (1, 2, 3, 4, 1, 2, 3)))
-    cut_metrics(path, 3)
+    cut_metrics(path, 3, set())
     assert [found["step"] for found in metric_rows(path)] == [1, 2, 3, 4, 1, 2]
+
+
+def test_rows_of_other_trainings_stay(tmp_path: Path) -> None:
+    a, b = ([row(i, **{name: float(i)}) for i in range(1, 5)] for name in ("a.loss", "b.loss"))
+    path = written(tmp_path, *a, *b, '{"st')
+    cut_metrics(path, 1, {"b.loss"})
+    assert path.read_text() == "".join(a), "the first training had finished, the second begins again"
+    path = written(tmp_path, *a, *b)
+    cut_metrics(path, 1, {"a.loss"})
+    assert path.read_text() == "".join(b), "the first training begins again, then the second"
+    both = [line for pair in zip(a, b, strict=True) for line in pair]
+    path = written(tmp_path, *both)
+    cut_metrics(path, 3, {"a.loss"})
+    assert path.read_text() == "".join([*both[:4], b[2], b[3]])
+    cut_metrics(path, 3, {"b.loss"})
+    assert path.read_text() == "".join(both[:4])
 
 
 def test_reading_holds_a_piece_and_cutting_reads_the_end_alone(tmp_path: Path) -> None:
     path = written(tmp_path, *(row(i, loss=1.0, gradient_norm=2.0) for i in range(100_000)))
     tracemalloc.start()
     assert sum(1 for _ in metric_rows(path)) == 100_000
-    cut_metrics(path, 99_990)
+    cut_metrics(path, 99_990, {"loss"})
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert path.stat().st_size > 6e6

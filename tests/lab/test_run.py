@@ -159,6 +159,27 @@ def test_a_reopened_run_keeps_an_earlier_training_that_counted_from_zero_too(hom
     assert metrics.series("student") == ([1, 2, 3], [1, 2, 30])
 
 
+def test_a_second_training_that_begins_again_keeps_the_rows_of_the_first(home):
+    with start(home) as run:
+        for way in ("a", "b"):
+            for step in range(1, 5):
+                run.log(step, **{f"{way}.loss": float(step)})
+    with Run.reopen(Store(home).find("tide"), home) as again:  # "a" had finished, "b" has no checkpoint
+        for step in range(1, 5):
+            again.log(step, **{"b.loss": 10.0 * step})
+    metrics = record(Store(home).find("tide"), home)
+    assert metrics.series("a.loss") == ([1, 2, 3, 4], [1, 2, 3, 4])
+    assert metrics.series("b.loss") == ([1, 2, 3, 4], [10, 20, 30, 40])
+    with Run.reopen(Store(home).find("tide"), home) as again:  # both begin again
+        for way in ("a", "b"):
+            for step in range(1, 5):
+                again.log(step, **{f"{way}.loss": 100.0 * step})
+    assert [(row["step"], row.get("a.loss"), row.get("b.loss")) for row in metrics.metrics] == [
+        *((step, 100.0 * step, None) for step in range(1, 5)),
+        *((step, None, 100.0 * step) for step in range(1, 5)),
+    ]
+
+
 def test_a_clean_reopening_forgets_what_was_reported_but_no_checkpoint(home):
     with start(home) as run:
         run.table("grid", [{"a": 1}])

@@ -96,7 +96,9 @@ def content(home: Path) -> dict[str, object]:
         "state": state,
         "tensors": _digest(newest / "tensors.safetensors"),
         "captions": run.captions("texts") | run.captions("tables"),
-        "left": sorted(str(path.relative_to(home)) for path in home.rglob(".*") if LEFT.fullmatch(path.name)),
+        "left": [
+            path.name for path in (*folder.rglob(".*"), *home.glob("tokens/.*")) if LEFT.fullmatch(path.name)
+        ],
     }
     for place in ("model", "tokenizer", "texts", "tables"):
         found[place] = {path.name: _digest(path) for path in sorted((folder / place).glob("*"))}
