@@ -80,7 +80,7 @@ class Beam:
 
     def _logp(self, logits: Tensor, text: Continuation, step: int, limits: Limits) -> Tensor:
         """log p of every next token, [batch · beams, vocab]; penalties act on these, as in transformers."""
-        logp = logits.float().log_softmax(-1)
+        logp = logits.to(torch.promote_types(logits.dtype, torch.float32)).log_softmax(-1)
         if self.repetition_penalty != 1.0:
             logp = repetition_penalty(logp, *text.so_far(), self.repetition_penalty)
         return hold_back(logp, step, limits)

@@ -21,7 +21,8 @@ class StepDecoder(ABC):
     def process(self, logits: Tensor, tokens: Tensor, real: Tensor) -> Tensor:
         """Return the logits to choose from, leaving the given ones as they are.
 
-        logits [batch, vocab] float32; tokens [batch, length] is all so far, prompt included; real is False at padding.
+        logits [batch, vocab] float32, of a float64 model float64; tokens [batch, length] is all so far, prompt included;
+        real is False at padding.
         """
 
     @abstractmethod
@@ -52,7 +53,7 @@ class StepDecoder(ABC):
             force = _Forced(forced, len(prompts), limits, text.device)
             logits = text.start()
             while True:
-                raw = logits.float()
+                raw = logits.to(torch.promote_types(logits.dtype, torch.float32))
                 ready = self.process(hold_back(raw, rows.step, limits), *text.so_far())
                 chosen = force.at(rows.step, self.pick(ready, draws))
                 refuse_nan(raw, chosen)

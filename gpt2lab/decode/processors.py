@@ -40,17 +40,18 @@ def top_k(logits: Tensor, k: int) -> Tensor:
 def top_p(logits: Tensor, mass: float) -> Tensor:
     """Keep the smallest set of most probable tokens whose p add up to at least `mass` (Holtzman et al. 2020, eq. 2-3).
 
-    A token stays if the p of all more probable ones add up to less than `mass`; the most probable always stays.
+    A token stays if the p of all more probable ones add up to less than `mass`, and so do tokens exactly as probable as
+    the last that stays; the most probable always stays.
     """
-    largest, order = logits.topk(min(_HEAD, logits.shape[1]), dim=-1)
+    largest = logits.topk(min(_HEAD, logits.shape[1]), dim=-1).values
     total = logits.logsumexp(-1, keepdim=True)
     if bool(((largest - total).exp().sum(-1) < mass).any()):  # a flat distribution: rank the whole vocabulary
-        largest, order = logits.sort(-1, descending=True)
+        largest = logits.sort(-1, descending=True).values
     probabilities = (largest - total).exp()
     before = probabilities.cumsum(-1) - probabilities
     kept = (before < mass).index_fill(1, torch.zeros(1, dtype=torch.int64, device=logits.device), True)
-    stays = torch.zeros_like(logits, dtype=torch.bool).scatter_(1, order, kept)
-    return logits.masked_fill(~stays, IMPOSSIBLE)
+    least = largest.masked_fill(~kept, float("inf")).amin(-1, keepdim=True)
+    return logits.masked_fill(logits < least, IMPOSSIBLE)
 
 
 def min_p(logits: Tensor, share: float) -> Tensor:

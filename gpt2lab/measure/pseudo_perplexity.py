@@ -48,7 +48,8 @@ def score_hidden(
     _refuse_causal(model)
     places = [(i, at) for i, row in enumerate(rows) for at in range(row.start, row.stop)]
     places.sort(key=lambda place: -len(rows[place[0]].ids))
-    losses = [torch.empty(row.stop - row.start) for row in rows]
+    wide = torch.promote_types(model.dtype, torch.float32)
+    losses = [torch.empty(row.stop - row.start, dtype=wide) for row in rows]
     hits = [torch.empty(row.stop - row.start, dtype=torch.bool) for row in rows]
     bar: Progress[int] = progress(total=len(places), label="pseudo-perplexity", unit="tokens")
     with evaluating(model), torch.inference_mode(), bar:
@@ -76,7 +77,8 @@ def _tell(model: Transformer, batch: Sequence[tuple[list[int], int]], mask: int)
     places = torch.tensor([at for _, at in batch], device=model.device)
     target = tokens[rows, places]
     tokens[rows, places] = mask
-    logits = model.unembed(model.hidden(tokens)[rows, places]).float()  # [rows, vocab]
+    logits = model.unembed(model.hidden(tokens)[rows, places])  # [rows, vocab]
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
     if logits.isnan().any():
         raise LabError("the model's logits are NaN; look at its weights, or load it in float32")
     losses = logits.logsumexp(-1) - logits.gather(-1, target[:, None])[:, 0]

@@ -34,7 +34,7 @@ class RowScore:
     """What the model says of a row's scored tokens."""
 
     losses: Tensor
-    """[scored] float32: -log p of each, in nats."""
+    """[scored] float32, of a float64 model float64: -log p of each, in nats."""
     hits: Tensor
     """[scored] bool: whether it was the likeliest token (the lowest id among equals)."""
 
@@ -105,12 +105,13 @@ def _score_batch(model: Transformer, batch: Sequence[Row]) -> tuple[Tensor, Tens
     hidden = model.hidden(inputs.to(model.device)).flatten(0, 1)  # [batch * time, d_model]
     if len(targets) < len(hidden):
         hidden = hidden[torch.cat(places).to(model.device)]
-    losses = torch.empty(len(targets), dtype=torch.float32)
+    wide = torch.promote_types(hidden.dtype, torch.float32)
+    losses = torch.empty(len(targets), dtype=wide)
     hits = torch.empty(len(targets), dtype=torch.bool)
     step = max(1, _CHUNK_ELEMENTS.get(model.device.type, 1 << 22) // model.config.vocab_size)
     for start in range(0, len(targets), step):
         part = slice(start, start + step)
-        logits, target = model.unembed(hidden[part]).float(), targets[part, None]  # [step, vocab], [step, 1]
+        logits, target = model.unembed(hidden[part]).to(wide), targets[part, None]  # [step, vocab], [step, 1]
         losses[part] = (logits.logsumexp(-1) - logits.gather(-1, target).squeeze(-1)).cpu()
         hits[part] = (logits.argmax(-1, keepdim=True) == target).squeeze(-1).cpu()
     if losses.isnan().any():

@@ -107,17 +107,22 @@ def _yarn_ramp(width: int, base: float, scaling: RotaryScaling) -> Tensor:
 
 
 def rotary_tables(
-    width: int, base: float, length: int, scaling: RotaryScaling | None = None
+    width: int,
+    base: float,
+    length: int,
+    scaling: RotaryScaling | None = None,
+    *,
+    dtype: torch.dtype = torch.float32,
 ) -> tuple[Tensor, Tensor]:
-    """Return cos and sin [length, width] for positions 0 … length-1.
+    """Return cos and sin [length, width] of `dtype` for positions 0 … length-1.
 
-    Computed in float64 and stored in float32: at position 10,000 a float32 angle is already off by 1e-3.
+    Computed in float64: at position 10,000 a float32 angle is already off by 1e-3.
     """
     frequencies = rotary_frequencies(width, base, scaling, length)
     angles = torch.arange(length, dtype=torch.float64)[:, None] * frequencies  # [length, width / 2]
     angles = torch.cat([angles, angles], dim=-1)
     amplitude = 1.0 if scaling is None else scaling.amplitude
-    return (angles.cos() * amplitude).float(), (angles.sin() * amplitude).float()
+    return (angles.cos() * amplitude).to(dtype), (angles.sin() * amplitude).to(dtype)
 
 
 class RotaryTables:
@@ -127,7 +132,11 @@ class RotaryTables:
         self.held: tuple[Tensor, Tensor] | None = None
 
     def at(self, config: "TransformerConfig", positions: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-        """Return cos and sin at positions [batch or 1, time], each [batch or 1, 1, time, rotary_width]."""
+        """Return cos and sin at positions [batch or 1, time], each [batch or 1, 1, time, rotary_width] of `dtype`.
+
+        The tables are held in float32, for a float64 model in float64.
+        """
+        wide = torch.promote_types(dtype, torch.float32)
         scaling = config.rotary_scaling
         # torch.export cannot look at values; there, the table made before has all positions.
         needed = int(positions.max()) + 1 if positions.numel() and not torch.compiler.is_exporting() else 1
@@ -140,8 +149,8 @@ class RotaryTables:
             if stretched
             else needed <= cos.shape[0] <= max(length, config.max_positions)
         )
-        if cos is None or not fits or cos.device != positions.device:
-            tables = rotary_tables(config.rotary_width, config.rotary_base, length, scaling)
+        if cos is None or not fits or cos.device != positions.device or cos.dtype != wide:
+            tables = rotary_tables(config.rotary_width, config.rotary_base, length, scaling, dtype=wide)
             self.held = tables[0].to(positions.device), tables[1].to(positions.device)
         assert self.held is not None
         cos, sin = self.held

@@ -105,3 +105,12 @@ def test_cuts_after_cuts_ignore_what_is_already_impossible() -> None:
         (processors.typical(x, 0.7), theirs.TypicalLogitsWarper(0.7)),
     ):
         assert torch.equal(ours, other(None, x))
+
+
+@pytest.mark.parametrize("size", [6, 600])
+def test_top_p_keeps_all_of_several_equally_probable_tokens(size: int) -> None:
+    x = torch.full((1, size), -20.0)
+    x[0, [1, 3, 5]] = 2.0  # a third of the mass each
+    assert kept(processors.top_p(x, 0.5)) == [{1, 3, 5}] == kept(processors.top_p(x, 0.1))
+    flat = torch.zeros(1, size)
+    assert kept(processors.top_p(flat, 0.5)) == [set(range(size))]

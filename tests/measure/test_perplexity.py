@@ -358,3 +358,12 @@ def test_a_blank_that_the_tokenizer_adds_is_no_byte_of_the_text(tmp_path: Path, 
     first = aligned(lm.tokenizer, "Lily had a ball")[1][0]
     for bos, expected in ((True, 15), (False, 15 - first[1])):
         assert Perplexity(data=(str(tmp_path / "a.txt"),), bos=bos)(lm).about["bytes"] == expected
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_float64_model_is_scored_in_float64(family: str) -> None:
+    model = tiny(family).double()
+    ids = tokens(1, 20)[0].tolist()
+    found = token_losses(model, ids, 12, 5)
+    assert found.tolist() == pytest.approx(slow_losses(model, ids, 12, 5), abs=1e-11)
+    assert score_rows(model, [Row(torch.tensor(ids), 3)])[0].losses.dtype == torch.float64

@@ -92,7 +92,8 @@ def _fill(
     step = max(1, _CHUNK_ELEMENTS.get(model.device.type, 1 << 22) // model.config.vocab_size)
     for start in range(0, len(wanted), step):
         part = wanted[start : start + step]
-        logits = model.unembed(hidden[start : start + step]).float()  # [step, vocab]
+        logits = model.unembed(hidden[start : start + step])  # [step, vocab]
+        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
         if logits.isnan().any():
             raise LabError("the model's logits are NaN; look at its weights, or load it in float32")
         rows = torch.tensor([row for row, tokens in enumerate(part) for _ in tokens], device=logits.device)
