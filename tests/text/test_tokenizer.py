@@ -1,15 +1,24 @@
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
+import tokenizers
 from hypothesis import given
 from hypothesis import strategies as st
 
 from gpt2lab.base.errors import LabError
 from gpt2lab.text import tokenizer_files
-from gpt2lab.text.tokenizer import StreamDecoder, Tokenizer, byte_level, train_bpe, word_level
+from gpt2lab.text.tokenizer import (
+    StreamDecoder,
+    Tokenizer,
+    _with_bounded_words,
+    byte_level,
+    train_bpe,
+    word_level,
+)
 
 TEXT = st.text(st.characters(exclude_categories=("Cs",)), max_size=60)
 MODELS = ("capp-gpt2-237k", "gpt-nano-sort-85k", "stories260k-llama", "tinystories-656k-llama")
@@ -318,3 +327,24 @@ def test_a_save_that_is_cut_off_leaves_no_tokenizer_rather_than_half_of_one(
     monkeypatch.setattr(tokenizer_files, "atomic_write", write)
     byte_level().save(tmp_path)
     assert Tokenizer.load(tmp_path).fingerprint == byte_level().fingerprint
+
+
+def test_a_word_that_is_too_long_is_learnt_from_in_pieces_and_other_text_stays_whole(story: str) -> None:
+    splitter = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    text = f"{story} {'ACGT' * 1000}tail, {'x' * 1000} {' ' * 2500}end 日本{'語' * 3000}"
+    pieces = list(_with_bounded_words(text, splitter))
+    assert "".join(pieces) == text
+    assert len(pieces) == 1 + 4 + 1 + 2 + 3  # the blank before a word is a part of it
+    assert (
+        max(len(word) for piece in pieces for word, _ in splitter.pre_tokenize_str(piece)) <= 3 * 1000
+    )  # bytes
+    for ordinary in (story, "x" * 1000, "", "a1" * 5000):
+        assert list(_with_bounded_words(ordinary, splitter)) == [ordinary]
+
+
+@pytest.mark.parametrize("word", ["ACGTTGCA", "\n", "é", '{"a":1},'])
+def test_training_on_one_long_line_takes_seconds(word: str) -> None:
+    began = time.monotonic()
+    tokenizer = train_bpe([word * (300_000 // len(word))], 300)
+    assert time.monotonic() - began < 20  # without bounds 50 s and more on one core
+    assert tokenizer.decode(tokenizer.encode(word * 9)) == word * 9
