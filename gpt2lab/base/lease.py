@@ -10,6 +10,7 @@ A process that lost its lease, because it slept too long or another took the lea
 """
 
 import contextlib
+import errno
 import json
 import os
 import secrets
@@ -35,6 +36,7 @@ TIMEOUT = 60.0
 BEAT = 5.0
 """Seconds between two signs of life."""
 
+_STUCK = 5.0  # seconds to wait for a lock that is held for microseconds
 _WATCH = 3 * BEAT  # seconds; for so long a lease of another machine is watched before it is taken
 _SIZE = 1024  # bytes of the file, always: renewing needs no space on a full disk, and is written in one piece
 _NAME = ".lease"
@@ -100,26 +102,41 @@ class Lease:
         since = time.monotonic()
         deadline = since + patience
         while True:
-            with _locked(lease.path, create=True) as file:
-                content = _content(file)
-                standing = _standing(content, file)
-                if standing == "silent" and silent not in (None, content):
-                    standing = "held"  # it has moved, so it lives, whatever its clock says
-                watched = content == silent and time.monotonic() - since >= _WATCH
-                if take_over or standing == "free" or watched:
-                    lease._write(file)
-                    break
+            content, standing = lease._claim_once(take_over, silent, time.monotonic() - since)
+            if standing == "free":
+                _keep(lease)
+                return lease
             if standing == "silent":
                 if content != silent:
                     silent, since = content, time.monotonic()
             elif time.monotonic() >= deadline:
                 holder = _parsed(content)
-                raise LeaseHeld(
-                    f"{lease.folder}: in use by {holder.words() if holder else 'another process'}"
-                )
+                who = holder.words() if holder else "another process"
+                raise LeaseHeld(f"{lease.folder}: in use by {who}")
             time.sleep(0.1)
-        _keep(lease)
-        return lease
+
+    def _claim_once(self, take_over: bool, silent: bytes | None, watched: float) -> tuple[bytes, Standing]:
+        """Write the lease if it is free, and return what it said and how that stood.
+
+        silent: what a lease of another machine said `watched` seconds ago. If it has changed, its process lives,
+        whatever its clock says; if not for long enough, it is free.
+        """
+        try:
+            with _locked(self.path, create=True) as file:
+                content = _content(file)
+                standing = _standing(content, file)
+                if standing == "silent" and silent is not None:
+                    standing = "held" if content != silent else "free" if watched >= _WATCH else "silent"
+                if take_over or standing == "free":
+                    self._write(file)
+                    return content, "free"
+                return content, standing
+        except TimeoutError:
+            if take_over or holder_of(self.folder) is None:
+                self.path.unlink(
+                    missing_ok=True
+                )  # its process sleeps with the lock; it will find another file here
+            return b"", "held"
 
     def check(self) -> None:
         """LeaseLost if another process has taken the lease, or the folder is gone. What was given back is not checked."""
@@ -173,11 +190,14 @@ class Lease:
 def holder_of(folder: Path) -> Holder | None:
     """Return who holds the lease of a folder; None if it is free, or looks so by the clocks."""
     try:
-        with _locked(folder / _NAME, shared=True) as file:
-            content = _content(file)
-            return _parsed(content) if _standing(content, file) == "held" else None
+        file = os.open(folder / _NAME, os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
         return None
+    try:
+        content = _content(file)  # without the lock: it is written in one piece
+        return _parsed(content) if _standing(content, file) == "held" else None
+    finally:
+        os.close(file)
 
 
 def check_writable(path: Path) -> None:
@@ -222,16 +242,33 @@ def _parsed(content: bytes) -> Holder | None:
 
 
 @contextlib.contextmanager
-def _locked(path: Path, *, create: bool = False, shared: bool = False) -> Iterator[int]:
-    """Yield the open file while no other process has it so."""
-    flags = os.O_RDONLY if shared else os.O_RDWR | (os.O_CREAT if create else 0)
-    file = os.open(path, flags | os.O_CLOEXEC, 0o644)
+def _locked(path: Path, *, create: bool = False) -> Iterator[int]:
+    """Yield the open file while no other process has it so. TimeoutError if one has it for seconds: it sleeps."""
+    deadline = time.monotonic() + _STUCK
+    while True:
+        file = os.open(path, os.O_RDWR | os.O_CLOEXEC | (os.O_CREAT if create else 0), 0o644)
+        try:
+            if _lock(file) and os.path.samestat(
+                os.fstat(file), path.stat()
+            ):  # else it was replaced meanwhile
+                yield file
+                return
+        finally:
+            os.close(file)
+        if time.monotonic() > deadline:
+            raise TimeoutError(errno.ETIMEDOUT, "a process that sleeps has it locked", str(path))
+        time.sleep(0.01)
+
+
+def _lock(file: int) -> bool:
+    """Lock an open file; False if another process has it locked."""
+    if fcntl is None:
+        return True
     try:
-        if fcntl is not None:
-            fcntl.flock(file, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
-        yield file
-    finally:
-        os.close(file)
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 # The leases of this process, and the thread that renews them.

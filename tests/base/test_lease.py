@@ -70,7 +70,8 @@ def ask(process, after=0.0):
 
 
 def rewrite(folder, process=None, **fields):
-    """Change what a lease says."""
+    """Change what a lease says; this process renews none any more."""
+    leases._held.clear()
     path = folder / ".lease"
     content = json.loads(path.read_text())
     path.write_text(
@@ -238,6 +239,38 @@ def test_a_lease_is_taken_over_by_hand_and_its_holder_finds_out(folder):
 def test_a_damaged_lease_is_taken_when_nobody_writes_it_again(folder, quick, content):
     (folder / ".lease").write_bytes(content)
     Lease.claim(folder).release()
+
+
+def test_a_lease_whose_holder_sleeps_with_the_file_locked_is_taken_when_it_runs_out(
+    folder, quick, monkeypatch
+):
+    monkeypatch.setattr(leases, "_STUCK", 0.3)
+    code = (
+        "import fcntl, os, sys, time\nfrom pathlib import Path\nfrom gpt2lab.base.lease import Lease, LeaseLost\n"
+        "held = Lease.claim(Path(sys.argv[1]))\nfile = os.open(held.path, os.O_RDWR)\n"
+        "fcntl.flock(file, fcntl.LOCK_EX)\nprint('locked', flush=True)\nsys.stdin.readline()\n"
+        "os.close(file)\n"
+        "try: held.check()\nexcept LeaseLost as lost: print(lost, flush=True)\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, str(folder)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=ENVIRONMENT,
+    )
+    assert process.stdout.readline() == "locked\n"
+    process.send_signal(signal.SIGSTOP)
+    assert holder_of(folder) is not None, "reading waits for nobody"
+    with pytest.raises(LeaseHeld):
+        Lease.claim(folder)
+    time.sleep(1.1)
+    mine = Lease.claim(folder, patience=5.0)
+    process.send_signal(signal.SIGCONT)
+    said, _ = process.communicate("go\n", timeout=30)
+    assert "was taken over" in said
+    mine.check()
+    mine.release()
 
 
 def test_a_folder_that_was_deleted_is_not_made_again(folder):
