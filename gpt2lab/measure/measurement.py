@@ -124,11 +124,16 @@ def show(value: Any) -> str:
 
 
 def show_table(rows: Sequence[Mapping[str, Any]], limit: int = 20) -> str:
-    """Write rows in aligned columns, numbers to the right; at most `limit` rows, and how many were left out."""
+    """Write rows in aligned columns, numbers to the right; of more than `limit` rows the first and the last, half each.
+
+    A line between them says how many were left out: the last rows are often the answer (the last blocks of a model).
+    """
     if not rows:
         return ""
     columns = list(dict.fromkeys(key for row in rows for key in row))
-    cells = [[show(row[c]) if c in row else "" for c in columns] for row in rows[:limit]]
+    head = rows if len(rows) <= limit else rows[: limit - limit // 2]
+    tail = rows[len(rows) - limit // 2 :] if len(rows) > limit else []
+    cells = [[show(row[c]) if c in row else "" for c in columns] for row in (*head, *tail)]
     right = [all(isinstance(row.get(c, 0), (int, float)) for row in rows) for c in columns]
     widths = [max(len(line[i]) for line in [columns, *cells]) for i in range(len(columns))]
     lines = [
@@ -136,8 +141,8 @@ def show_table(rows: Sequence[Mapping[str, Any]], limit: int = 20) -> str:
         + "  ".join(f"{c:>{w}}" if r else f"{c:<{w}}" for c, w, r in zip(line, widths, right, strict=True))
         for line in [columns, *cells]
     ]
-    if len(rows) > limit:
-        lines.append(f"  and {len(rows) - limit:,} more rows")
+    if tail:
+        lines.insert(1 + len(head), f"  … {len(rows) - limit:,} more rows")
     return "\n".join(line.rstrip() for line in lines)
 
 

@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from gpt2lab.text.language_model import LanguageModel
 
 
+_LEAST_PIECES = 5
+"""Pieces of text that an interval needs."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class QuantizationError(QuantizationOptions):
     """Round a model's matrices as `apply quantize` does, and measure what that costs."""
@@ -67,7 +71,7 @@ class QuantizationError(QuantizationOptions):
             numbers=_costs(before, after, window) | _sizes(lm.model, rounded, layers),
             units={"bytes_before": "bytes", "bytes_after": "bytes", "bits_per_weight": "bits"},
             tables={"layers": layers},
-            about=about | {"window": window, "stride": stride, "pieces": _pieces(len(before), window)},
+            about=about | {"window": window, "stride": stride, **_about_interval(len(before), window)},
         )
 
 
@@ -75,12 +79,14 @@ def _costs(before: Tensor, after: Tensor, window: int) -> dict[str, float]:
     """Perplexities, and their ratio with its 95 % interval: exp of the paired difference of losses.
 
     Tokens beside each other err together, so the difference is averaged over pieces of a window's length, and each
-    piece counts once (Student's t).
+    piece counts once (Student's t). Of fewer than five pieces the spread says next to nothing: 0 to infinity.
     """
     pieces = (after - before).tensor_split(_pieces(len(before), window))
-    paired = t_interval([float(piece.mean()) for piece in pieces])
     difference = float((after - before).mean())
-    half = (paired.high - paired.low) / 2
+    half = math.inf
+    if len(pieces) >= _LEAST_PIECES:
+        paired = t_interval([float(piece.mean()) for piece in pieces])
+        half = (paired.high - paired.low) / 2
     return {
         "perplexity_before": exponential(float(before.mean())),
         "perplexity_after": exponential(float(after.mean())),
@@ -88,6 +94,15 @@ def _costs(before: Tensor, after: Tensor, window: int) -> dict[str, float]:
         "perplexity_ratio_low": exponential(difference - half),
         "perplexity_ratio_high": exponential(difference + half),
     }
+
+
+def _about_interval(tokens: int, window: int) -> dict[str, Any]:
+    """Return over how many pieces the interval goes, and why there is none if they are too few."""
+    pieces = _pieces(tokens, window)
+    if pieces >= _LEAST_PIECES:
+        return {"pieces": pieces}
+    needed = f"an interval needs {_LEAST_PIECES} pieces of {window:,} tokens; raise limit, or lower window"
+    return {"pieces": pieces, "interval": f"none: {needed}"}
 
 
 def _pieces(tokens: int, window: int) -> int:

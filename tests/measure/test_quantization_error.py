@@ -83,3 +83,15 @@ def test_a_quantised_model_and_no_tokens_are_refused(lm: LanguageModel) -> None:
         QuantizationError(limit=0)(lm)
     with torch.no_grad(), pytest.raises(LabError, match="stands for no matrix"):
         QuantizationError(layers=("blocks.9.*",))(lm)
+
+
+@pytest.mark.parametrize("pieces", [1, 2, 4, 5])
+def test_few_pieces_of_text_give_no_interval_and_say_so(lm: LanguageModel, text: str, pieces: int) -> None:
+    found = QuantizationError(data=(text,), limit=pieces * 64, window=64)(lm)
+    low, high = found["perplexity_ratio_low"], found["perplexity_ratio_high"]
+    if pieces < 5:
+        assert (low, high) == (0.0, math.inf)
+        needed = "an interval needs 5 pieces of 64 tokens; raise limit, or lower window"
+        assert found.about["interval"] == f"none: {needed}"
+    else:
+        assert 0 < low < high < math.inf and "interval" not in found.about

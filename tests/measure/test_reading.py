@@ -10,7 +10,9 @@ from gpt2lab.measure.activations import Activations
 from gpt2lab.measure.attribution import Attribution
 from gpt2lab.measure.logit_lens import LogitLens
 from gpt2lab.measure.patching import Patching
+from gpt2lab.model import Transformer
 from gpt2lab.model.activations import load_activations
+from gpt2lab.model.families import gpt2_config
 from gpt2lab.text.generators.stories import documents
 from gpt2lab.text.language_model import LanguageModel, load
 from gpt2lab.text.tokenizer import word_level
@@ -141,3 +143,11 @@ def test_an_answer_is_one_token_where_it_follows_the_prompt(shared_data: Path) -
     assert "Lily" in str(patched.about)
     with pytest.raises(LabError, match="must be one token, it is 3"):
         Attribution(prompt="a little girl named", target=" Lily and")(lm)
+
+
+def test_the_lens_of_a_deep_model_shows_the_last_blocks_which_answer() -> None:
+    tokenizer = word_level(documents(0, 60))
+    config = gpt2_config(vocab_size=tokenizer.vocab_size, d_model=8, n_layers=30, n_heads=1, max_positions=16)
+    shown = str(LogitLens(prompt=PROMPT)(LanguageModel(Transformer(config).eval(), tokenizer)))
+    table = shown.partition("\nlens\n")[2].partition("\n\n")[0].splitlines()
+    assert [line.split()[0] for line in (table[1], table[-2], table[-1])] == ["embed", "28", "29"]
