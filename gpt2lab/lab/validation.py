@@ -110,7 +110,11 @@ class MaskedValidation:
             total += float(linear_cross_entropy(states, head.weight, hidden, bias=head.bias, reduction="sum"))
             hits += int((head(states).argmax(-1) == hidden).sum())
             count += len(hidden)
-        return {"validation_loss": total / max(count, 1), "masked_accuracy": hits / max(count, 1)}
+        if not count:
+            raise LabError(
+                "the validation windows hold special tokens only: there is nothing to hide; give more text"
+            )
+        return {"validation_loss": total / count, "masked_accuracy": hits / count}
 
     def _read(self, numbers: range) -> tuple[Tensor, Tensor]:
         windows = [self.batches[i] for i in numbers]

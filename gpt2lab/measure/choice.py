@@ -1,9 +1,11 @@
 """Multiple choice by likelihood: the model chooses the answer it finds most probable."""
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from string import Formatter
 from typing import TYPE_CHECKING, Any, Literal
 
 from gpt2lab.base.errors import LabError
@@ -12,7 +14,7 @@ from gpt2lab.measure.continuation import score_continuations, split_continuation
 from gpt2lab.measure.measurement import Measurement
 from gpt2lab.measure.scoring import check_batch_size
 from gpt2lab.measure.statistics import wilson_interval
-from gpt2lab.text.bounded import json_rows, missing_field
+from gpt2lab.text.bounded import absent, json_rows, missing_field
 from gpt2lab.text.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -183,6 +185,7 @@ class MultipleChoice:
         choices = row[self.choices]
         if not isinstance(choices, list) or not all(isinstance(choice, str) for choice in choices):
             raise LabError(f"{where}: field {self.choices!r} should hold a list of texts")
+        self._need_values(row, where)
         try:
             prompt = self.prompt.format(**{**row, "question": row[self.question]})
         except (KeyError, IndexError, ValueError, AttributeError, TypeError) as error:
@@ -194,6 +197,15 @@ class MultipleChoice:
             return Question(prompt, tuple(self.separator + choice for choice in choices), answer)
         except LabError as error:
             raise LabError(f"{where}: {error}") from error
+
+    def _need_values(self, row: Mapping[str, Any], where: str) -> None:
+        """LabError for a field that is read and null, which would be written as "None"."""
+        asked = [name for _, name, _, _ in Formatter().parse(self.prompt) if name]
+        for name in (self.question, *(re.split(r"[.\[]", name)[0] for name in asked)):
+            if not isinstance(row.get(name, ""), str) and absent(row[name]):
+                raise LabError(
+                    f"{where}: field {name!r} is empty, and the prompt reads it; leave the row out"
+                )
 
 
 def _place(answer: object, choices: list[str], where: str) -> int:

@@ -144,3 +144,14 @@ def test_other_mistakes_are_one_sentence(tmp_path: Path) -> None:
         score_continuations(tiny("gpt2"), [Continuation([1], [])])
     with pytest.raises(LabError, match="continuation needs text"):
         split_continuation(byte_level(), "a", "")
+
+
+@pytest.mark.parametrize("null", ["null", "NaN"])
+def test_a_field_that_the_prompt_reads_is_never_written_as_none(null: str, tmp_path: Path) -> None:
+    whole = {"question": "q", "choices": ["a", "b"], "answer": 0, "passage": "p"}
+    for field in ("question", "passage"):
+        row = json.dumps(whole).replace(json.dumps({field: whole[field]})[1:-1], f'"{field}": {null}')
+        (tmp_path / "a.jsonl").write_text(row + "\n")
+        asked = MultipleChoice(data=str(tmp_path / "a.jsonl"), prompt="{passage} {question}")
+        with pytest.raises(LabError, match=f"line 1: field '{field}' is empty, and the prompt reads it"):
+            asked.read()

@@ -1,6 +1,5 @@
 """Measure `patching-exactness`: how well attribution patching estimates activation patching on indirect objects."""
 
-import csv
 import random
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,8 @@ from gpt2lab.measure.plots import heat_map
 from gpt2lab.model import Transformer
 from gpt2lab.model.activations import attribution_patch, patch_sweep
 from gpt2lab.text.pieces import split_text
+from gpt2lab.text.readers import text_lines
+from gpt2lab.text.rows import headed
 from gpt2lab.text.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -143,13 +144,10 @@ def read_prompts(path: Path | str, tokenizer: Tokenizer, *, start: int | None = 
     LabError for answers of several tokens, for prompts of different lengths, which are to be patched apart, and for
     partners that do not differ in one place, the same in all pairs.
     """
-    try:
-        with Path(path).expanduser().open(encoding="utf-8", newline="") as file:
-            rows = list(csv.DictReader(file))
-    except (OSError, UnicodeDecodeError) as error:
-        raise LabError(f"{path}: not a file of prompts that can be read ({error})") from None
-    if not rows or len(rows) % 2 or not {"prompt", "answer_io", "answer_s"} <= rows[0].keys():
-        raise LabError(f"{path}: needs the columns prompt, answer_io, answer_s and an even number of rows")
+    file = Path(path).expanduser()
+    rows = [row for _, row in headed(file, text_lines(file), "prompt", "answer_io", "answer_s")]
+    if len(rows) % 2:
+        raise LabError(f"{path}: needs an even number of rows, got {len(rows)}; 2k and 2k + 1 are a pair")
     return _encoded(rows, tokenizer, start, str(path))
 
 

@@ -333,9 +333,11 @@ def _warn_of_harm(before: float, after: float) -> None:
 @torch.no_grad()
 def mean_loss(model: Transformer, batches: PackedBatches) -> float:
     """Return the mean cross entropy over one epoch of batches, in nats per token."""
-    total, count = 0.0, 0
+    total, count, left = 0.0, 0, batches.windows
     for index in range(len(batches)):
-        batch = {name: tensor.to(model.device) for name, tensor in batches[index].items()}
+        # The last batch goes on into windows seen before.
+        batch = {name: tensor[:left].to(model.device) for name, tensor in batches[index].items()}
+        left -= len(batch["targets"])
         total += float(next_token(model, batch)[0]) * batch["targets"].numel()
         count += batch["targets"].numel()
-    return total / max(count, 1)
+    return total / count

@@ -1,6 +1,5 @@
 """Prompts: who works as what, for identities and for first names (the paper's two templates)."""
 
-import csv
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -8,6 +7,8 @@ from pathlib import Path
 from typing import Literal
 
 from gpt2lab.base.errors import LabError, unknown
+from gpt2lab.text.readers import text_lines
+from gpt2lab.text.rows import headed
 
 Gender = Literal["woman", "man"]
 GENDERS: tuple[Gender, Gender] = ("woman", "man")
@@ -175,21 +176,11 @@ def read_identities(path: Path | str) -> list[Identity]:
 
 
 def read_rows(path: Path, columns: Sequence[str]) -> list[Mapping[str, str]]:
-    """Read a CSV file that must have `columns`. LabError: no such file, a column missing, no rows."""
+    """Read a CSV file that must have `columns`. LabError: no such file, a column missing or twice there, no rows."""
     if not path.is_file():
         raise LabError(f"{path}: no such file; a CSV file with the columns {', '.join(columns)} is wanted")
-    with path.open(encoding="utf-8", newline="") as file:
-        reader = csv.DictReader(file)
-        have = reader.fieldnames or []
-        missing = [column for column in columns if column not in have]
-        if missing:
-            raise LabError(f"{path}: no column {', '.join(missing)}; it has {', '.join(have) or 'none'}")
-        rows: list[Mapping[str, str]] = [
-            {key: (value or "").strip() for key, value in row.items() if key} for row in reader
-        ]
-    if not rows:
-        raise LabError(f"{path}: the file has no rows below its header")
-    return rows
+    found = headed(path, text_lines(path), *columns)
+    return [{name: value.strip() for name, value in row.items()} for _, row in found]
 
 
 def _gender(text: str, path: Path | str) -> Gender:

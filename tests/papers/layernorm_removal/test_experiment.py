@@ -52,7 +52,7 @@ def test_a_study_of_a_given_model_reads_its_text_and_english_prompts(tmp_path: P
     run = study.runs[0]
     assert run.results["patching_ratio"] > 0 and len(run.tables["patching_control"]) % 3 == 0
     assert run.results["loss.sequential"] < 6.5
-    with pytest.raises(LabError, match=r"none.csv: not a file of prompts"):
+    with pytest.raises(LabError, match=r"none.csv: cannot be read"):
         reproduce(
             "layernorm-removal", scale="smoke", seeds=1, home=tmp_path / "none", workers=1,
             settings={**given, "prompt_file": "none.csv"},

@@ -156,12 +156,12 @@ def test_prompts_are_read_in_pairs(tmp_path: Path) -> None:
     with pytest.raises(LabError, match="split them by length"):
         read_prompts(file, byte_level())
     file.write_text("prompt\nA\n")
-    with pytest.raises(LabError, match="columns"):
+    with pytest.raises(LabError, match=r"line 1: no field .answer_io.; there are .prompt."):
         read_prompts(file, byte_level())
     file.write_text('prompt,answer_io,answer_s\n"A bc","A","B"\n"B cc","B","A"\n')
     with pytest.raises(LabError, match="differ in one token"):
         read_prompts(file, byte_level())
-    with pytest.raises(LabError, match="not a file"):
+    with pytest.raises(LabError, match=r"none.csv: cannot be read"):
         read_prompts(tmp_path / "none.csv", byte_level())
 
 

@@ -81,13 +81,16 @@ def test_what_is_refused(make: object, says: str) -> None:
 def test_files_without_their_columns_are_refused(tmp_path: Path) -> None:
     file = tmp_path / "names.csv"
     file.write_text("name,place\nAda,North\n")
-    with pytest.raises(LabError, match="no column region, gender"):
+    with pytest.raises(LabError, match="line 1: no field 'region'; there are 'name', 'place'"):
         read_names(file)
     file.write_text("name,region,gender\nAda,North,F\n")
     with pytest.raises(LabError, match="woman or man"):
         read_names(file)
     file.write_text("name,region,gender\n")
     with pytest.raises(LabError, match="no rows"):
+        read_names(file)
+    file.write_text("name,region,gender,name\nAda,North,woman,Eve\n")
+    with pytest.raises(LabError, match="line 1: two fields have the name 'name'"):
         read_names(file)
 
 
