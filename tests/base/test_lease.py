@@ -70,8 +70,7 @@ def ask(process, after=0.0):
 
 
 def rewrite(folder, process=None, **fields):
-    """Change what a lease says; this process renews none any more."""
-    leases._held.clear()
+    """Change what a lease says."""
     path = folder / ".lease"
     content = json.loads(path.read_text())
     path.write_text(
@@ -131,8 +130,14 @@ def test_another_host_name_changes_nothing(folder):
     assert holder_of(folder) is None
 
 
-def test_a_process_id_that_another_process_has_now_holds_nothing(folder):
+def leave(folder):
+    """Leave a lease that nobody renews any more."""
     Lease.claim(folder)
+    leases._held.clear()
+
+
+def test_a_process_id_that_another_process_has_now_holds_nothing(folder):
+    leave(folder)
     rewrite(folder, {"started": "1"})
     assert holder_of(folder) is None
     Lease.claim(folder).release()
@@ -179,7 +184,7 @@ def test_a_living_process_keeps_its_lease_through_a_call_that_lets_no_thread_run
 def test_the_lease_of_another_machine_is_taken_when_it_shows_no_life_whatever_its_clock_says(
     folder, quick, hours
 ):
-    Lease.claim(folder)
+    leave(folder)
     rewrite(folder, {"machine": "another"}, time=time.time() + hours * 3600)
     assert holder_of(folder) is None
     began = time.monotonic()
@@ -188,7 +193,7 @@ def test_the_lease_of_another_machine_is_taken_when_it_shows_no_life_whatever_it
 
 
 def test_the_lease_of_another_machine_is_held_as_long_as_it_moves_whatever_its_clock_says(folder, quick):
-    Lease.claim(folder)
+    leave(folder)
     rewrite(folder, {"machine": "another"}, time=1.0)
     code = (
         "import json, sys, time\nfrom pathlib import Path\npath = Path(sys.argv[1])\n"
@@ -207,7 +212,7 @@ def test_the_lease_of_another_machine_is_held_as_long_as_it_moves_whatever_its_c
 
 
 def test_the_fresh_lease_of_another_machine_is_waited_for(folder, quick):
-    Lease.claim(folder)
+    leave(folder)
     rewrite(folder, {"machine": "another"})
     assert holder_of(folder) is not None
     with pytest.raises(LeaseHeld):
