@@ -132,3 +132,22 @@ def test_tables_align_numbers_to_the_right() -> None:
     assert table([["a", 1], ["bb", 22]], ("name", "n")) == "name   n\na      1\nbb    22"
     assert pairs([("a", 0.5), ("long", None)]) == "  a     0.5\n  long  "
     assert (number(0.123456), number(True), number("x")) == ("0.1235", "yes", "x")
+
+
+def test_a_table_wider_than_the_terminal_loses_no_column(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "30")
+    header = ["name", *(f"column{i}" for i in range(200))]
+    said = table([[f"row{j}", *(1000 * j + i for i in range(200))] for j in range(3)], header)
+    assert max(map(len, said.splitlines())) <= 30
+    words = said.split()
+    assert all(name in words for name in header)
+    assert all(
+        str(1000 * j + i) in words or f"{1000 * j + i:,}" in words for j in range(3) for i in range(200)
+    )
+    assert words.count("row2") == words.count("name") > 1, "every block says what its lines are"
+
+
+def test_text_in_the_last_column_is_cut_where_enough_of_it_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    said = table([["a", "b", "a sentence of more than forty columns, which is cut"]], ("x", "y", "words"))
+    assert said.splitlines()[1] == "a  b  a sentence of more than forty col…"

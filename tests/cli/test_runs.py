@@ -186,6 +186,45 @@ def test_a_store_is_rebuilt_on_the_command_line(typed, home):
     assert json.loads(typed("runs", "rebuild", "--json").out)["read"] == 5
 
 
+def test_every_comparison_has_files_of_its_own(typed, home):
+    said = typed("compare", "tide-1", "round-1")
+    typed("compare", "tide-1", "ebb-1")
+    typed("compare", "tide-1", "moon-1/seed0")
+    assert sorted(path.name for path in home.glob("*.html")) == [
+        "comparison-tide-1-ebb-1.html",
+        "comparison-tide-1-moon-1-seed0.html",
+        "comparison-tide-1-round-1.html",
+    ]
+    assert "none" not in said.out
+    assert "1 setting that only tide-1 has: data" in said.out
+    assert "2 settings that only round-1 has: model and origin" in said.out
+    many = [Run.start("train", "a" * 60) for _ in range(3)]
+    for run in many:
+        with run:
+            run.result("loss", 1.0)
+    assert typed("compare", *(run.id for run in many)).status == 0
+    assert len(list(home.glob(f"comparison-{'a' * 60}-and-2-more-*.html"))) == 1
+
+
+@pytest.mark.parametrize(
+    ("task", "words"),
+    [
+        ({"kind": "classification", "valid": []}, "classification tide-2 --data FILE"),
+        ({"kind": "multilabel", "valid": ["a b.csv"]}, "classification tide-2 --data 'a b.csv'"),
+        ({"kind": "regression", "valid": ["x.csv", "y.csv"]}, "regression tide-2 --data x.csv y.csv"),
+        ({"kind": "tokens", "valid": []}, "token-classification tide-2 --data FILE"),
+        ({"kind": "simcse", "valid": []}, "retrieval tide-2 --data FOLDER"),
+    ],
+)
+def test_a_trained_head_is_followed_by_the_measure_of_its_kind(home, capsys, task, words):
+    from gpt2lab.cli.train import show_training
+
+    with Run.start("train", "tide", settings={"task": task}) as run:
+        run.result("validation_examples", 8)
+    show_training(run, as_json=False)
+    assert capsys.readouterr().out.endswith(f"next    gpt2lab measure {words}\n")
+
+
 def test_flags_of_one_action_are_refused_by_the_others(typed):
     assert "--force: goes with `gpt2lab runs delete`" in typed("runs", "--force").err
     assert "--dry-run: goes with `gpt2lab runs clean`" in typed("runs", "delete", "tide-1", "--dry-run").err
