@@ -53,8 +53,8 @@ def save_checkpoint(
 
     frozen: `fingerprints` of the model as the run began, which a resumed one can begin with again. Tensors that still
     have theirs are left out.
-    `notes["validation"]["validation_loss"]`, where there is one, decides which checkpoint is the best. Optimizer state
-    that is neither a tensor nor a plain value is a TypeError of the optimizer's author.
+    "validation_loss" in `notes`, or in `notes["validation"]`, where there is one, decides which checkpoint is the best.
+    Optimizer state that is neither a tensor nor a plain value is a TypeError of the optimizer's author.
     """
     path = folder / f"step-{step:08d}"
     own, before = _model_tensors(model), frozen or {}
@@ -182,9 +182,10 @@ def _validation_loss(path: Path) -> float | None:
     """Return the validation loss of a checkpoint; None without a finite one, or if state.json is damaged."""
     try:
         check_sums(path, [STATE])
-        loss = read_object(path / STATE)["notes"].get("validation", {}).get("validation_loss")
+        notes = read_object(path / STATE)["notes"]
     except LabError:
         return None
+    loss = notes.get("validation", notes).get("validation_loss")
     # One that is not finite is no measurement: min() keeps a NaN that comes first.
     return float(loss) if loss is not None and math.isfinite(loss) else None
 

@@ -17,7 +17,13 @@ from torch.nn import functional as F
 from gpt2lab.base.errors import LabError
 from gpt2lab.model import Transformer
 from gpt2lab.train import TrainResult, TrainSettings, loop, next_token, train
-from gpt2lab.train.checkpoints import best_checkpoint, load_best_weights, newest_checkpoint
+from gpt2lab.train.checkpoints import (
+    best_checkpoint,
+    load_best_weights,
+    newest_checkpoint,
+    prune,
+    save_checkpoint,
+)
 from gpt2lab.train.loop import Interrupted
 from gpt2lab.train.schedules import learning_rate_share
 from tests.tiny import tiny
@@ -220,6 +226,16 @@ def test_a_validation_loss_that_is_no_number_is_never_the_best(
     best = f"step-{losses.index(2.0) + 1:08d}"
     assert best_checkpoint(tmp_path) == tmp_path / best
     assert sorted(p.name for p in tmp_path.iterdir()) == [best, "step-00000004"]
+
+
+def test_a_loop_of_ones_own_notes_its_validation_loss(tmp_path: Path) -> None:
+    model = torch.nn.Linear(2, 2)
+    optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
+    for step, loss in enumerate([math.nan, 2.0, 3.0, 4.0], start=1):
+        save_checkpoint(tmp_path, step, model, optimizer, {"validation_loss": loss})
+        prune(tmp_path, keep_last=1)
+    assert best_checkpoint(tmp_path) == tmp_path / "step-00000002"
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["step-00000002", "step-00000004"]
 
 
 def test_without_a_finite_validation_loss_no_checkpoint_is_the_best(tmp_path: Path) -> None:
