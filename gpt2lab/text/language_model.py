@@ -20,7 +20,7 @@ from gpt2lab.text.generation_config import GENERATION_CONFIG, GenerationConfig, 
 from gpt2lab.text.sentence_encoder import SentenceEncoder, read_sentence_encoder
 from gpt2lab.text.side_files import read_side_files, write_side_files
 from gpt2lab.text.tokenizer import Tokenizer
-from gpt2lab.text.tokenizer_files import has_tokenizer
+from gpt2lab.text.tokenizer_files import has_tokenizer, insist
 
 
 @dataclass
@@ -156,6 +156,7 @@ def save(lm: LanguageModel, folder: Path | str, *, layout: Layout = "auto") -> N
         if lm.tokenizer is not None:
             lm.tokenizer.save(temporary)
             _name_special_ids(temporary / "config.json", lm.tokenizer)
+            insist(lm.tokenizer, temporary)
 
 
 def refuse_foreign(folder: Path) -> None:

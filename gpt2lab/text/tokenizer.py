@@ -187,6 +187,8 @@ class Tokenizer:
         if self._fingerprint is None:
             content = json.loads(self.backend.to_str())
             kept = {key: content.get(key) for key in ("normalizer", "pre_tokenizer", "model", "added_tokens")}
+            if self.backend.encode_special_tokens:
+                kept["split_special_tokens"] = True
             canonical = json.dumps(kept, sort_keys=True, ensure_ascii=True, separators=(",", ":"))
             self._fingerprint = hashlib.sha256(canonical.encode()).hexdigest()
         return self._fingerprint

@@ -91,6 +91,23 @@ def save(tokenizer: Tokenizer, folder: Path) -> None:
     atomic_write(folder / "tokenizer.json", plain)
 
 
+def insist(tokenizer: Tokenizer, folder: Path) -> None:
+    """Have a saved folder, config.json and all, read as this tokenizer although its family's class would change it.
+
+    transformers reads every folder of a qwen2 by its Qwen2Tokenizer, whatever class it names: another tokenizer that
+    such a model was trained with would give other ids. Beside an entry `auto_map` it believes the class that is named.
+    """
+    path = folder / "tokenizer_config.json"
+    files = _Files.of(folder, folder / "tokenizer.json")
+    kind = class_of(files.config, files.model, files.text)
+    if kind is None or files.tokenizer is None:
+        return
+    of_its_kind = files.tokenizer["model"].get("type") == kind.model
+    if not of_its_kind or _opened(files).fingerprint != tokenizer.fingerprint:
+        entries = {**files.config, "auto_map": {"AutoTokenizer": [None, None]}}
+        atomic_write(path, json.dumps(entries, indent=2, ensure_ascii=False) + "\n")
+
+
 @dataclass(frozen=True)
 class _Files:
     """The contents of a folder that a tokenizer is made of; an object that is missing is empty."""
@@ -144,7 +161,17 @@ def _object(path: Path) -> dict[str, Any]:
 
 
 def _opened(files: _Files) -> Tokenizer:
-    """Make the tokenizer of a folder."""
+    """Make the tokenizer of a folder. LabError for one that is broken."""
+    try:
+        return _made(files)
+    except LabError:
+        raise
+    except Exception as error:  # tokenizers raises bare Exception
+        place = files.tokenizer_json if files.tokenizer is not None else files.folder
+        raise LabError(f"{place}: misshapen tokenizer: {error}") from error
+
+
+def _made(files: _Files) -> Tokenizer:
     special = files.special_tokens()
     kind = class_of(files.config, files.model, files.text)
     config = dict(files.config)
@@ -175,24 +202,20 @@ def _from_tokenizer_json(
     """Read tokenizer.json as it is, or take from it what the class takes."""
     assert files.tokenizer is not None and files.text is not None
     model = files.tokenizer["model"]
-    try:
-        pieces = _pieces(files.tokenizer_json, model)
-        if kind is None or pieces is None or model.get("type", kind.model) != kind.model:
-            padding = files.tokenizer.get("padding")
-            if isinstance(padding, Mapping):
-                special.fill({"pad_token": padding.get("pad_token")})
-            return tokenizers.Tokenizer.from_str(files.text), None
-        backend = _built(kind, pieces, special, config, files.rows)
-        emptied = {**model, "vocab": {}, **({"merges": []} if kind.model == "BPE" else {})}
-        frame = tokenizers.Tokenizer.from_str(
-            json.dumps({**files.tokenizer, "model": emptied, "added_tokens": []})
-        )
-        backend.post_processor = frame.post_processor
-        return backend, kind
-    except LabError:
-        raise
-    except Exception as error:  # tokenizers raises bare Exception
-        raise LabError(f"{files.tokenizer_json}: misshapen tokenizer: {error}") from error
+    pieces = _pieces(files.tokenizer_json, model)
+    if kind is None or pieces is None or model.get("type", kind.model) != kind.model:
+        padding = files.tokenizer.get("padding")
+        if isinstance(padding, Mapping):
+            special.fill({"pad_token": padding.get("pad_token")})
+        return tokenizers.Tokenizer.from_str(files.text), None
+    backend = _built(kind, pieces, special, config, files.rows)
+    # What is put around a text is made by the library: of a copy without the vocabulary, which takes long to read.
+    emptied = {**model, "vocab": {}, **({"merges": []} if kind.model == "BPE" else {})}
+    frame = tokenizers.Tokenizer.from_str(
+        json.dumps({**files.tokenizer, "model": emptied, "added_tokens": []})
+    )
+    backend.post_processor = frame.post_processor
+    return backend, kind
 
 
 def _pieces(path: Path, model: Mapping[str, Any]) -> Pieces | None:

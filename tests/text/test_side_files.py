@@ -15,11 +15,11 @@ from gpt2lab.decode.prompts import end_tokens
 from gpt2lab.model import Transformer
 from gpt2lab.model.adapters import Lora
 from gpt2lab.model.architecture import attach
-from gpt2lab.model.families import bert_config, gpt2_config
+from gpt2lab.model.families import bert_config, gpt2_config, llama_config
 from gpt2lab.text.export import export
 from gpt2lab.text.language_model import LanguageModel, load, save, save_adapter
 from gpt2lab.text.side_files import read_side_files
-from gpt2lab.text.tokenizer import Tokenizer, byte_level
+from gpt2lab.text.tokenizer import Tokenizer, byte_level, train_bpe, word_level
 
 SIDE: dict[str, str] = {
     "README.md": "# A model\n",
@@ -196,6 +196,29 @@ def test_a_model_with_padding_rows_writes_a_text(decoder: str) -> None:
     assert len(text.tokens) == 20 and max(text.tokens) < 257
     unlimited = Greedy().decode(lm.model, [[97, 98, 99]], Limits(max_new_tokens=20))[0]
     assert max(unlimited) >= 257 and lm.tokenizer.decode(unlimited) == ""
+
+
+@pytest.mark.parametrize(
+    "made", [byte_level(), train_bpe(["low lower 1234 " * 9], 280), word_level(["low lower"])]
+)
+def test_a_qwen2_with_a_tokenizer_of_its_own_gives_the_same_ids_after_saving(
+    made: Tokenizer, tmp_path: Path
+) -> None:
+    transformers = pytest.importorskip("transformers")
+    config = llama_config(
+        vocab_size=300, d_model=8, n_layers=1, n_heads=2, max_positions=32, family="qwen2", qkv_bias=True
+    )
+    save(LanguageModel(Transformer(config).eval(), made), tmp_path / "m")
+    assert json.loads((tmp_path / "m" / "config.json").read_text())["model_type"] == "qwen2"
+    for _ in range(2):
+        again = load(tmp_path / "m")
+        theirs = transformers.AutoTokenizer.from_pretrained(tmp_path / "m")
+        assert again.tokenizer is not None and again.tokenizer.fingerprint == made.fingerprint
+        for text in ("low lower 1234", "don't\n\n  low"):
+            assert (
+                theirs(text)["input_ids"] == again.tokenizer.encode(text, special=True) == made.encode(text)
+            )
+        save(again, tmp_path / "m")
 
 
 def test_a_tokenizer_keeps_its_chat_templates(folder: Path, tmp_path: Path) -> None:
