@@ -41,6 +41,8 @@ from gpt2lab.text.language_model import load as load_folder
 from gpt2lab.text.shards import Shards
 from gpt2lab.text.tokenizer import MASK, PAD, Tokenizer, byte_level, for_masking, train_bpe, word_level
 from gpt2lab.train import TrainResult, TrainSettings, default_objective, train
+from gpt2lab.train.contrastive import SimCSE
+from gpt2lab.train.parts import refuse_parts
 
 _SAMPLE_TOKENS = 80
 
@@ -150,7 +152,8 @@ class TrainingSettings:
             )
         if self.objective is not None and self.task.kind != "language":
             raise LabError(f"objective {self.objective}: task.kind={self.task.kind} has its own")
-        chosen_objective(self.objective, self.objective_options)
+        objective = chosen_objective(self.objective, self.objective_options)
+        refuse_parts(SimCSE() if self.task.contrastive else objective, self.train.accumulation)
         if self.architecture is not None:
             build_architecture(self.architecture, self.architecture_options)
         elif self.architecture_options:

@@ -247,3 +247,14 @@ def test_one_of_several_numbers_without_a_label_is_named(data, home, tmp_path):
     asked = settings(half, **{"task.kind": "regression", "task.label": "very,size"})
     with pytest.raises(LabError, match="head label, number size: none of the 16 training rows has a label"):
         train_model(asked, home=home)
+
+
+@pytest.mark.parametrize("kind", ["contrastive", "simcse"])
+def test_contrastive_tasks_refuse_accumulation_before_any_data_is_read(kind, tmp_path):
+    asked = {
+        "task.kind": kind,
+        "train.accumulation": 2,
+        **({"task.pair": "b"} if kind == "contrastive" else {}),
+    }
+    with pytest.raises(LabError, match=r"^test: accumulation 2: the texts .* raise batch_size instead"):
+        settings(tmp_path / "none.jsonl", **asked)
