@@ -225,8 +225,8 @@ def test_a_tokenizer_that_was_being_written_when_the_process_died_is_made_again(
 def test_a_run_that_died_before_its_first_file_is_resumed(text, home):
     whole = train_model(small(text), home=home, name="whole")
     plain = json.dumps(whole.record.json("settings.json"))
-    Store(home).add(Row(id="", name="cut", kind="train", settings=plain, seed=0))
-    Store(home).update("cut-1", status="interrupted")
+    _, lease = Store(home).add(Row(id="", name="cut", kind="train", settings=plain, seed=0))
+    lease.release()  # as the death of its process does
     again = resume("cut", home=home)
     assert weights(again) == weights(whole)
     assert again.record.json("settings.json") == whole.record.json("settings.json")
