@@ -154,9 +154,7 @@ class Database:
         if "full" in text or ("I/O error" in text and shutil.disk_usage(self.path.parent).free < _LEAST_FREE):
             return disk_full(self.path)
         if any(words in text for words in _CANNOT_WRITE):
-            return LabError(
-                f"{self.path}: cannot be written ({text}); choose another folder with GPT2LAB_HOME"
-            )
+            return LabError(f"{self.path}: cannot be used ({text}); choose another folder with GPT2LAB_HOME")
         return LabError(
             f"{self.path}: damaged, or not a run store ({text}); gpt2lab runs rebuild makes it again from the "
             "runs' folders"

@@ -21,6 +21,11 @@ def check_name(name: str) -> None:
         raise LabError(f"{name!r}: the name of a run is made of letters, digits and . _ + = -")
 
 
+def is_id(identity: str) -> bool:
+    """Whether it can be the id of a run: names with / between, so that its folder lies below the home folder."""
+    return ".." not in identity and all(_NAME.fullmatch(name) for name in identity.split("/"))
+
+
 def make_folder(folder: Path) -> None:
     """Make a folder and its parents; LabError if that cannot be."""
     try:

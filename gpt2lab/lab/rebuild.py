@@ -13,7 +13,7 @@ from typing import Any
 from gpt2lab.base.errors import LabError
 from gpt2lab.base.files import atomic_file, locked
 from gpt2lab.lab.database import READABLE, SCHEMA_VERSION, fill_empty, insertion
-from gpt2lab.lab.row import COLUMNS, Row, checksum
+from gpt2lab.lab.row import COLUMNS, Row, is_whole
 from gpt2lab.lab.store import Store
 
 _DEPTHS = ("*", "*/*", "*/*/*")  # a run, the seed of a study, the arm of a seed
@@ -43,16 +43,40 @@ def rebuild(home: Path | str | None = None) -> Rebuilt:
     if not store.home.is_dir():
         raise LabError(f"{store.home}: no such folder, so there are no runs to read")
     with locked(store.path):
-        old = _old_rows(store.path)
-        found, broken = _records(store.home)
-        rows = {**old, **found}
-        ordered = sorted(rows.values(), key=lambda row: (row.created, row.id))
-        aside = _write(store, ordered)
-    for identity in old.keys() - found.keys():
+        if _is_sound(store.path):
+            with (
+                store.database.writing() as connection
+            ):  # before anything is read: nobody may add a run meanwhile
+                found = _collect(store)
+                connection.execute("DELETE FROM runs")
+                _insert(connection, found.rows)
+            aside = None
+        else:
+            found = _collect(store)
+            aside = _replace(store.path, found.rows)
+    return Rebuilt(len(found.rows) - found.kept, found.kept, found.unread, aside)
+
+
+@dataclass(frozen=True)
+class _Found:
+    """What is whole, in the folders and in the old store."""
+
+    rows: list[Row]
+    kept: int
+    unread: tuple[str, ...]
+
+
+def _collect(store: Store) -> _Found:
+    """Read everything; a run whose record is missing or damaged, but not its row, gets its record again."""
+    old = _old_rows(store.path)
+    records, broken = _records(store.home)
+    only_old = old.keys() - records.keys()
+    for identity in only_old:
         if (store.home / identity).is_dir():
             old[identity].write(store.home)
+    rows = sorted((old | records).values(), key=lambda row: (row.created, row.id))
     unread = tuple(sentence for identity, sentence in broken.items() if identity not in old)
-    return Rebuilt(len(found), len(old.keys() - found.keys()), unread, aside)
+    return _Found(rows, len(only_old), unread)
 
 
 def _records(home: Path) -> tuple[dict[str, Row], dict[str, str]]:
@@ -91,7 +115,7 @@ def _whole(fields: Mapping[str, Any]) -> Row | None:
     """Return a row of this version, or of version 1, which had no checksums; None if it is damaged."""
     if "checksum" in fields:
         values: list[Any] = [fields.get(name) for name in COLUMNS]
-        return Row(*values) if checksum(values) == fields["checksum"] else None
+        return Row(*values) if is_whole(values, fields["checksum"]) else None
     try:
         settings = json.loads(fields["settings"])
         seconds = _between(fields["created"], fields["finished"]) if fields["finished"] else None
@@ -107,20 +131,15 @@ def _between(began: str, ended: str) -> float:
     return max((datetime.fromisoformat(ended) - datetime.fromisoformat(began)).total_seconds(), 0.0)
 
 
-def _write(store: Store, rows: list[Row]) -> Path | None:
-    """Write the rows: into the store if it is sound, else into a new one, and return where the old one is."""
-    if _is_sound(store.path):
-        with store.database.writing() as connection:
-            connection.execute("DELETE FROM runs")
-            _insert(connection, rows)
-        return None
-    with atomic_file(store.path) as fresh:
+def _replace(path: Path, rows: list[Row]) -> Path | None:
+    """Put a new store in the place of a damaged one, and return where that one is."""
+    with atomic_file(path) as fresh:
         with contextlib.closing(sqlite3.connect(fresh, isolation_level=None)) as connection:
             fill_empty(connection)
             connection.execute("BEGIN")
             _insert(connection, rows)
             connection.execute("COMMIT")
-        return _move_aside(store.path)
+        return _move_aside(path)
 
 
 def _is_sound(path: Path) -> bool:

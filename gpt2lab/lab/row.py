@@ -11,7 +11,7 @@ from typing import Any, Self
 from gpt2lab.base.errors import LabError
 from gpt2lab.base.files import atomic_write
 from gpt2lab.base.json_files import read_object
-from gpt2lab.lab.home import home_folder
+from gpt2lab.lab.home import home_folder, is_id
 from gpt2lab.lab.plain import decode_numbers, encode
 
 KINDS = ("study", "seed", "arm", "train", "apply", "measure", "generate")
@@ -114,9 +114,14 @@ def checksum(values: Sequence[Any]) -> str:
     ).hexdigest()
 
 
+def is_whole(values: Sequence[Any], given: str) -> bool:
+    """Whether columns match their checksum, and the id is one."""
+    return checksum(values) == given and is_id(values[0])
+
+
 def row_of(values: Sequence[Any], given: str) -> Row:
     """Return the row of columns from the store; of damaged ones what its id says, with the status `damaged`."""
-    if checksum(values) == given:
+    if is_whole(values, given):
         return Row(*values)
     fields = {name: str(value) for name, value in zip(COLUMNS, values, strict=True)}
     return Row(

@@ -15,7 +15,7 @@ from gpt2lab.base.errors import LabError, nearest, unknown
 from gpt2lab.base.files import discard
 from gpt2lab.base.lease import Lease, LeaseHeld, holder_of
 from gpt2lab.lab.database import Database, insertion
-from gpt2lab.lab.home import check_name, disk_full, home_folder, make_folder
+from gpt2lab.lab.home import check_name, disk_full, home_folder, is_id, make_folder
 from gpt2lab.lab.plain import encode
 from gpt2lab.lab.row import COLUMNS, KINDS, STATUSES, Row, row_of
 
@@ -116,7 +116,8 @@ class Store:
         The folder loses its name first, so that whoever is killed here leaves no half of a run; `gpt2lab runs clean`
         takes away what is left then.
         """
-        discard(self.home / identity)
+        if is_id(identity):  # a damaged row must not lead to a folder elsewhere
+            discard(self.home / identity)
         inside = (identity, f"{identity}/", f"{identity}/{_LAST}")
         with self.database.writing() as connection:
             where = "WHERE id = ? OR (id > ? AND id < ?)"

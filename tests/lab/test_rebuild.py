@@ -1,11 +1,18 @@
 """A store that is damaged, lost or old: what is whole is shown, and it is made again from the runs' folders."""
 
+import dataclasses
+import os
 import shutil
 import sqlite3
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
+import gpt2lab
 from gpt2lab.base.errors import LabError
+from gpt2lab.lab.database import insertion
 from gpt2lab.lab.rebuild import rebuild
 from gpt2lab.lab.run import Run
 from gpt2lab.lab.store import Store
@@ -173,6 +180,39 @@ def test_a_store_of_an_older_version_is_brought_up_to_date(home):
     row = Store(home).find("tide")
     assert (row.numbers, row.seconds, row.status) == ({"loss": 2.0}, 60.0, "finished")
     assert (folder / "record.json").exists()
+
+
+@pytest.mark.parametrize("identity", ["../outside", "/tmp/outside", "a//b", "", ".", "tide-1/.."])
+def test_a_row_that_leads_out_of_the_home_folder_is_damaged_and_deletes_nothing_there(store, home, identity):
+    outside = home.parent / "outside"
+    outside.mkdir()
+    row = dataclasses.replace(store.find("tide-1"), id=identity)
+    with store.database.writing() as connection:
+        connection.execute(insertion(), (*row.values, row.checksum))
+    assert store.get(identity).status == "damaged"
+    store.remove(identity)
+    assert outside.exists()
+    assert (home / "tide-1").exists()
+    assert rebuild(home).kept == 0
+    assert len(store.rows(pieces=True)) == 5
+
+
+def test_a_run_that_begins_while_the_store_is_rebuilt_is_not_lost(store, home):
+    code = (
+        "import sys\nfrom gpt2lab.lab.run import Run\nprint('go', flush=True)\n"
+        "for _ in range(20):\n    with Run.start('train', 'wave', home=sys.argv[1]) as run: run.result('loss', 1.0)\n"
+    )
+    writer = subprocess.Popen(
+        [sys.executable, "-c", code, str(home)],
+        stdout=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"PYTHONPATH": str(Path(gpt2lab.__file__).parents[1])},
+    )
+    assert writer.stdout.readline() == "go\n"
+    while writer.poll() is None:
+        rebuild(home)
+    assert writer.returncode == 0
+    assert sum(row.name == "wave" and row.status == "finished" for row in store.rows()) == 20
 
 
 def test_rebuilding_where_nothing_is_is_a_sentence(tmp_path):
