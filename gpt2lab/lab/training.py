@@ -14,7 +14,7 @@ from torch.optim import Optimizer
 
 from gpt2lab import decode
 from gpt2lab.base.errors import LabError
-from gpt2lab.base.files import atomic_folder, restore
+from gpt2lab.base.files import atomic_folder, restore, sweep
 from gpt2lab.base.settings import Model, from_plain
 from gpt2lab.lab.adapting import attach_adapter, keep_adapter, round_base
 from gpt2lab.lab.attaching import attach_once, build_architecture, chosen_objective, with_room
@@ -352,10 +352,12 @@ def _tokens(run: Run, settings: TrainingSettings, lm: LanguageModel) -> Shards:
             f"{run.id}: the data have changed since this run began; train anew with: {run.row.command}"
         )
     run.write_file("data.txt", key)
+    tokens = run.store.home / "tokens"
+    sweep(tokens)
     return token_shards.build(
         settings.data,
         lm.tokenizer,
-        run.store.home / "tokens" / key[:16],
+        tokens / key[:16],
         valid_fraction=settings.valid_fraction,
         field=settings.field,
     )

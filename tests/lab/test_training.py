@@ -222,6 +222,20 @@ def test_a_tokenizer_that_was_being_written_when_the_process_died_is_made_again(
     assert weights(resume("cut", home=home)) == weights(whole)
 
 
+def test_what_a_killed_run_left_in_its_folder_and_among_the_tokens_is_gone_after_resuming(text, home):
+    run = train_model(small(text), home=home)
+    Store(home).update(run.id, status="interrupted")
+    left = [run.folder / ".model.abcd1234.tmp", run.checkpoints / ".step-00000004.abcd1234.tmp"]
+    left += [home / "tokens" / ".0123456789abcdef.abcd1234.tmp"]
+    for folder in left:
+        folder.mkdir()
+        (folder / "tensors.safetensors").write_bytes(b"half")
+    left.append(home / "tokens" / ".0123456789abcdef.lock")
+    left[-1].touch()
+    resume("train", home=home)
+    assert not [path for path in left if path.exists()]
+
+
 def test_a_run_that_died_before_its_first_file_is_resumed(text, home):
     whole = train_model(small(text), home=home, name="whole")
     plain = json.dumps(whole.record.json("settings.json"))
