@@ -28,10 +28,25 @@ def nearest(given: str, choices: Iterable[str]) -> str | None:
     return matches[0] if matches else None
 
 
+def shown(value: object) -> str:
+    """Write a wrong value into a sentence: on one line, of a long one the beginning."""
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):  # a whole number of more digits than Python converts
+        text = f"a {type(value).__name__}"
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
+
+
+def brief(error: BaseException | str) -> str:
+    """Return the beginning of a library's message: its first line, or a hundred characters of it."""
+    line = str(error).strip().partition("\n")[0]
+    return line if len(line) <= _LONGEST else f"{line[:_LONGEST]}…"
+
+
 def unknown(what: str, given: str, choices: Iterable[str]) -> LabError:
     """Build the error for a name that is not among `choices`, with the nearest one."""
     known = sorted(choices)
     match = nearest(given, known)
     hint = f"did you mean {match}?" if match else f"known: {', '.join(known)}"
-    shown = given if len(given) <= _LONGEST else f"{given[:_LONGEST]}…"
-    return LabError(f"{shown}: no such {what}; {hint}")
+    name = given if len(given) <= _LONGEST and given.isprintable() else shown(given)
+    return LabError(f"{name}: no such {what}; {hint}")

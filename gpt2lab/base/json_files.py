@@ -1,6 +1,9 @@
-"""JSON that somebody else wrote: read within a stated size, every way to be broken answered by one sentence."""
+"""JSON and text that somebody else wrote: read within a stated size, every way to be broken answered by one sentence."""
 
+import hashlib
 import json
+import stat
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +22,27 @@ def read_json(path: Path, *, largest: int = LARGEST) -> Any:
     LabError, beginning with the path, for a file that cannot be read, is larger than `largest` bytes, is not UTF-8, is
     not JSON or cut off, is nested too deeply, or holds a number of more than 4,300 digits.
     """
+    return parse_json(_bytes(path, largest), str(path))
+
+
+def read_text(path: Path, *, largest: int = LARGEST) -> str:
+    """Return the text of a file, line ends as they are; LabError as for `read_json`."""
     try:
-        size = path.stat().st_size
-        if size > largest:
-            raise LabError(f"{path}: {size:,} bytes of JSON, more than the {largest:,} that are read")
-        data = path.read_bytes()
+        return _bytes(path, largest).decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise LabError(f"{path}: not UTF-8 (byte {error.start})") from None
+
+
+def _bytes(path: Path, largest: int) -> bytes:
+    try:
+        found = path.stat()
+        if not stat.S_ISREG(found.st_mode):  # a pipe would be waited for
+            raise LabError(f"{path}: not a regular file")
+        if found.st_size > largest:
+            raise LabError(f"{path}: {found.st_size:,} bytes, more than the {largest:,} that are read")
+        return path.read_bytes()
     except OSError as error:
         raise LabError(f"{path}: cannot be read ({error.strerror or error})") from None
-    return parse_json(data, str(path))
 
 
 def parse_json(data: bytes | str, where: str) -> Any:
@@ -52,3 +68,22 @@ def read_object(path: Path, *, largest: int = LARGEST) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise LabError(f"{path}: expected a JSON object, found {type(content).__name__}")
     return content
+
+
+def sealed(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Return an object with its own checksum, so that `check_seal` knows it from a changed one."""
+    return {**content, _SEAL: _checksum(content)}
+
+
+def check_seal(content: Mapping[str, Any], where: str) -> None:
+    """LabError, beginning with `where`, unless the object is as `sealed` gave it."""
+    if content.get(_SEAL) != _checksum(content):
+        raise LabError(f"{where}: damaged, or changed by hand: it does not match its checksum")
+
+
+_SEAL = "checksum"
+
+
+def _checksum(content: Mapping[str, Any]) -> str:
+    plain = {name: value for name, value in content.items() if name != _SEAL}
+    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()

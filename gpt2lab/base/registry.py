@@ -18,7 +18,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from gpt2lab.base.errors import LabError, nearest, unknown
+from gpt2lab.base.errors import LabError, nearest, shown, unknown
 from gpt2lab.base.plugins import announced
 from gpt2lab.base.wording import listed
 
@@ -320,9 +320,9 @@ def read_paper(folder: Path, module: str) -> Paper:
     if words["work"] not in WORKS:
         raise LabError(f"{path}: {unknown('family of work', words['work'], WORKS)}")
     if not _SLUG.fullmatch(words["slug"]):
-        raise LabError(f"{path}: a slug is made of a-z, 0-9 and dashes, got {words['slug']!r}")
+        raise LabError(f"{path}: a slug is made of a-z, 0-9 and dashes, got {shown(words['slug'])}")
     if not _NUMBER.fullmatch(words.pop("authors")):
-        raise LabError(f"{path}: authors must be their number, got {content['authors']!r}")
+        raise LabError(f"{path}: authors must be their number, got {shown(content['authors'])}")
 
     def rows(name: str, needed: tuple[str, ...], optional: tuple[str, ...]) -> list[dict[str, str]]:
         return [_entry(row, needed, optional, f"{path}, [[{name}]]") for row in tables[name]]
@@ -381,7 +381,7 @@ def _announced_part(row: dict[str, str], path: Path, module: str, slug: str) -> 
     inside = row["object"].partition(":")[0]
     if row["kind"] not in PART_KINDS or not _OBJECT.fullmatch(row["object"]):
         kinds = listed(PART_KINDS, "or")
-        raise LabError(f"{path}: a part's kind is {kinds} and its object `module:Name`, got {row}")
+        raise LabError(f"{path}: a part's kind is {kinds} and its object `module:Name`, got {shown(row)}")
     file = path.parent.joinpath(*inside.split("."))
     built = file.with_suffix(".py").is_file() or (file / "__init__.py").is_file()
     return Part(**(row | {"object": f"{module}.{row['object']}"}), paper=slug, built=built)

@@ -15,7 +15,7 @@ import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Annotated, Any, TypeVar, cast, get_args
 
-from gpt2lab.base.errors import LabError, nearest
+from gpt2lab.base.errors import LabError, brief, nearest, shown
 from gpt2lab.base.values import Mismatch, fit, holds_several, is_union, metavar, plain, quote, show
 
 S = TypeVar("S")
@@ -79,7 +79,9 @@ def parse_assignments(pairs: Sequence[str], where: str = "--set") -> dict[str, s
     for pair in pairs:
         name, equals, value = pair.partition("=")
         if not equals or not name.strip():
-            raise LabError(f"{where} {pair}: a setting is given as NAME=VALUE, for example {where} steps=100")
+            raise LabError(
+                f"{where} {brief(pair)}: a setting is given as NAME=VALUE, for example {where} steps=100"
+            )
         values[name.strip()] = value.strip()
     return values
 
@@ -271,7 +273,9 @@ def _no_such(cls: type, prefix: str, name: str, where: str) -> LabError:
     if match is None:
         match = next((full for full in known if full.rsplit(".", 1)[-1] == name), None)
     hint = f"did you mean {match}?" if match else f"known: {', '.join(known)}"
-    return LabError(f"{where}: no setting {prefix + name}; {hint}")
+    full = prefix + name
+    written = full if len(full) <= 100 and full.isprintable() else shown(full)
+    return LabError(f"{where}: no setting {written}; {hint}")
 
 
 def _hints(cls: type) -> dict[str, Any]:

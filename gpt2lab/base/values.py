@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin
 
-from gpt2lab.base.errors import nearest
+from gpt2lab.base.errors import nearest, shown
 
 _TRUE = {"true", "yes", "on", "1"}
 _FALSE = {"false", "no", "off", "0"}
@@ -84,13 +84,27 @@ def _fit_number(value: object, kind: type, text: bool) -> object:
         if with_point is not None and kind is float:
             return with_point
         if with_point is not None and with_point.is_integer():
-            return int(value) if value.lstrip("+-").isdigit() else int(with_point)
+            return _within(int(value) if value.lstrip("+-").isdigit() else int(with_point))
     elif isinstance(value, (int, float)) and not isinstance(value, bool):
-        if kind is float and not math.isnan(value):
-            return float(value)
+        if kind is float and not math.isnan(_floated(value)):
+            return _floated(value)
         if isinstance(value, int):
-            return value
+            return _within(value)
     raise Mismatch(_WORDS[kind])
+
+
+def _floated(value: float) -> float:
+    try:
+        return float(value)
+    except OverflowError:
+        raise Mismatch("a number below 1.8e308") from None
+
+
+def _within(value: int) -> int:
+    """Return a whole number of at most 63 bits, which seeds, sizes and every library take."""
+    if abs(value) >= 2**63:
+        raise Mismatch("a whole number below 2^63")
+    return value
 
 
 def _number(text: str) -> float | None:
@@ -198,7 +212,8 @@ def show(value: Any) -> str:
 
 def quote(value: object) -> str:
     """Write a wrong value in an error: text in quotes."""
-    return repr(value) if isinstance(value, str) else show(value)
+    text = shown(value) if isinstance(value, str) else show(value)
+    return text if len(text) <= 100 and text.isprintable() else shown(value)
 
 
 def plain(value: Any, name: str) -> Any:

@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NoReturn
 
-from gpt2lab.base.errors import LabError, nearest
+from gpt2lab.base.errors import LabError, nearest, shown
 from gpt2lab.base.settings import Option, parse_assignments, show
 
 
@@ -91,13 +91,14 @@ def rename_settings(arguments: argparse.Namespace) -> argparse.Namespace:
 
 
 def whole(text: str) -> int:
-    """Read a whole number of at least 0; argparse names the flag if it is none."""
+    """Read a whole number of at least 0, below 2^63; argparse names the flag if it is none."""
     try:
         number = int(text)
     except ValueError:
         number = -1
-    if number < 0:
-        raise argparse.ArgumentTypeError(f"must be a whole number of at least 0, got {text!r}")
+    if not 0 <= number < 2**63:
+        least = "at least 0, below 2^63" if number > 0 else "at least 0"
+        raise argparse.ArgumentTypeError(f"must be a whole number of {least}, got {shown(text)}")
     return number
 
 

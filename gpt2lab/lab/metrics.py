@@ -15,7 +15,10 @@ Row = dict[str, float]
 
 
 def metric_rows(path: Path) -> Iterator[Row]:
-    """Yield the rows; one that a crash cut off is left out. No more than a piece of the file is held."""
+    """Yield the rows; one that a crash cut off, or that holds what is no number, is left out.
+
+    No more than a piece of the file is held.
+    """
     for row in _rows(path, b""):
         yield {key: NOT_FINITE.get(value, value) for key, value in row.items()}
 
@@ -36,11 +39,15 @@ def _rows(path: Path, needle: bytes) -> Iterator[dict[str, Any]]:
             lines = [line for line in lines if needle in line]
             try:
                 rows = json.loads(b"[" + b",".join(lines) + b"]")  # faster than line by line
-            except ValueError:
+            except (ValueError, RecursionError):
                 rows = map(_parsed, lines)
             for row in rows:
-                if isinstance(row, dict) and "step" in row:
+                if isinstance(row, dict) and "step" in row and all(map(_is_number, row.values())):
                     yield row
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) or (isinstance(value, str) and value in NOT_FINITE)
 
 
 def cut_metrics(path: Path, step: float, names: Set[str]) -> float:
@@ -88,7 +95,7 @@ def _parsed(line: bytes) -> Any:
     """Return what a line holds; None if a crash cut it off."""
     try:
         return json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
 
 

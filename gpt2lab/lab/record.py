@@ -2,14 +2,15 @@
 
 import csv
 import io
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from gpt2lab.base import json_files
 from gpt2lab.base.errors import LabError
+from gpt2lab.base.json_files import read_text
 from gpt2lab.lab.metrics import metric_points, metric_rows
 from gpt2lab.lab.store import Row
 
@@ -48,10 +49,7 @@ class RunRecord:
     @cached_property
     def texts(self) -> dict[str, str]:
         """Every text by name."""
-        return {
-            name: (self.folder / "texts" / f"{name}.txt").read_text(encoding="utf-8")
-            for name in self.captions("texts")
-        }
+        return {name: read_text(self.folder / "texts" / f"{name}.txt") for name in self.captions("texts")}
 
     @cached_property
     def figures(self) -> dict[str, Path]:
@@ -61,7 +59,12 @@ class RunRecord:
     def captions(self, what: str) -> dict[str, str]:
         """Return the captions of the run's `tables`, `figures` or `texts` by name, in order."""
         path = self.folder / "captions.json"
-        return read_json(path).get(what, {}) if path.exists() else {}
+        found = read_json(path).get(what, {}) if path.exists() else {}
+        if not isinstance(found, dict) or not all(
+            isinstance(caption, str) and name == Path(name).name for name, caption in found.items()
+        ):
+            raise LabError(f"{path}: {what} must be a caption for each name")
+        return found
 
     @property
     def metrics(self) -> list[dict[str, float]]:
@@ -105,10 +108,7 @@ def record(
 
 def read_json(path: Path, kind: type = dict) -> Any:
     """Read a JSON object, or a list if `kind` is list; LabError if the file is damaged."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, OSError) as error:
-        raise LabError(f"{path}: cannot be read as JSON ({error})") from error
+    content = json_files.read_json(path)
     if not isinstance(content, kind):
         raise LabError(f"{path}: must hold a JSON {'list' if kind is list else 'object'}")
     return content
@@ -120,9 +120,12 @@ def read_metrics(path: Path) -> list[dict[str, float]]:
 
 
 def read_table(path: Path) -> Table:
-    """Read a table; cells that are numbers become numbers."""
-    with path.open(encoding="utf-8", newline="") as file:
-        return [{name: _cell(text) for name, text in row.items()} for row in csv.DictReader(file)]
+    """Read a table; cells that are numbers become numbers. LabError for a damaged file."""
+    try:
+        header, *rows = csv.reader(io.StringIO(read_text(path), newline=""), strict=True)
+        return [{name: _cell(text) for name, text in zip(header, row, strict=True)} for row in rows]
+    except (csv.Error, ValueError) as error:
+        raise error if isinstance(error, LabError) else LabError(f"{path}: damaged ({error})") from None
 
 
 def write_table(rows: list[Mapping[str, object]]) -> str:

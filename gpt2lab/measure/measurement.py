@@ -7,7 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Union
 
-from gpt2lab.base.errors import LabError
+from gpt2lab.base.errors import LabError, brief
+from gpt2lab.base.json_files import parse_json
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -81,19 +82,20 @@ class Measurement:
     @staticmethod
     def from_json(text: str) -> "Measurement":
         """Read what `to_json` wrote. LabError if it is something else."""
+        where = "this is not a measurement written by gpt2lab"
+        content = parse_json(text, where)
         try:
-            content = json.loads(text)
-            numbers = {key: _NOT_FINITE.get(value, value) for key, value in content["numbers"].items()}
-            return Measurement(
-                name=content["name"],
-                numbers=numbers,
-                units=content["units"],
-                tables=content["tables"],
-                figures={key: svg.encode("utf-8") for key, svg in content.get("figures", {}).items()},
-                about=content["about"],
+            found = Measurement(
+                name=_text(content["name"]),
+                numbers={key: _NOT_FINITE.get(value, value) for key, value in content["numbers"].items()},
+                units={key: _text(unit) for key, unit in content["units"].items()},
+                tables={name: [dict(row) for row in rows] for name, rows in content["tables"].items()},
+                figures={key: _text(svg).encode("utf-8") for key, svg in content.get("figures", {}).items()},
+                about=dict(content["about"]),
             )
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise LabError(f"this is not a measurement written by gpt2lab: {error}") from error
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
+            raise LabError(f"{where}: {type(error).__name__} {brief(error)}") from error
+        return found
 
     def __str__(self) -> str:
         """Write numbers, settings and tables for the terminal."""
@@ -103,6 +105,12 @@ class Measurement:
             parts.append("\n".join(f"  {key:<{width}}  {show(value)}" for key, value in self.about.items()))
         parts += [f"{name}\n{show_table(rows)}" for name, rows in self.tables.items() if rows]
         return "\n\n".join(parts)
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"expected text, found {type(value).__name__}")
+    return value
 
 
 def show(value: Any) -> str:

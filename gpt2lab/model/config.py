@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar, get_args
 
-from gpt2lab.base.errors import LabError
+from gpt2lab.base.errors import LabError, shown
 from gpt2lab.model.limits import SIZES, check_size
 from gpt2lab.model.rotary import RotaryScaling
 
@@ -164,11 +164,11 @@ class TransformerConfig:
                 if value is None and optional:
                     continue
                 if field_.type is bool and not isinstance(value, bool):
-                    raise LabError(f"{name} must be true or false, got {value!r}")
+                    raise LabError(f"{name} must be true or false, got {shown(value)}")
                 if name in SIZES:
                     check_size(name, value)
                 if field_.type in _FRACTIONS and not _finite(value):
-                    raise LabError(f"{name} must be a finite number, got {value!r}")
+                    raise LabError(f"{name} must be a finite number, got {shown(value)}")
         for name in ("norm_eps", "rotary_base"):
             if not getattr(self, name) > 0:
                 raise LabError(f"{name} must be above 0, got {getattr(self, name)}")

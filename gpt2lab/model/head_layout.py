@@ -4,10 +4,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from gpt2lab.base.errors import LabError
+from gpt2lab.base.errors import LabError, shown
 from gpt2lab.model.config import TransformerConfig
 from gpt2lab.model.families import FAMILIES, Weight
-from gpt2lab.model.heads import Head, Kind
+from gpt2lab.model.heads import MOST_OUTPUTS, Head, Kind
 
 if TYPE_CHECKING:
     from gpt2lab.model.transformer import Transformer
@@ -87,7 +87,10 @@ def read_head(entries: Mapping[str, Any], where: str) -> Head | None:
 
     LabError for a class of Hugging Face whose head we do not have, and for labels of another form.
     """
-    name = next(iter(entries.get("architectures") or []), "")
+    names = entries.get("architectures") or [""]
+    if not isinstance(names, list) or not isinstance(names[0], str):
+        raise LabError(f"{where}: architectures must be a list of names of classes, got {shown(names)}")
+    name = names[0]
     ending = next((ending for ending in (_SEQUENCE, _TOKEN) if name.endswith(ending)), None)
     if ending is None:
         return None
@@ -100,18 +103,21 @@ def read_head(entries: Mapping[str, Any], where: str) -> Head | None:
     if ending == _TOKEN:
         kind = "tokens"
     elif problem is not None:
-        if problem not in _PROBLEMS:
+        if not isinstance(problem, str) or problem not in _PROBLEMS:
             raise LabError(
-                f"{where}: problem_type {problem!r} is not supported; supported: {', '.join(_PROBLEMS)}"
+                f"{where}: problem_type {shown(problem)} is not supported; supported: {', '.join(_PROBLEMS)}"
             )
         kind = _PROBLEMS[problem]
     numbered = labels == tuple(f"LABEL_{i}" for i in range(len(labels)))
+    own_name = entries.get("head_name", "label")
+    if not isinstance(own_name, str):
+        raise LabError(f"{where}: head_name must be a name, got {shown(own_name)}")
     return Head(
-        name=entries.get("head_name", "label"),
+        name=own_name,
         kind=kind,
         outputs=len(labels),
         labels=() if numbered else labels,
-        dropout=_dropout(entries, forms[0]),
+        dropout=_dropout(entries, forms[0], where),
         **forms[0].fields,
     )
 
@@ -120,18 +126,28 @@ def _labels(entries: Mapping[str, Any], where: str) -> tuple[str, ...]:
     """Names of the outputs by number; two without names where nothing is said, as transformers has it."""
     named = entries.get("id2label")
     if named is None:
-        return tuple(f"LABEL_{i}" for i in range(int(entries.get("num_labels") or 2)))
+        number = entries.get("num_labels") or 2
+        if not isinstance(number, int) or not 0 < number <= MOST_OUTPUTS:
+            raise LabError(
+                f"{where}: num_labels must lie between 1 and {MOST_OUTPUTS:,}, got {shown(number)}"
+            )
+        return tuple(f"LABEL_{i}" for i in range(number))
     try:
         by_number = {int(number): str(label) for number, label in named.items()}
         return tuple(by_number[i] for i in range(len(by_number)))
     except (AttributeError, ValueError, KeyError):
-        raise LabError(f"{where}: id2label should name the outputs 0, 1, 2, …, found {named!r}") from None
+        raise LabError(
+            f"{where}: id2label should name the outputs 0, 1, 2, …, found {shown(named)}"
+        ) from None
 
 
-def _dropout(entries: Mapping[str, Any], form: _Form) -> float:
+def _dropout(entries: Mapping[str, Any], form: _Form, where: str = "config.json") -> float:
     for name in ("head_dropout", *form.dropout):
         if entries.get(name) is not None:
-            return float(entries[name])
+            try:
+                return float(entries[name])
+            except (TypeError, ValueError, OverflowError):
+                raise LabError(f"{where}: {name} must be a number, got {shown(entries[name])}") from None
     return 0.1 if form.dropout else 0.0
 
 

@@ -11,11 +11,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gpt2lab.base.errors import LabError, unknown
+from gpt2lab.base.errors import LabError, shown, unknown
 from gpt2lab.model.transformer import Transformer
 
 Kind = Literal["classification", "multilabel", "regression", "tokens", "embedding"]
 Pooling = Literal["last", "mean", "first", "pooler"]
+
+
+MOST_OUTPUTS = 1_000_000
+"""Classes or numbers that a head reads out."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,11 +50,12 @@ class Head:
     def __post_init__(self) -> None:
         if not self.name.isidentifier():
             raise LabError(
-                f"head {self.name!r}: a head's name has letters, digits and underscores and no digit first"
+                f"head {shown(self.name)}: a head's name has letters, digits and underscores and no digit first"
             )
         least = 0 if self.kind == "embedding" else 1
-        if self.outputs < least:
-            raise LabError(f"head {self.name}: outputs must be at least {least}, got {self.outputs}")
+        if not least <= self.outputs <= MOST_OUTPUTS:
+            limits = f"at least {least}" if self.outputs < least else f"at most {MOST_OUTPUTS:,}"
+            raise LabError(f"head {self.name}: outputs must be {limits}, got {self.outputs}")
         if self.kind in ("classification", "tokens") and self.outputs < 2:
             raise LabError(f"head {self.name}: {self.kind} needs at least two classes, got {self.outputs}")
         if self.labels and len(self.labels) != self.outputs:

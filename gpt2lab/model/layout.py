@@ -1,7 +1,8 @@
 """The lab's own layout on disk, for models that Hugging Face's layouts cannot express.
 
 config.json holds {"model_type": "gpt2lab", "gpt2lab": {"config": fields of TransformerConfig, "architectures": [{"name":
-..., "options": {...}}, ...]}}, the safetensors files hold the model's tensors under its own names (`state_dict`).
+..., "options": {...}}, ...], "files": {name: SHA-256}, "checksum": SHA-256 of the rest}}, the safetensors files hold the
+model's tensors under its own names (`state_dict`). No other program reads it, so a change of any byte is damage.
 """
 
 import json
@@ -14,7 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from gpt2lab.base.errors import LabError
-from gpt2lab.base.files import atomic_write
+from gpt2lab.base.files import atomic_write, sha256
+from gpt2lab.base.json_files import check_seal, sealed
 from gpt2lab.base.registry import parts
 from gpt2lab.base.settings import from_plain, to_plain
 from gpt2lab.model.architecture import Architecture, architecture_name, attach
@@ -64,14 +66,16 @@ def write_own(model: Transformer, folder: Path, *, shard_bytes: int) -> None:
         attached = [{"name": architecture_name(one), "options": to_plain(one)} for one in model.architectures]
     except TypeError as error:
         raise LabError(f"the model's architecture cannot be saved: {error}") from None
-    entries = {"model_type": OWN, OWN: {"config": to_plain(model.config), "architectures": attached}}
-    atomic_write(folder / "config.json", json.dumps(entries, indent=2, sort_keys=True) + "\n")
     tensors = {
         # Cloned: safetensors refuses to write views that share memory.
         name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
         for name, tensor in named_tensors(model).items()
     }
     write_tensors(tensors, folder, shard_bytes=shard_bytes)
+    files = {path.name: sha256(path) for path in sorted(folder.glob("*.safetensors*"))}
+    content = {"config": to_plain(model.config), "architectures": attached, "files": files}
+    entries = {"model_type": OWN, OWN: sealed(content)}
+    atomic_write(folder / "config.json", json.dumps(entries, indent=2, sort_keys=True) + "\n")
 
 
 def own_config(entries: Mapping[str, Any], where: str) -> TransformerConfig:
@@ -141,6 +145,7 @@ def load_own(
         if extra := sorted(stored.handles.keys() - wanted.keys()):
             raise LabError(f"{folder}: the model of config.json has no place for {some(extra)}")
         loaded = {id(like): _loaded(stored, name, like, device, dtype) for name, like in wanted.items()}
+    _check_unchanged(folder, entries[OWN], where)
     state = {name: loaded[id(like)] for name, like in model.state_dict(keep_vars=True).items()}
     model.load_state_dict(state, assign=True)
     unsaved = [name for name, buffer in model.named_buffers() if buffer.is_meta]
@@ -149,6 +154,14 @@ def load_own(
             f"{folder}: {some(unsaved)} is neither saved nor made on loading; an architecture's buffers must be persistent"
         )
     return model
+
+
+def _check_unchanged(folder: Path, content: Mapping[str, Any], where: str) -> None:
+    """LabError if the folder is not as it was written, though it can be read: last, as what is wrong says more."""
+    check_seal(content, where)
+    for name, digest in content["files"].items():
+        if sha256(folder / name) != digest:
+            raise LabError(f"{folder / name}: damaged, it does not match its checksum in config.json")
 
 
 def _loaded(

@@ -1,12 +1,11 @@
 """The largest sizes that are believed: what a file of a few bytes may ask for, and what a machine can hold."""
 
 import os
-import reprlib
 from typing import TYPE_CHECKING
 
 import torch
 
-from gpt2lab.base.errors import LabError
+from gpt2lab.base.errors import LabError, shown
 
 if TYPE_CHECKING:
     from gpt2lab.model.config import TransformerConfig
@@ -38,7 +37,7 @@ def check_size(name: str, value: object) -> None:
     """LabError unless `value` is a whole number within the limits of the configuration's field `name`."""
     least, most = SIZES[name]
     if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
-        raise LabError(f"{name} must be a whole number from {least:,} to {most:,}, got {reprlib.repr(value)}")
+        raise LabError(f"{name} must be a whole number from {least:,} to {most:,}, got {shown(value)}")
 
 
 def weights_of(config: "TransformerConfig") -> int:

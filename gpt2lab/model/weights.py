@@ -13,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from gpt2lab.base.errors import LabError
+from gpt2lab.base.errors import LabError, brief
 from gpt2lab.base.files import atomic_write
 
 WEIGHTS = "model.safetensors"
@@ -34,7 +34,7 @@ class StoredTensors:
             try:
                 handle = stack.enter_context(safe_open(path, framework="pt"))
             except (SafetensorError, OSError) as error:
-                raise LabError(f"{path}: truncated or not a safetensors file ({error})") from None
+                raise LabError(f"{path}: truncated or not a safetensors file ({brief(error)})") from None
             names = set(handle.keys())
             if expected is not None and (lost := sorted(expected - names)):
                 raise LabError(f"{path}: the index promises {some(lost)}, the file does not have it")

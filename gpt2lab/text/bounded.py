@@ -244,8 +244,3 @@ def refuse_twins(names: list[str], where: str) -> None:
     twice = next((name for name in names if name and counts[name] > 1), None)
     if twice is not None:
         raise LabError(f"{where}: two fields have the name {twice[:80]!r}; rename or leave out one of them")
-
-
-def first_line(error: BaseException) -> str:
-    """Return the beginning of a library's message."""
-    return str(error).split("\n")[0][:100]

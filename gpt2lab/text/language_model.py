@@ -10,6 +10,7 @@ import torch
 
 from gpt2lab.base.errors import LabError
 from gpt2lab.base.files import atomic_folder, atomic_write
+from gpt2lab.base.json_files import sealed
 from gpt2lab.model.adapters import is_adapter, load_adapter, read_adapter_config, write_adapter
 from gpt2lab.model.checkpoint import Layout, load_model, write_model
 from gpt2lab.model.config import TransformerConfig
@@ -188,4 +189,6 @@ def _name_special_ids(path: Path, tokenizer: Tokenizer) -> None:
         key = name if own else f"{name}_token_id"
         if named.get(key) is None:
             named[key] = getattr(tokenizer, name)
+    if own:
+        entries[OWN] = sealed(entries[OWN])
     atomic_write(path, json.dumps(entries, indent=2, sort_keys=True) + "\n")

@@ -4,13 +4,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from gpt2lab.base.errors import LabError
+from gpt2lab.base.errors import LabError, brief
 from gpt2lab.base.extras import install
 from gpt2lab.text.bounded import (
     MOST_COLUMNS,
     Budget,
     EmptyFile,
-    first_line,
     missing_field,
     refuse_twins,
     seekable,
@@ -59,7 +58,7 @@ def parquet_rows(path: Path, field: str | None = None) -> Iterator[tuple[str, di
             MemoryError,
         ) as error:
             what = f"damaged after row {number}" if number else "not parquet, or cut off"
-            raise LabError(f"{path}: {what} ({first_line(error)})") from error
+            raise LabError(f"{path}: {what} ({brief(error)})") from error
     if number == 0:
         raise EmptyFile(f"{path}: the file has no rows")
 

@@ -13,8 +13,9 @@ from pathlib import Path
 
 import numpy as np
 
-from gpt2lab.base.errors import LabError
+from gpt2lab.base.errors import LabError, brief
 from gpt2lab.base.files import atomic_write
+from gpt2lab.base.json_files import check_seal, read_object, sealed
 from gpt2lab.text.tokenizer import Tokenizer
 
 REDUCTION_FILE = "vocabulary_reduction.json"
@@ -114,19 +115,21 @@ class VocabularyReduction:
         fields = {
             name: getattr(self, name) for name in ("kept", "eos", "rows", "coverage", "tokenizer", "corpus")
         }
-        atomic_write(Path(folder) / REDUCTION_FILE, json.dumps(fields) + "\n")
+        atomic_write(Path(folder) / REDUCTION_FILE, json.dumps(sealed(fields)) + "\n")
 
     @staticmethod
     def load(folder: Path | str) -> "VocabularyReduction":
         """Read the mapping of a folder; LabError if there is none or it is damaged."""
         path = Path(folder) / REDUCTION_FILE
+        if not path.is_file():
+            raise LabError(f"{folder}: no {REDUCTION_FILE} here")
+        fields = read_object(path)
+        check_seal(fields, str(path))
         try:
-            fields = json.loads(path.read_text("utf-8"))
+            del fields["checksum"]
             return VocabularyReduction(**(fields | {"kept": tuple(fields["kept"])}))
-        except FileNotFoundError:
-            raise LabError(f"{folder}: no {REDUCTION_FILE} here") from None
-        except (ValueError, KeyError, TypeError) as error:
-            raise LabError(f"{path}: not a vocabulary reduction ({error})") from error
+        except (KeyError, TypeError) as error:
+            raise LabError(f"{path}: not a vocabulary reduction ({brief(error)})") from error
 
 
 def reduce_vocabulary(counts: TokenCounts, *, size: int, eos: int | None) -> VocabularyReduction:

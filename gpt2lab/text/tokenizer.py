@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import tokenizers
 
-from gpt2lab.base.errors import LabError
+from gpt2lab.base.errors import LabError, brief
 from gpt2lab.base.progress import Progress
 from gpt2lab.text.chat_templates import chat_templates
 
@@ -18,6 +18,7 @@ _T = TypeVar("_T")
 END_OF_TEXT = "<|endoftext|>"
 PAD = "[PAD]"
 MASK = "[MASK]"
+_MOST_IDS = 2**24
 _LARGEST_ID = 2**31 - 1
 _REPLACEMENT = "\ufffd"  # what a decoder writes for bytes that are not (yet) UTF-8
 
@@ -104,10 +105,12 @@ class Tokenizer:
     def _encoded(self, call: Callable[[], _T], texts: Sequence[str]) -> _T:
         try:
             return call()
-        except Exception as error:  # tokenizers raises bare Exception
+        except BaseException as error:
+            if not is_from_tokenizers(error):
+                raise
             raise LabError(self._why_not_encoded(texts, error)) from error
 
-    def _why_not_encoded(self, texts: Sequence[str], error: Exception) -> str:
+    def _why_not_encoded(self, texts: Sequence[str], error: BaseException) -> str:
         for text in texts:
             if not isinstance(text, str):
                 return f"a tokenizer encodes str, got {type(text).__name__}: {str(text)[:40]!r}"
@@ -122,7 +125,7 @@ class Tokenizer:
                     if self.backend.token_to_id(word) is None:
                         known = f"the {self.vocab_size} words of this tokenizer"
                         return f"{word!r} is not among {known}, which has no unknown token"
-        return f"the tokenizer cannot encode this text: {error}"
+        return f"the tokenizer cannot encode this text: {brief(error)}"
 
     def _pieces(self, text: str) -> list[tuple[str, tuple[int, int]]]:
         splitter = self.backend.pre_tokenizer
@@ -138,7 +141,12 @@ class Tokenizer:
         if ids and (min(ids) < 0 or max(ids) > _LARGEST_ID):
             wrong = next(i for i in ids if not 0 <= i <= _LARGEST_ID)
             raise LabError(f"id {wrong}: token ids are whole numbers from 0 to {_LARGEST_ID}")
-        text = str(self.backend.decode(ids, skip_special_tokens=skip_special))
+        try:
+            text = str(self.backend.decode(ids, skip_special_tokens=skip_special))
+        except BaseException as error:
+            if not is_from_tokenizers(error):
+                raise
+            raise LabError(f"the tokenizer cannot decode these ids: {brief(error)}") from error
         return _cleaned(text) if self.cleans_up else text
 
     @property
@@ -210,6 +218,11 @@ class Tokenizer:
         from gpt2lab.text.tokenizer_files import load
 
         return load(source)
+
+
+def is_from_tokenizers(error: BaseException) -> bool:
+    """Whether the tokenizers library failed: it raises bare Exception, and what its Rust code panics with is none."""
+    return isinstance(error, Exception) or type(error).__name__ == "PanicException"
 
 
 _CLEANED = (
@@ -299,6 +312,8 @@ def train_bpe(
     Sennrich et al. 2016; bytes as in Radford et al. 2019.
     """
     names = list(dict.fromkeys([eos, *special]))
+    if vocab_size > _MOST_IDS:  # the library makes room for all of them at once
+        raise LabError(f"vocab_size {vocab_size:,}: a tokenizer has at most {_MOST_IDS:,} ids")
     if vocab_size < 256 + len(names):
         raise LabError(
             f"vocab_size {vocab_size}: a byte-level tokenizer needs at least {256 + len(names)} "

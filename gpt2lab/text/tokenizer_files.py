@@ -4,22 +4,30 @@ What a folder means is what AutoTokenizer of transformers 5 makes of it; docs/gu
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import tokenizers
 
-from gpt2lab.base.errors import LabError
+from gpt2lab.base.errors import LabError, brief
 from gpt2lab.base.files import atomic_write
 from gpt2lab.base.json_files import read_object
+from gpt2lab.base.patterns import check_pattern
 from gpt2lab.text.chat_templates import read_chat_templates, write_chat_templates
 from gpt2lab.text.reduction import REDUCTION_FILE, ReducedTokenizer, VocabularyReduction
 from gpt2lab.text.special_tokens import KEYS, ROLES, SpecialTokens, content, read_special_tokens
-from gpt2lab.text.tokenizer import Tokenizer
+from gpt2lab.text.tokenizer import Tokenizer, is_from_tokenizers
 from gpt2lab.text.tokenizer_classes import BERT, GPT2, Pieces, TokenizerClass, class_of, set_frame
-from gpt2lab.text.vocabulary_files import check_merges, read_bpe, read_lines, read_vocabulary, word_backend
+from gpt2lab.text.vocabulary_files import (
+    check_ids,
+    check_merges,
+    read_bpe,
+    read_lines,
+    read_vocabulary,
+    word_backend,
+)
 
 FILES = (
     "tokenizer.json",
@@ -129,6 +137,8 @@ class _Files:
         tokenizer = read_object(tokenizer_json) if tokenizer_json.is_file() else None
         if tokenizer is not None and not isinstance(tokenizer.get("model"), dict):
             raise LabError(f'{tokenizer_json}: no tokenizer: the entry "model" is missing')
+        for pattern in _patterns(tokenizer):
+            check_pattern(pattern, str(tokenizer_json))
         return _Files(
             folder,
             tokenizer_json,
@@ -156,6 +166,19 @@ class _Files:
         return rows if isinstance(rows, int) else None
 
 
+def _patterns(content: Any) -> Iterator[str]:
+    """Yield the regular expressions of a tokenizer.json."""
+    if isinstance(content, dict):
+        if isinstance(content.get("Regex"), str):
+            yield content["Regex"]
+        for key, item in content.items():
+            if key not in ("vocab", "merges", "added_tokens"):
+                yield from _patterns(item)
+    elif isinstance(content, list):
+        for item in content:
+            yield from _patterns(item)
+
+
 def _object(path: Path) -> dict[str, Any]:
     return read_object(path) if path.is_file() else {}
 
@@ -164,11 +187,11 @@ def _opened(files: _Files) -> Tokenizer:
     """Make the tokenizer of a folder. LabError for one that is broken."""
     try:
         return _made(files)
-    except LabError:
-        raise
-    except Exception as error:  # tokenizers raises bare Exception
+    except BaseException as error:
+        if isinstance(error, LabError) or not is_from_tokenizers(error):
+            raise
         place = files.tokenizer_json if files.tokenizer is not None else files.folder
-        raise LabError(f"{place}: misshapen tokenizer: {error}") from error
+        raise LabError(f"{place}: misshapen tokenizer: {brief(error)}") from error
 
 
 def _made(files: _Files) -> Tokenizer:
@@ -223,6 +246,7 @@ def _pieces(path: Path, model: Mapping[str, Any]) -> Pieces | None:
     vocabulary, merges = model.get("vocab"), model.get("merges")
     if not isinstance(vocabulary, dict):
         return None
+    check_ids(path, vocabulary)
     if not isinstance(merges, list):
         return Pieces(vocabulary=vocabulary)
     pairs = [pair.split(" ") if isinstance(pair, str) else pair for pair in merges]

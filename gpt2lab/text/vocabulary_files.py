@@ -3,12 +3,15 @@
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import tokenizers
 
-from gpt2lab.base.errors import LabError
-from gpt2lab.base.json_files import LARGEST, read_object
+from gpt2lab.base.errors import LabError, shown
+from gpt2lab.base.json_files import read_object, read_text
 from gpt2lab.text.tokenizer_classes import Pieces
+
+_HOLES = 100_000
 
 
 def read_bpe(folder: Path) -> Pieces:
@@ -27,14 +30,30 @@ def read_lines(path: Path) -> Pieces:
 def read_vocabulary(path: Path) -> dict[str, int]:
     """Read a JSON object of ids by piece. LabError unless all ids are whole numbers from 0, none twice."""
     vocabulary = read_object(path)
-    for word, id in vocabulary.items():
-        if not isinstance(id, int) or isinstance(id, bool) or id < 0:
-            raise LabError(f"{path}: the id of {word!r} should be a whole number from 0, found {id!r}")
+    check_ids(path, vocabulary)
     if len(set(vocabulary.values())) < len(vocabulary):
         raise LabError(f"{path}: two words share an id")
     if not vocabulary:
         raise LabError(f"{path}: the vocabulary is empty")
     return vocabulary
+
+
+def check_ids(path: Path, vocabulary: Mapping[str, Any]) -> None:
+    """LabError unless all ids are whole numbers from 0, and not far beyond the number of pieces.
+
+    The library makes tables up to the largest id, whatever is in between.
+    """
+    limit = len(vocabulary) + _HOLES
+    for word, id in vocabulary.items():
+        if not isinstance(id, int) or isinstance(id, bool) or id < 0:
+            raise LabError(
+                f"{path}: the id of {shown(word)} should be a whole number from 0, found {shown(id)}"
+            )
+        if id >= limit:
+            raise LabError(
+                f"{path}: the id of {shown(word)} is {id:,}, and there are only {len(vocabulary):,} pieces; at most "
+                f"{_HOLES:,} ids may be free"
+            )
 
 
 def check_merges(
@@ -45,7 +64,7 @@ def check_merges(
         for piece in (left, right, left + right.removeprefix(prefix)):
             if piece not in vocabulary:
                 raise LabError(
-                    f"{path}: merges {left!r} and {right!r}, but {piece!r} is not in the vocabulary"
+                    f"{path}: merges {shown(left)} and {shown(right)}, but {shown(piece)} is not in the vocabulary"
                 )
 
 
@@ -88,12 +107,5 @@ def _merges(path: Path) -> list[tuple[str, str]]:
 
 def _lines(path: Path) -> list[str]:
     """Return the lines of a text file, of which a line end closes the last."""
-    try:
-        if (size := path.stat().st_size) > LARGEST:
-            raise LabError(f"{path}: {size:,} bytes, more than the {LARGEST:,} that are read")
-        lines = path.read_bytes().decode("utf-8").split("\n")
-    except OSError as error:
-        raise LabError(f"{path}: cannot be read ({error.strerror or error})") from None
-    except UnicodeDecodeError as error:
-        raise LabError(f"{path}: not UTF-8 (byte {error.start})") from None
+    lines = read_text(path).split("\n")
     return lines[:-1] if not lines[-1] else lines

@@ -1,9 +1,10 @@
+import os
 from pathlib import Path
 
 import pytest
 
 from gpt2lab.base.errors import LabError
-from gpt2lab.base.json_files import parse_json, read_json, read_object
+from gpt2lab.base.json_files import check_seal, parse_json, read_json, read_object, read_text, sealed
 
 
 def _file(tmp_path: Path, data: bytes) -> Path:
@@ -49,3 +50,23 @@ def test_text_is_parsed_under_the_name_given() -> None:
     assert parse_json("3", "here") == 3
     with pytest.raises(LabError, match=r"^here, line 3: not JSON"):
         parse_json("{", "here, line 3")
+
+
+def test_a_pipe_is_not_waited_for_and_a_folder_is_no_file(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.json")
+    with pytest.raises(LabError, match=r"pipe\.json: not a regular file"):
+        read_json(tmp_path / "pipe.json")
+    with pytest.raises(LabError, match="not a regular file"):
+        read_text(tmp_path)
+    (tmp_path / "loop.json").symlink_to(tmp_path / "loop.json")
+    with pytest.raises(LabError, match="cannot be read"):
+        read_json(tmp_path / "loop.json")
+
+
+def test_a_sealed_object_is_known_from_a_changed_one() -> None:
+    content = sealed({"a": 1, "b": [1.5, None]})
+    check_seal(content, "here")
+    for changed in ({**content, "a": 2}, {**content, "c": 0}, {"a": 1}, {}):
+        with pytest.raises(LabError, match="here: damaged, or changed by hand"):
+            check_seal(changed, "here")
+    assert sealed({**content, "a": 2}) != content

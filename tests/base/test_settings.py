@@ -96,7 +96,7 @@ def test_docstrings_under_fields_are_found_also_in_base_classes() -> None:
         ("", "names", ()),
         ("4,8", "widths", [4, 8]),
         ("1e3", "limit", 1000),
-        ("123456789012345678901", "limit", 123456789012345678901),
+        ("1234567890123456789", "limit", 1234567890123456789),
         ("inf", "cap", math.inf),
         ("7", "train.steps", 7),
         ("0.5,0.6", "train.betas", (0.5, 0.6)),
@@ -109,6 +109,9 @@ def test_text_is_brought_to_the_type_of_the_field(text: str, name: str, value: o
     for part in name.split("."):
         settings = settings[part] if isinstance(settings, dict) else getattr(settings, part)
     assert settings == value and type(settings) is type(value)
+
+
+KNOWN = "seed, learning_rate, decoder, tied, data, names, widths, limit, cap, train.steps, train.betas, warm, extra"
 
 
 @pytest.mark.parametrize(
@@ -125,6 +128,17 @@ def test_text_is_brought_to_the_type_of_the_field(text: str, name: str, value: o
         ({"decoder": "beem"}, "--set: decoder must be one of greedy, beam (did you mean beam?), got 'beem'"),
         ({"train.betas": "1"}, "--set: train.betas must be 2 numbers separated by commas, got '1'"),
         ({"widths": "1,x"}, "--set: widths must be whole numbers separated by commas, got '1,x'"),
+        (
+            {"train.steps": "9" * 30},
+            f"--set: train.steps must be a whole number below 2^63, got '{'9' * 30}'",
+        ),
+        ({"train.steps": 10**30}, f"--set: train.steps must be a whole number below 2^63, got {10**30}"),
+        ({"train.steps": "9" * 5000}, f"--set: train.steps must be a whole number, got '{'9' * 99}…"),
+        (
+            {"learning_rate": 10**400},
+            f"--set: learning_rate must be a number below 1.8e308, got 1{'0' * 99}…",
+        ),
+        ({"x" * 5000: "1"}, f"--set: no setting '{'x' * 99}…; known: {KNOWN}"),
         ({"limit": "x"}, "--set: limit must be a whole number or none, got 'x'"),
         ({"train": "x"}, "--set: train must be a Inner, got 'x'"),
         ({"train.steps": "-1"}, "--set: steps must be at least 0, got -1"),

@@ -12,6 +12,7 @@ from transformers import AutoModelForCausalLM
 
 import gpt2lab
 from gpt2lab.base.errors import LabError
+from gpt2lab.base.json_files import sealed
 from gpt2lab.decode import Beam, Greedy, Limits
 from gpt2lab.decode.packed import has_kernels, pack
 from gpt2lab.model import Inner, Inputs, Transformer, Wrapper, attach, drawn, load_model, save_model
@@ -359,7 +360,8 @@ def test_an_architecture_that_cannot_be_found_is_named(tmp_path: Path) -> None:
     assert load_model(tmp_path / "model", architectures=[Again]).architectures[1] == Again(project=True)
     assert read_config(tmp_path / "model") == CONFIGS["gpt2"]  # needs no class
     path = tmp_path / "model" / "config.json"
-    path.write_text(path.read_text().replace('"soft-prompt"', '"SoftPrompt"'))  # as before it was a part
+    entries = json.loads(path.read_text().replace('"soft-prompt"', '"SoftPrompt"'))  # as before it was a part
+    path.write_text(json.dumps({**entries, "gpt2lab": sealed(entries["gpt2lab"])}))
     assert load_model(tmp_path / "model", architectures=[Again]).architectures[0] == SoftPrompt(length=3)
 
 
@@ -403,6 +405,21 @@ def test_tensors_that_do_not_fit_are_named(tmp_path: Path, message: str, change)
     with pytest.raises(LabError, match=message) as error:
         load_model(folder, architectures=CLASSES)
     assert "\n" not in str(error.value)
+
+
+def test_a_folder_that_was_changed_and_can_still_be_read_is_refused(tmp_path: Path) -> None:
+    folder = saved(tmp_path, SoftPrompt(length=3))
+    config, weights = folder / "config.json", folder / "model.safetensors"
+    text, data = config.read_text(), weights.read_bytes()
+    config.write_text(text.replace('"norm_eps": 1e-05', '"norm_eps": 1e-03'))
+    with pytest.raises(LabError, match=r"config\.json: damaged, or changed by hand"):
+        load_model(folder)
+    config.write_text(text)
+    weights.write_bytes(data[:-4] + bytes([data[-4] ^ 1]) + data[-3:])
+    with pytest.raises(LabError, match=r"model\.safetensors: damaged, it does not match its checksum"):
+        load_model(folder)
+    weights.write_bytes(data)
+    assert load_model(folder).architectures == (SoftPrompt(length=3),)
 
 
 def test_numbers_are_converted_and_frozen_weights_stay_frozen(tmp_path: Path) -> None:

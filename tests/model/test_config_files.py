@@ -126,7 +126,7 @@ def test_a_mistral_without_the_entry_has_the_window_that_transformers_fills_in(t
         ),
         ("gpt_neox", {"rotary_pct": 0.0}, r"rotary_fraction must lie in \(0, 1\]"),
         ("llama", {"rms_norm_eps": -1e-6}, "norm_eps must be above 0"),
-        ("llama", {"rms_norm_eps": True}, "norm_eps must be a finite number, got True"),
+        ("llama", {"rms_norm_eps": True}, "rms_norm_eps must be a number with a point, got True"),
         ("llama", {"num_key_value_heads": -2}, "n_kv_heads must be a whole number from 0"),
         ("llama", {"num_key_value_heads": 0}, "n_heads 4 is not a multiple of n_kv_heads 0"),
         ("llama", {"vocab_size": True}, "vocab_size must be a whole number"),
@@ -146,6 +146,8 @@ def test_a_mistral_without_the_entry_has_the_window_that_transformers_fills_in(t
             "names 1000000000 layers",
         ),
         ("gpt2", {"scale_attn_by_inverse_layer_idx": True, "n_layer": 10**12}, "n_layers must be a whole"),
+        ("llama", {"hidden_act": ["silu"]}, r"hidden_act \['silu'\] is not supported"),
+        ("llama", {"rms_norm_eps": "x" * 5000}, "rms_norm_eps must be a number with a point, got 'xxx"),
         ("mistral", {"sliding_window": 10**30}, "windows must be a whole number from 1"),
     ],
 )
@@ -266,3 +268,29 @@ def test_two_billion_positions_cost_what_is_read_of_them(scaling: dict[str, Any]
         torch.testing.assert_close(
             load_model(many)(tokens(2, 16)), load_model(few)(tokens(2, 16)), atol=0, rtol=0
         )
+
+
+@pytest.mark.parametrize(
+    ("entries", "sentence"),
+    [
+        ({"architectures": [3]}, r"architectures must be a list of names of classes, got \[3\]"),
+        ({"architectures": "BertForSequenceClassification"}, "architectures must be a list of names"),
+        ({"architectures": {"x": 1}}, "architectures must be a list of names"),
+        ({"num_labels": 10**12}, "num_labels must lie between 1 and 1,000,000, got 1000000000000"),
+        ({"num_labels": "3"}, "num_labels must lie between 1 and 1,000,000, got '3'"),
+        ({"id2label": {"0": "a", "5": "b"}}, "id2label should name the outputs"),
+        ({"problem_type": ["x"]}, r"problem_type \['x'\] is not supported"),
+        ({"classifier_dropout": "x"}, "classifier_dropout must be a number, got 'x'"),
+        ({"head_name": 3}, "head_name must be a name, got 3"),
+    ],
+)
+def test_a_head_that_is_described_in_another_form_is_one_sentence(
+    entries: dict[str, Any], sentence: str, tmp_path: Path
+) -> None:
+    save_model(Transformer(bert_config(vocab_size=9, d_model=8, n_layers=1, n_heads=2)), tmp_path / "model")
+    path = tmp_path / "model" / "config.json"
+    told = json.loads(path.read_text(encoding="utf-8"))
+    told = {**told, "architectures": ["BertForSequenceClassification"], **entries}
+    path.write_text(json.dumps(told), encoding="utf-8")
+    with pytest.raises(LabError, match=sentence):
+        load_model(tmp_path / "model")

@@ -14,8 +14,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from gpt2lab.base.errors import LabError
+from gpt2lab.base.errors import LabError, brief, shown
 from gpt2lab.base.files import atomic_folder, atomic_write
+from gpt2lab.base.json_files import LARGEST_CONFIG, read_object
 from gpt2lab.model.adapters.layers import Adapted, LowRank, untouched
 from gpt2lab.model.adapters.lora import Lora, adapted, adapters, known_names
 from gpt2lab.model.adapters.peft_layout import Place, by_pattern, places, stacked, targeted
@@ -178,27 +179,26 @@ def is_adapter(folder: Path | str) -> bool:
 def read_adapter_config(folder: Path | str) -> dict[str, Any]:
     """Read adapter_config.json. LabError: missing, broken, no LoRA, or an option that changes what is computed."""
     path = Path(folder) / CONFIG
-    try:
-        entries = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise LabError(f"{path}: no adapter configuration can be read ({error})") from None
-    if not isinstance(entries, dict) or entries.get("peft_type") != "LORA":
-        kind = entries.get("peft_type") if isinstance(entries, dict) else None
-        raise LabError(f"{path}: peft_type is {kind}; only LORA can be read")
+    entries = read_object(path, largest=LARGEST_CONFIG)
+    if entries.get("peft_type") != "LORA":
+        raise LabError(f"{path}: peft_type is {shown(entries.get('peft_type'))}; only LORA can be read")
     if entries.get("bias", "none") != "none":
-        raise LabError(f"{path}: bias={entries['bias']!r} trains biases of the base; only 'none' can be read")
-    if entries.get("modules_to_save"):
-        modules = ", ".join(map(str, entries["modules_to_save"]))
         raise LabError(
-            f"{path}: modules_to_save replaces {modules} of the base; merge it with PEFT and load the result"
+            f"{path}: bias={shown(entries['bias'])} trains biases of the base; only 'none' can be read"
+        )
+    if entries.get("modules_to_save"):
+        raise LabError(
+            f"{path}: modules_to_save replaces {shown(entries['modules_to_save'])} of the base; "
+            "merge it with PEFT and load the result"
         )
     if entries.get("init_lora_weights", True) not in _DRAWN:
         raise LabError(
-            f"{path}: init_lora_weights={entries['init_lora_weights']!r} changes the base too; convert it with PEFT first"
+            f"{path}: init_lora_weights={shown(entries['init_lora_weights'])} changes the base too; "
+            "convert it with PEFT first"
         )
     for key, value in entries.items():
         if value and key not in {*_READ, *_MEANS_NOTHING_HERE, "bias"}:
-            raise LabError(f"{path}: {key}={value!r} is not supported")
+            raise LabError(f"{path}: {shown(key)[1:-1]}={shown(value)} is not supported")
     return entries
 
 
@@ -227,7 +227,7 @@ def load_adapter(model: Transformer, folder: Path | str, *, name: str = "default
         lora = _described(entries, pairs, known, name)
     except LabError:
         raise
-    except (TypeError, KeyError, AttributeError, ValueError) as error:
+    except (TypeError, KeyError, AttributeError, ValueError, ArithmeticError) as error:
         raise LabError(f"{folder / CONFIG}: an entry is missing or has a wrong type ({error})") from None
     for module, (A, B) in pairs.items():
         _check_shapes(
@@ -318,7 +318,7 @@ def _tensors(folder: Path) -> dict[str, Tensor]:
     try:
         return load_file(folder / WEIGHTS)
     except (SafetensorError, OSError) as error:
-        raise LabError(f"{folder / WEIGHTS}: truncated or not a safetensors file ({error})") from None
+        raise LabError(f"{folder / WEIGHTS}: truncated or not a safetensors file ({brief(error)})") from None
 
 
 def _check_shapes(folder: Path, place: Place, A: Tensor, B: Tensor, rank: object) -> None:

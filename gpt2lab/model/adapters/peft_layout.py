@@ -8,7 +8,8 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from gpt2lab.base.errors import LabError
+from gpt2lab.base.errors import LabError, brief, shown
+from gpt2lab.base.patterns import check_pattern
 from gpt2lab.model.adapters.layers import WHOLE
 from gpt2lab.model.adapters.targets import ALL_LINEAR, Site, sites
 from gpt2lab.model.families import FAMILIES, Weight
@@ -123,6 +124,15 @@ def _layer_chosen(name: str, entries: Mapping[str, Any]) -> bool:
         return True
     stems = [pattern] if isinstance(pattern, str) and pattern else pattern or [r"[^.]*"]
     wanted = [layers] if isinstance(layers, int) else layers
+    if (
+        not isinstance(wanted, list)
+        or not isinstance(stems, list)
+        or not all(isinstance(stem, str) for stem in stems)
+    ):
+        raise LabError(
+            f"adapter_config.json: layers_to_transform and layers_pattern must be lists, got {shown(layers)} and "
+            f"{shown(pattern)}"
+        )
     for stem in stems:
         found = _matches(rf"(?:^|.*?\.){stem}\.(?P<index>\d+)\.", name)
         if found:
@@ -131,10 +141,13 @@ def _layer_chosen(name: str, entries: Mapping[str, Any]) -> bool:
 
 
 def _matches(pattern: str, name: str) -> "re.Match[str] | None":
+    check_pattern(pattern, "adapter_config.json")
     try:
         return re.match(pattern, name)
-    except re.error as error:
-        raise LabError(f"adapter_config.json: {pattern} is no regular expression ({error})") from None
+    except (re.error, OverflowError, RecursionError) as error:
+        raise LabError(
+            f"adapter_config.json: {shown(pattern)} is no regular expression ({brief(error)})"
+        ) from None
 
 
 def stacked(pieces: list[tuple[Tensor, Tensor, slice, float]], outputs: int) -> tuple[Tensor, Tensor, float]:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from gpt2lab.base.errors import LabError
+from gpt2lab.base.errors import LabError, shown
 from gpt2lab.model.config import TransformerConfig
 from gpt2lab.model.limits import check_size
 from gpt2lab.model.rotary import RotaryScaling
@@ -95,6 +95,13 @@ class Entries:
             raise LabError(f"{self.where}: config.json lacks {name}")
         return value
 
+    def fraction(self, name: str, default: float) -> float:
+        """Return a number that is written with a point; LabError for one without, which transformers refuses too."""
+        value = self.get(name, default)
+        if not isinstance(value, float):
+            raise LabError(f"{self.where}: {name} must be a number with a point, got {shown(value)}")
+        return value
+
     def layers(self, name: str, default: int | None = None) -> int:
         """Return the number of layers; LabError for none without a default, and for one that no model has."""
         value = self.need(name) if default is None else self.get(name, default)
@@ -104,9 +111,9 @@ class Entries:
     def choose(self, name: str, default: Any, choices: Mapping[str, Any]) -> Any:
         """Translate an entry by a table of what is supported."""
         value = self.get(name, default)
-        if value not in choices:
+        if not isinstance(value, str) or value not in choices:
             raise LabError(
-                f"{self.where}: {name} {value!r} is not supported; supported: {', '.join(choices)}"
+                f"{self.where}: {name} {shown(value)} is not supported; supported: {', '.join(choices)}"
             )
         return choices[value]
 
@@ -114,7 +121,7 @@ class Entries:
         """Refuse an entry whose value changes the computation in a way the transformer does not follow."""
         value = self.entries.get(name)  # not noted as used: it is written back as it is
         if value is not None and value not in supported:
-            raise LabError(f"{self.where}: {name}={value!r} is not supported, only {supported[0]!r}")
+            raise LabError(f"{self.where}: {name}={shown(value)} is not supported, only {supported[0]!r}")
 
     def rest(self) -> dict[str, Any]:
         """Return the entries nobody asked for, and those asked for that were null or absent are left out."""
@@ -204,7 +211,7 @@ def read_rotary(
         options["high_frequency"] = _number(told["high_freq_factor"])
     elif kind not in ("linear", "dynamic"):
         raise LabError(
-            f"{entries.where}: rotary scaling {kind!r} is not supported, only linear, dynamic, yarn and llama3"
+            f"{entries.where}: rotary scaling {shown(kind)} is not supported, only linear, dynamic, yarn and llama3"
         )
     return {**fields, "rotary_scaling": RotaryScaling(**options)}
 
@@ -217,7 +224,7 @@ def _first(*values: Any) -> Any:
 def _number(value: Any) -> float:
     """Return a number of JSON as float; TypeError for a text and a truth value, which float() would read as one."""
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise TypeError(f"expected a number, found {value!r}")
+        raise TypeError(f"expected a number, found {shown(value)}")
     return float(value)
 
 

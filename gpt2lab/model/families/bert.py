@@ -65,7 +65,7 @@ def bert_fields(entries: Entries) -> dict[str, Any]:
         "n_heads": entries.get("num_attention_heads", 12),
         "d_mlp": entries.get("intermediate_size", 3072),
         "max_positions": entries.get("max_position_embeddings", 512),
-        "norm_eps": entries.get("layer_norm_eps", 1e-12),
+        "norm_eps": entries.fraction("layer_norm_eps", 1e-12),
         "token_types": entries.get("type_vocab_size", 2),
         "activation": entries.choose("hidden_act", "gelu", ACTIVATION_NAMES),
         "head": "transform",
@@ -73,7 +73,7 @@ def bert_fields(entries: Entries) -> dict[str, Any]:
         "embedding_dropout": entries.get("hidden_dropout_prob", 0.1),
         "attention_dropout": entries.get("attention_probs_dropout_prob", 0.1),
         "residual_dropout": entries.get("hidden_dropout_prob", 0.1),
-        "init_std": entries.get("initializer_range", 0.02),
+        "init_std": entries.fraction("initializer_range", 0.02),
         **ENCODER,
         **special_ids(entries),
     }

@@ -46,7 +46,7 @@ def _read(entries: Entries) -> dict[str, Any]:
         "embedding_dropout": entries.get("dropout", 0.1),
         "attention_dropout": entries.get("attention_dropout", 0.1),
         "residual_dropout": entries.get("dropout", 0.1),
-        "init_std": entries.get("initializer_range", 0.02),
+        "init_std": entries.fraction("initializer_range", 0.02),
         **ENCODER,
         **special_ids(entries),
     }

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from gpt2lab.base.errors import LabError
+from gpt2lab.base.errors import LabError, shown
 from gpt2lab.model.config import TransformerConfig
 from gpt2lab.model.families.base import (
     ACTIVATION_NAMES,
@@ -46,13 +46,13 @@ def _read(entries: Entries) -> dict[str, Any]:
         "n_heads": entries.get("n_head", 12),
         "d_mlp": entries.get("n_inner", None),
         "max_positions": entries.get("n_positions", 1024),
-        "norm_eps": entries.get("layer_norm_epsilon", 1e-5),
+        "norm_eps": entries.fraction("layer_norm_epsilon", 1e-5),
         "activation": entries.choose("activation_function", "gelu_new", ACTIVATION_NAMES),
         "tied_head": entries.get("tie_word_embeddings", True),
         "embedding_dropout": entries.get("embd_pdrop", 0.1),
         "attention_dropout": entries.get("attn_pdrop", 0.1),
         "residual_dropout": entries.get("resid_pdrop", 0.1),
-        "init_std": entries.get("initializer_range", 0.02),
+        "init_std": entries.fraction("initializer_range", 0.02),
         **special_ids(entries),
     }
 
@@ -76,7 +76,7 @@ def _read_scale(entries: Entries) -> float | tuple[float, ...] | None:
     by_layer = entries.get("scale_attn_by_inverse_layer_idx", False)
     for name, value in (("scale_attn_weights", by_width), ("scale_attn_by_inverse_layer_idx", by_layer)):
         if not isinstance(value, bool):
-            raise LabError(f"{entries.where}: {name} must be true or false, got {value!r}")
+            raise LabError(f"{entries.where}: {name} must be true or false, got {shown(value)}")
     width, heads = entries.get("n_embd", 768), entries.get("n_head", 12)
     if by_width and not by_layer:
         return None

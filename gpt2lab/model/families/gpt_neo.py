@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from gpt2lab.base.errors import LabError
+from gpt2lab.base.errors import LabError, shown
 from gpt2lab.model.config import TransformerConfig
 from gpt2lab.model.families.base import (
     ACTIVATION_NAMES,
@@ -56,7 +56,9 @@ def _windows(entries: Entries, n_layers: int) -> tuple[int | None, ...]:
             raise LabError(f"{entries.where}: attention_types names {named} layers of num_layers {n_layers}")
         kinds = [kind for pattern, times in types for kind in list(pattern) * times]
     if unknown_kinds := set(kinds) - {"global", "local"}:
-        raise LabError(f"{entries.where}: attention is global or local, attention_types has {unknown_kinds}")
+        raise LabError(
+            f"{entries.where}: attention is global or local, attention_types has {shown(unknown_kinds)}"
+        )
     window = entries.get("window_size", 256)
     return tuple(window if kind == "local" else None for kind in kinds)
 
@@ -70,7 +72,7 @@ def _read(entries: Entries) -> dict[str, Any]:
         "n_heads": entries.get("num_heads", 16),
         "d_mlp": entries.get("intermediate_size", None),
         "max_positions": entries.get("max_position_embeddings", 2048),
-        "norm_eps": entries.get("layer_norm_epsilon", 1e-5),
+        "norm_eps": entries.fraction("layer_norm_epsilon", 1e-5),
         "activation": entries.choose("activation_function", "gelu_new", ACTIVATION_NAMES),
         "tied_head": entries.get("tie_word_embeddings", True),
         "windows": _windows(entries, n_layers),
@@ -79,7 +81,7 @@ def _read(entries: Entries) -> dict[str, Any]:
         "embedding_dropout": entries.get("embed_dropout", 0.0),
         "attention_dropout": entries.get("attention_dropout", 0.0),
         "residual_dropout": entries.get("resid_dropout", 0.0),
-        "init_std": entries.get("initializer_range", 0.02),
+        "init_std": entries.fraction("initializer_range", 0.02),
         **special_ids(entries),
     }
 

@@ -52,7 +52,7 @@ def _read(entries: Entries) -> dict[str, Any]:
         "n_heads": entries.get("num_attention_heads", 64),
         "d_mlp": entries.get("intermediate_size", 24576),
         "max_positions": max_positions,
-        "norm_eps": entries.get("layer_norm_eps", 1e-5),
+        "norm_eps": entries.fraction("layer_norm_eps", 1e-5),
         "positions": "rotary",
         **rotary,
         "activation": entries.choose("hidden_act", "gelu", ACTIVATION_NAMES),
@@ -63,7 +63,7 @@ def _read(entries: Entries) -> dict[str, Any]:
         "embedding_dropout": entries.get("hidden_dropout", 0.0),
         "attention_dropout": entries.get("attention_dropout", 0.0),
         "residual_dropout": entries.get("hidden_dropout", 0.0),
-        "init_std": entries.get("initializer_range", 0.02),
+        "init_std": entries.fraction("initializer_range", 0.02),
         **special_ids(entries),
     }
 

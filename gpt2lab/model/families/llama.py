@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from gpt2lab.base.errors import LabError
+from gpt2lab.base.errors import LabError, shown
 from gpt2lab.model.config import TransformerConfig
 from gpt2lab.model.families.base import (
     ACTIVATION_NAMES,
@@ -89,7 +89,7 @@ def llama_fields(
         "d_mlp": entries.need("intermediate_size"),
         "max_positions": max_positions,
         "norm": "rmsnorm",
-        "norm_eps": entries.get("rms_norm_eps", 1e-6),
+        "norm_eps": entries.fraction("rms_norm_eps", 1e-6),
         "positions": "rotary",
         **rotary,
         "activation": entries.choose("hidden_act", "silu", ACTIVATION_NAMES),
@@ -99,7 +99,7 @@ def llama_fields(
         "mlp_bias": entries.get("mlp_bias", False),
         "tied_head": entries.get("tie_word_embeddings", False),
         "attention_dropout": entries.get("attention_dropout", 0.0),
-        "init_std": entries.get("initializer_range", 0.02),
+        "init_std": entries.fraction("initializer_range", 0.02),
         **special_ids(entries),
     }
 
@@ -119,7 +119,7 @@ def windows_by_kind(kinds: list[str], window: int, n_layers: int, where: str) ->
     if len(kinds) != n_layers or set(kinds) - {"full_attention", "sliding_attention"}:
         raise LabError(
             f"{where}: layer_types must name full_attention or sliding_attention for each of {n_layers} layers, "
-            f"got {kinds}"
+            f"got {shown(kinds)}"
         )
     return tuple(None if kind == "full_attention" else window for kind in kinds)
 

@@ -36,7 +36,7 @@ def _read(entries: Entries) -> dict[str, Any]:
     window = entries.get("sliding_window", None)
     return {
         **fields,
-        "norm_eps": entries.get("rms_norm_eps", 1e-5),
+        "norm_eps": entries.fraction("rms_norm_eps", 1e-5),
         "windows": (window,) * fields["n_layers"] if window is not None else None,
         "n_experts": entries.get("num_local_experts", 8),
         "experts_per_token": entries.get("num_experts_per_tok", 2),

@@ -176,9 +176,9 @@ def written(tmp_path: Path, family: str = "gpt2", **entries: object) -> Path:
 @pytest.mark.parametrize(
     ("entries", "message"),
     [
-        ({"peft_type": "IA3"}, "peft_type is IA3; only LORA"),
+        ({"peft_type": "IA3"}, "peft_type is 'IA3'; only LORA"),
         ({"bias": "all"}, "bias='all' trains biases of the base"),
-        ({"modules_to_save": ["lm_head"]}, "modules_to_save replaces lm_head"),
+        ({"modules_to_save": ["lm_head"]}, r"modules_to_save replaces \['lm_head'\]"),
         ({"use_dora": True}, "use_dora=True is not supported"),
         ({"init_lora_weights": "pissa"}, "'pissa' changes the base too"),
         ({"target_modules": ["c_fc"]}, "for which adapter_model.safetensors has no matrices"),

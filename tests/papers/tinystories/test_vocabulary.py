@@ -116,5 +116,5 @@ def test_ids_of_another_vocabulary_and_damaged_files_are_refused(tmp_path):
     with pytest.raises(LabError, match="no vocabulary_reduction"):
         VocabularyReduction.load(tmp_path)
     (tmp_path / "vocabulary_reduction.json").write_text("{")
-    with pytest.raises(LabError, match="not a vocabulary reduction"):
+    with pytest.raises(LabError, match="not JSON, or cut off"):
         VocabularyReduction.load(tmp_path)
