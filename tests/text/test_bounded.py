@@ -29,24 +29,25 @@ def _bomb(path: Path, before: bytes, unit: bytes, times: int, after: bytes = b""
 
 def _refused(path: Path, sentence: str) -> None:
     for read in (lambda: list(sources.documents(path)), lambda: list(records.records(path))):
-        start = time.perf_counter()
+        start = time.process_time()
         with pytest.raises(LabError, match=sentence) as error:
             read()
         assert "\n" not in str(error.value) and len(str(error.value)) < 400
-        assert time.perf_counter() - start < 5
+        assert time.process_time() - start < 5
 
 
-def test_a_compressed_file_that_unpacks_to_far_more_than_text_does_is_refused(tmp_path: Path) -> None:
+def test_a_compressed_file_that_unpacks_to_far_more_than_text_does_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert bounded._FREE == 2**26
+    monkeypatch.setattr(bounded, "_FREE", 2**20)  # as 64 MiB, sooner
     row = json.dumps({"text": "a" * 1000}).encode() + b"\n"
-    _refused(
-        _bomb(tmp_path / "rows.jsonl.gz", b"", row * 1000, 120), "unpack to more than .* which text does not"
-    )
-    _refused(
-        _bomb(tmp_path / "rows.csv.gz", b"text\n", (b"a" * 999 + b"\n") * 1000, 120), "unpack to more than"
-    )
-    _refused(_bomb(tmp_path / "rows.parquet.gz", b"PAR1", b"\0" * 2**20, 120), "unpack to more than")
-    with pytest.raises(LabError, match="unpack to more than"):
-        list(sources.documents(_bomb(tmp_path / "rows.txt.gz", b"", b"words \n" * 2**17, 130)))
+    sentence = "unpack to more than .* which text does not"
+    _refused(_bomb(tmp_path / "rows.jsonl.gz", b"", row * 1000, 8), sentence)
+    _refused(_bomb(tmp_path / "rows.csv.gz", b"text\n", (b"a" * 999 + b"\n") * 1000, 8), sentence)
+    _refused(_bomb(tmp_path / "rows.parquet.gz", b"PAR1", b"\0" * 2**20, 8), sentence)
+    with pytest.raises(LabError, match=sentence):
+        list(sources.documents(_bomb(tmp_path / "rows.txt.gz", b"", b"words \n" * 2**17, 8)))
 
 
 def test_a_repetitive_but_ordinary_compressed_file_is_read(tmp_path: Path) -> None:
@@ -68,9 +69,9 @@ def test_one_large_cell_of_csv_is_read_in_time_that_grows_with_its_length(tmp_pa
     times = []
     for size in (2**22, 2**24):
         (tmp_path / "a.csv").write_bytes(b"text\n" + b"a" * size + b"\n")
-        start = time.perf_counter()
+        start = time.process_time()
         assert [len(text) for text in sources.documents(tmp_path / "a.csv")] == [size]
-        times.append(time.perf_counter() - start)
+        times.append(time.process_time() - start)
     assert times[1] < 16 * times[0] + 0.2, times
 
 
@@ -78,10 +79,10 @@ def test_a_million_columns_are_refused_and_not_searched_for_the_nearest_name(tmp
     (tmp_path / "a.csv").write_bytes(b"x," * 1_000_000 + b"\n1\n")
     _refused(tmp_path / "a.csv", rf"line 1: 1,000,001 columns of at most {MOST_COLUMNS:,}")
     (tmp_path / "b.jsonl").write_text(json.dumps({f"text{i}": "x" for i in range(100_000)}))
-    start = time.perf_counter()
+    start = time.process_time()
     with pytest.raises(LabError, match="no field 'text'"):
         list(sources.documents(tmp_path / "b.jsonl"))
-    assert time.perf_counter() - start < 5
+    assert time.process_time() - start < 5
     table = pyarrow.table({f"c{i}": ["x"] for i in range(MOST_COLUMNS + 1)})
     parquet.write_table(table, tmp_path / "c.parquet")
     _refused(tmp_path / "c.parquet", "10,001 columns of at most 10,000")

@@ -14,11 +14,11 @@ from gpt2lab.text.tokenizer import Tokenizer, byte_level, train_bpe
 
 
 def _refused(folder: Path, sentence: str) -> None:
-    start = time.perf_counter()
+    start = time.process_time()
     with pytest.raises(LabError, match=sentence) as error:
         Tokenizer.load(folder).encode("a" * 40 + "b")
     assert "\n" not in str(error.value) and len(str(error.value)) < 500
-    assert time.perf_counter() - start < 5
+    assert time.process_time() - start < 5
 
 
 @pytest.mark.parametrize("id", [2**31, 10**9, 2**40, 10**30])
