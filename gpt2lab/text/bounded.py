@@ -156,8 +156,13 @@ def csv_rows(path: Path, lines: Iterator[str]) -> Iterator[tuple[int, list[str]]
     LabError, with the line, for what is not csv, a row of more than `LONGEST_ROW` characters, too many columns.
     """
     csv.field_size_limit(LONGEST_ROW)  # the default refuses a cell over 128 KiB, which an essay has
-    first = next(lines, "")
-    rows = csv.reader(itertools.chain([first], lines), delimiter=_delimiter(path, first), strict=True)
+    begun: list[str] = []  # blank lines and the header
+    for line in lines:
+        begun.append(line)
+        if line.strip():
+            break
+    delimiter = _delimiter(path, begun[-1] if begun else "")
+    rows = csv.reader(itertools.chain(begun, lines), delimiter=delimiter, strict=True)
     try:
         for row in rows:
             if len(row) > MOST_COLUMNS:
@@ -170,7 +175,7 @@ def csv_rows(path: Path, lines: Iterator[str]) -> Iterator[tuple[int, list[str]]
 
 
 def _delimiter(path: Path, header: str) -> str:
-    """Return what separates the columns, by the first line alone."""
+    """Return what separates the columns, by the header's first line alone."""
     if ".tsv" in path.name.lower():
         return "\t"
     for delimiter in ",;\t":

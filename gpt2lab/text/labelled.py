@@ -115,6 +115,8 @@ def _number(value: object, where: str, name: str) -> float:
     if absent(value):
         return math.nan
     try:
+        if isinstance(value, str) and "_" in value:  # which Python reads as a number and nobody writes as one
+            raise ValueError
         number = float(value)  # type: ignore[arg-type]  # what is no number raises
     except (TypeError, ValueError, OverflowError):
         raise LabError(f"{where}: field {name!r} should hold a number, found {str(value)[:40]!r}") from None

@@ -28,11 +28,13 @@ def headed(path: Path, lines: Iterator[str], *fields: str) -> Iterator[tuple[str
     empty = True
     for number, row in csv_rows(path, lines):
         where = f"{path}, line {number}"
+        if not row:
+            continue
         if header is None:
             header = row
             refuse_twins(header, where)
             require(header, fields, where)
-        elif row:
+        else:
             if len(row) != len(header):
                 raise LabError(f"{where}: {len(row)} of {len(header)} columns")
             empty = False

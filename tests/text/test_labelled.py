@@ -126,6 +126,7 @@ def test_labels_of_every_form(tmp_path: Path) -> None:
             "line 1: field 'v' should hold a number, found 'tall'",
         ),
         ({"text": "x", "v": 1e999}, Target("v", "regression", ("v",)), "is infinite"),
+        ({"text": "x", "v": "1_000"}, Target("v", "regression", ("v",)), "hold a number, found '1_000'"),
         (
             {"text": "x", "v": {"a": 1}},
             Target("v", "classification", ("v",)),

@@ -189,6 +189,7 @@ def test_columns_without_a_name_are_no_twins(tmp_path: Path) -> None:
         ("b.csv", b'"text";"label"\n"x";1\n'),
         ("c.csv", b"text\tlabel\nx\t1\n"),
         ("d.csv", b"text,label\r\nx,1\r\n"),
+        ("e.csv", b"\n\r\ntext;label\n\nx;1\n\n"),
         ("a.tsv", b"text\tlabel\nx\t1\n"),
         ("A.TSV", b"text\tlabel\nx\t1\n"),
         ("a.jsonl", b'{"text": "x", "label": "1"}\n'),
