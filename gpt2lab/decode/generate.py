@@ -84,7 +84,9 @@ def generate(
     object. max_new_tokens, min_new_tokens: length of the continuation in tokens. stop: strings that end a text, cut
     off before them, or after
     them with keep_stop; stop_at_eos=False goes on over end tokens, so that all texts have max_new_tokens tokens.
-    seed: with the index of a prompt it decides all draws, so that batch_size (prompts at a time) changes no text.
+    seed: with the index of a prompt it decides all draws, so that batch_size (prompts at a time) changes no text. In
+    bfloat16 and float16 it may: logits are rounded to 8 or 11 bits after sums whose order depends on the batch, so of
+    two tokens that are about equally likely the other may be chosen. batch_size 1 then gives the text of a prompt alone.
     stream: called as stream(index, piece) while the text grows. weights: see `pack`.
     An empty prompt starts from the model's bos, or its eos. LabError: no such decoder or option, an empty prompt for a
     model that has neither, more tokens than the model has positions (it says how many fit).

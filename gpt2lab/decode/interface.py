@@ -95,7 +95,8 @@ class Decoder(Protocol):
     ) -> Decoded:
         """Continue each prompt (token ids, none empty) by at most limits.max_new_tokens tokens.
 
-        A row's result does not depend on the other rows. The model is left as it was found.
+        A row's result does not depend on the other rows, but for the rounding of bfloat16 and float16.
+        The model is left as it was found.
         LabError: an empty prompt, more tokens than the model has positions, logits that are not numbers.
         """
         ...

@@ -1,7 +1,8 @@
 """Log-probabilities of given tokens under a model: the one forward pass that all likelihood measures share.
 
 Only the states that are scored meet the head, in chunks, so that [batch, time, vocab] logits never exist. No
-number depends on the batch size: rows are causal and padded on the right, so a row never sees its padding.
+number depends on the batch size: rows are causal and padded on the right, so a row never sees its padding. In
+bfloat16 and float16 its last digits may, because they are rounded after sums whose order depends on the batch.
 """
 
 from collections.abc import Sequence
