@@ -169,15 +169,15 @@ def sha256(path: Path | str) -> str:
 
 
 def write_sums(folder: Path) -> None:
-    """Write the checksums of all files directly in `folder` to its `SHA256SUMS`."""
-    atomic_write(folder / SUMS, "".join(_line(folder / name) for name in _named(folder)))
+    """Write the checksums of all files in `folder` to its `SHA256SUMS`."""
+    atomic_write(folder / SUMS, "".join(_line(folder, name) for name in _named(folder)))
 
 
 def check_sums(folder: Path, names: Sequence[str] | None = None) -> None:
     """LabError unless the files of `folder`, or those in `names`, are exactly those that `write_sums` saw."""
     try:
         told = (folder / SUMS).read_bytes().decode("ascii", "replace").splitlines(keepends=True)
-        lines = {name: _line(folder / name) for name in names or _named(folder)}
+        lines = {name: _line(folder, name) for name in names or _named(folder)}
     except OSError as error:
         missing = Path(error.filename or SUMS).name
         raise LabError(f"{folder}: not whole, {missing} cannot be read ({error.strerror})") from None
@@ -189,11 +189,12 @@ def check_sums(folder: Path, names: Sequence[str] | None = None) -> None:
 
 
 def _named(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.iterdir() if path.name != SUMS)
+    files = (path for path in folder.rglob("*") if path.is_file() and path.name != SUMS)
+    return sorted(path.relative_to(folder).as_posix() for path in files)
 
 
-def _line(path: Path) -> str:
-    return f"{sha256(path)}  {path.name}\n"
+def _line(folder: Path, name: str) -> str:
+    return f"{sha256(folder / name)}  {name}\n"
 
 
 def _sync(path: Path) -> None:

@@ -10,6 +10,7 @@ from torch.optim import Optimizer
 from gpt2lab.base.errors import LabError
 from gpt2lab.base.wording import listed
 from gpt2lab.lab.run import Run
+from gpt2lab.lab.same_data import note_data
 from gpt2lab.lab.task import TaskSettings
 from gpt2lab.lab.validation import report_validation
 from gpt2lab.measure import classification_metrics as metrics
@@ -47,12 +48,13 @@ def train_task(
     LabError for data that do not fit the task or have changed since the run began.
     """
     task = settings.task
-    _same_data(run, settings, again)
+    assert lm.tokenizer is not None
+    key = sources.cache_key([*settings.data, *task.valid], field=settings.field)
+    note_data(run, f"{key} {lm.tokenizer.fingerprint}")
     training, validation = _examples(run, settings)
     specs = _attach(lm, task, training, settings.seed)
     _need_labels(specs, training, "training")
     _need_labels(specs, validation, "validation")
-    assert lm.tokenizer is not None
     encoder = Encoder(
         lm.tokenizer,
         min(settings.context, lm.model.context),
@@ -89,18 +91,6 @@ def train_task(
     run.note(f"{encoder.truncated} texts were cut on the {task.truncate}, to {encoder.limit} tokens")
     if isinstance(evaluate, _HeadValidation):
         evaluate.tables(run)
-
-
-def _same_data(run: Run, settings: "TrainingSettings", again: bool) -> None:
-    """Note what the data are; LabError if they have changed since the run began."""
-    every = [*settings.data, *settings.task.valid]
-    key = sources.cache_key(every, field=settings.field)
-    noted = run.folder / "data.txt"
-    if again and noted.exists() and noted.read_text(encoding="utf-8") != key:
-        raise LabError(
-            f"{run.id}: the data have changed since this run began; train anew with: {run.row.command}"
-        )
-    run.write_file("data.txt", key)
 
 
 def _examples(run: Run, settings: "TrainingSettings") -> tuple[list[Example], list[Example]]:

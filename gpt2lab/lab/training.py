@@ -14,7 +14,7 @@ from torch.optim import Optimizer
 
 from gpt2lab import decode
 from gpt2lab.base.errors import LabError
-from gpt2lab.base.files import atomic_folder, restore, sweep
+from gpt2lab.base.files import sweep
 from gpt2lab.base.settings import Model, from_plain
 from gpt2lab.lab.adapting import attach_adapter, keep_adapter, round_base
 from gpt2lab.lab.attaching import attach_once, build_architecture, chosen_objective, with_room
@@ -25,6 +25,7 @@ from gpt2lab.lab.models import find_model, pick_device
 from gpt2lab.lab.optimizer_options import named_optimizer
 from gpt2lab.lab.report import write_report
 from gpt2lab.lab.run import Run
+from gpt2lab.lab.same_data import kept_tokenizer, note_data
 from gpt2lab.lab.store import Row
 from gpt2lab.lab.task import TaskSettings
 from gpt2lab.lab.training_options import unused
@@ -273,7 +274,7 @@ def _language_model(run: Run, settings: TrainingSettings, again: bool) -> Langua
             attach_adapter(run, lm, settings.lora, seed=settings.seed)
         refuse_full_training(lm.model)
         return lm
-    tokenizer = _tokenizer(run, settings, again)
+    tokenizer = kept_tokenizer(run, partial(_new_tokenizer, settings), again=again)
     config = _config(settings, tokenizer.vocab_size, tokenizer.pad)
     model = Transformer(with_room(config, added) if added else config, generator=generator).to(device)
     return LanguageModel(attach(model, added, generator=generator) if added else model, tokenizer)
@@ -311,16 +312,6 @@ def _experts(settings: TrainingSettings) -> dict[str, Any]:
     }
 
 
-def _tokenizer(run: Run, settings: TrainingSettings, again: bool) -> Tokenizer:
-    """Return the tokenizer of a new model from the run's folder, after it is made; a resumed run finds it there."""
-    folder = run.folder / "tokenizer"
-    restore(folder)
-    if not (again and folder.exists()):
-        with atomic_folder(folder) as temporary:
-            _new_tokenizer(settings).save(temporary)
-    return Tokenizer.load(folder)
-
-
 def _new_tokenizer(settings: TrainingSettings) -> Tokenizer:
     """Make the tokenizer that the settings ask for, from the data if they say so."""
     documents: Iterable[str] = sources.documents(settings.data, field=settings.field)
@@ -346,12 +337,7 @@ def _tokens(run: Run, settings: TrainingSettings, lm: LanguageModel) -> Shards:
     key = token_shards.key(
         settings.data, lm.tokenizer, valid_fraction=settings.valid_fraction, field=settings.field
     )
-    noted = run.folder / "data.txt"
-    if noted.exists() and noted.read_text(encoding="utf-8") != key:
-        raise LabError(
-            f"{run.id}: the data have changed since this run began; train anew with: {run.row.command}"
-        )
-    run.write_file("data.txt", key)
+    note_data(run, key)
     tokens = run.store.home / "tokens"
     sweep(tokens)
     return token_shards.build(

@@ -236,6 +236,17 @@ def test_what_a_killed_run_left_in_its_folder_and_among_the_tokens_is_gone_after
     assert not [path for path in left if path.exists()]
 
 
+@pytest.mark.parametrize("file", ["tokenizer.json", "tokenizer_config.json", "SHA256SUMS"])
+def test_a_tokenizer_that_was_damaged_is_named_and_made_again(text, home, file):
+    run = train_model(small(text), home=home)
+    Store(home).update(run.id, status="interrupted")
+    path = run.folder / "tokenizer" / file
+    path.write_bytes(path.read_bytes().replace(b"e", b"a", 1))
+    with pytest.warns(UserWarning, match=r"train-1/tokenizer: damaged, .*; the tokenizer is made again"):
+        again = resume("train", home=home)
+    assert weights(again) == weights(run)
+
+
 def test_a_run_that_died_before_its_first_file_is_resumed(text, home):
     whole = train_model(small(text), home=home, name="whole")
     plain = json.dumps(whole.record.json("settings.json"))

@@ -4,9 +4,9 @@
 
 A round draws a variant of training, a moment and a way to die: a random time, the appearance of a file, the n-th call
 into the file system, SIGTERM, or a disk that is full. Between two lives a mishap may follow: a flipped bit in the newest
-checkpoint or in the shards, another host name, a clock that was put back, touched data. The run is resumed until it has
-finished. Then its model, tokenizer, metrics, results, texts, tables and newest checkpoint are compared with those of a
-run that was left alone, byte by byte; only times may differ. No half-written file may be left.
+checkpoint, the tokenizer or the shards, another host name, a clock that was put back, touched data. The run is resumed
+until it has finished. Then its model, tokenizer, metrics, results, texts, tables and newest checkpoint are compared with
+those of a run that was left alone, byte by byte; only times may differ. No half-written file may be left.
 """
 
 import argparse
@@ -56,7 +56,7 @@ AIMS = [
 LEFT = re.compile(r"\..+\.(tmp|lock|old-\d+)")
 """Names of what a process writes before it is whole."""
 
-MISHAPS = ("none", "none", "checkpoint", "shards", "host", "clock", "touch")
+MISHAPS = ("none", "none", "checkpoint", "tokenizer", "shards", "host", "clock", "touch")
 
 
 @dataclass
@@ -181,9 +181,11 @@ class Rounds:
         """Do something to what the dead process has left; return what."""
         what = self.draw.choice(MISHAPS)
         checkpoints = sorted(home.glob("cut-1/checkpoints/step-*"))
-        shards = sorted(home.glob("tokens/*/*"))
+        tokenizer, shards = sorted(home.glob("cut-1/tokenizer/*")), sorted(home.glob("tokens/*/*"))
         if what == "checkpoint" and checkpoints:
             flip(self.draw.choice(sorted(checkpoints[-1].iterdir())), self.draw)
+        elif what == "tokenizer" and tokenizer:
+            flip(self.draw.choice(tokenizer), self.draw)
         elif what == "shards" and shards:
             flip(self.draw.choice(shards), self.draw)
         elif what == "touch":
