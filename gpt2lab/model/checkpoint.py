@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from gpt2lab.base.errors import LabError, unknown
-from gpt2lab.base.files import atomic_folder, atomic_write
+from gpt2lab.base.files import atomic_folder, atomic_write, restore
 from gpt2lab.base.json_files import LARGEST_CONFIG, read_object
 from gpt2lab.base.wording import listed
 from gpt2lab.model.architecture import architecture_name
@@ -112,6 +112,7 @@ def load_model(
     The model is returned in evaluation mode.
     """
     folder = Path(folder)
+    restore(folder)  # a process may have died while it replaced the folder
     entries = _read_entries(folder)
     if entries["model_type"] == OWN:
         return load_own(folder, entries, device=device, dtype=dtype, architectures=architectures).eval()

@@ -180,3 +180,10 @@ def test_the_index_decides_which_file_a_tensor_is_read_from(tmp_path: Path) -> N
     again = load_model(tmp_path / "m")
     assert first != last
     assert all(torch.equal(a, b) for a, b in zip(again.parameters(), model.parameters(), strict=True))
+
+
+def test_a_model_whose_replacement_died_half_way_is_loaded(tmp_path: Path) -> None:
+    folder = saved(tmp_path)
+    folder.rename(tmp_path / ".model.old-17")
+    assert load_model(folder).config == tiny("gpt2").config
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
