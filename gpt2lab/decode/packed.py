@@ -109,6 +109,7 @@ class CodesLinear(nn.Module):
         width = table.shape[1]
         scales = F.pad(layer.scale_table(), (0, 0, 0, self.strips * width - self.out_features))
         self.scales = scales.view(self.strips, width, len(starts)).transpose(1, 2).contiguous()
+        self.group, self.minima = group, layer.minimum_table()
 
     @property
     def weight(self) -> Tensor:
@@ -124,6 +125,9 @@ class CodesLinear(nn.Module):
         row = x.reshape(-1).float().repeat(self.strips)
         sums = kernel(self.table, self.rows, self.starts, False, 0, False, row, None, False)
         y = (sums.view_as(self.scales) * self.scales).sum(1).view(-1)[: self.out_features]
+        if self.minima is not None:  # Σ x · minimum, group by group
+            inputs = F.pad(x.reshape(-1).float(), (0, -x.numel() % self.group))
+            y = y + self.minima @ inputs.view(-1, self.group).sum(1)
         if self.bias is not None:
             y = y + self.bias
         return y.to(x.dtype).view(*x.shape[:-1], self.out_features)

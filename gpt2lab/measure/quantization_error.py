@@ -1,5 +1,6 @@
 """What rounding a model's weights costs: perplexity before and after on the same text, errors and sizes of the layers."""
 
+import itertools
 import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -15,7 +16,9 @@ from gpt2lab.measure.scoring import check_batch_size
 from gpt2lab.measure.statistics import t_interval
 from gpt2lab.model import Transformer
 from gpt2lab.model.layout import named_tensors
+from gpt2lab.model.matrices import Matrix, matrices
 from gpt2lab.model.quantization import QuantizationOptions, Quantize, QuantizedMatrix, quantized_layers
+from gpt2lab.model.quantization.codes import bytes_of
 
 if TYPE_CHECKING:
     from gpt2lab.text.language_model import LanguageModel
@@ -128,24 +131,28 @@ def _bytes(model: Transformer) -> int:
 
 @torch.no_grad()
 def _layers(model: Transformer, rounded: Transformer) -> Table:
-    """A row for each rounded matrix: ‖W - Ŵ‖ / ‖W‖ and its bytes."""
-    rows: Table = []
-    for name, layer in quantized_layers(rounded):
-        rows.append(_layer(name, model.get_parameter(f"{name}.weight").flatten(0, -2), layer))
+    """A row for each rounded matrix of the published form (`gpt2lab.model.matrices`): ‖W - Ŵ‖ / ‖W‖ and its bytes."""
+    layers, rows = dict(quantized_layers(rounded)), []
+    by_layer = itertools.groupby(matrices(model), key=lambda matrix: matrix.module)
+    for name, found in by_layer:
+        if name in layers:
+            exact, written_out = model.get_parameter(f"{name}.weight"), layers[name].dequantise()
+            rows += [_row(one, one.of(exact), one.of(written_out), layers[name]) for one in found]
     return rows
 
 
-def _layer(name: str, weight: Tensor, layer: QuantizedMatrix) -> dict[str, Any]:
+def _row(matrix: Matrix, weight: Tensor, rounded: Tensor, layer: QuantizedMatrix) -> dict[str, Any]:
     exact = weight.double()
     square = float(exact.square().sum())
-    missed = float((exact - layer.dequantise()).square().sum())
+    missed = float((exact - rounded).square().sum())
+    size = bytes_of(matrix.columns, layer.format, len(weight))
     return {
-        "layer": name,
-        "rows": layer.rows,
-        "columns": layer.columns,
-        "weights": layer.n_weights,
-        "bytes": layer.n_bytes,
-        "bits_per_weight": 8 * layer.n_bytes / layer.n_weights,
+        "layer": matrix.name,
+        "rows": len(weight),
+        "columns": matrix.columns,
+        "weights": weight.numel(),
+        "bytes": size,
+        "bits_per_weight": 8 * size / weight.numel() if weight.numel() else 0.0,
         "relative_error": math.sqrt(missed / square) if square else 0.0,
         "square_sum": square,
     }

@@ -138,13 +138,22 @@ def load_own(
     with ExitStack() as stack:
         stored = StoredTensors(folder, stack)
         stored.refuse_fewer_than(config.n_layers)
-        model = blueprint(config, own_architectures(entries, where, architectures))
+        attached = own_architectures(entries, where, architectures)
+        model = blueprint(config, attached)
         wanted = named_tensors(model)
         if lost := sorted(wanted.keys() - stored.handles.keys()):
-            raise LabError(f"{folder}: tensor {some(lost)} is missing (it has {len(stored.handles)} tensors)")
+            have = f"it has {len(stored.handles)} tensors"
+            raise LabError(
+                f"{folder}: tensor {some(lost)} is missing ({have}){_remedy(model, wanted[lost[0]])}"
+            )
         if extra := sorted(stored.handles.keys() - wanted.keys()):
             raise LabError(f"{folder}: the model of config.json has no place for {some(extra)}")
-        loaded = {id(like): _loaded(stored, name, like, device, dtype) for name, like in wanted.items()}
+        # What is made in a type of its own (the scales of quantised weights) keeps it, as in `.to(dtype)`.
+        kinds = named_tensors(blueprint(config, attached).to(dtype)) if dtype is not None else {}
+        loaded = {}
+        for name, like in wanted.items():
+            kind = kinds[name].dtype if kinds else None
+            loaded[id(like)] = _loaded(stored, name, like, device, kind, _remedy(model, like))
     _check_unchanged(folder, entries[OWN], where)
     state = {name: loaded[id(like)] for name, like in model.state_dict(keep_vars=True).items()}
     model.load_state_dict(state, assign=True)
@@ -164,23 +173,29 @@ def _check_unchanged(folder: Path, content: Mapping[str, Any], where: str) -> No
             raise LabError(f"{folder / name}: damaged, it does not match its checksum in config.json")
 
 
+def _remedy(model: Transformer, like: Tensor) -> str:
+    """What an architecture advises where a buffer of its own has another form in the files."""
+    if isinstance(like, nn.Parameter):
+        return ""
+    return "".join(f"; {one.other_form}" for one in model.architectures if hasattr(one, "other_form"))
+
+
 def _loaded(
     stored: StoredTensors,
     name: str,
     like: Tensor,
     device: torch.device | str | None,
     dtype: torch.dtype | None,
+    remedy: str,
 ) -> Tensor:
-    """Read one tensor in the form of `like`, which is on the meta device."""
+    """Read one tensor in the form of `like`, which is on the meta device, and in that number type."""
     tensor = stored.read(name)
     if tensor.shape != like.shape or tensor.is_floating_point() != like.is_floating_point():
         raise LabError(
             f"{stored.folder}: tensor {name} is {tensor.dtype} {list(tensor.shape)}, "
-            f"config.json makes it {like.dtype} {list(like.shape)}"
+            f"config.json makes it {like.dtype} {list(like.shape)}{remedy}"
         )
-    # What is made in a type of its own (the scales of quantised weights) keeps it, as in `.to(dtype)`.
-    follows = tensor.is_floating_point() and like.dtype == torch.get_default_dtype()
-    tensor = tensor.to(device=device, dtype=dtype if follows else None)
+    tensor = tensor.to(device=device, dtype=dtype if tensor.is_floating_point() else None)
     return (
         nn.Parameter(tensor, requires_grad=like.requires_grad) if isinstance(like, nn.Parameter) else tensor
     )

@@ -93,7 +93,7 @@ class Matrix:
         """Return the matrix as it is in the family's files: rows head by head, turned, where it is so there."""
         matrix = self.of(stored)
         if self.published.heads is not None:
-            matrix = matrix.unflatten(0, (3, self.published.heads, -1)).transpose(0, 1).flatten(0, 2)
+            matrix = _regrouped(matrix, (3, self.published.heads))
         return matrix.T if self.published.transposed else matrix
 
 
@@ -168,3 +168,37 @@ def sizes(module: nn.Module) -> tuple[int | None, int, int]:
 def is_table(module: nn.Module) -> bool:
     """Whether a layer looks ids up: an embedding table, quantised or adapted too."""
     return isinstance(getattr(module, "num_embeddings", None), int)
+
+
+@dataclass(frozen=True)
+class Form:
+    """Which matrices of the published form lie in one tensor, for those who work on its numbers row by row."""
+
+    heights: tuple[int, ...]
+    """Rows of each, from top to bottom."""
+    heads: int | None = None
+    """As `Published.heads`; such a matrix is alone in its tensor."""
+
+    def published(self, stored: Tensor) -> list[Tensor]:
+        """Cut a tensor [rows, columns] into its matrices [out, in], rows in their published order."""
+        ordered = stored if self.heads is None else _regrouped(stored, (3, self.heads))
+        return list(ordered.split(list(self.heights)))
+
+    def stored(self, published: Tensor) -> Tensor:
+        """Undo `published`, given its matrices one below the other."""
+        return published if self.heads is None else _regrouped(published, (self.heads, 3))
+
+
+def forms(model: Transformer) -> dict[str, Form]:
+    """Return the form of every layer's tensor, by the layer's path."""
+    found: dict[str, Form] = {}
+    for matrix in matrices(model):
+        heights = found[matrix.module].heights if matrix.module in found else ()
+        height = matrix.rows.stop - matrix.rows.start
+        found[matrix.module] = Form((*heights, height), matrix.published.heads)
+    return found
+
+
+def _regrouped(tensor: Tensor, groups: tuple[int, int]) -> Tensor:
+    """Swap the two outer factors of the first axis: rows [a, b, rest] → [b, a, rest]."""
+    return tensor.unflatten(0, (*groups, -1)).transpose(0, 1).flatten(0, 2)

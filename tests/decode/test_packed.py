@@ -73,6 +73,8 @@ def test_bfloat16_layouts_round_no_more_than_the_plain_one(model: Transformer) -
         (Format(), 0.12),
         (Format(scheme="symmetric", group=64, double_scales=True), 0.15),
         (Format(group=301), 0.2),
+        (Format(scheme="affine"), 0.12),
+        (Format(scheme="affine", group=7), 0.12),
     ],
 )
 @pytest.mark.parametrize("shape", [(300, 1000), (50, 7), (64, 193)])
@@ -109,7 +111,9 @@ def test_packed_weights_change_no_token_of_their_model(model: Transformer, weigh
     assert type(model.blocks[0].mlp.up) is nn.Linear  # the model itself is as it was
 
 
-@pytest.mark.parametrize("how", [{"bits": 8}, {}, {"scheme": "nf4", "double_scales": True}])
+@pytest.mark.parametrize(
+    "how", [{"bits": 8}, {}, {"scheme": "affine"}, {"scheme": "nf4", "double_scales": True}]
+)
 @pytest.mark.parametrize("layers", [("blocks.*",), ("*",)])
 def test_a_quantised_model_says_the_same_packed_and_written_out(
     model: Transformer, how: dict[str, object], layers: tuple[str, ...]

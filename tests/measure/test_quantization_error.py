@@ -8,7 +8,7 @@ from gpt2lab.base.errors import LabError
 from gpt2lab.measure.perplexity import token_losses
 from gpt2lab.measure.quantization_error import QuantizationError
 from gpt2lab.measure.statistics import t_interval
-from gpt2lab.model.quantization import Quantize
+from gpt2lab.model.quantization import Quantize, quantized_layers
 from gpt2lab.text.language_model import LanguageModel, load, save
 
 
@@ -51,7 +51,9 @@ def test_perplexities_interval_and_sizes_are_those_of_the_two_models(
     assert found["bytes_after"] < found["bytes_before"] / 6.5
 
     rows = found.tables["layers"]
-    assert len(rows) == 21  # four matrices in each of five blocks, and the table that is the head too
+    assert len(rows) == 36  # seven matrices in each of five blocks, and the table that is the head too
+    assert [row["layer"] for row in rows[1:4]] == [f"blocks.0.attention.qkv.{part}" for part in "qkv"]
+    assert sum(row["bytes"] for row in rows) == sum(x.n_bytes for _, x in quantized_layers(rounded.model))
     assert rows[0]["layer"] == "embedding"
     weight = lm.model.blocks[4].mlp.down.weight.detach()
     missed = weight - rounded.model.blocks[4].mlp.down.dequantise()

@@ -1,6 +1,6 @@
 """Weights in 8 and 4 bits: rounding, the layers that compute with them, the architecture and its transforms."""
 
-from gpt2lab.model.quantization.codes import NF4, Format
+from gpt2lab.model.quantization.codes import Format
 from gpt2lab.model.quantization.layers import (
     QuantizedEmbedding,
     QuantizedExperts,
@@ -8,6 +8,7 @@ from gpt2lab.model.quantization.layers import (
     QuantizedMatrix,
     TiedHead,
 )
+from gpt2lab.model.quantization.nf4 import NF4
 from gpt2lab.model.quantization.quantized import (
     Dequantize,
     QuantizationOptions,

@@ -9,12 +9,16 @@ from torch.nn import functional as F
 
 from gpt2lab.base.errors import LabError
 from gpt2lab.model.experts import ExpertLinear
+from gpt2lab.model.matrices import Form
 from gpt2lab.model.quantization import codes
 from gpt2lab.model.quantization.codes import Format
 
 
 class QuantizedMatrix(nn.Module):
-    """A matrix [rows, columns] in the stored form of `codes`: buffers that neither train nor change their number type."""
+    """A matrix [rows, columns] in the stored form of `codes`: buffers that neither train nor change their number type.
+
+    form: the matrices that lie in it one below the other, none of whose blocks reaches into another; default: one.
+    """
 
     def __init__(
         self,
@@ -22,37 +26,39 @@ class QuantizedMatrix(nn.Module):
         columns: int,
         how: Format,
         *,
+        form: Form | None = None,
         device: torch.device | str | None = None,
     ) -> None:
         super().__init__()
         self.rows, self.columns, self.format = rows, columns, how
-        for name, tensor in codes.empty(rows, columns, how, device).items():
+        self.form = form if form is not None else Form((rows,))
+        for name, tensor in codes.empty(columns, how, self.form, device).items():
             self.register_buffer(name, tensor)
 
     def round(self, weight: Tensor) -> None:
         """Take the values nearest to weight [rows, columns]. LabError for NaN or infinity."""
         if weight.device.type != "meta":
-            self._buffers.update(codes.quantise(weight, self.format))
+            self._buffers.update(codes.quantise(weight, self.format, self.form))
 
-    def stored(self, rows: slice | Tensor | None = None) -> dict[str, Tensor]:
-        """Return the stored form, of all rows or of some; double scales are read back if it is of some."""
-        whole = {name: tensor for name, tensor in self._buffers.items() if tensor is not None}
-        if rows is None:
-            return whole
-        some = {name: whole[name][rows] for name in ("codes", "zeros") if name in whole}
-        return some | {"scales": codes.effective_scales(whole)[rows]}
+    def stored(self) -> dict[str, Tensor]:
+        """Return the stored form."""
+        return {name: tensor for name, tensor in self._buffers.items() if tensor is not None}
 
     def dequantise(self, rows: slice | Tensor | None = None) -> Tensor:
-        """Return exactly the weights that this layer computes with, [rows, columns] float32."""
-        return codes.dequantise(self.stored(rows), self.format, self.columns)
+        """Return exactly the weights that this layer computes with, [rows, columns] float32; of all rows or of some."""
+        return codes.dequantise(self.stored(), self.format, self.columns, self.form, rows)
 
     def signed_codes(self) -> Tensor:
         """Return the whole numbers that the scales multiply, [rows, columns] int8. LabError for nf4, which has none."""
         return codes.signed_codes(self.stored(), self.format, self.columns)
 
     def scale_table(self) -> Tensor:
-        """Return the scale of each group, [rows, groups] float32."""
-        return codes.effective_scales(self.stored())
+        """Return the scale of each group, [rows, groups] float32. LabError for nf4, whose blocks are not those of a row."""
+        return codes.scale_table(self.stored(), self.format, self.columns, self.form)
+
+    def minimum_table(self) -> Tensor | None:
+        """Return what code 0 of each group stands for, [rows, groups] float32; None where that is 0 for all."""
+        return codes.minima(self.stored(), self.form) if self.format.levels == "affine" else None
 
     @property
     def weight(self) -> Tensor:
@@ -100,14 +106,15 @@ class QuantizedLinear(QuantizedMatrix):
         how: Format,
         *,
         bias: nn.Parameter | None = None,
+        form: Form | None = None,
         device: torch.device | str | None = None,
     ) -> None:
-        super().__init__(out_features, in_features, how, device=device)
+        super().__init__(out_features, in_features, how, form=form, device=device)
         self.in_features, self.out_features = in_features, out_features
         self.bias = bias
 
     @classmethod
-    def of(cls, linear: nn.Linear, how: Format) -> "QuantizedLinear":
+    def of(cls, linear: nn.Linear, how: Format, form: Form | None = None) -> "QuantizedLinear":
         """Round the weight of a linear map; the bias is shared with it."""
         weight = linear.weight
         made = cls(
@@ -115,6 +122,7 @@ class QuantizedLinear(QuantizedMatrix):
             linear.out_features,
             how,
             bias=linear.bias,
+            form=form,
             device=weight.device,
         )
         made.round(weight)
@@ -127,6 +135,7 @@ class QuantizedLinear(QuantizedMatrix):
             self.out_features,
             self.format,
             bias=self.bias,
+            form=self.form,
             device=weight.device,
         )
         made.round(weight)
@@ -229,18 +238,20 @@ class QuantizedExperts(QuantizedMatrix):
         how: Format,
         *,
         bias: nn.Parameter | None = None,
+        form: Form | None = None,
         device: torch.device | str | None = None,
     ) -> None:
-        super().__init__(n_experts * outputs, inputs, how, device=device)
+        form = form if form is not None else Form((outputs,) * n_experts)
+        super().__init__(n_experts * outputs, inputs, how, form=form, device=device)
         self.n_experts, self.inputs, self.outputs = n_experts, inputs, outputs
         self.bias = bias
 
     @classmethod
-    def of(cls, experts: ExpertLinear, how: Format) -> "QuantizedExperts":
+    def of(cls, experts: ExpertLinear, how: Format, form: Form | None = None) -> "QuantizedExperts":
         """Round the matrices of all experts; the bias is shared."""
         weight = experts.weight
         n_experts, outputs, inputs = weight.shape
-        made = cls(n_experts, inputs, outputs, how, bias=experts.bias, device=weight.device)
+        made = cls(n_experts, inputs, outputs, how, bias=experts.bias, form=form, device=weight.device)
         made.round(weight.flatten(0, 1))
         return made.train(experts.training)
 

@@ -13,6 +13,7 @@ from torch import nn
 from gpt2lab.base.errors import LabError
 from gpt2lab.model.architecture import attach
 from gpt2lab.model.experts import ExpertLinear
+from gpt2lab.model.matrices import Form, forms
 from gpt2lab.model.quantization.codes import Format
 from gpt2lab.model.quantization.layers import (
     QuantizedEmbedding,
@@ -44,6 +45,11 @@ class Quantized(QuantizationOptions):
 
     way_out: ClassVar[str] = "make an ordinary model of it with: gpt2lab apply dequantize MODEL --out DIR"
     """What to do where another program's layout cannot hold the model."""
+    other_form: ClassVar[str] = (
+        "NF4 and double scales once had a layout of their own, which is not read; quantise the model that it was made "
+        "from again"
+    )
+    """What to do where codes or scales in a file have another form."""
 
     def attach(self, model: Transformer, *, generator: torch.Generator | None = None) -> None:
         """Round the matrices in place. LabError: nothing of that name, already quantised, NaN or infinity in a weight."""
@@ -52,8 +58,8 @@ class Quantized(QuantizationOptions):
                 "the model is quantised already; dequantise it first (gpt2lab apply dequantize), or take the model "
                 "it was made from"
             )
-        chosen = self._chosen(model)
-        made = {name: self._made(name, module) for name, module in chosen.items()}
+        chosen, known = self._chosen(model), forms(model)
+        made = {name: self._made(name, module, known.get(name)) for name, module in chosen.items()}
         for name, module in made.items():
             model.set_submodule(name, module)
         if _is_tied(model) and isinstance(model.embedding, QuantizedEmbedding):
@@ -81,15 +87,15 @@ class Quantized(QuantizationOptions):
             raise LabError("layers: nothing is left to quantise once `exclude` is taken away")
         return {name: module for name, module in matrices.items() if name in names}
 
-    def _made(self, name: str, module: nn.Module) -> nn.Module:
+    def _made(self, name: str, module: nn.Module, form: Form | None) -> nn.Module:
         how = Format(**{field.name: getattr(self, field.name) for field in dataclasses.fields(Format)})
         try:
             if isinstance(module, nn.Linear):
-                return QuantizedLinear.of(module, how)
+                return QuantizedLinear.of(module, how, form)
             if isinstance(module, nn.Embedding):
                 return QuantizedEmbedding.of(module, how)
             assert isinstance(module, ExpertLinear)
-            return QuantizedExperts.of(module, how)
+            return QuantizedExperts.of(module, how, form)
         except LabError as error:
             raise LabError(f"{name}: {error}") from None
 

@@ -29,8 +29,10 @@ def normal_float_4() -> Array:
     return levels / levels.max()
 
 
-def rounded_group(weights: Array, scheme: str, bits: int, levels: Array) -> Array:
-    """The nearest levels of one group: ŵ = (level - zero) · scale."""
+def rounded_group(weights: Array, scheme: str, bits: int) -> Array:
+    """The nearest levels of one group: ŵ = (level - zero) · scale, of affine code · scale + minimum."""
+    if scheme == "affine":
+        return affine_group(weights)
     if scheme == "asymmetric":
         low, high = min(0.0, weights.min()), max(0.0, weights.max())
         scale = bfloat16_above(np.float32((np.float32(high) - np.float32(low)) / np.float32(15)))
@@ -38,36 +40,88 @@ def rounded_group(weights: Array, scheme: str, bits: int, levels: Array) -> Arra
             return np.zeros_like(weights)
         zero = np.round(-low / scale)
         return (np.clip(np.round(weights / scale + zero), 0, 15) - zero) * scale
-    largest = {("symmetric", 8): 127, ("symmetric", 4): 7, ("nf4", 4): 1}[scheme, bits]
+    largest = {8: 127, 4: 7}[bits]
     scale = bfloat16_above(np.float32(np.abs(weights).max()) / np.float32(largest))
     if scale == 0:
         return np.zeros_like(weights)
-    if scheme == "nf4":
-        return levels[np.abs(weights[:, None] / scale - levels).argmin(1)] * scale
     return np.clip(np.round(weights / scale), -127 if bits == 8 else -8, largest) * scale
 
 
-def rounded(weight: Array, scheme: str, bits: int, group: int, levels: Array) -> Array:
+def affine_group(weights: Array) -> Array:
+    """Scale and minimum have the eleven significant bits of float16; the range of float16 does not matter."""
+    low, high = weights.min(), weights.max()
+    scale = eleven_bits(np.float32(np.float32(high) - np.float32(low)) / np.float32(15))
+    minimum = eleven_bits(low)
+    if scale == 0:
+        return np.full_like(weights, minimum)
+    return np.clip(np.round((weights - minimum) / scale), 0, 15) * scale + minimum
+
+
+def eleven_bits(value: float) -> float:
+    """The nearest number of eleven significant bits."""
+    if value == 0.0:
+        return 0.0
+    step = 2.0 ** (math.floor(math.log2(abs(value))) - 10)
+    return float(np.round(value / step) * step)
+
+
+def rounded(weight: Array, scheme: str, bits: int, group: int) -> Array:
     """Every group of every row by itself; the last group of a row may be short."""
     made = np.empty_like(weight)
     for row in range(weight.shape[0]):
         for start in range(0, weight.shape[1], group):
             part = slice(start, start + group)
-            made[row, part] = rounded_group(weight[row, part], scheme, bits, levels)
+            made[row, part] = rounded_group(weight[row, part], scheme, bits)
     return made
 
 
-def double_scales(codes: NDArray[np.int8], steps: Array, mean: float, block: int = 256) -> Array:
-    """Scales from their own 8-bit codes: code · step of its block + mean (Dettmers et al. 2023, section 3)."""
-    flat = codes.reshape(-1).astype(np.float64)
-    for index in range(len(flat)):
-        flat[index] = flat[index] * steps[index // block] + mean
-    return flat.reshape(codes.shape)
+def normal_floats(matrix: Array, levels: Array, block: int = 64) -> tuple[list[int], list[float], Array]:
+    """NF4 as published: codes and absmax of the flattened matrix, block after block, and the values they stand for."""
+    flat = matrix.reshape(-1)
+    codes: list[int] = []
+    absmax: list[float] = []
+    for start in range(0, len(flat), block):
+        part = flat[start : start + block]
+        absmax.append(float(np.abs(part).max()))
+        for weight in part:
+            ratio = weight / absmax[-1] if absmax[-1] else 0.0
+            codes.append(int(np.abs(ratio - levels).argmin()))
+    values = [levels[code] * absmax[i // block] for i, code in enumerate(codes)]
+    return codes, absmax, np.array(values).reshape(matrix.shape)
 
 
-def read_back(
-    stored: dict[str, NDArray[np.generic]], scheme: str, group: int, columns: int, levels: Array
-) -> Array:
+def two_in_a_byte(codes: list[int]) -> list[int]:
+    """The earlier code in the upper half; a last one without a partner stands beside the code of 0."""
+    filled = [*codes, 7] if len(codes) % 2 else codes
+    return [16 * first + second for first, second in zip(filled[::2], filled[1::2], strict=True)]
+
+
+def dynamic_map() -> Array:
+    """The signed 8-bit map: for decade i of seven, 2^i middles between a tenth of its end and its end; with 0 and 1."""
+    entries = {0.0, 1.0}
+    for i in range(7):
+        end, parts = 10.0 ** (i - 6), 2**i
+        for k in range(parts):
+            middle = end * (0.1 + 0.9 * (2 * k + 1) / (2 * parts))
+            entries |= {middle, -middle}
+    return np.array(sorted(entries))
+
+
+def double_quantised(absmax: list[float], block: int = 256) -> tuple[list[int], list[float], float, Array]:
+    """Codes, second absmax, mean, and the scales that they stand for (Dettmers et al. 2023, section 3)."""
+    entries, values = dynamic_map(), np.array(absmax)
+    mean = float(values.mean())
+    codes: list[int] = []
+    seconds: list[float] = []
+    for start in range(0, len(values), block):
+        part = values[start : start + block] - mean
+        seconds.append(float(np.abs(part).max()))
+        codes += [int(np.abs((x / seconds[-1] if seconds[-1] else 0.0) - entries).argmin()) for x in part]
+    found = [entries[code] * seconds[i // block] + mean for i, code in enumerate(codes)]
+    return codes, seconds, mean, np.array(found)
+
+
+def read_back(stored: dict[str, NDArray[np.generic]], scheme: str, group: int, columns: int) -> Array:
     """The weights of 4-bit codes, one at a time: the first of a pair in the lower half of its byte."""
     rows = stored["codes"].shape[0]
     made = np.empty((rows, columns))
@@ -76,9 +130,12 @@ def read_back(
             byte = int(stored["codes"][row, column // 2])
             code = byte >> 4 if column % 2 else byte & 15
             place = column // group
-            level = levels[code] if scheme == "nf4" else code - 8 if scheme == "symmetric" else code
+            level = code - 8 if scheme == "symmetric" else code
             if scheme == "asymmetric":
                 pair = int(stored["zeros"][row, place // 2])
                 level -= pair >> 4 if place % 2 else pair & 15
             made[row, column] = level * float(stored["scales"][row, place])
+            if scheme == "affine":
+                made[row, column] += float(stored["minima"][row, place])
+                made[row, column] *= float(stored["unit"][0])
     return made
