@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from gpt2lab.base.errors import LabError
 from gpt2lab.measure import corpus
-from gpt2lab.measure.continuation import score_continuations, split_continuation
+from gpt2lab.measure.continuation import score_continuations, split_continuations
 from gpt2lab.measure.measurement import Measurement
 from gpt2lab.measure.scoring import check_batch_size
 from gpt2lab.measure.statistics import wilson_interval
@@ -79,9 +79,9 @@ def choose(
     if not questions:
         raise LabError("multiple choice needs at least one question, got none")
     continuations = [
-        split_continuation(tokenizer, question.prompt, choice, bos=bos)
+        continuation
         for question in questions
-        for choice in question.choices
+        for continuation in split_continuations(tokenizer, question.prompt, question.choices, bos=bos)
     ]
     scores = iter(
         score_continuations(

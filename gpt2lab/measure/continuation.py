@@ -28,10 +28,26 @@ def split_continuation(tokenizer: Tokenizer, context: str, text: str, *, bos: bo
     cut is before it, so that the model reads the tokens it would meet in running text. With `bos`, or if nothing
     else stands before the cut, a start token opens the context. LabError for a text without tokens.
     """
-    before, after = split_text(tokenizer, context, text)
-    if not after:
-        raise LabError(f"a continuation needs text, got {text!r}")
-    return opened(tokenizer, before, after, bos=bos)
+    return split_continuations(tokenizer, context, [text], bos=bos)[0]
+
+
+def split_continuations(
+    tokenizer: Tokenizer, context: str, texts: Sequence[str], *, bos: bool = False
+) -> list[Continuation]:
+    """Cut several texts that may continue one context as `split_continuation` does, all at the same token.
+
+    If a token lies across the border in one of them, all are scored from before it, so that the log-probabilities are
+    those of the same characters and can be compared. LabError for a text without tokens.
+    """
+    split = [split_text(tokenizer, context, text) for text in texts]
+    for text, (_, after) in zip(texts, split, strict=True):
+        if not after:
+            raise LabError(f"a continuation needs text, got {text!r}")
+    shared = min((len(before) for before, _ in split), default=0)
+    while any(before[:shared] != split[0][0][:shared] for before, _ in split):
+        shared -= 1
+    wholes = [before + after for before, after in split]
+    return [opened(tokenizer, whole[:shared], whole[shared:], bos=bos) for whole in wholes]
 
 
 def opened(

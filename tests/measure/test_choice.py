@@ -10,9 +10,14 @@ import torch
 
 from gpt2lab.base.errors import LabError
 from gpt2lab.measure.choice import RULES, Choice, MultipleChoice, Question, choose
-from gpt2lab.measure.continuation import Continuation, score_continuations, split_continuation
+from gpt2lab.measure.continuation import (
+    Continuation,
+    score_continuations,
+    split_continuation,
+    split_continuations,
+)
 from gpt2lab.model import Transformer
-from gpt2lab.text.language_model import LanguageModel
+from gpt2lab.text.language_model import LanguageModel, load
 from gpt2lab.text.tokenizer import byte_level, train_bpe
 from tests.measure.tools import START, TEXT, ignorant, reader
 from tests.tiny import tiny
@@ -155,3 +160,30 @@ def test_a_field_that_the_prompt_reads_is_never_written_as_none(null: str, tmp_p
         asked = MultipleChoice(data=str(tmp_path / "a.jsonl"), prompt="{passage} {question}")
         with pytest.raises(LabError, match=f"line 1: field '{field}' is empty, and the prompt reads it"):
             asked.read()
+
+
+def test_all_choices_of_a_question_are_scored_from_the_same_token_on() -> None:
+    tokenizer = train_bpe(["ab ab ab"] * 9, 259)
+    (merged,), (a, b, x) = tokenizer.encode("ab"), (tokenizer.encode(letter)[0] for letter in "abx")
+    lm = LanguageModel(tiny("gpt2", vocab_size=tokenizer.vocab_size), tokenizer)
+    first, second = split_continuations(tokenizer, "xa", ["b", "x"])
+    assert (first.context, first.tokens) == ([x], [merged])
+    assert (second.context, second.tokens) == ([x], [a, x])
+    assert split_continuation(tokenizer, "xa", "x") == Continuation([x, a], [x])
+    (found,) = choose(lm, [Question("xa", ("b", "x"), 0)])
+    assert found.losses == [
+        pytest.approx(_slow_loss(lm.model, [x], [merged]), abs=1e-4),
+        pytest.approx(_slow_loss(lm.model, [x], [a, x]), abs=1e-4),
+    ]
+    assert found.n_bytes == [1, 1] and found.n_tokens == [1, 2]
+    alone = split_continuations(tokenizer, "a", ["b", "x"])
+    assert alone == [Continuation([tokenizer.bos], [merged]), Continuation([tokenizer.bos], [a, x])]
+    assert b != merged
+
+
+def test_choices_after_a_tokenizer_that_puts_a_blank_before_texts(shared_data: Path) -> None:
+    lm = load(shared_data / "models" / "stories260k-llama")
+    prompt = "Once upon a time there was a little girl named"
+    for question, choices in ((prompt, (" Lily", " Tim")), (prompt + " ", ("Lily", "Tim"))):
+        (found,) = choose(lm, [Question(question, choices, 0)])
+        assert found.n_tokens == [1, 1] and found.n_bytes == [4, 3] and found.share() > 0.9

@@ -12,7 +12,7 @@ from gpt2lab.base.errors import LabError
 from gpt2lab.base.files import atomic_write
 from gpt2lab.base.progress import Progress, progress
 from gpt2lab.decode import generate
-from gpt2lab.measure.continuation import Continuation, split_continuation
+from gpt2lab.measure.continuation import Continuation, split_continuations
 from gpt2lab.measure.corpus import need_tokenizer
 from gpt2lab.measure.index import model_fingerprint
 from gpt2lab.papers.occupational_bias.frequency import GAZETTEER, Counts, Which, expected, tally
@@ -275,13 +275,9 @@ def exact(
             "the model's tokenizer knows no title of the gazetteer; give a gazetteer of words it knows"
         )
     texts = list(dict.fromkeys(prompt.text for prompt in prompts))
-    opening = (
-        frame(tokenizer, texts[0])[0] if texts else []
-    )  # what `generate` puts before a prompt, as in `sample`
-    rows = [
-        [_after(opening, split_continuation(tokenizer, text, " " + title)) for title in sayable]
-        for text in texts
-    ]
+    opening = frame(tokenizer, texts[0])[0] if texts else []  # what `sample` has before a prompt
+    said = [f" {title}" for title in sayable]
+    rows = [[_after(opening, item) for item in split_continuations(tokenizer, text, said)] for text in texts]
     scores = log_probabilities(lm.model, [item for row in rows for item in row], batch_size=batch_size)
     by_text: dict[str, dict[str, float]] = {}
     for at, text in enumerate(texts):

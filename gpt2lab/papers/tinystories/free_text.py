@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING
 import torch
 
 from gpt2lab.base.errors import LabError
+from gpt2lab.measure.continuation import split_continuations
 from gpt2lab.measure.corpus import need_tokenizer
 from gpt2lab.measure.scoring import Row, score_rows
 from gpt2lab.papers.tinystories.baselines import shuffled
 from gpt2lab.papers.tinystories.characters import fitting_pronouns, known_names, mentions, share, split_prompt
-from gpt2lab.text.pieces import split_text
 
 if TYPE_CHECKING:
     from gpt2lab.text.language_model import LanguageModel
@@ -142,10 +142,9 @@ def name_cloze(lm: "LanguageModel", stories: Sequence[str], *, batch_size: int =
         if item is None or start is None:
             continue
         before, right, other = item
-        for name in (right, other):
-            shared, ids = split_text(tokenizer, before, f" {name}")
-            context = [start, *shared][-(lm.config.max_positions - len(ids)) :]
-            rows.append(Row(torch.tensor([*context, *ids]), len(ids)))
+        for name in split_continuations(tokenizer, before, [f" {right}", f" {other}"]):
+            context = [start, *name.context][-(lm.config.max_positions - len(name.tokens)) :]
+            rows.append(Row(torch.tensor([*context, *name.tokens]), len(name.tokens)))
     if not rows:
         return math.nan, 0
     losses = [
