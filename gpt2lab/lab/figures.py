@@ -9,12 +9,13 @@ import io
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from html import escape
 from typing import TYPE_CHECKING, Any
+from xml.etree.ElementTree import Element
 
 from gpt2lab.base.errors import LabError
 from gpt2lab.base.extras import install
 from gpt2lab.base.wording import number
+from gpt2lab.lab.svg import clean_svg, set_style, style_of, to_text
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -283,25 +284,29 @@ def to_svg(figure: "Figure", title: str = "") -> str:
 
 
 def tidy_svg(svg: str, title: str = "") -> str:
-    """Return an SVG file's element alone, fit to be part of a page: no prologue, no metadata, no style of its own.
+    """Return an SVG file's drawing alone, fit to be part of a page (see `clean_svg`), named `title` if it has no name.
 
     LabError if there is no SVG element.
     """
-    start = svg.find("<svg")
-    if start < 0:
-        raise LabError("a figure must be SVG text; there is no <svg> in it")
-    svg = re.sub(r"\s*<metadata>.*?</metadata>", "", svg[start:], flags=re.DOTALL)
-    # a style element would reach out of the figure into the page that it is part of
-    svg = re.sub(r"\s*<style.*?</style>", "", svg, flags=re.DOTALL)
-    svg = re.sub(r"\s*<defs>\s*</defs>", "", svg)
-    # Only the last, generic family of matplotlib's list is on every machine; its sizes were reckoned with DejaVu
-    # Sans, which is wider than most, so nothing overlaps.
-    svg = re.sub(r"(font: [^'\"]*?|font-family: )'DejaVu Sans'[^;\"]*", r"\1system-ui, sans-serif", svg)
-    head, _, rest = svg.partition(">")
-    if "role=" not in head:
-        head += ' role="img" stroke-linejoin="round"'
-    named = f"\n <title>{escape(title)}</title>" if title and "<title>" not in rest else ""
-    return f"{head}>{named}{rest}"
+    drawing = clean_svg(svg)
+    for empty in [one for one in drawing.findall("defs") if not len(one)]:
+        drawing.remove(empty)
+    for element in drawing.iter():
+        # Only the last, generic family of matplotlib's list is on every machine; its sizes were reckoned with DejaVu
+        # Sans, which is wider than most, so nothing overlaps.
+        styles = style_of(element)
+        for name in ("font", "font-family"):
+            if name in styles:
+                styles[name] = re.sub(r"'DejaVu Sans'.*", "system-ui, sans-serif", styles[name])
+        set_style(element, styles)
+    if drawing.get("role") is None:
+        drawing.set("role", "img")
+        drawing.set("stroke-linejoin", "round")
+    if title and drawing.find("title") is None:
+        named = Element("title")
+        named.text, named.tail = title, "\n"
+        drawing.insert(0, named)
+    return to_text(drawing)
 
 
 def _label_ends(figure: "Figure", axes: "Axes", series: Mapping[str, Points]) -> None:

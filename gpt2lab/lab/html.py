@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from html import escape
 from typing import Any
 
+from gpt2lab.base.errors import LabError
 from gpt2lab.base.wording import number
 from gpt2lab.lab import figures
 from gpt2lab.lab.document import (
@@ -26,6 +27,7 @@ from gpt2lab.lab.document import (
     seed_words,
 )
 from gpt2lab.lab.stylesheet import STYLE
+from gpt2lab.lab.svg import clean_svg, themed, to_text
 
 _COLOURS = {
     figures.INK: "var(--ink)",
@@ -34,6 +36,8 @@ _COLOURS = {
     figures.PAPER: "var(--paper)",
     **{colour: f"var(--c{index})" for index, colour in enumerate(figures.PALETTE)},
 }
+_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
+"""What a browser may load for a page: nothing. It has styles, on thousands of elements of its figures, and no script."""
 _LONG_TABLE = 40  # rows shown before the rest is folded
 
 
@@ -44,6 +48,7 @@ def to_html(document: Document) -> str:
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         '<meta name="color-scheme" content="light dark">\n'
+        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">\n'
         f"<title>{escape(document.title)}</title>\n<style>\n{STYLE}</style>\n</head>\n<body>\n{body}\n</body>\n</html>\n"
     )
 
@@ -120,7 +125,13 @@ class _Page:
     def picture(self, svg: str, caption: str) -> Iterator[str]:
         """Yield a figure whose colours follow the page's."""
         self.pictures += 1
-        drawn = _themed(svg, f"f{self.pictures}-")
+        try:
+            drawing = clean_svg(svg)
+        except LabError as error:
+            yield f'<p class="warning">A figure cannot be shown: {escape(str(error))}</p>'
+            return
+        themed(drawing, f"f{self.pictures}-", _COLOURS)
+        drawn = to_text(drawing)
         words = f"<figcaption>{_inline(caption)}</figcaption>" if caption else ""
         yield f"<figure>{drawn}{words}</figure>"
 
@@ -220,29 +231,3 @@ def _inline(text: str) -> str:
     safe = escape(str(text), quote=False)
     safe = re.sub(r"`([^`]+)`", r"<code>\1</code>", safe)
     return re.sub(r"\*\*([^*]+)\*\*", r"<strong>\1</strong>", safe)
-
-
-def _themed(svg: str, prefix: str) -> str:
-    """Return an SVG element whose colours follow the page's and whose ids are its own."""
-    svg = svg[svg.index("<svg") :]
-    svg = re.sub(r'\bid="', f'id="{prefix}', svg)
-    svg = re.sub(r'(href="#|url\(#)', rf"\g<1>{prefix}", svg)
-    for colour, variable in _COLOURS.items():
-        # an attribute cannot hold a variable, a style can
-        svg = re.sub(rf'\b(fill|stroke)="{colour}"', rf'style="\1: {variable}"', svg)
-        svg = svg.replace(colour, variable)
-    return _joined_styles(svg)
-
-
-def _joined_styles(svg: str) -> str:
-    """Join the style attributes of an element that has got two."""
-
-    def join(match: re.Match[str]) -> str:
-        styles = re.findall(r'\bstyle="([^"]*)"', match[0])
-        if len(styles) < 2:
-            return match[0]
-        without = re.sub(r'\s*\bstyle="[^"]*"', "", match[0])
-        end = "/>" if without.endswith("/>") else ">"
-        return f'{without[: -len(end)]} style="{"; ".join(style.strip("; ") for style in styles)}"{end}'
-
-    return re.sub(r"<[a-zA-Z][^<>]*>", join, svg)

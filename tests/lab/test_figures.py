@@ -95,7 +95,8 @@ def test_no_two_figures_of_the_lab_name_a_font_that_a_machine_may_lack():
 def test_a_figure_made_elsewhere_is_tidied_and_what_is_none_is_refused():
     drawn = '<?xml version="1.0"?><!DOCTYPE svg><svg width="9"><defs><style>*{x: y}</style></defs><g/></svg>'
     tidy = tidy_svg(drawn, "A & B")
-    assert tidy == '<svg width="9" role="img" stroke-linejoin="round">\n <title>A &amp; B</title><g/></svg>'
+    head = '<svg xmlns="http://www.w3.org/2000/svg" width="9" role="img" stroke-linejoin="round">'
+    assert tidy == f"{head}<title>A &amp; B</title>\n<g/></svg>"
     assert tidy_svg(tidy, "A & B") == tidy
     with pytest.raises(LabError, match="must be SVG text"):
         tidy_svg("a picture")

@@ -219,7 +219,7 @@ def test_the_colours_of_a_figure_follow_the_page():
     page = to_html(
         Document("x", [], [Picture("a", "", '<svg><g fill="#0072b2" style="stroke: #22272e"/></svg>')])
     )
-    assert '<g style="fill: var(--c0); stroke: var(--ink)"/>' in page
+    assert '<g style="stroke: var(--ink); fill: var(--c0)"/>' in page
 
 
 def test_a_quantity_that_no_seed_has_is_left_out_and_one_that_some_lack_is_a_dash():
