@@ -85,7 +85,7 @@ class Encoder:
                     encoding.truncate(kept, direction=self.side)
         whole = backend.post_process(first, second, add_special_tokens=True)
         if len(whole):
-            return list(whole.ids), whole
+            return self.tokenizer.ids_of(whole), whole
         start = self.tokenizer.bos if self.tokenizer.bos is not None else self.tokenizer.eos
         if start is None:
             raise LabError(

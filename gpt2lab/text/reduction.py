@@ -12,6 +12,7 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
+import tokenizers
 
 from gpt2lab.base.errors import LabError, brief
 from gpt2lab.base.files import atomic_write
@@ -172,10 +173,9 @@ class ReducedTokenizer(Tokenizer):
         """Return the reduced ids of each text."""
         return [self.reduction.encode(ids) for ids in self.base.encode_batch(texts, special=special)]
 
-    def aligned(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
-        """Return the reduced ids of a text and the characters that each stands for."""
-        ids, spans = self.base.aligned(text)
-        return self.reduction.encode(ids), spans
+    def ids_of(self, encoding: tokenizers.Encoding) -> list[int]:
+        """Return the reduced ids of an encoding."""
+        return self.reduction.encode(encoding.ids)
 
     def decode(self, ids: Iterable[int], *, skip_special: bool = True) -> str:
         """Return the text of reduced ids; <unk> has none, or shows as `<unk>` with skip_special=False."""

@@ -100,7 +100,11 @@ class Tokenizer:
     def aligned(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
         """Return the ids of `text` and the characters that each stands for, [start, stop); without special tokens."""
         found = self.encoding(text)
-        return list(found.ids), list(found.offsets)
+        return self.ids_of(found), list(found.offsets)
+
+    def ids_of(self, encoding: tokenizers.Encoding) -> list[int]:
+        """Return the model's ids of an encoding that this tokenizer has made."""
+        return list(encoding.ids)
 
     def _encoded(self, call: Callable[[], _T], texts: Sequence[str]) -> _T:
         try:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from tokenizers import models, normalizers, pre_tokenizers, processors, trainers
 
 from gpt2lab.text import pieces
+from gpt2lab.text.encoding import Encoder
 from gpt2lab.text.pieces import aligned, beginning, bytes_of, encode_long, frame, split_text
 from gpt2lab.text.reduction import ReducedTokenizer, count_tokens, reduce_vocabulary
 from gpt2lab.text.tokenizer import Tokenizer, byte_level, train_bpe, word_level
@@ -243,3 +244,12 @@ def test_what_a_tokenizer_drops_shifts_no_later_token(shared_data: Path) -> None
     assert shown[1:] == [("Lily▁", "Lily "), ("▁", " "), ("had▁a▁", "had a "), ("cat", "cat")]
     before, after = split_text(tokenizer, "Lily 日本 had a ", "cat")
     assert (before, after) == (ids[:-1], ids[-1:])
+
+
+def test_a_reduced_vocabulary_is_read_in_its_own_ids_everywhere() -> None:
+    tokenizer = _reduced()
+    text = "One day, Lily saw red balls."
+    ids = tokenizer.encode(text)
+    assert Encoder(tokenizer, 99).text(text).ids == ids == aligned(tokenizer, text)[0]
+    row = Encoder(tokenizer, 99).words(text.split())
+    assert row.ids == ids and sorted(place for places in row.places for place in places) == [*range(len(ids))]
