@@ -49,8 +49,13 @@ class Database:
 
     def exists(self) -> bool:
         """Whether there is a store. LabError if it was lost: there are runs, but no store."""
-        if self.path.exists() and self.path.stat().st_size:
-            return True
+        try:
+            if self.path.stat().st_size:
+                return True
+        except (FileNotFoundError, NotADirectoryError):
+            pass
+        except OSError as error:
+            raise LabError(f"{self.path}: cannot be read ({error.strerror})") from error
         self._refuse_lost()
         return False
 

@@ -1,8 +1,10 @@
 """Where runs are kept, and what may go wrong with that place."""
 
+import contextlib
 import errno
 import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 from gpt2lab.base.errors import LabError
@@ -28,12 +30,19 @@ def is_id(identity: str) -> bool:
 
 def make_folder(folder: Path) -> None:
     """Make a folder and its parents; LabError if that cannot be."""
-    try:
+    with written(folder, "this folder cannot be made"):
         folder.mkdir(parents=True, exist_ok=True)
+
+
+@contextlib.contextmanager
+def written(folder: Path, otherwise: str = "cannot be written") -> Iterator[None]:
+    """Do what writes in a folder; LabError where the system lets nobody, or has no space."""
+    try:
+        yield
     except OSError as error:
         if error.errno == errno.ENOSPC:
             raise disk_full(folder) from error
-        raise LabError(f"{folder}: this folder cannot be made ({error.strerror})") from error
+        raise LabError(f"{folder}: {otherwise} ({error.strerror})") from error
 
 
 def disk_full(path: Path | str) -> LabError:

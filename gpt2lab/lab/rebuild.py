@@ -13,6 +13,7 @@ from typing import Any
 from gpt2lab.base.errors import LabError
 from gpt2lab.base.files import atomic_file, locked
 from gpt2lab.lab.database import READABLE, SCHEMA_VERSION, fill_empty, insertion
+from gpt2lab.lab.home import written
 from gpt2lab.lab.row import COLUMNS, Row, is_whole
 from gpt2lab.lab.store import Store
 
@@ -42,7 +43,7 @@ def rebuild(home: Path | str | None = None) -> Rebuilt:
     store = Store(home)
     if not store.home.is_dir():
         raise LabError(f"{store.home}: no such folder, so there are no runs to read")
-    with locked(store.path):
+    with written(store.home), locked(store.path):
         if _is_sound(store.path):
             with (
                 store.database.writing() as connection

@@ -1,7 +1,6 @@
 """The store of runs: one SQLite file that several processes may write at once, beside the runs' folders."""
 
 import dataclasses
-import errno
 import os
 import re
 import shutil
@@ -15,7 +14,7 @@ from gpt2lab.base.errors import LabError, nearest, unknown
 from gpt2lab.base.files import discard
 from gpt2lab.base.lease import Lease, LeaseHeld, holder_of
 from gpt2lab.lab.database import Database, insertion
-from gpt2lab.lab.home import check_name, disk_full, home_folder, is_id, make_folder
+from gpt2lab.lab.home import check_name, home_folder, is_id, make_folder, written
 from gpt2lab.lab.plain import encode
 from gpt2lab.lab.row import COLUMNS, KINDS, STATUSES, Row, row_of
 
@@ -53,7 +52,8 @@ class Store:
                 except sqlite3.IntegrityError:
                     raise LabError(f"{identity}: a run of this id is in {self.path} already") from None
                 make_folder(row.folder(self.home))
-                lease = _claim(row.folder(self.home))
+                with written(row.folder(self.home)):
+                    lease = Lease.claim(row.folder(self.home))
                 row.write(self.home)
         except BaseException:
             if lease is not None:  # a run without a row must not use up a number
@@ -72,7 +72,8 @@ class Store:
         if row.parent is not None:
             make_folder(folder)  # a study makes a piece again whose folder is gone
         try:
-            lease = _claim(folder, take_over=take_over, patience=patience)
+            with written(folder):
+                lease = Lease.claim(folder, take_over=take_over, patience=patience)
         except LeaseHeld as held:
             _, _, who = str(held).partition(": in use by ")
             raise LabError(
@@ -116,6 +117,8 @@ class Store:
         The folder loses its name first, so that whoever is killed here leaves no half of a run; `gpt2lab runs clean`
         takes away what is left then.
         """
+        with self.database.writing() as connection:  # where the row cannot be deleted, its folder stays too
+            connection.execute("UPDATE runs SET status = status WHERE id = ?", (identity,))
         if is_id(identity):  # a damaged row must not lead to a folder elsewhere
             discard(self.home / identity)
         inside = (identity, f"{identity}/", f"{identity}/{_LAST}")
@@ -284,16 +287,6 @@ def _conditions(
     if not pieces and kind not in ("seed", "arm"):
         conditions.append("parent IS NULL")
     return (f"WHERE {' AND '.join(conditions)}" if conditions else ""), tuple(values)
-
-
-def _claim(folder: Path, *, take_over: bool = False, patience: float = 0.0) -> Lease:
-    """Claim the lease of a run's folder; a disk that cannot be written is one sentence."""
-    try:
-        return Lease.claim(folder, take_over=take_over, patience=patience)
-    except OSError as error:
-        if error.errno == errno.ENOSPC:
-            raise disk_full(folder) from error
-        raise LabError(f"{folder}: this folder cannot be written ({error.strerror})") from error
 
 
 def _no_such(name: str, known: list[str]) -> LabError:

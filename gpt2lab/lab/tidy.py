@@ -9,6 +9,7 @@ from gpt2lab.base.errors import LabError
 from gpt2lab.base.files import discard, locked, sweep
 from gpt2lab.base.lease import Lease, holder_of
 from gpt2lab.base.wording import count, listed
+from gpt2lab.lab.home import written
 from gpt2lab.lab.store import Row, Store
 
 _DATA = (
@@ -43,7 +44,8 @@ def delete(names: Sequence[str], *, home: Path | str | None = None, force: bool 
             raise LabError(f"{row.id}: a piece of a study; delete all of it: {row.id.partition('/')[0]}")
         if not force:
             _refuse_needed(row, store, going)
-    return [_delete(row, store, force) for row in rows]
+    with written(store.home):
+        return [_delete(row, store, force) for row in rows]
 
 
 def clean(home: Path | str | None = None, *, dry_run: bool = False) -> list[Gone]:
@@ -57,16 +59,15 @@ def clean(home: Path | str | None = None, *, dry_run: bool = False) -> list[Gone
     found = [*_leftovers(store.home), *_unused_tokens(store.home), *_missing(store)]
     if dry_run:
         return [gone for gone, _ in found]
-    done = []
-    for gone, path in found:
-        if path is None:
-            store.remove(gone.name)
-        elif gone.what == _TOKENS:
-            with locked(path):
-                discard(path)
-        done.append(gone)
-    sweep(store.home)
-    return done
+    with written(store.home):
+        for gone, path in found:
+            if path is None:
+                store.remove(gone.name)
+            elif gone.what == _TOKENS:
+                with locked(path):
+                    discard(path)
+        sweep(store.home)
+    return [gone for gone, _ in found]
 
 
 _TOKENS = "tokens that no run reads"

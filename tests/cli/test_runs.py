@@ -1,6 +1,7 @@
 """The verb runs: lists on narrow terminals, delete, clean, rebuild, and a store that cannot be written."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -125,6 +126,20 @@ def test_a_run_that_still_runs_is_deleted_only_by_force(typed, home):
     assert "its folder was moved or deleted; this process stops without writing there" in error
     assert not (home / "long-1").exists()
     assert "long-1" not in ids()
+
+
+def test_a_folder_stays_where_its_row_cannot_be_deleted(home):
+    dropped = ["setpriv", "--bounding-set=-dac_override,-dac_read_search", "--inh-caps=-all"]
+    root = os.geteuid() == 0
+    if root and shutil.which("setpriv") is None:
+        pytest.skip("root may write everywhere, and setpriv is not there to forbid it")
+    (home / "store.sqlite").chmod(0o444)
+    command = [*(dropped if root else ()), sys.executable, "-m", "gpt2lab", "runs", "delete", "ebb-1"]
+    environment = in_process_environment(home) | {"PYTHONPATH": str(Path(__file__).parents[2])}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode == 2
+    assert "store.sqlite: cannot be used (attempt to write a readonly database)" in done.stderr
+    assert (home / "ebb-1" / "record.json").exists()
 
 
 def test_a_folder_that_was_removed_by_hand_is_missing_and_swept_and_never_made_again(typed, home):
@@ -270,7 +285,7 @@ def test_a_home_on_a_read_only_disk_is_read(read_only):
     text = read_only("generate", "small-1", "the", "--max-new-tokens", "3")
     assert text.status == 0, text.err
     assert "not kept among the runs" in text.err
-    assert "small" in read_only("runs", "delete", "small-1").err
+    assert "cannot be written (Read-only file system)" in read_only("runs", "delete", "small-1").err
 
 
 def test_what_a_killed_writer_left_in_its_log_is_read_from_a_read_only_disk(read_only, tmp_path):
