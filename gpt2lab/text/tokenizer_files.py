@@ -159,6 +159,20 @@ class _Files:
             self.folder,
         )
 
+    def stored_padding(self) -> dict[str, str | None]:
+        """Return the padding token that tokenizer.json pads with, which counts where no other file names one."""
+        padding = (self.tokenizer or {}).get("padding")
+        return {"pad_token": padding.get("pad_token")} if isinstance(padding, Mapping) else {}
+
+    def stored_sides(self) -> dict[str, str]:
+        """Return the sides on which tokenizer.json pads and cuts, as entries of tokenizer_config.json."""
+        stored = {name: (self.tokenizer or {}).get(name) for name in ("padding", "truncation")}
+        return {
+            f"{name}_side": str(value.get("direction", "right")).lower()
+            for name, value in stored.items()
+            if isinstance(value, Mapping)
+        }
+
     @property
     def rows(self) -> int | None:
         """Rows of the model's embedding beside the tokenizer, None if no file says."""
@@ -213,7 +227,7 @@ def _made(files: _Files) -> Tokenizer:
         backend.add_tokens([tokenizers.AddedToken(token, special=True) for token in every if token])
     return Tokenizer(
         backend,
-        settings=_kept(files.config, special, kind),
+        settings=_kept({**(kind.settings if kind else {}), **files.stored_sides(), **files.config}, special),
         files=read_chat_templates(files.folder),
         **_ids(backend, names, files),
     )
@@ -227,11 +241,10 @@ def _from_tokenizer_json(
     model = files.tokenizer["model"]
     pieces = _pieces(files.tokenizer_json, model)
     if kind is None or pieces is None or model.get("type", kind.model) != kind.model:
-        padding = files.tokenizer.get("padding")
-        if isinstance(padding, Mapping):
-            special.fill({"pad_token": padding.get("pad_token")})
+        special.fill(files.stored_padding())
         return tokenizers.Tokenizer.from_str(files.text), None
     backend = _built(kind, pieces, special, config, files.rows)
+    special.fill(files.stored_padding())
     # What is put around a text is made by the library: of a copy without the vocabulary, which takes long to read.
     emptied = {**model, "vocab": {}, **({"merges": []} if kind.model == "BPE" else {})}
     frame = tokenizers.Tokenizer.from_str(
@@ -364,7 +377,7 @@ def _ids(
     return ids
 
 
-def _kept(config: Mapping[str, Any], special: SpecialTokens, kind: TokenizerClass | None) -> dict[str, Any]:
+def _kept(config: Mapping[str, Any], special: SpecialTokens) -> dict[str, Any]:
     """Return what of a tokenizer_config.json is kept on saving (a chat template, the longest input)."""
     dropped = {
         *KEYS,
@@ -379,10 +392,9 @@ def _kept(config: Mapping[str, Any], special: SpecialTokens, kind: TokenizerClas
         "tokenizer_class",
         "tokenizer_file",
     }
-    kept = {**(kind.settings if kind is not None else {}), **config}
     # A role that is said to be nobody's stays so: a class would have a default for it.
     kept = {
-        key: value for key, value in kept.items() if key not in dropped or (key in KEYS and value is None)
+        key: value for key, value in config.items() if key not in dropped or (key in KEYS and value is None)
     }
     own = {
         key: content(token) for key, token in special.named.items() if token is not None and key not in KEYS

@@ -107,5 +107,5 @@ def _merges(path: Path) -> list[tuple[str, str]]:
 
 def _lines(path: Path) -> list[str]:
     """Return the lines of a text file, of which a line end closes the last."""
-    lines = read_text(path).split("\n")
+    lines = [line.removesuffix("\r") for line in read_text(path).split("\n")]
     return lines[:-1] if not lines[-1] else lines

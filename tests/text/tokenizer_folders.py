@@ -34,14 +34,14 @@ class Folder:
     """tokenizer.json."""
     texts: dict[str, str] = field(default_factory=dict)
     """Further files."""
-    rows: int = 1000
-    """`vocab_size` of config.json."""
+    model: dict[str, Any] = field(default_factory=lambda: {"vocab_size": 1000})
+    """Further entries of config.json."""
 
     def write(self, folder: Path) -> None:
         folder.mkdir(parents=True)
         files = dict(self.texts)
         if self.family is not None:
-            files["config.json"] = json.dumps({"model_type": self.family, "vocab_size": self.rows})
+            files["config.json"] = json.dumps({"model_type": self.family, **self.model})
         if self.config is not None:
             files["tokenizer_config.json"] = json.dumps(self.config)
         if self.tokenizer is not None:
@@ -138,7 +138,8 @@ def make(seed: int) -> Folder:
     folder = Folder(kind, family, {}, content)
     assert folder.config is not None
     if named is not None:
-        folder.config["tokenizer_class"] = named
+        place = folder.model if family is not None and _chance(draw, 0.1) else folder.config
+        place["tokenizer_class"] = named
     _name_tokens(draw, folder)
     _flag(draw, folder)
     _declare(draw, folder)
@@ -188,10 +189,14 @@ def _name_tokens(draw: random.Random, folder: Folder) -> None:
                 "single_word": False,
             }
             chosen[key] = token if _chance(draw, 0.5) else flags
+        if _chance(draw, 0.2):
+            chosen["additional_special_tokens"] = ["<|tool|>", "<|im_end|>"]
         folder.texts["special_tokens_map.json"] = json.dumps(chosen)
     if _chance(draw, 0.2):
         key = draw.choice(("extra_special_tokens", "additional_special_tokens"))
         config[key] = ["<|tool|>", "<|im_end|>"]
+    elif _chance(draw, 0.1):
+        config["extra_special_tokens"] = {"image_token": "<image>", "boi_token": "<boi>"}
     if _chance(draw, 0.1):
         config["image_token"] = "<image>"
     if _chance(draw, 0.05):
@@ -278,6 +283,15 @@ def _vary_tokenizer_json(draw: random.Random, folder: Folder) -> None:
             content["normalizer"] = {"type": "NFC"}
     if folder.kind == "wordpiece" and _chance(draw, 0.3):
         content["normalizer"]["lowercase"] = False
+    if folder.kind == "sentencepiece" and _chance(draw, 0.4):  # as files of Llama 2's time
+        blank = {"type": "Replace", "pattern": {"String": " "}, "content": "▁"}
+        content["normalizer"] = {
+            "type": "Sequence",
+            "normalizers": [{"type": "Prepend", "prepend": "▁"}, blank],
+        }
+        content["pre_tokenizer"] = None
+    if _chance(draw, 0.1):
+        del content["model"]["type"]
     if folder.kind != "wordpiece" and _chance(draw, 0.4):
         bos = draw.choice(("<s>", "<|endoftext|>"))
         backend = tokenizers.Tokenizer.from_str(json.dumps(content))
@@ -287,10 +301,19 @@ def _vary_tokenizer_json(draw: random.Random, folder: Folder) -> None:
             special_tokens=[(bos, vocabulary[bos])],
         )
         content["post_processor"] = json.loads(backend.to_str())["post_processor"]
+    if folder.kind != "wordpiece" and _chance(draw, 0.3):
+        content["model"]["merges"] = [" ".join(pair) for pair in content["model"]["merges"]]
+    if _chance(draw, 0.1):
+        content["truncation"] = {
+            "strategy": "LongestFirst",
+            "direction": "Left",
+            "max_length": 3,
+            "stride": 0,
+        }
     if _chance(draw, 0.1):
         token = "[PAD]" if folder.kind == "wordpiece" else "<pad>"
         content["padding"] = {
-            "strategy": "BatchLongest", "direction": "Right", "pad_to_multiple_of": None,
+            "strategy": "BatchLongest", "direction": draw.choice(("Left", "Right")), "pad_to_multiple_of": None,
             "pad_id": vocabulary[token], "pad_type_id": 0, "pad_token": token,
         }  # fmt: skip
 
@@ -301,15 +324,17 @@ def _drop_files(draw: random.Random, folder: Folder) -> None:
     assert content is not None
     forms = {"byte-level": ("json", "json", "plain", "both"), "wordpiece": ("json", "json", "plain", "both")}
     form = draw.choice(forms.get(folder.kind, ("json",)))
-    if folder.config and str(folder.config.get("tokenizer_class")).startswith("Llama"):
+    named = (folder.config or {}).get("tokenizer_class") or folder.model.get("tokenizer_class")
+    if str(named).startswith("Llama"):
         form = "json"  # LlamaTokenizer reads no vocab.json: what it then makes of a folder has no vocabulary
     vocabulary = content["model"]["vocab"]
     if form != "json" and folder.kind == "wordpiece":
         folder.texts["vocab.txt"] = "".join(f"{word}\n" for word in sorted(vocabulary, key=vocabulary.get))
     elif form != "json":
         folder.texts["vocab.json"] = json.dumps(vocabulary)
-        lines = [" ".join(pair) for pair in content["model"]["merges"]]
-        folder.texts["merges.txt"] = "#version: 0.2\n" + "\n".join(lines) + "\n"
+        merges = [pair if isinstance(pair, str) else " ".join(pair) for pair in content["model"]["merges"]]
+        end = draw.choice(("\n", "\n", "\r\n"))
+        folder.texts["merges.txt"] = end.join(["#version: 0.2", *merges, ""])
     if form == "plain":
         folder.tokenizer = None
     if _chance(draw, 0.1):
