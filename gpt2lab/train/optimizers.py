@@ -61,9 +61,10 @@ class LinearWeight:
 
 
 def linear_weights(model: nn.Module) -> list[LinearWeight]:
-    """Return the trainable weights of a model's linear maps, each once: nn.Linear, Conv1D, experts, low-rank adapters.
+    """Return the trainable weights of a model's linear maps, each once: nn.Linear, experts, low-rank adapters.
 
-    Which matrices a tensor of the lab's own models holds is as in the published form (`gpt2lab.model.matrices`).
+    Hugging Face's Conv1D and Mixtral's experts and routers are linear maps too. Which matrices a tensor of the lab's own
+    models holds is as in the published form (`gpt2lab.model.matrices`).
     """
     together = {path: tuple(stack.parts.values()) for path, stack in stacks(model).items() if stack.apart}
     found = dict[int, LinearWeight]()
@@ -81,11 +82,24 @@ def _weights(name: str, module: nn.Module, rows: tuple[int, ...]) -> list[Linear
         return [LinearWeight(name, module.weight, rows=rows)]
     if isinstance(module, ExpertLinear):
         return [LinearWeight(name, module.weight, stacked=True, rows=rows)]
-    if type(module).__name__ == "Conv1D":
-        return [LinearWeight(name, module.weight, transposed=True)]  # type: ignore[arg-type]  # its class is not imported here
     if isinstance(module, AdaptedLinear):
         ranks = [part for adapter in module.adapters for part in module.parts(adapter).values()]
         return [LinearWeight(name, weight) for part in ranks for weight in (part.A, part.B)]
+    return _of_hugging_face(name, module)
+
+
+def _of_hugging_face(name: str, module: nn.Module) -> list[LinearWeight]:
+    """Linear maps of transformers' that are no nn.Linear; found by name, since that package is not imported here."""
+    own = dict(module.named_parameters(recurse=False))
+    match type(module).__name__:
+        case "Conv1D":
+            return [LinearWeight(name, own["weight"], transposed=True)]
+        case "MixtralTopKRouter":
+            return [LinearWeight(name, own["weight"])]
+        case "MixtralExperts":  # its files have gates and ups of every expert apart
+            half = own["gate_up_proj"].shape[1] // 2
+            both = LinearWeight(name, own["gate_up_proj"], stacked=True, rows=(half, half))
+            return [both, LinearWeight(name, own["down_proj"], stacked=True)]
     return []
 
 

@@ -6,14 +6,16 @@ from typing import Any
 
 import pytest
 import torch
+import transformers
 from torch import Tensor, nn
 
 from gpt2lab.base.errors import LabError
-from gpt2lab.model import Transformer
+from gpt2lab.model import Transformer, save_model
 from gpt2lab.model.families import FAMILIES
 from gpt2lab.model.matrices import Matrix, matrices
 from gpt2lab.papers.conda import Conda, Muon
 from gpt2lab.papers.conda.diagnostics import UpdateWatch, spectrum
+from gpt2lab.papers.conda.matrices import apart
 from gpt2lab.train.checkpoints import load_checkpoint, save_checkpoint
 from tests.model.test_matrices import config_of
 
@@ -94,6 +96,21 @@ def test_conda_moves_each_published_matrix_as_if_it_were_alone(family: str, basi
         theirs.step()
     for name, found, expected in pairs(model, apart):
         assert torch.allclose(found, expected, atol=1e-9), name
+
+
+@pytest.mark.parametrize("family", [name for name in FAMILIES if config_of(name).causal])
+def test_hugging_faces_model_has_the_same_matrices_as_ours(family: str, tmp_path: Path) -> None:
+    ours = model_of(family).float()
+    save_model(ours, tmp_path / "model")
+    theirs = getattr(transformers, FAMILIES[family].architecture).from_pretrained(tmp_path / "model")
+    found = []
+    for model in (ours, theirs):
+        groups = [group for group in Conda.for_model(model).param_groups if group["project"]]
+        parts = [one for group in groups for p in group["params"] for one in apart(p.detach(), group)]
+        found.append([matrix for part in parts for matrix in part.reshape(-1, *part.shape[-2:])])
+    assert len(found[0]) == len(found[1]) == len(hidden(ours))
+    norms = [sorted(float(torch.linalg.matrix_norm(matrix, 2)) for matrix in some) for some in found]
+    assert norms[0] == pytest.approx(norms[1], rel=1e-4)
 
 
 @pytest.mark.parametrize("family", ["llama", "mixtral", "bert"])
