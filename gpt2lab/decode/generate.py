@@ -252,7 +252,9 @@ class _Job:
         prompt = self.prompts[index]
         return Generation(
             prompt=self.shown(index),
-            text=transcript.close() if transcript is not None else added_text(self.lm, prompt, tokens),
+            text=transcript.close()
+            if transcript is not None
+            else added_text(self.lm.tokenizer, prompt, tokens),
             tokens=tokens,
             finished=finished,
             prompt_tokens=prompt,

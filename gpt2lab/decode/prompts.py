@@ -90,15 +90,15 @@ def pad_token(lm: LanguageModel) -> int:
     return 0
 
 
-def added_text(lm: LanguageModel, prompt: Sequence[int], tokens: Sequence[int]) -> str:
+def added_text(tokenizer: Tokenizer | None, prompt: Sequence[int], tokens: Sequence[int]) -> str:
     """Return the text that `tokens` add to the prompt's, without special tokens; empty without a tokenizer.
 
     A character that the prompt's tokens leave incomplete is a part of it.
     """
-    if lm.tokenizer is None:
+    if tokenizer is None:
         return ""
-    before = lm.tokenizer.decode(prompt[-CONTEXT:])
-    whole = lm.tokenizer.decode([*prompt[-CONTEXT:], *tokens])
+    before = tokenizer.decode(prompt[-CONTEXT:])
+    whole = tokenizer.decode([*prompt[-CONTEXT:], *tokens])
     shared = next((i for i, (a, b) in enumerate(zip(before, whole, strict=False)) if a != b), len(before))
     return whole[shared:]
 

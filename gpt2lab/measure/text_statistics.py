@@ -109,7 +109,7 @@ class TextStatistics:
             ids = beginning(tokenizer, text, length)[0][:length]
             if len(ids) == length:
                 prompts.append(ids[: self.prompt_tokens])
-                real.append(added_text(lm, ids[: self.prompt_tokens], ids[self.prompt_tokens :]))
+                real.append(added_text(tokenizer, ids[: self.prompt_tokens], ids[self.prompt_tokens :]))
             if len(prompts) == self.texts:
                 break
         if len(prompts) < 2:

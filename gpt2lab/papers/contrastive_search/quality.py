@@ -17,7 +17,7 @@ from gpt2lab.base.extras import install
 from gpt2lab.base.files import atomic_write
 from gpt2lab.base.settings import Model
 from gpt2lab.decode.generate import build_decoder, generate
-from gpt2lab.decode.prompts import end_tokens
+from gpt2lab.decode.prompts import added_text, end_tokens
 from gpt2lab.measure.continuation import Continuation, opened, score_continuations, split_continuation
 from gpt2lab.measure.corpus import need_tokenizer, start_token
 from gpt2lab.measure.measurement import Measurement
@@ -62,8 +62,8 @@ def held_out_samples(
         ids = beginning(tokenizer, text, length)[0][:length]
         if len(ids) == length:
             before, after = ids[:prefix], ids[prefix:]
-            start = tokenizer.decode(before)
-            found.append(Sample(start, tokenizer.decode(ids)[len(start) :], before, after))
+            real = added_text(tokenizer, before, after)
+            found.append(Sample(tokenizer.decode(ids).removesuffix(real), real, before, after))
     if not found:
         raise LabError(f"no text has {length} tokens ({prefix} of prefix and {new} of continuation)")
     return found

@@ -204,3 +204,11 @@ def test_peak_memory_counts_what_lives_at_a_time() -> None:
         torch.ones(500)
     assert memory.peak == 3 * 4000
     assert Limits(max_new_tokens=1)
+
+
+@pytest.mark.parametrize("prefix", [1, 2, 3, 4, 5])
+def test_prefix_and_continuation_make_up_the_text_wherever_it_is_cut(prefix: int) -> None:
+    text = "🙂é日!" * 4
+    (sample,) = held_out_samples([text], byte_level(), prefix=prefix, new=20 - prefix)
+    assert sample.prefix + sample.text == text.encode()[:20].decode()
+    assert sample.prefix == ("🙂" if prefix >= 4 else "")
