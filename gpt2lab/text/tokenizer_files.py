@@ -92,7 +92,8 @@ def save(tokenizer: Tokenizer, folder: Path) -> None:
         **names,
     }
     plain = json.dumps(json.loads(tokenizer.backend.to_str()), ensure_ascii=False)
-    (folder / "tokenizer.json").unlink(missing_ok=True)
+    for replaced in ("tokenizer.json", "added_tokens.json"):  # the ids of the latter are another tokenizer's
+        (folder / replaced).unlink(missing_ok=True)
     atomic_write(folder / "tokenizer_config.json", json.dumps(settings, indent=2, ensure_ascii=False) + "\n")
     atomic_write(folder / "special_tokens_map.json", json.dumps(names, indent=2, ensure_ascii=False) + "\n")
     write_chat_templates(tokenizer.files, folder)
@@ -401,6 +402,7 @@ def _kept(config: Mapping[str, Any], special: SpecialTokens) -> dict[str, Any]:
     }
     kept |= {key: token for key, token in own.items() if key.endswith("_token")}
     if not isinstance(kept.get("extra_special_tokens"), Mapping) and special.extra:
-        kept.pop("additional_special_tokens", None)
-        kept["extra_special_tokens"] = [content(token) for token in special.extra]
+        # The older name is read by every transformers; those before 5 take a list under the newer one for a mistake.
+        name = "extra_special_tokens" if kept.get("extra_special_tokens") else "additional_special_tokens"
+        kept[name] = [content(token) for token in special.extra]
     return kept

@@ -58,7 +58,7 @@ def _huggingface(lm: LanguageModel, out: Path) -> Exported:
     from gpt2lab.text.language_model import save
 
     save(lm, out, layout="huggingface")
-    size = sum(file.stat().st_size for file in out.iterdir())
+    size = sum(file.stat().st_size for file in out.rglob("*") if file.is_file())
     notes = () if lm.tokenizer is not None else ("The model has no tokenizer, so the folder has none.",)
     return Exported(path=out, kind="huggingface", size=size, notes=notes)
 

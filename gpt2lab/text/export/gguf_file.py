@@ -48,6 +48,7 @@ def write_gguf(lm: LanguageModel, path: Path, *, precision: str) -> list[str]:
     model, config = lm.model, lm.config
     kind, notes = _architecture(model)
     fields = tokenizer_fields(lm.tokenizer, config.vocab_size)  # before anything is written
+    fields += _further_end(lm, notes)
     logging.getLogger("gguf").setLevel(logging.WARNING)
     writer = gguf.GGUFWriter(path, gguf.MODEL_ARCH_NAMES[getattr(gguf.MODEL_ARCH, kind)])
     with contextlib.closing(writer):
@@ -64,6 +65,18 @@ def write_gguf(lm: LanguageModel, path: Path, *, precision: str) -> list[str]:
         writer.write_kv_data_to_file()
         writer.write_tensors_to_file()
     return notes
+
+
+def _further_end(lm: LanguageModel, notes: list[str]) -> list[tuple[str, int]]:
+    """Return the field of an end of text beside the tokenizer's eos; GGUF has room for one such."""
+    if lm.tokenizer is None:
+        return []
+    ends = [end for end in lm.generation.eos if end != lm.tokenizer.eos and end < lm.config.vocab_size]
+    if len(ends) > 1:
+        notes.append(
+            f"GGUF has room for two ends of text: {listed(ends[1:])} of the model's do not end one there."
+        )
+    return [("eot_token_id", end) for end in ends[:1]]
 
 
 def _architecture(model: Transformer) -> tuple[str, list[str]]:

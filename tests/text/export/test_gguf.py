@@ -74,6 +74,17 @@ def test_transformers_opens_the_file_with_equal_logits_and_ids(name, bpe, tmp_pa
         assert tokenizer(text).input_ids == bpe.encode(text)
 
 
+def test_chat_template_and_a_further_end_of_text_are_in_the_file(bpe: Tokenizer, tmp_path: Path) -> None:
+    made = Tokenizer(bpe.backend, eos=bpe.eos, bos=bpe.bos, files={"chat_template.jinja": "{{ messages }}"})
+    lm = LanguageModel(model(OPENED["llama"]), made)
+    lm.side_files = {"generation_config.json": json.dumps({"eos_token_id": [made.eos, 7, 9]}).encode()}
+    done = export(lm, "gguf", tmp_path / "m.gguf")
+    fields = gguf.GGUFReader(tmp_path / "m.gguf").fields
+    assert fields["tokenizer.ggml.eot_token_id"].contents() == 7
+    assert fields["tokenizer.chat_template"].contents() == "{{ messages }}"
+    assert done.notes == ("GGUF has room for two ends of text: 9 of the model's do not end one there.",)
+
+
 SLOW = {
     "gpt_neox": gpt_neox_config(
         vocab_size=61, d_model=48, n_layers=2, n_heads=3, max_positions=30, activation="gelu_tanh"
