@@ -33,6 +33,7 @@ from gpt2lab.lab.validation import MaskedValidation, Validation, masked, report_
 from gpt2lab.model import Transformer, TransformerConfig, Wrapper, attach
 from gpt2lab.model.adapters import Lora
 from gpt2lab.model.families import CONSTRUCTORS
+from gpt2lab.model.limits import SIZES, check_batch
 from gpt2lab.model.quantization import QuantizationOptions, refuse_full_training
 from gpt2lab.text import shards as token_shards
 from gpt2lab.text import sources
@@ -46,6 +47,14 @@ from gpt2lab.train.contrastive import SimCSE
 from gpt2lab.train.parts import refuse_parts
 
 _SAMPLE_TOKENS = 80
+
+
+_MOST = {
+    **{name: SIZES[name][1] for name in ("d_model", "n_layers", "n_heads", "vocab_size")},
+    "context": SIZES["max_positions"][1],
+    "batch_size": 2**20,
+    "evaluation_tokens": 2**40,
+}  # what a mistyped number would otherwise ask for, before any file is read
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,17 +133,11 @@ class TrainingSettings:
     """cpu, cuda, ...; none is the GPU if there is one, else the CPU."""
 
     def __post_init__(self) -> None:
-        for name in (
-            "d_model",
-            "n_layers",
-            "n_heads",
-            "context",
-            "vocab_size",
-            "batch_size",
-            "evaluation_tokens",
-        ):
+        for name, most in _MOST.items():
             if getattr(self, name) < 1:
                 raise LabError(f"{name} must be at least 1, got {getattr(self, name)}")
+            if getattr(self, name) > most:
+                raise LabError(f"{name} must be at most {most:,}, got {getattr(self, name):,}")
         if self.experts < 0 or (self.experts and not 1 <= self.experts_per_token <= self.experts):
             raise LabError(
                 f"experts_per_token must lie between 1 and experts {self.experts}, got {self.experts_per_token}"
@@ -217,6 +220,9 @@ def _train_language(run: Run, settings: TrainingSettings, lm: LanguageModel, *, 
     """Train on the text itself, and save the model with results and samples."""
     for wrapper in cast("list[Wrapper]", list(lm.model.wrappers)):
         wrapper.require_steps(lm.model, settings.train.steps)
+    if run.device == "cpu":
+        tokens = settings.batch_size * settings.context
+        check_batch(lm.config, tokens, kept=not settings.train.gradient_checkpointing)
     shards = _tokens(run, settings, lm)
     batches = PackedBatches(
         shards, batch_size=settings.batch_size, context=settings.context, seed=settings.seed

@@ -69,6 +69,19 @@ def check_memory(config: "TransformerConfig") -> None:
         )
 
 
+def check_batch(config: "TransformerConfig", tokens: int, *, kept: bool) -> None:
+    """LabError if the states of a micro-batch, at the least, are larger than this machine's memory.
+
+    kept: every layer's inner states are kept for the backward pass (no gradient checkpointing).
+    """
+    needed = 4 * tokens * config.d_model * (2 + config.n_layers * (10 if kept else 1))
+    if needed > machine_memory():
+        raise LabError(
+            f"a micro-batch of {tokens:,} tokens takes {needed / 2**30:,.1f} GiB of states or more, this machine has "
+            f"{machine_memory() / 2**30:,.1f}; take a smaller batch_size, and accumulation for the rest"
+        )
+
+
 def machine_memory() -> int:
     """Return the bytes of memory of this machine."""
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

@@ -5,6 +5,8 @@ from typing import Literal
 
 from gpt2lab.base.errors import LabError
 
+_MOST_PARTS = 100_000  # micro-batches of an update
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrainSettings:
@@ -61,6 +63,8 @@ class TrainSettings:
         ):
             if getattr(self, name) < least:
                 raise LabError(f"{name} must be at least {least}, got {getattr(self, name)}")
+        if self.accumulation > _MOST_PARTS:
+            raise LabError(f"accumulation must be at most {_MOST_PARTS:,}, got {self.accumulation:,}")
         for name in ("learning_rate", "weight_decay", "eps", "clip", "evaluate_every", "checkpoint_every"):
             if not getattr(self, name) >= 0:  # also refuses NaN
                 raise LabError(f"{name} must not be negative, got {getattr(self, name)}")

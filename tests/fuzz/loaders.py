@@ -72,6 +72,7 @@ class Bench:
             (self.valid / name).mkdir(parents=True)
             kind.make(self.valid / name)
             self.results[name] = kind.load(self.valid / name)
+        os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
         for kind in self.kinds.values():  # imports what it needs, before memory is limited
             if kind.oracle is not None and kind.weight > 1:
                 kind.oracle(self.valid / next(name for name, one in self.kinds.items() if one is kind))
