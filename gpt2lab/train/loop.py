@@ -220,6 +220,8 @@ class _Loop:
         whole = self._totals(step, micro)
         loss, metrics = 0.0, dict[str, float]()
         for k, (batch, share) in enumerate(zip(micro, target_shares(micro), strict=True)):
+            if whole is None and not share:
+                continue  # without targets its mean may be NaN
             with self._as_trained(step * len(micro) + k):
                 own, numbers = part(self.objective, self.model, batch, share, whole)
             own.backward()

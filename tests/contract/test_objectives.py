@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import pytest
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from gpt2lab.base.errors import LabError
 from gpt2lab.base.registry import Part
@@ -21,7 +22,7 @@ from gpt2lab.text.labelled_batches import LabelledBatches
 from gpt2lab.text.tokenizer import byte_level
 from gpt2lab.train import TrainSettings, masked_tokens, next_token, train
 from gpt2lab.train.contrastive import Contrastive, SimCSE
-from gpt2lab.train.parts import Indivisible, Objective
+from gpt2lab.train.parts import Batch, Indivisible, Objective
 from gpt2lab.train.supervised import HeadLoss, Supervised
 from tests.contract.parts import built, refuses_unknown_options
 from tests.tiny import BIDIRECTIONAL, CAUSAL, tiny, tokens
@@ -249,6 +250,17 @@ def test_a_class_without_weight_is_no_label() -> None:
         labelled(topic=torch.tensor([0, 0, 0, 1, 2, 0, 0, 0])),
     )
     same_update(case, (3, 4, 1))
+
+
+def test_a_plain_objective_is_not_asked_for_a_mean_over_nothing() -> None:
+    """A plug-in's function knows no totals: 0 / 0 of a micro-batch without targets would spread."""
+
+    def plain(model: Transformer, batch: Batch) -> tuple[Tensor, dict[str, float]]:
+        logits = model(batch["tokens"], attention_mask=batch["attention_mask"])
+        loss = F.cross_entropy(logits.flatten(0, 1), batch["targets"].flatten(), ignore_index=-100)
+        return loss, {"twice": 2 * float(loss.detach())}
+
+    same_update(Case(model("gpt2"), plain, padded), (3, 1, 4))
 
 
 def test_class_weights_below_zero_are_refused() -> None:
