@@ -14,6 +14,7 @@ import glob
 import hashlib
 import os
 import re
+import secrets
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -110,7 +111,9 @@ def restore(path: Path) -> None:
 
 def discard(path: Path) -> None:
     """Delete a folder so that it is never seen half deleted: it loses its name first."""
-    gone = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp"))
+    gone = path.with_name(
+        f".{path.name}.{secrets.token_hex(4)}.tmp"
+    )  # not made first: a full disk has no room
     with contextlib.suppress(FileNotFoundError):
         os.rename(path, gone)
     shutil.rmtree(gone, ignore_errors=True)

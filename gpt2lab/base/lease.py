@@ -150,7 +150,7 @@ class Lease:
         """Give the lease back, if it is still this process's."""
         with contextlib.suppress(OSError, LeaseLost), _locked(self.path) as file:
             self._mine(_content(file))
-            os.ftruncate(file, 0)
+            os.pwrite(file, b" " * _SIZE, 0)  # kept as long as it is: on a full disk it can be claimed again
         self._released = True
         if _held.get(self.folder) is self:
             del _held[self.folder]

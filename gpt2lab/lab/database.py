@@ -82,7 +82,7 @@ class Database:
                 connection.text_factory = READABLE
                 yield connection
         except sqlite3.Error as error:
-            raise self._sentence(error) from error
+            raise self.sentence(error) from error
         finally:
             if connection is not None:
                 connection.close()
@@ -99,7 +99,7 @@ class Database:
             with _transaction(connection):
                 yield connection
         except sqlite3.Error as error:
-            raise self._sentence(error) from error
+            raise self.sentence(error) from error
         finally:
             if connection is not None:
                 connection.close()
@@ -150,7 +150,8 @@ class Database:
                 "up to date"
             )
 
-    def _sentence(self, error: sqlite3.Error) -> LabError:
+    def sentence(self, error: sqlite3.Error) -> LabError:
+        """Return an error of SQLite as a sentence."""
         text = str(error)
         if "locked" in text or "busy" in text:
             return LabError(

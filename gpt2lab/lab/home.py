@@ -45,6 +45,10 @@ def written(folder: Path, otherwise: str = "cannot be written") -> Iterator[None
         raise LabError(f"{folder}: {otherwise} ({error.strerror})") from error
 
 
-def disk_full(path: Path | str) -> LabError:
+class DiskFull(LabError):
+    """No space is left where runs are kept."""
+
+
+def disk_full(path: Path | str) -> DiskFull:
     """Build the error for a full disk."""
-    return LabError(f"{path}: no space is left on this disk; free some, or choose another with GPT2LAB_HOME")
+    return DiskFull(f"{path}: no space is left on this disk; free some, or choose another with GPT2LAB_HOME")

@@ -12,7 +12,7 @@ from typing import Any
 
 from gpt2lab.base.errors import LabError
 from gpt2lab.base.files import atomic_file, locked
-from gpt2lab.lab.database import READABLE, SCHEMA_VERSION, fill_empty, insertion
+from gpt2lab.lab.database import READABLE, SCHEMA_VERSION, Database, fill_empty, insertion
 from gpt2lab.lab.home import written
 from gpt2lab.lab.row import COLUMNS, Row, is_whole
 from gpt2lab.lab.store import Store
@@ -44,7 +44,7 @@ def rebuild(home: Path | str | None = None) -> Rebuilt:
     if not store.home.is_dir():
         raise LabError(f"{store.home}: no such folder, so there are no runs to read")
     with written(store.home), locked(store.path):
-        if _is_sound(store.path):
+        if _is_sound(store.database):
             with (
                 store.database.writing() as connection
             ):  # before anything is read: nobody may add a run meanwhile
@@ -54,7 +54,10 @@ def rebuild(home: Path | str | None = None) -> Rebuilt:
             aside = None
         else:
             found = _collect(store)
-            aside = _replace(store.path, found.rows)
+            try:
+                aside = _replace(store.path, found.rows)
+            except sqlite3.Error as error:
+                raise store.database.sentence(error) from error
     return Rebuilt(len(found.rows) - found.kept, found.kept, found.unread, aside)
 
 
@@ -143,16 +146,21 @@ def _replace(path: Path, rows: list[Row]) -> Path | None:
         return _move_aside(path)
 
 
-def _is_sound(path: Path) -> bool:
-    """Tell whether a store of this version can be written into as it is."""
-    if not path.exists():
+def _is_sound(database: Database) -> bool:
+    """Tell whether a store of this version can be written into as it is. LabError if it cannot be looked at now."""
+    path = database.path
+    if not path.is_file() or not path.stat().st_size:
         return False
     try:
-        with contextlib.closing(sqlite3.connect(path)) as connection:
+        with contextlib.closing(sqlite3.connect(path, timeout=30.0)) as connection:
             version = connection.execute("PRAGMA user_version").fetchone()[0]
             check = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
             connection.execute(f"SELECT {', '.join(COLUMNS)}, checksum FROM runs LIMIT 1")
-    except sqlite3.Error:
+    except sqlite3.OperationalError as error:
+        if "no such" in str(error):  # table or column
+            return False
+        raise database.sentence(error) from error  # locked, full, not to be written: nothing is wrong with it
+    except sqlite3.DatabaseError:
         return False
     return version == SCHEMA_VERSION and check == "ok"
 

@@ -1,5 +1,6 @@
 """The store of runs: one SQLite file that several processes may write at once, beside the runs' folders."""
 
+import contextlib
 import dataclasses
 import os
 import re
@@ -14,7 +15,7 @@ from gpt2lab.base.errors import LabError, nearest, unknown
 from gpt2lab.base.files import discard
 from gpt2lab.base.lease import Lease, LeaseHeld, holder_of
 from gpt2lab.lab.database import Database, insertion
-from gpt2lab.lab.home import check_name, home_folder, is_id, make_folder, written
+from gpt2lab.lab.home import DiskFull, check_name, home_folder, is_id, make_folder, written
 from gpt2lab.lab.plain import encode
 from gpt2lab.lab.row import COLUMNS, KINDS, STATUSES, Row, row_of
 
@@ -117,7 +118,8 @@ class Store:
         The folder loses its name first, so that whoever is killed here leaves no half of a run; `gpt2lab runs clean`
         takes away what is left then.
         """
-        with self.database.writing() as connection:  # where the row cannot be deleted, its folder stays too
+        with contextlib.suppress(DiskFull), self.database.writing() as connection:
+            # Where the row cannot be deleted, its folder stays too; but from a full disk it is deleted to make room.
             connection.execute("UPDATE runs SET status = status WHERE id = ?", (identity,))
         if is_id(identity):  # a damaged row must not lead to a folder elsewhere
             discard(self.home / identity)
