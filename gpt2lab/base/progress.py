@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterable, Iterator, Sized
 from types import TracebackType
 from typing import Generic, TextIO, TypeVar
 
+from gpt2lab.base.wording import visible
+
 T = TypeVar("T")
 
 _APPEARS_AFTER = 2.0  # seconds: what is over by then needs no line
@@ -130,7 +132,7 @@ class Progress(Generic[T]):
     def _write(self, line: str, end: str) -> None:
         if self._terminal:
             width = shutil.get_terminal_size().columns - 1
-            line = "\r\x1b[2K" + line[:width]  # back to the first column, erase, write
+            line = "\r\x1b[2K" + visible(line)[:width]  # back to the first column, erase, write
         self._stream.write(line + end)
         self._stream.flush()
 

@@ -1,7 +1,11 @@
 """How numbers, times and lists are written for a reader."""
 
 import math
+import re
 from collections.abc import Sequence
+
+_CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+"""What acts on a terminal instead of being shown: escapes, carriage returns, changes of direction; not \\t and \\n."""
 
 
 def number(value: float | None, digits: int = 4) -> str:
@@ -42,3 +46,8 @@ def size(amount: int) -> str:
         if amount >= scale:
             return f"{amount / scale:,.1f} {unit}"
     return f"{amount} bytes"
+
+
+def visible(text: str) -> str:
+    r"""Write the control characters of a text as Python does (`\x1b`), so that no terminal obeys them."""
+    return _CONTROLS.sub(lambda found: ascii(found[0])[1:-1], text)

@@ -5,6 +5,7 @@ is imported, and torch only when its work begins.
 """
 
 import argparse
+import contextlib
 import importlib
 import os
 import shlex
@@ -15,7 +16,9 @@ import warnings
 from collections.abc import Sequence
 
 from gpt2lab.base.errors import LabError, unknown
+from gpt2lab.base.wording import visible
 from gpt2lab.cli.parser import Parser, add_common, rename_settings
+from gpt2lab.cli.show import Visible
 
 VERBS = {
     "papers": "the thirty: search, sort, what each adds, verdict of the last run",
@@ -38,9 +41,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     debug = "--debug" in words
     warnings.showwarning = _warn
     try:
-        return _dispatch(words)
+        with (
+            contextlib.redirect_stdout(Visible(sys.stdout))
+            if sys.stdout.isatty()
+            else contextlib.nullcontext()
+        ):
+            return _dispatch(words)
     except KeyboardInterrupt as stop:
-        return _fail(str(stop) or "stopped", 130, debug)
+        return _fail(" ".join(str(stop).split()) or "stopped", 130, debug)
     except BrokenPipeError:  # the reader of the output went away: `gpt2lab papers | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
@@ -105,11 +113,11 @@ def _sentence(error: Exception) -> str:
 
 def _warn(message: Warning | str, *place: object, **more: object) -> None:
     """Show a warning as a sentence, without the line of code that gave it."""
-    print(f"gpt2lab: {' '.join(str(message).split())}", file=sys.stderr)
+    print(f"gpt2lab: {visible(' '.join(str(message).split()))}", file=sys.stderr)
 
 
 def _fail(sentence: str, status: int, debug: bool) -> int:
     if debug:
         traceback.print_exc()
-    print(f"gpt2lab: {sentence}", file=sys.stderr)
+    print(f"gpt2lab: {visible(sentence)}", file=sys.stderr)
     return status

@@ -1,15 +1,44 @@
 """How results are printed: aligned tables for people, one JSON object for machines."""
 
+import io
 import json
 import math
 import shutil
 import textwrap
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, TextIO
 
 from gpt2lab.base import wording
+from gpt2lab.base.wording import visible
 
 _LEAST = 24  # columns of a text that is cut
+
+
+class Visible(io.TextIOBase):
+    """A terminal that shows control characters instead of obeying them: texts, names and cells are anybody's.
+
+    Only a terminal is written to in this way; a file or a pipe gets every character.
+    """
+
+    def __init__(self, terminal: TextIO) -> None:
+        super().__init__()
+        self._terminal = terminal
+
+    def write(self, text: str) -> int:
+        r"""Write a text, its control characters as `\x1b`."""
+        return self._terminal.write(visible(text))
+
+    def flush(self) -> None:
+        """Write what waits."""
+        self._terminal.flush()
+
+    def isatty(self) -> bool:
+        """It is a terminal."""
+        return True
+
+    def fileno(self) -> int:
+        """Return the terminal's descriptor."""
+        return self._terminal.fileno()
 
 
 def print_json(value: Any) -> None:

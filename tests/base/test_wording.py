@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from gpt2lab.base.wording import count, listed, number
+from gpt2lab.base.wording import count, listed, number, visible
 from gpt2lab.lab.plain import as_number, decode_numbers, encode
 
 
@@ -51,3 +51,18 @@ def test_numbers_that_are_not_finite_survive_strict_json():
 def test_what_is_not_one_number_is_refused(value):
     with pytest.raises(TypeError, match="x must be one number"):
         as_number("x", value)
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("\x1b[2J\x1b]0;title\x07", "\\x1b[2J\\x1b]0;title\\x07"),
+        ("\x1b]8;;https://evil.example\x1b\\link", "\\x1b]8;;https://evil.example\\x1b\\link"),
+        ("done\rfail", "done\\rfail"),
+        ("\x9b31m", "\\x9b31m"),
+        ("a\u202eb", "a\\u202eb"),
+        ("a\tb\nc é 😀 ⟶", "a\tb\nc é 😀 ⟶"),
+    ],
+)
+def test_control_characters_are_shown_and_not_obeyed(text: str, shown: str) -> None:
+    assert visible(text) == shown

@@ -1,5 +1,7 @@
 """What goes wrong for a person is one sentence on stderr and exit status 2, never a traceback."""
 
+import contextlib
+import io
 import shutil
 from pathlib import Path
 from typing import get_args
@@ -9,6 +11,7 @@ import pytest
 from gpt2lab.base.errors import LabError
 from gpt2lab.base.settings import build
 from gpt2lab.cli import parse
+from gpt2lab.cli.show import Visible
 from gpt2lab.lab.models import find_model, load
 from gpt2lab.lab.training import TrainingSettings
 from gpt2lab.model.heads import Kind, find_head
@@ -199,3 +202,18 @@ def test_help_before_a_verb_is_its_help(said: Lab, capsys: pytest.CaptureFixture
             said(*words)
     helped, asked = capsys.readouterr().out.split("usage:")[1:]
     assert helped == asked
+
+
+def test_what_a_message_quotes_is_shown_and_not_obeyed_by_the_terminal(said: Lab) -> None:
+    assert "\\x1b[2Jsmall" in _sentence(said, "generate", "\x1b[2Jsmall", "hello")
+
+
+def test_a_terminal_gets_no_control_characters_of_anybodys_text() -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    terminal = Terminal()
+    with contextlib.redirect_stdout(Visible(terminal)):
+        print("a\x1b]0;title\x07b\n\tc")
+    assert "a\\x1b]0;title\\x07b\n\tc\n" in terminal.getvalue() and "\x1b" not in terminal.getvalue()

@@ -132,7 +132,7 @@ def test_a_report_is_written_again_from_the_folder_alone(study, home):
 def test_damaged_verdicts_are_a_sentence(study, home, content):
     (study.folder / "verdicts.json").write_text(content)
     with pytest.raises(
-        LabError, match=r"verdicts\.json: (cannot be read|must hold a JSON list|not written by)"
+        LabError, match=r"verdicts\.json: (cannot be read|not JSON|must hold a JSON list|not written by)"
     ):
         write_report("tide", home=home)
 
