@@ -10,7 +10,7 @@ import argparse
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from gpt2lab.base.errors import LabError
+from gpt2lab.base.errors import LabError, brief
 from gpt2lab.base.progress import duration
 from gpt2lab.base.registry import papers
 from gpt2lab.base.settings import options
@@ -139,6 +139,9 @@ def _measured(claim: "Claim", verdict: "Verdict") -> str:
     return f"{', '.join(values)}{unit}" if values else ""
 
 
+_MOST_SEEDS = 1000
+
+
 def seeds_of(text: str, first: int) -> int | list[int]:
     """Read --seeds: a count from `first` on, or a list."""
     try:
@@ -146,5 +149,7 @@ def seeds_of(text: str, first: int) -> int | list[int]:
             return [int(piece) for piece in text.split(",") if piece.strip()]
         how_many = int(text)
     except ValueError:
-        raise LabError(f"--seeds {text}: give how many, such as 3, or which, such as 0,2,5") from None
+        raise LabError(f"--seeds {brief(text)}: give how many, such as 3, or which, such as 0,2,5") from None
+    if how_many > _MOST_SEEDS:
+        raise LabError(f"--seeds {text}: at most {_MOST_SEEDS:,} seeds are run in one study")
     return how_many if first == 0 else list(range(first, first + how_many))

@@ -16,6 +16,9 @@ from gpt2lab.model import Transformer
 NEVER = -1.0e9  # a score that no sequence reaches; finite, so that adding to it stays a number
 
 
+_MOST = 1024  # each beam is a row of the batch with a cache of its own
+
+
 @dataclass(frozen=True, kw_only=True)
 class Beam:
     """Keep the `beams` best unfinished sequences by log p, and the `beams` best finished ones by score.
@@ -38,8 +41,9 @@ class Beam:
     """Makes tokens that already occurred less likely if above 1."""
 
     def __post_init__(self) -> None:
-        if self.beams < 1:
-            raise LabError(f"beam: beams must be at least 1, got {self.beams}")
+        if not 1 <= self.beams <= _MOST:
+            limit = "at least 1" if self.beams < 1 else f"at most {_MOST:,}"
+            raise LabError(f"beam: beams must be {limit}, got {self.beams}")
         if self.repetition_penalty <= 0:
             raise LabError(
                 f"beam: repetition_penalty must be positive, got {self.repetition_penalty}; 1 is none"

@@ -202,7 +202,7 @@ def _built_in(item: str) -> tuple[str, dict[str, Any]]:
     name, *numbers = item.split(":")
     source = BUILT_IN[name]
     keys = [source.size, *(["seed"] if "seed" in source.arguments else [])]
-    if len(numbers) > len(keys) or not all(number.isdecimal() for number in numbers):
+    if len(numbers) > len(keys) or not all(number.isdecimal() and len(number) < 19 for number in numbers):
         form = f"{name}:SIZE" + ("[:SEED]" if len(keys) == 2 else "")
         raise LabError(f"{item}: expected {form} with whole numbers ({source.summary})")
     given = {key: int(number) for key, number in zip(keys, numbers, strict=False)}

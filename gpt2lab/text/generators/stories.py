@@ -162,6 +162,10 @@ class Story:
     facts: Facts | BindingFacts
 
 
+MOST_STORIES = 10_000_000
+"""Stories that are drawn at once, about 10 GB of them."""
+
+
 def stories(seed: int, size: int, *, variant: Variant = "standard") -> list[Story]:
     """Return `size` stories, a pure function of its arguments; the first n of a larger size are the same n.
 
@@ -171,6 +175,8 @@ def stories(seed: int, size: int, *, variant: Variant = "standard") -> list[Stor
         raise unknown("TinyWorld variant", str(variant), VARIANTS)
     if seed < 0 or size < 0:
         raise LabError(f"TinyWorld needs a seed and a size of at least 0, got seed {seed}, size {size}")
+    if size > MOST_STORIES:
+        raise LabError(f"TinyWorld makes at most {MOST_STORIES:,} stories at once, got size {size:,}")
     tell, draws = (
         (_standard, 15) if variant == "standard" else (_binding, 10 + 2 * BINDING_QUERY_SENTENCES + 1)
     )
