@@ -1,9 +1,10 @@
-# make reproduce   install, run a paper's study, print its verdicts and where the report is
+# make reproduce   install, run a paper's study, print what it measured, its verdicts and where the report is
 # make test        install, check style, floors and types, run the tests
+#                  PAPER=tinystories SCALE=laptop SEEDS=3 WORKERS=2 choose another study and how it is run
 # Both create .venv if there is none. PYTHON= names another interpreter (3.11 or newer).
 
-PAPER   ?= tinystories
-SCALE   ?= laptop
+PAPER   ?= occupational-bias
+SCALE   ?= smoke
 SEEDS   ?= 3
 WORKERS ?= 2
 JOBS    ?= 2
@@ -24,6 +25,7 @@ help:
 
 reproduce: .venv/installed
 	$(BIN)/gpt2lab reproduce $(PAPER) --scale $(SCALE) --seeds $(SEEDS) --workers $(WORKERS)
+	@echo "the command is .venv/bin/gpt2lab, or gpt2lab after: source .venv/bin/activate"
 
 test: lint
 	$(QUIETLY) $(BIN)/python -m pytest -q -n $(JOBS)
@@ -49,7 +51,7 @@ $(BIN)/python:
 
 .venv/installed: $(FRAME) | $(BIN)/python
 	@echo "installing into .venv (once; a few minutes)"
-	$(INSTALL) --editable ".[plots]"
+	$(INSTALL) --editable ".[plots,bias,export]"
 	@touch $@
 
 .venv/installed-test: $(FRAME) | $(BIN)/python

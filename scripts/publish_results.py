@@ -1,4 +1,4 @@
-"""Copy a study's report into docs/results: SLUG.md and the figures it shows in SLUG/.
+"""Copy a study's report into docs/results: SLUG.md and the figures it shows in SLUG/; its verdicts go into the package.
 
     python scripts/publish_results.py RUN_FOLDER [--note NOTE.md]
 
@@ -11,7 +11,8 @@ import re
 import shutil
 from pathlib import Path
 
-RESULTS = Path(__file__).parents[1] / "docs" / "results"
+ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "docs" / "results"
 HEADING, NEXT = "## How to read this", "## Claim by claim"
 
 
@@ -37,6 +38,24 @@ def main() -> None:
     if note:
         report = report.replace(NEXT, f"{HEADING}\n\n{note}\n\n{NEXT}", 1)
     page.write_text(report, encoding="utf-8")
+    package = ROOT / "gpt2lab" / "papers" / name.replace("-", "_")
+    if package.is_dir():  # a comparison is no paper
+        (package / "verdicts.toml").write_text(verdicts(report), encoding="utf-8")
+
+
+def verdicts(report: str) -> str:
+    """Return the verdicts.toml of a report in Markdown: scale, seeds, and the verdict on each claim by its letter."""
+    scale, seeds = re.search(r"(\w+) scale · (\d+) of \d+ seeds?", report).groups()
+    table = report.partition("## Verdicts")[2].partition("\n## ")[0]
+    rows = re.findall(r"^\| (\w+) \| .*? \| \S+ \*\*(.+?)\*\* \|", table, re.MULTILINE)
+    lines = [
+        f'scale = "{scale}"',
+        f"seeds = {seeds}",
+        "",
+        "[verdicts]",
+        *(f'{name} = "{verdict}"' for name, verdict in rows),
+    ]
+    return "\n".join(lines) + "\n"
 
 
 def _kept(page: Path) -> str:

@@ -165,5 +165,8 @@ def test_the_two_commands_install_when_needed_and_then_do_their_work(target: str
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    expected = {"reproduce": "gpt2lab reproduce tinystories --scale laptop --seeds 3", "test": "-m pytest"}
+    expected = {
+        "reproduce": "gpt2lab reproduce occupational-bias --scale smoke --seeds 3",
+        "test": "-m pytest",
+    }
     assert expected[target] in done.stdout

@@ -1,7 +1,7 @@
 """Measure a model: numbers with their units, and the settings behind them. A run keeps them.
 
 examples:
-  gpt2lab measure perplexity train-1 --data *.txt
+  gpt2lab measure perplexity train-1 --data docstrings:300000
   gpt2lab measure perplexity --help     the options of a measure
 """
 

@@ -16,6 +16,8 @@ from typing import Any
 
 from gpt2lab.base.errors import LabError, nearest
 from gpt2lab.base.registry import PART_KINDS, WORKS, Paper, Part, papers
+from gpt2lab.base.shipped import shipped_verdicts
+from gpt2lab.base.wording import count
 from gpt2lab.cli.parser import Parser
 from gpt2lab.cli.show import pairs, paragraph, print_json
 from gpt2lab.lab.store import Row, Store
@@ -130,7 +132,10 @@ def _last_studies() -> Mapping[str, Row]:
 def _state(paper: Paper, row: Row | None) -> str:
     if not paper.built:
         return "not built yet"
-    return f"built, {row.message or 'run'} ({row.id})" if row is not None else "built, not run yet"
+    if row is not None:
+        return f"built, {row.message or 'run'} ({row.id})"
+    shipped = shipped_verdicts(paper)
+    return f"built, {shipped} (published, {shipped.scale} scale)" if shipped else "built, not run yet"
 
 
 def _listed(found: Sequence[Paper], last: Mapping[str, Row], by_work: bool) -> str:
@@ -178,8 +183,18 @@ def _in_full(paper: Paper, row: Row | None) -> str:
             paragraph(f"{f.what}: {f.value} ({f.where})".replace(" ()", ""), indent=2) for f in paper.figures
         ]
     if paper.built:
-        lines += ["", f"gpt2lab reproduce {paper.slug} --scale laptop"]
+        lines += ["", *_published(paper), f"gpt2lab reproduce {paper.slug} --scale laptop"]
     return "\n".join(lines)
+
+
+def _published(paper: Paper) -> list[str]:
+    """Return the verdicts that come with the package, and where a checkout has the pages."""
+    shipped = shipped_verdicts(paper)
+    if shipped is None:
+        return []
+    lines = [f"published verdicts, {shipped.scale} scale, {count(shipped.seeds, 'seed')}"]
+    lines += [f"  {name}  {verdict}" for name, verdict in shipped.verdicts.items()]
+    return [*lines, f"read    docs/papers/{paper.slug}.md, docs/results/{paper.slug}.md", ""]
 
 
 def _part(part: Part) -> str:
@@ -197,4 +212,5 @@ def _plain(paper: Paper, row: Row | None) -> dict[str, Any]:
         "built": paper.built,
         "last_run": row.id if row else None,
         "verdict": row.message if row else None,
+        "published": asdict(shipped) if (shipped := shipped_verdicts(paper)) else None,
     }

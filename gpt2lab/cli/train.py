@@ -1,7 +1,8 @@
 """Pre-train a new model or fine-tune a given one; the run keeps the model, checkpoints, metrics and a report.
 
 examples:
-  gpt2lab train --data *.txt --steps 300
+  gpt2lab train --data tinyworld:3000 --d-model 64 --steps 200
+  gpt2lab train --data notes.txt --steps 300
   gpt2lab train --data docstrings --family llama --d-model 256 --n-layers 6 --optimizer adamw
   gpt2lab train --data reviews.csv --model gpt2 --set task.kind=classification --set task.label=stars
   gpt2lab train --data notes.jsonl --model gpt2 --architecture soft-prompt --set architecture_options.length=50

@@ -1,0 +1,42 @@
+"""The verdicts that the package comes with are those of docs/results."""
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+
+from gpt2lab.base.registry import Paper, papers
+from gpt2lab.base.shipped import shipped_verdicts
+from gpt2lab.cli import main
+
+ROOT = Path(__file__).parents[1]
+PUBLISHED = [paper for paper in papers() if (ROOT / "docs" / "results" / f"{paper.slug}.md").is_file()]
+
+
+@pytest.mark.parametrize("paper", PUBLISHED, ids=lambda paper: paper.slug)
+def test_the_package_has_the_verdicts_of_the_published_page(paper: Paper) -> None:
+    spec = importlib.util.spec_from_file_location("publish", ROOT / "scripts" / "publish_results.py")
+    assert spec is not None and spec.loader is not None
+    publish = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(publish)
+    page = (ROOT / "docs" / "results" / f"{paper.slug}.md").read_text(encoding="utf-8")
+    assert (paper.folder / "verdicts.toml").read_text(encoding="utf-8") == publish.verdicts(page)
+    shipped = shipped_verdicts(paper)
+    assert shipped is not None
+    assert (
+        len(shipped.verdicts) == page.partition("## Verdicts")[2].partition("\n## ")[0].count("**") // 2 > 0
+    )
+
+
+def test_papers_shows_the_published_verdicts_before_a_study_was_run_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("GPT2LAB_HOME", str(tmp_path / "runs"))
+    assert len(PUBLISHED) >= 7
+    assert main(["papers"]) == 0
+    told = capsys.readouterr().out
+    assert "built, not run yet" not in told
+    assert main(["papers", "conda"]) == 0
+    told = capsys.readouterr().out
+    assert "published verdicts, laptop scale, 3 seeds\n  A  holds in part\n" in told
+    assert "docs/papers/conda.md, docs/results/conda.md" in told
