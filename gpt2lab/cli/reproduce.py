@@ -81,19 +81,31 @@ def _add_settings(parser: Parser, argv: Sequence[str]) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Run the study; print verdicts and where the report is. LabError after that if a seed failed."""
-    from gpt2lab.lab.models import pick_device
     from gpt2lab.lab.study import reproduce
 
+    device = _device(arguments.scale, arguments.device)
     study = reproduce(
         arguments.paper,
         scale=arguments.scale,
         seeds=seeds_of(arguments.seeds, arguments.seed),
         workers=arguments.workers,
         settings=arguments.settings,
-        device=str(pick_device(arguments.device)) if arguments.device else None,
+        device=device,
         threads=arguments.threads,
     )
     show_study(study, as_json=arguments.json)
+
+
+def _device(scale: str, device: str | None) -> str | None:
+    """Return the device that was asked for. LabError for a scale made for a GPU on a machine without, unless told so."""
+    from gpt2lab.lab.models import pick_device
+
+    if device is None and scale in ("gpu", "paper") and pick_device().type == "cpu":
+        raise LabError(
+            f"--scale {scale} is made for a GPU, and this machine has none; take --scale laptop, or --device cpu to let it "
+            "run here for as long as it takes"
+        )
+    return str(pick_device(device)) if device else None
 
 
 def show_study(study: "Study", as_json: bool) -> None:
@@ -144,6 +156,8 @@ _MOST_SEEDS = 1000
 
 def seeds_of(text: str, first: int) -> int | list[int]:
     """Read --seeds: a count from `first` on, or a list."""
+    if "," in text and first:
+        raise LabError(f"--seed {first}: --seeds {text} says which; give one of the two")
     try:
         if "," in text:
             return [int(piece) for piece in text.split(",") if piece.strip()]

@@ -16,11 +16,12 @@ update too. A setting that a training would not read is refused.
 
 import argparse
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from gpt2lab.base.settings import add_arguments, given, options
-from gpt2lab.cli.parser import Parser, add_set, settings_help
+from gpt2lab.base.registry import part
+from gpt2lab.base.settings import add_arguments, given, options, show
+from gpt2lab.cli.parser import Parser, add_set, settings_help, typed
 from gpt2lab.cli.runs import plain
 from gpt2lab.cli.show import pairs, print_json
 from gpt2lab.lab.lineage import settings_of
@@ -74,7 +75,30 @@ def add(parser: Parser, argv: Sequence[str]) -> None:
     listing += [*options(Lora, "lora."), *options(QuantizationOptions, "quantize.")]
     names = [option.name for option in listing]
     parser.elsewhere = lambda name: _by_set(name, names)
-    parser.epilog = f"{parser.epilog}\n\n{settings_help('further settings', listing)}"
+    of_parts = "".join(f"\n\n{text}" for text in _of_parts(argv)) if {"-h", "--help"} & set(argv) else ""
+    parser.epilog = f"{parser.epilog}\n\n{settings_help('further settings', listing)}{of_parts}"
+
+
+def _of_parts(argv: Sequence[str]) -> Iterator[str]:
+    """Yield the part of --help that lists the options of each part that was typed: optimizer, architecture, objective."""
+    from gpt2lab.lab.optimizer_options import optimizer_defaults
+
+    optimizer = typed(argv, "--optimizer")
+    if optimizer is not None:
+        lines = [
+            f"  optimizer_options.{name}={show(value)}"
+            for name, value in optimizer_defaults(optimizer).items()
+        ]
+        yield "\n".join(
+            [
+                f"options of {optimizer} (--set NAME=VALUE):",
+                *(lines or ["  those of the loop: train.betas, train.eps"]),
+            ]
+        )
+    for kind in ("architecture", "objective"):
+        name = typed(argv, f"--{kind}")
+        if name is not None:
+            yield settings_help(f"options of {name}", options(part(kind, name), f"{kind}_options."))
 
 
 def _by_set(name: str, settings: Sequence[str]) -> str | None:
@@ -89,8 +113,8 @@ def run(arguments: argparse.Namespace) -> None:
     from gpt2lab.lab.verbs import train
     from gpt2lab.train import TrainSettings
 
-    typed = {**given(arguments, TrainingSettings), **given(arguments, TrainSettings), **arguments.settings}
-    show_training(train(name=arguments.name, **typed), as_json=arguments.json)
+    chosen = {**given(arguments, TrainingSettings), **given(arguments, TrainSettings), **arguments.settings}
+    show_training(train(name=arguments.name, **chosen), as_json=arguments.json)
 
 
 def show_training(run: "Run", as_json: bool) -> None:

@@ -48,19 +48,34 @@ def check_optimizer(name: str, settings: TrainSettings, given: Mapping[str, str]
     named_optimizer(name, Transformer(config, generator=torch.Generator().manual_seed(0)), settings, given)
 
 
+def optimizer_defaults(name: str) -> dict[str, Any]:
+    """Return the options of an optimizer as `optimizer_options` takes them, each with its default."""
+    if name == "adamw":
+        return {}
+    found: dict[str, Any] = {}
+    for maker in _makers(part("optimizer", name)):
+        for option, parameter in inspect.signature(maker).parameters.items():
+            if option not in _ARGUMENTS_OF_THE_LOOP and parameter.kind is not parameter.VAR_KEYWORD:
+                found.setdefault(option, None if parameter.default is parameter.empty else parameter.default)
+    return found
+
+
+def _makers(cls: type[Optimizer]) -> list[Any]:
+    """Return what makes an optimizer: its own function for models, and the constructor that this may hand options to."""
+    first = getattr(cls, "for_model", cls.__init__)
+    forwards = any(p.kind is p.VAR_KEYWORD for p in inspect.signature(first).parameters.values())
+    return [first, cls.__init__] if forwards else [first]
+
+
 def typed_options(name: str, cls: type[Optimizer], given: Mapping[str, str]) -> dict[str, Any]:
     """Return typed options as the types that the optimizer's arguments have.
 
     LabError for an option that it does not have, or a value of the wrong type.
     """
-    makers = [
-        getattr(cls, "for_model", cls.__init__),
-        cls.__init__,
-    ]  # the first may hand options to the second
-    forwards = any(p.kind is p.VAR_KEYWORD for p in inspect.signature(makers[0]).parameters.values())
+    makers = _makers(cls)
     parameters = [
         name
-        for maker in makers[: 1 + forwards]
+        for maker in makers
         for name, parameter in inspect.signature(maker).parameters.items()
         if parameter.kind is not parameter.VAR_KEYWORD
     ]

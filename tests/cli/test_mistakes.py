@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import get_args
 
 import pytest
+import torch
 
 from gpt2lab.base.errors import LabError
 from gpt2lab.base.settings import build
@@ -221,3 +222,26 @@ def test_a_terminal_gets_no_control_characters_of_anybodys_text() -> None:
     with contextlib.redirect_stdout(Visible(terminal)):
         print("a\x1b]0;title\x07b\n\tc")
     assert "a\\x1b]0;title\\x07b\n\tc\n" in terminal.getvalue() and "\x1b" not in terminal.getvalue()
+
+
+def test_help_lists_the_options_of_the_parts_that_were_typed(
+    said: Lab, capsys: pytest.CaptureFixture[str]
+) -> None:
+    parts = ("--optimizer", "conda", "--architecture", "soft-prompt", "--objective", "simctg")
+    with pytest.raises(SystemExit):
+        said("train", *parts, "--help")
+    told = capsys.readouterr().out
+    assert "options of conda" in told and "optimizer_options.refresh=" in told
+    assert "architecture_options.length=20" in told and "objective_options.margin=" in told
+
+
+def test_a_scale_made_for_a_gpu_does_not_start_on_a_cpu_unasked(
+    said: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert "--scale gpu is made for a GPU, and this machine has none" in _sentence(
+        said, "reproduce", "conda", "--scale", "gpu"
+    )
+    assert "--seed 4: --seeds 1,2 says which" in _sentence(
+        said, "reproduce", "conda", "--scale", "smoke", "--seeds", "1,2", "--seed", "4"
+    )
