@@ -2,7 +2,8 @@
 
 from collections.abc import Callable, Sequence
 
-from gpt2lab.text.tokenizer import StreamDecoder, Tokenizer
+from gpt2lab.text.streaming import StreamDecoder
+from gpt2lab.text.tokenizer import Tokenizer
 
 CONTEXT = 16
 """Last tokens of the prompt that are decoded with the new ones, because some tokenizers drop a blank at the start."""

@@ -2,8 +2,7 @@
 
 import hashlib
 import json
-import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
@@ -13,6 +12,7 @@ import tokenizers
 from gpt2lab.base.errors import LabError, brief
 from gpt2lab.base.progress import Progress
 from gpt2lab.text.chat_templates import chat_templates
+from gpt2lab.text.long_words import with_bounded_words
 
 _T = TypeVar("_T")
 END_OF_TEXT = "<|endoftext|>"
@@ -20,7 +20,6 @@ PAD = "[PAD]"
 MASK = "[MASK]"
 _MOST_IDS = 2**24
 _LARGEST_ID = 2**31 - 1
-_REPLACEMENT = "\ufffd"  # what a decoder writes for bytes that are not (yet) UTF-8
 
 
 class Tokenizer:
@@ -233,8 +232,6 @@ _CLEANED = (
     (" .", "."), (" ?", "?"), (" !", "!"), (" ,", ","), (" ' ", "'"), (" n't", "n't"), (" 'm", "'m"), (" 's", "'s"),
     (" 've", "'ve"), (" 're", "'re"),
 )  # fmt: skip
-_UNSETTLED = 4
-"""A blank this near to the end of a text may still go when more text comes."""
 
 
 def _cleaned(text: str) -> str:
@@ -242,59 +239,6 @@ def _cleaned(text: str) -> str:
     for found, instead in _CLEANED:
         text = text.replace(found, instead)
     return text
-
-
-class StreamDecoder:
-    """The text of a growing list of ids, never cut inside a character.
-
-    `push` returns the new text of one id (empty while a character is incomplete), `flush` the rest.
-    """
-
-    _PATIENCE = 4  # a UTF-8 character has at most 4 bytes, so more ids than that wait for nothing
-
-    def __init__(self, tokenizer: Tokenizer, *, skip_special: bool = True) -> None:
-        """Start at the beginning of a text."""
-        self.tokenizer = tokenizer
-        self.skip_special = skip_special
-        self._window: list[int] = []  # ids decoded together: the last settled ones, then the waiting ones
-        self._settled = 0  # ids of the window whose text is out
-        self._out = 0  # characters of the window's text that are out
-
-    def push(self, id: int) -> str:
-        """Take one id and return the text that has become certain."""
-        self._window.append(id)
-        text = self.tokenizer.decode(self._window, skip_special=self.skip_special)
-        if self.tokenizer.cleans_up:
-            return self._push_cleaned(text)
-        if not text.endswith(_REPLACEMENT):
-            return self._settle(text)
-        if len(self._window) - self._settled <= self._PATIENCE:
-            return ""
-        piece = text[self._out : -1]  # only the last character can still change
-        self._out = max(self._out, len(text) - 1)
-        return piece
-
-    def _push_cleaned(self, text: str) -> str:
-        """Return what no later text can change, of a tokenizer that takes out blanks; its window is the whole text."""
-        blank = text.find(" ", max(0, len(text) - _UNSETTLED))
-        certain = len(text) if blank < 0 else blank
-        piece = text[self._out : certain]
-        self._out = max(self._out, certain)
-        return piece
-
-    def flush(self) -> str:
-        """Return the rest, incomplete characters as U+FFFD, and start anew."""
-        piece = self.tokenizer.decode(self._window, skip_special=self.skip_special)[self._out :]
-        self._window, self._settled, self._out = [], 0, 0
-        return piece
-
-    def _settle(self, text: str) -> str:
-        piece = text[self._out :]
-        # The ids settled last stay in the window: some decoders drop a blank at the start of a text.
-        kept = self._window[self._settled :] if piece else self._window
-        self._out = len(self.tokenizer.decode(kept, skip_special=self.skip_special)) if piece else self._out
-        self._window, self._settled = kept, len(kept)
-        return piece
 
 
 def train_bpe(
@@ -338,29 +282,10 @@ def train_bpe(
     texts = (
         piece
         for document in _some(documents, "train a tokenizer on")
-        for piece in _with_bounded_words(document, splitter)
+        for piece in with_bounded_words(document, splitter)
     )
     backend.train_from_iterator(texts, trainer)
     return _with_eos(backend, eos)
-
-
-_LONGEST_WORD = 1000
-_LONG_RUN = re.compile(rf"(?<!\S)\S{{{_LONGEST_WORD + 1}}}|(?<!\s)\s{{{_LONGEST_WORD + 1}}}")
-"""What a word that is too long lies in; it is looked for only where a run begins, so that the search is linear."""
-
-
-def _with_bounded_words(document: str, splitter: Any) -> Iterator[str]:
-    """Yield a document whole, or cut within its words of more than _LONGEST_WORD characters.
-
-    The trainer removes what a merge joins from the middle of an array, which takes the square of a word's length.
-    """
-    start = 0
-    if _LONG_RUN.search(document) is not None:
-        for _, (begin, end) in splitter.pre_tokenize_str(document):
-            for cut in range(begin + _LONGEST_WORD, end, _LONGEST_WORD):
-                yield document[start:cut]
-                start = cut
-    yield document[start:]
 
 
 def word_level(

@@ -4,8 +4,7 @@ What a folder means is what AutoTokenizer of transformers 5 makes of it; docs/gu
 """
 
 import json
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +12,12 @@ import tokenizers
 
 from gpt2lab.base.errors import LabError, brief
 from gpt2lab.base.files import atomic_write
-from gpt2lab.base.json_files import read_object
-from gpt2lab.base.patterns import check_pattern
 from gpt2lab.text.chat_templates import read_chat_templates, write_chat_templates
 from gpt2lab.text.reduction import REDUCTION_FILE, ReducedTokenizer, VocabularyReduction
-from gpt2lab.text.special_tokens import KEYS, ROLES, SpecialTokens, content, read_special_tokens
+from gpt2lab.text.special_tokens import KEYS, ROLES, SpecialTokens, content
 from gpt2lab.text.tokenizer import Tokenizer, is_from_tokenizers
 from gpt2lab.text.tokenizer_classes import BERT, GPT2, Pieces, TokenizerClass, class_of, set_frame
+from gpt2lab.text.tokenizer_folder import TokenizerFolder, read_if_there
 from gpt2lab.text.vocabulary_files import (
     check_ids,
     check_merges,
@@ -51,12 +49,12 @@ def load(source: Path | str) -> Tokenizer:
     """Open the tokenizer of a folder, a `tokenizer.json`, or a hub id; LabError says what is missing."""
     path = Path(source).expanduser()
     if path.is_file():
-        return _with_entries(_opened(_Files.of(path.parent, path)), path)
+        return _with_entries(_opened(TokenizerFolder.of(path.parent, path)), path)
     if not path.is_dir():
         from gpt2lab.model.hub import resolve  # late: the model floor imports torch
 
         path = resolve(source, files=FILES)
-    found = _with_entries(_opened(_Files.of(path, path / "tokenizer.json")), path)
+    found = _with_entries(_opened(TokenizerFolder.of(path, path / "tokenizer.json")), path)
     if (path / REDUCTION_FILE).is_file():
         return ReducedTokenizer(found, VocabularyReduction.load(path))
     return found
@@ -107,7 +105,7 @@ def insist(tokenizer: Tokenizer, folder: Path) -> None:
     such a model was trained with would give other ids. Beside an entry `auto_map` it believes the class that is named.
     """
     path = folder / "tokenizer_config.json"
-    files = _Files.of(folder, folder / "tokenizer.json")
+    files = TokenizerFolder.of(folder, folder / "tokenizer.json")
     kind = class_of(files.config, files.model, files.text)
     if kind is None or files.tokenizer is None:
         return
@@ -117,88 +115,7 @@ def insist(tokenizer: Tokenizer, folder: Path) -> None:
         atomic_write(path, json.dumps(entries, indent=2, ensure_ascii=False) + "\n")
 
 
-@dataclass(frozen=True)
-class _Files:
-    """The contents of a folder that a tokenizer is made of; an object that is missing is empty."""
-
-    folder: Path
-    tokenizer_json: Path
-    tokenizer: Mapping[str, Any] | None
-    """Content of tokenizer.json."""
-    text: str | None
-    """The same as it is written."""
-    config: Mapping[str, Any]
-    """tokenizer_config.json."""
-    model: Mapping[str, Any]
-    """config.json."""
-
-    @staticmethod
-    def of(folder: Path, tokenizer_json: Path) -> "_Files":
-        """Read them. LabError for one that is broken."""
-        tokenizer = read_object(tokenizer_json) if tokenizer_json.is_file() else None
-        if tokenizer is not None and not isinstance(tokenizer.get("model"), dict):
-            raise LabError(f'{tokenizer_json}: no tokenizer: the entry "model" is missing')
-        for pattern in _patterns(tokenizer):
-            check_pattern(pattern, str(tokenizer_json))
-        return _Files(
-            folder,
-            tokenizer_json,
-            tokenizer,
-            json.dumps(tokenizer) if tokenizer is not None else None,
-            _object(folder / "tokenizer_config.json"),
-            _object(folder / "config.json"),
-        )
-
-    def special_tokens(self) -> SpecialTokens:
-        """Put together the special tokens that the files name."""
-        in_tokenizer = (self.tokenizer or {}).get("added_tokens") or []
-        return read_special_tokens(
-            self.config,
-            _object(self.folder / "special_tokens_map.json"),
-            _object(self.folder / "added_tokens.json"),
-            in_tokenizer if isinstance(in_tokenizer, list) else [],
-            self.folder,
-        )
-
-    def stored_padding(self) -> dict[str, str | None]:
-        """Return the padding token that tokenizer.json pads with, which counts where no other file names one."""
-        padding = (self.tokenizer or {}).get("padding")
-        return {"pad_token": padding.get("pad_token")} if isinstance(padding, Mapping) else {}
-
-    def stored_sides(self) -> dict[str, str]:
-        """Return the sides on which tokenizer.json pads and cuts, as entries of tokenizer_config.json."""
-        stored = {name: (self.tokenizer or {}).get(name) for name in ("padding", "truncation")}
-        return {
-            f"{name}_side": str(value.get("direction", "right")).lower()
-            for name, value in stored.items()
-            if isinstance(value, Mapping)
-        }
-
-    @property
-    def rows(self) -> int | None:
-        """Rows of the model's embedding beside the tokenizer, None if no file says."""
-        rows = self.model.get("vocab_size")
-        return rows if isinstance(rows, int) else None
-
-
-def _patterns(content: Any) -> Iterator[str]:
-    """Yield the regular expressions of a tokenizer.json."""
-    if isinstance(content, dict):
-        if isinstance(content.get("Regex"), str):
-            yield content["Regex"]
-        for key, item in content.items():
-            if key not in ("vocab", "merges", "added_tokens"):
-                yield from _patterns(item)
-    elif isinstance(content, list):
-        for item in content:
-            yield from _patterns(item)
-
-
-def _object(path: Path) -> dict[str, Any]:
-    return read_object(path) if path.is_file() else {}
-
-
-def _opened(files: _Files) -> Tokenizer:
+def _opened(files: TokenizerFolder) -> Tokenizer:
     """Make the tokenizer of a folder. LabError for one that is broken."""
     try:
         return _made(files)
@@ -209,7 +126,7 @@ def _opened(files: _Files) -> Tokenizer:
         raise LabError(f"{place}: misshapen tokenizer: {brief(error)}") from error
 
 
-def _made(files: _Files) -> Tokenizer:
+def _made(files: TokenizerFolder) -> Tokenizer:
     special = files.special_tokens()
     kind = class_of(files.config, files.model, files.text)
     config = dict(files.config)
@@ -235,7 +152,7 @@ def _made(files: _Files) -> Tokenizer:
 
 
 def _from_tokenizer_json(
-    files: _Files, kind: TokenizerClass | None, special: SpecialTokens, config: Mapping[str, Any]
+    files: TokenizerFolder, kind: TokenizerClass | None, special: SpecialTokens, config: Mapping[str, Any]
 ) -> tuple[tokenizers.Tokenizer, TokenizerClass | None]:
     """Read tokenizer.json as it is, or take from it what the class takes."""
     assert files.tokenizer is not None and files.text is not None
@@ -269,7 +186,7 @@ def _pieces(path: Path, model: Mapping[str, Any]) -> Pieces | None:
 
 
 def _from_vocabulary(
-    files: _Files, kind: TokenizerClass | None, special: SpecialTokens, config: Mapping[str, Any]
+    files: TokenizerFolder, kind: TokenizerClass | None, special: SpecialTokens, config: Mapping[str, Any]
 ) -> tuple[tokenizers.Tokenizer, TokenizerClass | None]:
     """Open a folder without tokenizer.json, by its class if that reads the files at hand, else by what they are."""
     folder = files.folder
@@ -321,7 +238,7 @@ def _built(
     return kind.build(pieces, config, content(unknown) if unknown is not None else "[UNK]")
 
 
-def _from_words(files: _Files, special: SpecialTokens) -> tokenizers.Tokenizer:
+def _from_words(files: TokenizerFolder, special: SpecialTokens) -> tokenizers.Tokenizer:
     """Open a plain list of words with ids, a layout of small models of their own kind."""
     path = files.folder / "vocab.json"
     vocabulary = read_vocabulary(path)
@@ -340,7 +257,7 @@ def _from_words(files: _Files, special: SpecialTokens) -> tokenizers.Tokenizer:
     return word_backend(path, vocabulary, unknown, roles)
 
 
-def _complete(backend: tokenizers.Tokenizer, special: SpecialTokens, files: _Files) -> None:
+def _complete(backend: tokenizers.Tokenizer, special: SpecialTokens, files: TokenizerFolder) -> None:
     """Add the tokens that the vocabulary lacks. LabError for one that does not get the id that a file gives it."""
     special.add_to(backend)
     for id, token in special.added.items():
@@ -349,10 +266,10 @@ def _complete(backend: tokenizers.Tokenizer, special: SpecialTokens, files: _Fil
             raise LabError(f"{files.folder}: {token.content!r} should have id {found}, found {id}")
 
 
-def _named_by_id(files: _Files) -> dict[str, int]:
+def _named_by_id(files: TokenizerFolder) -> dict[str, int]:
     """Return the special tokens that the model's own files name by id: config.json before generation_config.json."""
     named: dict[str, int] = {}
-    for entries in (_object(files.folder / "generation_config.json"), files.model):
+    for entries in (read_if_there(files.folder / "generation_config.json"), files.model):
         for role in ROLES:
             id = entries.get(f"{role}_token_id")
             if isinstance(id, list):
@@ -363,7 +280,7 @@ def _named_by_id(files: _Files) -> dict[str, int]:
 
 
 def _ids(
-    backend: tokenizers.Tokenizer, names: Mapping[str, str | None], files: _Files
+    backend: tokenizers.Tokenizer, names: Mapping[str, str | None], files: TokenizerFolder
 ) -> dict[str, int | None]:
     """Return the id of each role: of the token that the tokenizer's files name, else what the model's files say.
 

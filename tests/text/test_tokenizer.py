@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 
 from gpt2lab.base.errors import LabError
 from gpt2lab.text import tokenizer_files
+from gpt2lab.text.long_words import with_bounded_words
+from gpt2lab.text.streaming import StreamDecoder
 from gpt2lab.text.tokenizer import (
-    StreamDecoder,
     Tokenizer,
-    _with_bounded_words,
     byte_level,
     train_bpe,
     word_level,
@@ -332,14 +332,14 @@ def test_a_save_that_is_cut_off_leaves_no_tokenizer_rather_than_half_of_one(
 def test_a_word_that_is_too_long_is_learnt_from_in_pieces_and_other_text_stays_whole(story: str) -> None:
     splitter = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
     text = f"{story} {'ACGT' * 1000}tail, {'x' * 1000} {' ' * 2500}end 日本{'語' * 3000}"
-    pieces = list(_with_bounded_words(text, splitter))
+    pieces = list(with_bounded_words(text, splitter))
     assert "".join(pieces) == text
     assert len(pieces) == 1 + 4 + 1 + 2 + 3  # the blank before a word is a part of it
     assert (
         max(len(word) for piece in pieces for word, _ in splitter.pre_tokenize_str(piece)) <= 3 * 1000
     )  # bytes
     for ordinary in (story, "x" * 1000, "", "a1" * 5000):
-        assert list(_with_bounded_words(ordinary, splitter)) == [ordinary]
+        assert list(with_bounded_words(ordinary, splitter)) == [ordinary]
 
 
 @pytest.mark.parametrize("word", ["ACGTTGCA", "\n", "é", '{"a":1},'])

@@ -11,7 +11,8 @@ from tokenizers import models
 
 from gpt2lab.base.errors import LabError
 from gpt2lab.text.special_tokens import ROLES
-from gpt2lab.text.tokenizer import StreamDecoder, Tokenizer, train_bpe
+from gpt2lab.text.streaming import StreamDecoder
+from gpt2lab.text.tokenizer import Tokenizer, train_bpe
 from tests.text import tokenizer_folders as folders
 
 transformers = pytest.importorskip("transformers")
