@@ -120,7 +120,8 @@ def encode_long(tokenizer: Tokenizer, text: str, *, special: bool = False, piece
     ids = _joined(tokenizer, text, cuts) if cuts else None
     if ids is None:
         return tokenizer.encode(text, special=special)
-    before, after = frame(tokenizer, text[: cuts[0]]) if special else ([], [])
+    start = text[: next(_cuts(tokenizer, text, min(piece, _MARGIN)))]  # the frame is that of any text
+    before, after = frame(tokenizer, start) if special else ([], [])
     return [*before, *ids, *after]
 
 
