@@ -4,6 +4,8 @@ import math
 import re
 from collections.abc import Sequence
 
+_UNPRINTABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
+"""What a page or a drawing cannot hold: control characters, halves of characters; not \\t, \\n and \\r."""
 _CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 """What acts on a terminal instead of being shown: escapes, carriage returns, changes of direction; not \\t and \\n."""
 
@@ -51,3 +53,8 @@ def size(amount: int) -> str:
 def visible(text: str) -> str:
     r"""Write the control characters of a text as Python does (`\x1b`), so that no terminal obeys them."""
     return _CONTROLS.sub(lambda found: ascii(found[0])[1:-1], text)
+
+
+def printable(text: str) -> str:
+    r"""Write what no page and no drawing can hold as Python does: control characters (`\x1b`), halves of characters."""
+    return _UNPRINTABLE.sub(lambda found: ascii(found[0])[1:-1], text)

@@ -63,6 +63,7 @@ def style() -> Iterator[None]:
         "figure.facecolor": PAPER,
         "axes.facecolor": PAPER,
         "figure.constrained_layout.use": True,
+        "text.parse_math": False,  # a dollar in a name is no formula
         "svg.fonttype": "none",  # text as text: it can be searched, read aloud and scaled
         "svg.hashsalt": "gpt2lab",  # the same figure gives the same file
     }

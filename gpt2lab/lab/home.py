@@ -7,9 +7,10 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from gpt2lab.base.errors import LabError
+from gpt2lab.base.errors import LabError, shown
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+=-]*")
+_LONGEST = 200  # characters: file systems take 255 bytes, with the ending and what a temporary name adds
 
 
 def home_folder(home: Path | str | None = None) -> Path:
@@ -17,10 +18,17 @@ def home_folder(home: Path | str | None = None) -> Path:
     return Path(home or os.environ.get("GPT2LAB_HOME") or "runs")
 
 
+def is_name(name: str) -> bool:
+    """Whether it can be the name of a run, a table, a figure or a text, and so of a file."""
+    return bool(_NAME.fullmatch(name)) and ".." not in name and len(name) <= _LONGEST
+
+
 def check_name(name: str) -> None:
     """LabError unless `name` can be a run's name and a folder's."""
-    if not _NAME.fullmatch(name) or ".." in name:
-        raise LabError(f"{name!r}: the name of a run is made of letters, digits and . _ + = -")
+    if not is_name(name):
+        raise LabError(
+            f"{shown(name)}: the name of a run is made of letters, digits and . _ + = -, at most {_LONGEST}"
+        )
 
 
 def is_id(identity: str) -> bool:

@@ -38,6 +38,7 @@ _COLOURS = {
 }
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
 """What a browser may load for a page: nothing. It has styles, on thousands of elements of its figures, and no script."""
+_MARKED = re.compile(r"`([^`]+)`|\*\*([^*`]+)\*\*")
 _LONG_TABLE = 40  # rows shown before the rest is folded
 
 
@@ -133,7 +134,7 @@ class _Page:
         themed(drawing, f"f{self.pictures}-", _COLOURS)
         drawn = to_text(drawing)
         words = f"<figcaption>{_inline(caption)}</figcaption>" if caption else ""
-        yield f"<figure>{drawn}{words}</figure>"
+        yield f'<figure><div class="drawing" tabindex="0">{drawn}</div>{words}</figure>'
 
     def anchor(self, title: str) -> str:
         """Return an id for a heading that no other has."""
@@ -228,6 +229,7 @@ def _facts(facts: Facts) -> Iterator[str]:
 
 def _inline(text: str) -> str:
     """Return text as HTML; `backticks` become code, **stars** become strong."""
-    safe = escape(str(text), quote=False)
-    safe = re.sub(r"`([^`]+)`", r"<code>\1</code>", safe)
-    return re.sub(r"\*\*([^*]+)\*\*", r"<strong>\1</strong>", safe)
+    return _MARKED.sub(
+        lambda found: f"<code>{found[1]}</code>" if found[1] else f"<strong>{found[2]}</strong>",
+        escape(str(text), quote=False),
+    )

@@ -2,10 +2,12 @@
 
 import json
 import math
+import re
 from collections.abc import Collection, Mapping
 from pathlib import PurePath
 from typing import Any
 
+_HALVES = re.compile("[\ud800-\udfff]")
 NOT_FINITE = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
 """Numbers that strict JSON has no form for, by the text that stands for them."""
 
@@ -15,7 +17,9 @@ def encode(value: object, indent: int | None = None) -> str:
 
     TypeError for what has no plain form.
     """
-    return json.dumps(_plain(value), indent=indent, ensure_ascii=False, allow_nan=False)
+    text = json.dumps(_plain(value), indent=indent, ensure_ascii=False, allow_nan=False)
+    # A file name that is not UTF-8 comes with halves of characters, which JSON can hold as escapes and UTF-8 cannot.
+    return _HALVES.sub(lambda found: ascii(found[0])[1:-1], text)
 
 
 def decode_numbers(text: str) -> dict[str, float]:

@@ -11,6 +11,7 @@ from typing import Any
 from gpt2lab.base import json_files
 from gpt2lab.base.errors import LabError
 from gpt2lab.base.json_files import read_text
+from gpt2lab.lab.home import is_name
 from gpt2lab.lab.metrics import metric_points, metric_rows
 from gpt2lab.lab.store import Row
 
@@ -61,7 +62,7 @@ class RunRecord:
         path = self.folder / "captions.json"
         found = read_json(path).get(what, {}) if path.exists() else {}
         if not isinstance(found, dict) or not all(
-            isinstance(caption, str) and name == Path(name).name for name, caption in found.items()
+            isinstance(caption, str) and is_name(name) for name, caption in found.items()
         ):
             raise LabError(f"{path}: {what} must be a caption for each name")
         return found

@@ -9,10 +9,11 @@ from typing import Any
 
 from gpt2lab.base.errors import LabError
 from gpt2lab.base.files import atomic_write
+from gpt2lab.base.json_files import read_text
 from gpt2lab.base.progress import duration
 from gpt2lab.base.registry import Paper, paper
 from gpt2lab.base.settings import show
-from gpt2lab.base.wording import count, listed
+from gpt2lab.base.wording import count, listed, printable
 from gpt2lab.lab.chain import chain_sections
 from gpt2lab.lab.curves import curves_of_run, curves_of_runs, curves_of_study
 from gpt2lab.lab.document import (
@@ -29,10 +30,12 @@ from gpt2lab.lab.document import (
     Section,
     Verdicts,
 )
+from gpt2lab.lab.home import is_name
 from gpt2lab.lab.html import to_html
+from gpt2lab.lab.judged import judged_claims
 from gpt2lab.lab.markdown import to_markdown
 from gpt2lab.lab.plain import flat
-from gpt2lab.lab.record import RunRecord, read_json, record
+from gpt2lab.lab.record import RunRecord, record
 from gpt2lab.lab.store import Row, Store
 from gpt2lab.lab.strip import claim_strip
 
@@ -112,7 +115,7 @@ def comparison_rows(rows: Sequence[Row], home: Path | str | None = None) -> dict
 
 def _study(row: Row, run: RunRecord, store: Store) -> Document:
     about = run.json("settings.json")
-    claims = _claims(run.folder / "verdicts.json")
+    claims = judged_claims(run.folder / "verdicts.json")
     described = _described(row.paper)
     pieces = [record(piece, store.home) for piece in store.pieces(row.id)]
     seeds = [piece for piece in pieces if piece.arm is None]
@@ -125,7 +128,13 @@ def _study(row: Row, run: RunRecord, store: Store) -> Document:
     if row.paper is not None:
         blocks.append(Section("Verdicts", [Verdicts(claims)] if claims else [Prose("No claim was judged.")]))
         blocks.append(
-            Section("Claim by claim", [Prose(_LEGEND), *(_claim(claim, run.folder) for claim in claims)])
+            Section(
+                "Claim by claim",
+                [
+                    Prose(_LEGEND),
+                    *(_claim(claim, run.folder, place) for place, claim in enumerate(claims, 1)),
+                ],
+            )
         )
     blocks += _reported(run)
     if not run.figures and (curves := list(curves_of_study(pieces, run.folder))):
@@ -194,27 +203,16 @@ def _differ(settings: Sequence[Mapping[str, Any]], *names: str) -> bool:
     return any(row["name"] in names for row in settings)
 
 
-def _claim(claim: Mapping[str, Any], folder: Path) -> Section:
+def _claim(claim: Mapping[str, Any], folder: Path, place: int) -> Section:
+    """Return one claim, its picture a file named after it, or after its place where the name cannot be a file's."""
     strip = claim_strip(claim)
     picture = None
     if strip:
-        file = folder / "figures" / f"claim-{claim['name']}.svg"
+        name = claim["name"] if is_name(claim["name"]) else f"at-{place}"
+        file = folder / "figures" / f"claim-{name}.svg"
         atomic_write(file, strip)
         picture = Picture(f"claim {claim['name']}", "", strip, file)
     return Section(f"{claim['name']}. {claim['sentence']}", [ClaimDetail(claim, picture)])
-
-
-def _claims(path: Path) -> list[dict[str, Any]]:
-    """Read verdicts.json; numbers that are not finite stand there as text."""
-    if not path.exists():
-        return []
-    claims: list[dict[str, Any]] = read_json(path, list)
-    try:
-        return [
-            claim | {"values": [(seed, float(value)) for seed, value in claim["values"]]} for claim in claims
-        ]
-    except (KeyError, TypeError, ValueError) as error:
-        raise LabError(f"{path}: not written by this version of gpt2lab ({error!r})") from error
 
 
 def _trouble(row: Row) -> list[Block]:
@@ -240,7 +238,7 @@ def _reported(run: RunRecord) -> list[Section]:
 
 
 def _picture(run: RunRecord, name: str, path: Path) -> Picture:
-    return Picture(name, run.captions("figures")[name], path.read_text(encoding="utf-8"), path)
+    return Picture(name, run.captions("figures")[name], read_text(path), path)
 
 
 def _pieces(pieces: Sequence[RunRecord], seeds: Sequence[RunRecord]) -> Iterator[Block | Section]:
@@ -340,7 +338,7 @@ def _links(described: Paper | None) -> dict[str, str]:
     links = (
         {f"arXiv {described.arxiv}": f"https://arxiv.org/abs/{described.arxiv}"} if described.arxiv else {}
     )
-    if described.repo.startswith("http"):
+    if described.repo.startswith(("https://", "http://")):  # a plug-in may name anything
         links["the authors' code"] = described.repo
     return links
 
@@ -354,9 +352,9 @@ def _described(slug: str | None) -> Paper | None:
 
 
 def _write(document: Document, folder: Path, name: str) -> Path:
-    atomic_write(folder / f"{name}.md", to_markdown(document, folder))
+    atomic_write(folder / f"{name}.md", printable(to_markdown(document, folder)))
     path = folder / f"{name}.html"
-    atomic_write(path, to_html(document))
+    atomic_write(path, printable(to_html(document)))
     return path
 
 

@@ -88,7 +88,8 @@ dl.claim { display: grid; grid-template-columns: max-content 1fr; gap: .3rem 1.2
 dl.claim dt { color: var(--muted); }
 dl.claim dd { margin: 0; max-width: 42rem; }
 figure { margin: 1.2rem 0; }
-figure svg { display: block; max-width: 100%; height: auto; }
+.drawing { overflow: auto; }
+.drawing svg { display: block; max-width: max(100%, 34rem); height: auto; }
 figcaption { margin-top: .4rem; max-width: 46rem; color: var(--muted); font-size: .9rem; }
 .passage figcaption { margin: 0 0 .3rem; }
 .passage pre { max-height: 28rem; overflow-y: auto; }
@@ -119,6 +120,7 @@ summary > h2, summary > h3, summary > h4 { display: inline; margin: 0; border: 0
   h2, h3 { break-after: avoid; }
   figure, tr, pre, dl { break-inside: avoid; }
   .passage pre { max-height: none; }
+  .drawing svg { max-width: 100%; }
   details::details-content { content-visibility: visible; display: block; height: auto; }
   .badge { border: 1px solid currentcolor; }
 }

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from xml.etree.ElementTree import Element
 
 from gpt2lab.base.errors import LabError
+from gpt2lab.base.wording import printable
 
 LARGEST = 32 * 2**20
 """Characters of a figure that is read: ten times a scatter plot of 50,000 points."""
@@ -57,6 +58,7 @@ def clean_svg(text: str) -> Element:
     """
     if len(text) > LARGEST:
         raise LabError(f"a figure of {len(text):,} characters, more than the {LARGEST:,} that are read")
+    text = printable(text)  # a token as a label may hold characters that XML does not
     # Before the element there may be a document type, whose entities are not wanted.
     start, end = text.find("<svg"), text.rfind("</svg>")
     if start < 0:
@@ -77,7 +79,7 @@ def clean_svg(text: str) -> Element:
 
 def to_text(drawing: Element) -> str:
     """Return a drawing as SVG text."""
-    return ET.tostring(drawing, encoding="unicode").replace(" />", "/>")
+    return printable(ET.tostring(drawing, encoding="unicode")).replace(" />", "/>")
 
 
 def themed(drawing: Element, prefix: str, colours: Mapping[str, str]) -> None:

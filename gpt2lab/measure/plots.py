@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from gpt2lab.base.errors import LabError
 from gpt2lab.base.extras import install
+from gpt2lab.base.wording import printable
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -95,8 +96,8 @@ def heat_map(
 
 
 def _plain(text: str) -> str:
-    """Make blanks and line breaks of a token visible, and keep matplotlib from reading formulas in it."""
-    return text.replace("\n", "↵").replace("\t", "→").replace("$", r"\$").strip() or "␣"
+    """Make blanks, line breaks and control characters of a token visible; keep matplotlib from reading formulas in it."""
+    return printable(text).replace("\n", "↵").replace("\t", "→").replace("$", r"\$").strip() or "␣"
 
 
 def new_figure(width: float = 5.0, height: float = 3.2) -> "Figure":
