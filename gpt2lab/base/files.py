@@ -54,9 +54,14 @@ def atomic_write(path: Path | str, content: bytes | str) -> None:
 
 @contextlib.contextmanager
 def atomic_file(path: Path | str) -> Iterator[Path]:
-    """Yield a new, empty file that becomes `path` if the block succeeds; an older `path` stays whole until then."""
+    """Yield a new, empty file that becomes `path` if the block succeeds; an older `path` stays whole until then.
+
+    LabError for a device, a pipe or a socket, whose name the file would take: as root, /dev/null would be gone.
+    """
     path = Path(path)
     check_writable(path)
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise LabError(f"{path}: a device or a pipe, which a file cannot replace; give the name of a file")
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary, lock = _temporary(path, _new_file)
     try:

@@ -221,3 +221,13 @@ def test_a_file_too_many_is_found_and_one_alone_can_be_checked(tmp_path: Path) -
         check_sums(tmp_path)
     done = subprocess.run(["sha256sum", "-c", "--quiet", SUMS], cwd=tmp_path, check=False)
     assert done.returncode == 0
+
+
+def test_a_device_or_a_pipe_is_never_replaced_by_a_file(tmp_path: Path) -> None:
+    pipe, link = tmp_path / "pipe", tmp_path / "link"
+    os.mkfifo(pipe)
+    link.symlink_to("/dev/null")
+    for path in (pipe, link):
+        with pytest.raises(LabError, match="a device or a pipe"):
+            atomic_write(path, "content")
+    assert pipe.is_fifo() and link.is_symlink() and sorted(tmp_path.iterdir()) == [link, pipe]

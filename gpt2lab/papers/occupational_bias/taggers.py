@@ -42,8 +42,9 @@ def noun_chunks(pipeline: Callable[[str], Parsed]) -> Find:
             # A continuation is no sentence of its own; with a verb before it the parser reads a complement.
             chunks = [list(chunk) for chunk in pipeline(_BEFORE + first_sentence(text).strip()).noun_chunks]
         except (NotImplementedError, ValueError, AttributeError) as error:
+            reason = " ".join(str(error).split())
             raise LabError(
-                f"this pipeline gives no noun chunks ({error}); it needs a parser, as spaCy's en_core_web_sm has"
+                f"this pipeline gives no noun chunks ({reason}); it needs a parser, as spaCy's en_core_web_sm has"
             ) from error
         titles = [_title(chunk) for chunk in chunks[1:]]  # the first is the sentence's own subject
         return [title for title in titles if title]
