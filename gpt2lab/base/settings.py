@@ -70,7 +70,10 @@ def to_plain(instance: Any) -> dict[str, Any]:
 
 def from_plain(cls: type[S], values: Mapping[str, object], where: str | None = None) -> S:
     """Make an instance from what `to_plain` wrote; no text is read as another type. Errors as `build`."""
-    return _assemble(cls, None, dict(values), where or cls.__name__, "", text=False)
+    place = where or cls.__name__
+    if not isinstance(values, Mapping):
+        raise LabError(f"{place}: settings are values by name, got {shown(values)}")
+    return _assemble(cls, None, dict(values), place, "", text=False)
 
 
 def parse_assignments(pairs: Sequence[str], where: str = "--set") -> dict[str, str]:

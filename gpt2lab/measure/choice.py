@@ -8,7 +8,7 @@ from pathlib import Path
 from string import Formatter
 from typing import TYPE_CHECKING, Any, Literal
 
-from gpt2lab.base.errors import LabError
+from gpt2lab.base.errors import LabError, shown
 from gpt2lab.measure import corpus
 from gpt2lab.measure.continuation import score_continuations, split_continuations
 from gpt2lab.measure.measurement import Measurement
@@ -214,7 +214,7 @@ def _place(answer: object, choices: list[str], where: str) -> int:
         return answer
     if isinstance(answer, str) and answer in choices:
         return choices.index(answer)
-    raise LabError(f"{where}: the answer {answer!r} is neither a place (from 0) nor one of the choices")
+    raise LabError(f"{where}: the answer {shown(answer)} is neither a place (from 0) nor one of the choices")
 
 
 def _row(index: int, question: Question, item: Choice) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from gpt2lab.base.errors import LabError, unknown
+from gpt2lab.base.errors import LabError, shown, unknown
 from gpt2lab.base.files import atomic_folder, atomic_write, restore
 from gpt2lab.base.json_files import LARGEST_CONFIG, read_object
 from gpt2lab.base.wording import listed
@@ -32,6 +32,7 @@ from gpt2lab.model.transformer import Transformer
 from gpt2lab.model.weights import SHARD_BYTES, StoredTensors, some, write_tensors
 
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+_DTYPES = ("auto", *(str(dtype).removeprefix("torch.") for dtype in FLOATS), *map(str, FLOATS))
 Layout = Literal["auto", "huggingface", "gpt2lab"]
 
 
@@ -78,6 +79,10 @@ def _family_config(entries: dict[str, Any], where: str) -> TransformerConfig:
             f"{where}: quantization_config says that the weights were packed by another program, which is not "
             "supported; write them out as ordinary numbers there"
         )
+    for key in ("dtype", "torch_dtype"):
+        stored = entries.get(key)
+        if stored is not None and stored not in _DTYPES:
+            raise LabError(f"{where}: {key} must be one of {', '.join(_DTYPES)}, got {shown(stored)}")
     try:
         fields = FAMILIES[name].read(reader)
         return TransformerConfig(**fields, family=name, extra=reader.rest())

@@ -42,6 +42,8 @@ LONGEST = 2000
 """Characters of a sentence; it may list the settings there are, but not what a file holds."""
 ASLEEP = 30
 """Seconds after which a case that neither computes nor ends, or does not hear its alarm, is ended from outside."""
+TURN = 2000
+"""Cases of one process: libraries keep a little of each."""
 FAULTS = ("no LabError", "too long", "too much memory", "silently different")
 
 
@@ -194,12 +196,15 @@ def _work(
         resource.setrlimit(resource.RLIMIT_AS, (held + MEMORY, held + MEMORY))
     with contextlib.ExitStack() as stack:
         bench = bench.at(Path(stack.enter_context(tempfile.TemporaryDirectory())) / "case")
-        for index in range(at.value, len(cases)):
+        for index in range(at.value, min(at.value + TURN, len(cases))):
             at.value = index
-            fault = bench.judge(*cases[index])
+            try:
+                fault = bench.judge(*cases[index])
+            except BaseException as error:
+                fault = Fault(*cases[index], "no LabError", f"in the bench: {_where(error)}")
             if fault is not None:
                 out.send(fault)
-        at.value = len(cases)
+            at.value = index + 1
         out.send(None)
 
 
@@ -236,8 +241,7 @@ class Worker:
             while self.inbox.poll():
                 fault = self.inbox.recv()
                 if fault is None:
-                    self.process.join()
-                    return False
+                    return self._next_turn()
                 self.faults.append(fault)
         except EOFError:
             self._died()
@@ -246,6 +250,13 @@ class Worker:
             self.seen, self.since = self.at.value, time.monotonic()
         elif time.monotonic() - self.since > ASLEEP:
             self.process.kill()
+        return True
+
+    def _next_turn(self) -> bool:
+        self.process.join()
+        if self.at.value == len(self.cases):
+            return False
+        self.begin()
         return True
 
     def _died(self) -> None:

@@ -146,6 +146,13 @@ def test_a_mistral_without_the_entry_has_the_window_that_transformers_fills_in(t
             "names 1000000000 layers",
         ),
         ("gpt2", {"scale_attn_by_inverse_layer_idx": True, "n_layer": 10**12}, "n_layers must be a whole"),
+        ("gpt_neo", {"num_heads": None}, "num_heads must be a whole number, got null"),
+        (
+            "gpt_neo",
+            {"attention_layers": ["local", "local"], "attention_types": ["local"]},
+            "wrong type or value",
+        ),
+        ("gpt2", {"dtype": "a b"}, "dtype must be one of auto, float16, .*got 'a b'"),
         ("llama", {"hidden_act": ["silu"]}, r"hidden_act \['silu'\] is not supported"),
         ("llama", {"rms_norm_eps": "x" * 5000}, "rms_norm_eps must be a number with a point, got 'xxx"),
         ("mistral", {"sliding_window": 10**30}, "windows must be a whole number from 1"),

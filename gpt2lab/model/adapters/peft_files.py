@@ -37,6 +37,7 @@ _MEANS_NOTHING_HERE = {
     "megatron_config", "loftq_config", "eva_config", "corda_config", "lora_ga_config", "runtime_config",
     "qalora_group_size",
 }  # fmt: skip
+_TASKS = ("CAUSAL_LM", "FEATURE_EXTRACTION", "QUESTION_ANS", "SEQ_2_SEQ_LM", "SEQ_CLS", "TOKEN_CLS")
 _DRAWN = (True, False, None, "gaussian", "eva", "orthogonal")
 """Ways to draw A and B that leave the base as it is."""
 
@@ -182,6 +183,8 @@ def read_adapter_config(folder: Path | str) -> dict[str, Any]:
     entries = read_object(path, largest=LARGEST_CONFIG)
     if entries.get("peft_type") != "LORA":
         raise LabError(f"{path}: peft_type is {shown(entries.get('peft_type'))}; only LORA can be read")
+    if (task := entries.get("task_type")) is not None and task not in _TASKS:
+        raise LabError(f"{path}: task_type must be one of {', '.join(_TASKS)}, got {shown(task)}")
     if entries.get("bias", "none") != "none":
         raise LabError(
             f"{path}: bias={shown(entries['bias'])} trains biases of the base; only 'none' can be read"

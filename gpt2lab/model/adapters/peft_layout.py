@@ -94,6 +94,12 @@ def targeted(entries: Mapping[str, Any], known: Iterable[Place]) -> set[str]:
     LabError for a regular expression that is none.
     """
     target, exclude = entries.get("target_modules"), entries.get("exclude_modules")
+    for key, value in (("target_modules", target), ("exclude_modules", exclude)):
+        listed = isinstance(value, list) and all(isinstance(one, str) for one in value)
+        if value is not None and not isinstance(value, str) and not listed:
+            raise LabError(f"adapter_config.json: {key} must be names of modules, got {shown(value)}")
+    if entries.get("layers_pattern") and entries.get("layers_to_transform") is None:
+        raise LabError("adapter_config.json: layers_pattern is given, and layers_to_transform is not")
     found = set()
     for place in known:
         name = place.theirs

@@ -102,9 +102,15 @@ class Entries:
             raise LabError(f"{self.where}: {name} must be a number with a point, got {shown(value)}")
         return value
 
+    def size(self, name: str, default: int) -> Any:
+        """Return a size or its default; LabError for null, which transformers refuses here: it is no default."""
+        if name in self.entries and self.entries[name] is None:
+            raise LabError(f"{self.where}: {name} must be a whole number, got null")
+        return self.get(name, default)
+
     def layers(self, name: str, default: int | None = None) -> int:
         """Return the number of layers; LabError for none without a default, and for one that no model has."""
-        value = self.need(name) if default is None else self.get(name, default)
+        value = self.need(name) if default is None else self.size(name, default)
         check_size("n_layers", value)
         return int(value)
 

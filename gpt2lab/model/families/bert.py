@@ -59,14 +59,14 @@ def bert_fields(entries: Entries) -> dict[str, Any]:
     entries.refuse("add_cross_attention", False)
     entries.refuse("position_embedding_type", "absolute")
     return {
-        "vocab_size": entries.get("vocab_size", 30522),
-        "d_model": entries.get("hidden_size", 768),
+        "vocab_size": entries.size("vocab_size", 30522),
+        "d_model": entries.size("hidden_size", 768),
         "n_layers": entries.layers("num_hidden_layers", 12),
-        "n_heads": entries.get("num_attention_heads", 12),
-        "d_mlp": entries.get("intermediate_size", 3072),
-        "max_positions": entries.get("max_position_embeddings", 512),
+        "n_heads": entries.size("num_attention_heads", 12),
+        "d_mlp": entries.size("intermediate_size", 3072),
+        "max_positions": entries.size("max_position_embeddings", 512),
         "norm_eps": entries.fraction("layer_norm_eps", 1e-12),
-        "token_types": entries.get("type_vocab_size", 2),
+        "token_types": entries.size("type_vocab_size", 2),
         "activation": entries.choose("hidden_act", "gelu", ACTIVATION_NAMES),
         "head": "transform",
         "tied_head": entries.get("tie_word_embeddings", True),

@@ -33,12 +33,12 @@ def distilbert_config(
 
 def _read(entries: Entries) -> dict[str, Any]:
     return {
-        "vocab_size": entries.get("vocab_size", 30522),
-        "d_model": entries.get("dim", 768),
+        "vocab_size": entries.size("vocab_size", 30522),
+        "d_model": entries.size("dim", 768),
         "n_layers": entries.layers("n_layers", 6),
-        "n_heads": entries.get("n_heads", 12),
-        "d_mlp": entries.get("hidden_dim", 3072),
-        "max_positions": entries.get("max_position_embeddings", 512),
+        "n_heads": entries.size("n_heads", 12),
+        "d_mlp": entries.size("hidden_dim", 3072),
+        "max_positions": entries.size("max_position_embeddings", 512),
         "norm_eps": _EPS,
         "activation": entries.choose("activation", "gelu", ACTIVATION_NAMES),
         "head": "transform",

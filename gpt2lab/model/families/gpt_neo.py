@@ -48,10 +48,8 @@ def _windows(entries: Entries, n_layers: int) -> tuple[int | None, ...]:
     """Read `attention_types` [[["global", "local"], 12]] or `attention_layers` ["global", "local", …]."""
     kinds = entries.get("attention_layers", None)
     types = entries.get("attention_types", [[["global", "local"], 12]])
+    named = sum(len(pattern) * max(times, 0) for pattern, times in types)  # before it is that often repeated
     if kinds is None or len(kinds) != n_layers:
-        named = sum(
-            len(pattern) * max(times, 0) for pattern, times in types
-        )  # before anything is that often repeated
         if named != n_layers:
             raise LabError(f"{entries.where}: attention_types names {named} layers of num_layers {n_layers}")
         kinds = [kind for pattern, times in types for kind in list(pattern) * times]
@@ -59,19 +57,19 @@ def _windows(entries: Entries, n_layers: int) -> tuple[int | None, ...]:
         raise LabError(
             f"{entries.where}: attention is global or local, attention_types has {shown(unknown_kinds)}"
         )
-    window = entries.get("window_size", 256)
+    window = entries.size("window_size", 256)
     return tuple(window if kind == "local" else None for kind in kinds)
 
 
 def _read(entries: Entries) -> dict[str, Any]:
     n_layers = entries.layers("num_layers", 24)
     return {
-        "vocab_size": entries.get("vocab_size", 50257),
-        "d_model": entries.get("hidden_size", 2048),
+        "vocab_size": entries.size("vocab_size", 50257),
+        "d_model": entries.size("hidden_size", 2048),
         "n_layers": n_layers,
-        "n_heads": entries.get("num_heads", 16),
+        "n_heads": entries.size("num_heads", 16),
         "d_mlp": entries.get("intermediate_size", None),
-        "max_positions": entries.get("max_position_embeddings", 2048),
+        "max_positions": entries.size("max_position_embeddings", 2048),
         "norm_eps": entries.fraction("layer_norm_epsilon", 1e-5),
         "activation": entries.choose("activation_function", "gelu_new", ACTIVATION_NAMES),
         "tied_head": entries.get("tie_word_embeddings", True),

@@ -38,8 +38,8 @@ def _read(entries: Entries) -> dict[str, Any]:
         **fields,
         "norm_eps": entries.fraction("rms_norm_eps", 1e-5),
         "windows": (window,) * fields["n_layers"] if window is not None else None,
-        "n_experts": entries.get("num_local_experts", 8),
-        "experts_per_token": entries.get("num_experts_per_tok", 2),
+        "n_experts": entries.size("num_local_experts", 8),
+        "experts_per_token": entries.size("num_experts_per_tok", 2),
         "balance_weight": entries.get("router_aux_loss_coef", 0.001),
         "router_z_weight": entries.get("router_z_loss_coef", 0.0),  # ours; transformers keeps and ignores it
     }

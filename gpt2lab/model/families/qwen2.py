@@ -28,7 +28,7 @@ def _read(entries: Entries) -> dict[str, Any]:
     fields = llama_fields(entries, n_kv_heads=32, max_positions=32768)
     fields |= {"qkv_bias": True, "attention_out_bias": False, "mlp_bias": False}
     window = entries.get("sliding_window", 4096) if entries.get("use_sliding_window", False) else None
-    first = entries.get("max_window_layers", 28)
+    first = entries.size("max_window_layers", 28)
     kinds = entries.get("layer_types", None)
     if kinds is None:
         kinds = ["full_attention" if i < first else "sliding_attention" for i in range(fields["n_layers"])]

@@ -178,6 +178,10 @@ def written(tmp_path: Path, family: str = "gpt2", **entries: object) -> Path:
     [
         ({"peft_type": "IA3"}, "peft_type is 'IA3'; only LORA"),
         ({"bias": "all"}, "bias='all' trains biases of the base"),
+        ({"target_modules": 3}, "target_modules must be names of modules, got 3"),
+        ({"target_modules": "((a|.)+)+x"}, "can take for ever"),
+        ({"layers_pattern": "h"}, "layers_pattern is given, and layers_to_transform is not"),
+        ({"task_type": False}, "task_type must be one of CAUSAL_LM"),
         ({"modules_to_save": ["lm_head"]}, r"modules_to_save replaces \['lm_head'\]"),
         ({"use_dora": True}, "use_dora=True is not supported"),
         ({"init_lora_weights": "pissa"}, "'pissa' changes the base too"),
