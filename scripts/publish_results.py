@@ -3,6 +3,7 @@
     python scripts/publish_results.py RUN_FOLDER [--note NOTE.md]
 
 NOTE.md becomes the section "How to read this"; without it, the section of the page that is there already is kept.
+Figures are cleaned as those of a page are: the run's folder may have been copied from elsewhere.
 """
 
 import argparse
@@ -10,9 +11,16 @@ import json
 import re
 import shutil
 from pathlib import Path
+from urllib.parse import quote, unquote
+
+from gpt2lab.base.json_files import read_text
+from gpt2lab.lab.figures import tidy_svg
+from gpt2lab.lab.home import is_name
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "docs" / "results"
+FIGURE = re.compile(r"(!\[(?:[^\]\\\n]|\\.)*\])\(((?:[\w.%-]+/)*figures/[\w.%-]+\.svg)\)")
+"""A figure as `gpt2lab.lab.markdown` links it: words, place in the run's folder."""
 HEADING, NEXT = "## How to read this", "## Claim by claim"
 
 
@@ -24,17 +32,16 @@ def main() -> None:
     parser.add_argument("run", type=Path)
     parser.add_argument("--note", type=Path)
     asked = parser.parse_args()
-    report = (asked.run / "report.md").read_text(encoding="utf-8")
+    report = read_text(asked.run / "report.md")
     slug = re.match(r"(.+?)-(smoke|laptop|gpu|paper)-\d+$", asked.run.name)
     name = slug.group(1) if slug else json.loads((asked.run / "settings.json").read_text())["paper"]
+    if not is_name(name):  # what is there already is deleted
+        raise SystemExit(f"{asked.run / 'settings.json'}: {name!r} is no name of a paper")
     page, folder = RESULTS / f"{name}.md", RESULTS / name
     note = asked.note.read_text(encoding="utf-8").strip() if asked.note else _kept(page)
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    for shown in set(re.findall(r"\(((?:[\w.-]+/)*figures/[\w.-]+\.svg)\)", report)):
-        flat = shown.replace("figures/", "").replace("/", "-")  # of a seed or an arm: seed0-figure.svg
-        shutil.copy(asked.run / shown, folder / flat)
-        report = report.replace(f"({shown})", f"({name}/{flat})")
+    report = FIGURE.sub(lambda found: f"{found[1]}({_copied(unquote(found[2]), asked.run, folder)})", report)
     if note:
         report = report.replace(NEXT, f"{HEADING}\n\n{note}\n\n{NEXT}", 1)
     page.write_text(report, encoding="utf-8")
@@ -56,6 +63,15 @@ def verdicts(report: str) -> str:
         *(f'{name} = "{verdict}"' for name, verdict in rows),
     ]
     return "\n".join(lines) + "\n"
+
+
+def _copied(place: str, run: Path, folder: Path) -> str:
+    """Copy one figure of a run; return its place beside the page."""
+    if ".." in Path(place).parts:
+        raise SystemExit(f"{run / 'report.md'}: shows {place}, which is not in the run's folder")
+    flat = place.replace("figures/", "").replace("/", "-")  # of a seed or an arm: seed0-figure.svg
+    (folder / flat).write_text(tidy_svg(read_text(run / place)), encoding="utf-8")
+    return quote(f"{folder.name}/{flat}")
 
 
 def _kept(page: Path) -> str:
