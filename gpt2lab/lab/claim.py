@@ -98,6 +98,8 @@ class Claim:
     """The claim in the reader's words."""
     measure: Measure | None = None
     """The measured quantity of one seed: an expression over results, or a function of them."""
+    quantity: str = ""
+    """The measured quantity in words, shown beside its expression: `final loss of Conda minus that of AdamW`."""
     holds_if: Threshold | None = None
     """Where the quantity lies if the claim is true."""
     holds_in_part_if: Threshold | None = None
@@ -111,7 +113,7 @@ class Claim:
     name: str = ""
     """Short name, such as the letter the specification uses; empty: A, B, C ... by position."""
     rule: Rule | None = None
-    """The specification's own rule, instead of the interval over seeds."""
+    """The specification's own rule, instead of the interval over seeds; the first line of its docstring is shown."""
     scales: tuple[str, ...] = SCALES
     """Where the claim can be tested."""
 
@@ -160,6 +162,11 @@ class Claim:
         """The precondition as text."""
         return _words(self.needs)
 
+    @property
+    def rule_words(self) -> str:
+        """The claim's own rule as text; empty if the interval decides."""
+        return _words(self.rule)
+
     def needed(self, results: Mapping[str, float]) -> str:
         """Say what the results read by the precondition were: `loss.adamw = 3.2`."""
         if not isinstance(self.needs, str):
@@ -167,8 +174,8 @@ class Claim:
         return ", ".join(f"{name} = {number(results.get(name))}" for name in names_in(self.needs))
 
 
-def _words(what: Measure | Condition | None) -> str:
+def _words(what: Measure | Condition | Rule | None) -> str:
     if what is None or isinstance(what, str):
         return what or ""
     first = (what.__doc__ or "").strip().partition("\n")[0].rstrip(".")
-    return first or getattr(what, "__name__", "a function of the results").replace("_", " ")
+    return first or getattr(what, "__name__", "a function of the results").strip("_").replace("_", " ")

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from gpt2lab.base.errors import LabError
 from gpt2lab.base.files import atomic_write
+from gpt2lab.base.wording import count, listed, number
 from gpt2lab.lab.document import Picture, Prose
 from gpt2lab.lab.figures import PALETTE, Points, band_over_seeds, line_chart, to_svg
 from gpt2lab.lab.record import RunRecord
@@ -49,8 +50,11 @@ def _points(run: RunRecord, name: str) -> Points | None:
 def _chart(
     caption: str, series: Mapping[str, Points], folder: Path, bands: _Bands | None = None
 ) -> Iterator[Picture | Prose]:
-    """Yield a chart, kept in the folder's figures; without matplotlib, the sentence that says what draws."""
+    """Yield a chart, kept in the folder's figures; of single points, or without matplotlib, a sentence."""
     if not series:
+        return
+    if all(len(_finite(points)) == 1 for points in series.values()):
+        yield _in_words(caption, series)
         return
     shown = {name: _extremes(points) for name, points in series.items()}
     drawn = {name: _at(series[name], places) for name, places in shown.items()}
@@ -64,6 +68,19 @@ def _chart(
     file = folder / "figures" / f"{caption.partition(':')[0].lower().replace(' ', '-')}.svg"
     atomic_write(file, svg)
     yield Picture(file.stem, caption, svg, file)
+
+
+def _finite(points: Points) -> list[tuple[float, float]]:
+    return [(step, value) for step, value in zip(*points, strict=True) if math.isfinite(value)]
+
+
+def _in_words(caption: str, series: Mapping[str, Points]) -> Prose:
+    """Say what a chart of single points would show."""
+    ends = {name: _finite(points)[0] for name, points in series.items()}
+    told = [
+        f"{name} {number(value)} after {count(int(step), 'update')}" for name, (step, value) in ends.items()
+    ]
+    return Prose(f"{caption.partition(' over ')[0]} in nats per token: {listed(told)}.")
 
 
 def _extremes(points: Points) -> list[int]:

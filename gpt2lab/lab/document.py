@@ -139,7 +139,7 @@ def claim_facts(claim: Mapping[str, Any]) -> list[tuple[str, str]]:
 
     rule = ""
     if claim["own_rule"]:
-        rule = "the specification's own, see the reason"
+        rule = claim["rule"] or "a rule of its own"
     elif claim["holds_if"]:
         rule = claim["holds_if"]["words"]
         if claim["holds_in_part_if"]:
@@ -148,7 +148,7 @@ def claim_facts(claim: Mapping[str, Any]) -> list[tuple[str, str]]:
     return [
         (
             "measured",
-            ", ".join(filter(None, [as_code("measure"), claim["unit"]])) if claim["measure"] else "",
+            _measure_words(claim["quantity"], as_code("measure"), claim["unit"]) if claim["measure"] else "",
         ),
         ("holds if", rule),
         ("needs", as_code("needs")),
@@ -157,6 +157,11 @@ def claim_facts(claim: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("power", claim["power"]),
         ("the paper", claim["paper"]),
     ]
+
+
+def _measure_words(quantity: str, measure: str, unit: str) -> str:
+    """Return `quantity (measure), unit`, of which the first and the last may be missing."""
+    return ", ".join(filter(None, [f"{quantity} ({measure})" if quantity else measure, unit]))
 
 
 def measured(claim: Mapping[str, Any]) -> str:

@@ -8,7 +8,19 @@ from gpt2lab.base.errors import LabError
 from gpt2lab.lab.document import STATUS_MARKS
 from gpt2lab.lab.record import read_json
 
-_TEXTS = ("name", "sentence", "status", "reason", "power", "measure", "unit", "needs", "paper")
+_TEXTS = (
+    "name",
+    "sentence",
+    "status",
+    "reason",
+    "power",
+    "measure",
+    "quantity",
+    "unit",
+    "rule",
+    "needs",
+    "paper",
+)
 _BOUNDS = ("low", "high")
 
 
@@ -26,6 +38,7 @@ def judged_claims(path: Path) -> list[dict[str, Any]]:
 
 
 def _read(claim: Mapping[str, Any]) -> dict[str, Any]:
+    claim = {"quantity": "", "rule": "", **claim}  # studies of before had neither
     wrong = [name for name in _TEXTS if not isinstance(claim[name], str)]
     if wrong or claim["status"] not in STATUS_MARKS:
         raise ValueError(wrong or claim["status"])

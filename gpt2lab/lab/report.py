@@ -43,6 +43,7 @@ _LEGEND = (
     "Dots are seeds, the bar is the 95 % interval around their mean, the shade is where the claim holds "
     "(the paler one: in part)."
 )
+_FEW = 10  # settings without known defaults that are not folded
 _OTHER_TOKENS = (
     "These runs may cut text into different tokens: compare their bits per byte, not their losses per token."
 )
@@ -272,28 +273,40 @@ def _pieces(pieces: Sequence[RunRecord], seeds: Sequence[RunRecord]) -> Iterator
 def _settings(
     settings: Mapping[str, Any], usual: Mapping[str, Any], docs: Mapping[str, str], whose: str
 ) -> Section:
-    """Return the settings; those that differ from the usual ones are marked."""
+    """Return the settings: those that differ from the usual ones, then the others, folded."""
     before = flat(usual)
     facts = [
-        Fact(
-            name,
-            show(value) or "–",
-            docs.get(name, ""),
-            show(before[name]) if name in before and before[name] != value else None,
-        )
+        Fact(name, show(value) or "–", docs.get(name, ""), _usual(name, value, before))
         for name, value in flat(settings).items()
     ]
-    changed = sum(fact.changed_from is not None for fact in facts)
-    caption = ""
-    if before:
-        differs = count(changed, "setting differs", "settings differ")
-        caption = f"{differs} from {whose}" if changed else f"{whose.capitalize()}, unchanged"
-    return Section("Settings", [Facts(caption, facts)] if facts else [Prose("None.")])
+    changed = [fact for fact in facts if fact.changed_from is not None]
+    others = [fact for fact in facts if fact.changed_from is None]
+    if not facts:
+        return Section("Settings", [Prose("None.")])
+    if not before and len(facts) <= _FEW:
+        return Section("Settings", [Facts("", facts)])
+    blocks: list[Block | Section] = []
+    if changed:
+        differs = count(len(changed), "setting differs", "settings differ")
+        blocks.append(Facts(f"{differs} from {whose}", changed))
+    elif before:
+        blocks.append(Prose(f"{whose.capitalize()}, unchanged."))
+    if others:
+        title = f"{'The other ' if changed else 'All '}{count(len(others), 'setting')}"
+        blocks.append(Section(title, [Facts("", others)], folded=True))
+    return Section("Settings", blocks)
+
+
+def _usual(name: str, value: Any, before: Mapping[str, Any]) -> str | None:
+    """Write the usual value of a setting; None if this is it, or if no usual ones are known."""
+    if not before or (name in before and before[name] == value):
+        return None
+    return show(before.get(name, "")) or "nothing"
 
 
 def _environment(run: RunRecord) -> Section:
     facts = [Fact(name, show(value)) for name, value in run.json("environment.json").items()]
-    return Section("Environment", [Facts("", facts)])
+    return Section("Environment", [Facts("", facts)], folded=True)
 
 
 def _again(row: Row) -> Section:

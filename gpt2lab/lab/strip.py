@@ -8,30 +8,35 @@ from typing import Any
 from gpt2lab.base.wording import number
 from gpt2lab.lab.figures import GRID, INK, MUTED, PALETTE, PAPER
 
-_WIDTH, _HEIGHT = 560.0, 78.0
-_LEFT, _RIGHT, _LINE = 16.0, 544.0, 34.0
+_WIDTH, _HEIGHT = 480.0, 80.0  # narrow: its writing is still read on a telephone
+_LEFT, _RIGHT, _LINE = 16.0, 464.0, 35.0
 _BLUE, _GREEN = PALETTE[0], PALETTE[2]
 
 
 def claim_strip(claim: Mapping[str, Any]) -> str:
-    """Return an SVG element for a claim (as `JudgedClaim.to_plain` gives it); "" if it has no value to show.
+    """Return an SVG element for a claim (as `judged_claims` reads it); "" without a value, or for one without a range.
 
-    The shade is where the claim holds, the paler one where it holds in part; dots are seeds; the bar is the 95 %
-    interval with its mean.
+    The shade is where the claim holds, the paler one where it holds in part, with their ends; a claim with a rule of its
+    own has the numbers of the line instead. Dots are seeds; the bar is the 95 % interval with its mean.
     """
     values = [value for _, value in claim["values"] if math.isfinite(value)]
     if not values:
         return ""
     ranges = [(given, strength) for given, strength in _ranges(claim) if given]
     borders = sorted({end for given, _ in ranges for end in map(_finite, _ends(given)) if end is not None})
-    interval = claim["interval"]
+    if not ranges and len(values) == 1:
+        return ""
+    interval = claim["interval"] if _has_ends(claim["interval"]) else None
     spans = [interval["low"], interval["high"]] if interval is not None else []
     axis = _Axis([*values, *borders, *spans])
     pieces = [f'<rect width="{_WIDTH:.0f}" height="{_HEIGHT:.0f}" fill="{PAPER}"/>']
     pieces.append(_stroke(_LEFT, _RIGHT, _LINE, _LINE, GRID, 2))
     pieces += [axis.shade(given, strength) for given, strength in ranges]
     pieces += [_stroke(axis.x(end), axis.x(end), 14, 54, _GREEN, 1.5) for end in borders]
-    pieces += [_label(axis.x(end), 70, number(end, 3), MUTED) for end in borders]
+    ticks = [] if borders else axis.ticks()
+    pieces += [_stroke(axis.x(tick), axis.x(tick), 30, 40, GRID, 1.5) for tick in ticks]
+    pieces += [_label(axis.x(end), 72, number(end, 3), MUTED) for end in borders]
+    pieces += [_label(axis.x(tick), 72, number(tick, 6), MUTED) for tick in ticks]
     if interval is not None:
         low, mean, high = (axis.x(interval[name]) for name in ("low", "mean", "high"))
         pieces.append(
@@ -45,7 +50,7 @@ def claim_strip(claim: Mapping[str, Any]) -> str:
     title = escape(f"{claim['name']}: {claim['status']}. {claim['reason']}")
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH:.0f} {_HEIGHT:.0f}" width="{_WIDTH:.0f}" '
-        f'height="{_HEIGHT:.0f}" role="img" font-family="system-ui, sans-serif" font-size="12">'
+        f'height="{_HEIGHT:.0f}" role="img" font-family="system-ui, sans-serif" font-size="13">'
         f"<title>{title}</title>{''.join(pieces)}</svg>"
     )
 
@@ -63,6 +68,14 @@ class _Axis:
         share = (min(max(value, self.low), self.high) - self.low) / (self.high - self.low)
         return round(_LEFT + share * (_RIGHT - _LEFT), 1)
 
+    def ticks(self) -> list[float]:
+        """Return two to six round numbers on the line: multiples of 1, 2 or 5 times a power of ten."""
+        size = self.high - self.low
+        power = 10.0 ** math.floor(math.log10(size))
+        step = next(one * power for one in (0.2, 0.5, 1.0, 2.0) if size / (one * power) < 6)
+        first = math.ceil(self.low / step)
+        return [float(f"{at * step:.9g}") for at in range(first, math.floor(self.high / step) + 1)]
+
     def shade(self, given: Mapping[str, Any], strength: float) -> str:
         """Return the shade of a range; an end at infinity is the line's."""
         low, high = map(_finite, _ends(given))
@@ -77,6 +90,10 @@ def _ranges(claim: Mapping[str, Any]) -> list[tuple[Any, float]]:
 
 def _ends(given: Mapping[str, Any]) -> tuple[Any, Any]:
     return given["low"], given["high"]
+
+
+def _has_ends(interval: Mapping[str, Any] | None) -> bool:
+    return interval is not None and all(math.isfinite(interval[name]) for name in ("low", "mean", "high"))
 
 
 def _finite(value: Any) -> float | None:

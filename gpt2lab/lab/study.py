@@ -51,12 +51,14 @@ class JudgedClaim:
             "values": [list(pair) for pair in verdict.values],
             "interval": dataclasses.asdict(interval) if interval is not None else None,
             "measure": claim.measure_words,
+            "quantity": claim.quantity,
             "unit": claim.unit,
             "needs": claim.needs_words,
             "expressions": [name for name in ("measure", "needs") if isinstance(getattr(claim, name), str)],
             "holds_if": _range(claim.holds_if),
             "holds_in_part_if": _range(claim.holds_in_part_if),
             "own_rule": claim.rule is not None,
+            "rule": claim.rule_words,
             "paper": claim.paper,
         }
 

@@ -130,6 +130,9 @@ def in_seeds(
             return Verdict(Status.DOES_NOT_HOLD, reason + ".")
         return Verdict(Status.INCONCLUSIVE, f"{reason}: the seeds disagree.")
 
+    needed = "all seeds" if at_least is None else count(at_least, "seed")
+    refuted = "all seeds" if against_in is None else count(against_in, "seed")
+    rule.__doc__ = f"{condition} in {needed}; does not hold if {against or 'it is untrue'} in {refuted}"
     return rule
 
 

@@ -1,5 +1,6 @@
 """Reports: what they hold, that they stand alone, that they are well formed."""
 
+import dataclasses
 import html.parser
 import math
 import re
@@ -8,7 +9,18 @@ import pytest
 
 from gpt2lab.base.errors import LabError
 from gpt2lab.base.extras import install
-from gpt2lab.lab.document import DataTable, Document, Fact, Facts, Passage, Picture, Prose, Section, measured
+from gpt2lab.lab.document import (
+    DataTable,
+    Document,
+    Fact,
+    Facts,
+    Passage,
+    Picture,
+    Prose,
+    Section,
+    claim_facts,
+    measured,
+)
 from gpt2lab.lab.html import to_html
 from gpt2lab.lab.markdown import to_markdown
 from gpt2lab.lab.plain import flat
@@ -157,7 +169,7 @@ def runs(home):
         ) as run:
             for step in (1, 2, 3):
                 run.log(step, loss=last + 3 / step)
-            run.log(3, validation_loss=last + 1.1)
+                run.log(step, validation_loss=last + 1.1 + 1 / step - 1 / 3)
             run.result("validation_loss", last + 1.1)
             run.text("samples", "It is a <b>truth</b> | universally", caption="Samples")
     return home
@@ -243,3 +255,77 @@ def test_the_picture_of_a_claim_is_drawn_for_any_values(values):
     }  # fmt: skip
     drawn = claim_strip(claim)
     assert drawn.count("<circle") == sum(value == value for _, value in values)
+
+
+@pytest.mark.parametrize("value", [0.0, 1.0, -0.3, 1e-12, 3e9])
+def test_a_claim_with_a_rule_of_its_own_has_an_axis_with_numbers(value):
+    claim = {
+        "name": "A", "status": "holds", "reason": "", "values": [(0, value), (1, value * 1.3 + 0.1)],
+        "interval": None, "holds_if": None, "holds_in_part_if": None,
+    }  # fmt: skip
+    labels = re.findall(r"<text[^>]*>([^<]*)</text>", claim_strip(claim))
+    assert 2 <= len(set(labels)) == len(labels) <= 6
+    assert claim_strip(claim | {"values": [(0, value)]}) == "", "a lone dot says less than its number"
+
+
+def test_an_interval_without_ends_is_not_drawn():
+    claim = {
+        "name": "A", "status": "holds", "reason": "", "values": [(0, 1.0), (1, 2.0)],
+        "interval": {"low": math.nan, "mean": math.inf, "high": math.inf}, "holds_if": None, "holds_in_part_if": None,
+    }  # fmt: skip
+    assert "nan" not in claim_strip(claim)
+
+
+def test_a_claim_says_its_quantity_and_its_rule_in_words():
+    claim = {
+        "measure": "a - b", "quantity": "what a is above b", "expressions": ["measure"], "unit": "nats", "own_rule": True,
+        "rule": "above two standard errors", "values": [], "interval": None, "needs": "", "power": "", "paper": "",
+    }  # fmt: skip
+    facts = dict(claim_facts(claim))
+    assert facts["measured"] == "what a is above b (`a - b`), nats"
+    assert facts["holds if"] == "above two standard errors"
+    facts = dict(claim_facts(claim | {"rule": "", "quantity": "", "unit": ""}))
+    assert facts["measured"] == "`a - b`"
+    assert facts["holds if"] == "a rule of its own"
+
+
+def test_settings_that_differ_come_first_and_the_others_are_folded(home):
+    @dataclasses.dataclass(frozen=True, kw_only=True)
+    class Settings:
+        data: tuple[str, ...] = ()
+        """Files."""
+        steps: int = 3
+        """Updates."""
+        name: str = ""
+        """A name."""
+
+    with Run.start("train", "own", home=home, settings=Settings(data=("a.txt",))) as run:
+        run.result("x", 1.0)
+    page = write_report(run.id, home=home).read_text()
+    text, _ = check(page)
+    assert (
+        "1 setting differs from the defaults data a.txt instead of nothing Files. The other 2 settings"
+        in text
+    )
+    assert text.index("The other 2 settings") < text.index("Updates.") < text.index("A name.")
+    assert page.count("<details") == 2
+    with Run.start("train", "usual", home=home, settings=Settings()) as run:
+        run.result("x", 1.0)
+    text, _ = check(write_report(run.id, home=home).read_text())
+    assert "The defaults, unchanged. All 3 settings" in text
+    assert "instead of" not in text
+
+
+def test_a_curve_of_one_point_is_a_number(home):
+    for name in ("one", "two"):
+        with Run.start("train", name, home=home, settings={}) as run:
+            for step in (1, 2, 3):
+                run.log(step, loss=3.0 - step)
+            run.log(3, validation_loss=2.25)
+    text, checker = check(write_comparison(["one", "two"], home=home).read_text())
+    assert (
+        "Validation loss in nats per token: one-1 2.25 after 3 updates and two-1 2.25 after 3 updates."
+        in text
+    )
+    assert "Validation loss over updates" not in text
+    assert "svg" in checker.tags

@@ -252,6 +252,7 @@ CLAIMS = [
     Claim(
         "Conda reaches the final loss of AdamW in less than half of the updates, and is no worse than Muon",
         measure="conda.step_ratio",
+        quantity="updates that AdamW takes to its final loss, over those that Conda takes to the same loss",
         rule=_faster,
         paper="abstract: 2 to 2.5 times, LLaMA 60M to 1B on C4",
         unit="times fewer updates",
@@ -260,6 +261,7 @@ CLAIMS = [
     Claim(
         "Conda reaches the final loss of AdamW in less than half of the time",
         measure="conda.time_ratio",
+        quantity="the same ratio in time: that of updates times AdamW's seconds an update over Conda's",
         holds_if=AtLeast(2.0),
         holds_in_part_if=AtLeast(1.1),
         needs="adamw.at_edge == 0 and conda.at_edge == 0",
@@ -270,6 +272,7 @@ CLAIMS = [
     Claim(
         "Conda ends at a lower loss than AdamW, AdamW with Conda's embedding rate, and Muon after equal updates",
         measure="conda_over_best_other",
+        quantity="lowest final loss of the three others minus that of Conda",
         holds_if=Above(0.0),
         # A rival whose rate might be better still can only win by more.
         needs="conda.at_edge == 0 and (edges == 0 or conda_over_best_other < 0)",
@@ -280,6 +283,7 @@ CLAIMS = [
     Claim(
         "The updates of Conda are better conditioned than those of AdamW",
         measure="log(adamw.condition / conda.condition)",
+        quantity="logarithm of the condition number of AdamW's updates over that of Conda's",
         rule=_better_conditioned,
         paper="Fig. 1, as described in public reviews; no figure established",
         unit="log of the ratio of σ₁/σ_k",
@@ -288,6 +292,7 @@ CLAIMS = [
     Claim(
         "A basis refreshed every 2000 updates is often enough: a shorter period gains less than 0.02 nats",
         measure="refresh.lost_by_the_longest",
+        quantity="final loss with the longest refresh period minus the lowest with a shorter one",
         holds_if=AtMost(0.02),
         needs="conda.at_edge == 0",
         paper="ablation mentioned in public reviews: 2000 works well at 130M",

@@ -276,6 +276,7 @@ CLAIMS = [
     Claim(
         "Sophia reaches AdamW's loss in half of the updates",
         measure="sophia.half - adamw.full",
+        quantity="loss of Sophia after half of the updates minus that of AdamW after all",
         rule=_half_the_steps,
         paper="headline: the same validation loss in half the steps, GPT-2 125M to 770M, complete schedules",
         unit="nats per token",
@@ -284,6 +285,7 @@ CLAIMS = [
     Claim(
         "At equal updates Sophia ends at a lower loss than AdamW",
         measure="sophia.gain",
+        quantity="final loss of AdamW minus that of Sophia",
         holds_if=Above(0.0),
         needs="adamw.at_edge == 0 and sophia.at_edge == 0",
         paper="first version: 0.04 nats lower at 355M, 0.05 at 770M, after 100k steps",
@@ -293,6 +295,7 @@ CLAIMS = [
     Claim(
         "The curvature does more than the clip: Sophia ends at a lower loss than sign momentum",
         measure="sign.full - sophia.full",
+        quantity="final loss of sign momentum minus that of Sophia",
         holds_if=Above(0.0),
         needs="sign.at_edge == 0 and sophia.at_edge == 0",
         paper="no figure established; the ablation that the specification asks for",
@@ -302,6 +305,7 @@ CLAIMS = [
     Claim(
         "The published curvature estimate costs about 5 % of the time of an update",
         measure="sophia_g_published.refresh_share",
+        quantity="time of the curvature estimates over the time of all else in the updates",
         holds_if=AtMost(0.06),
         holds_in_part_if=AtMost(0.15),
         paper="about 5 % a step on average; users of the code saw 10 to 15 %",
@@ -311,6 +315,7 @@ CLAIMS = [
     Claim(
         "Gradients are clipped less often than with AdamW",
         measure="adamw.clip_rate - sophia_g.clip_rate",
+        quantity="share of updates whose gradient is clipped, AdamW's minus Sophia's",
         holds_if=Above(0.0),
         needs="adamw.clip_rate > 0.01",
         paper="in more than 10 % of AdamW's steps, rarely for Sophia",
@@ -320,6 +325,7 @@ CLAIMS = [
     Claim(
         "The estimate from sampled labels has the Gauss-Newton diagonal as its mean",
         measure="gauss_newton_error",
+        quantity="largest relative difference between the mean estimate and the exact diagonal",
         holds_if=AtMost(1e-5),
         paper="section 2.3, by Bartlett's first identity",
         unit="relative error, all labels enumerated",
@@ -327,6 +333,7 @@ CLAIMS = [
     Claim(
         "Hutchinson's estimate has the Hessian's diagonal as its mean",
         measure="hutchinson_error",
+        quantity="distance of the mean estimate from the exact diagonal",
         holds_if=AtMost(1.5),
         paper="section 2.3",
         unit="standard errors of 400 draws, root mean square over 64 coordinates",

@@ -50,6 +50,7 @@ CLAIMS = [
     Claim(
         "Among decoders that write about as diversely as people, contrastive search has the highest coherence",
         measure="band.difference",
+        quantity="coherence of contrastive search minus that of the best sampler within people's diversity",
         rule=_best_in_the_band,
         paper="gpt2-large, result files: contrastive diversity 92.54 %, coherence -1.56; nucleus 93.61 % and -2.94",
         unit="nats per token over the best sampler",
@@ -58,6 +59,7 @@ CLAIMS = [
     Claim(
         "With the paper's setting, k 5 and alpha 0.6, diversity is within 10 points of people's",
         measure="contrastive_5_60.diversity - people.diversity",
+        quantity="diversity of contrastive search with k 5 and alpha 0.6 minus that of people",
         holds_if=Between(-10.0, 10.0),
         paper="gpt2-large, result files: 92.54 % against 93.62 %",
         unit="points",
@@ -66,6 +68,7 @@ CLAIMS = [
     Claim(
         "Language models trained from scratch are isotropic: above 0.5 at three sizes",
         measure="isotropy.lowest",
+        quantity="lowest isotropy of the three sizes",
         holds_if=Above(0.5),
         needs="learnt > 0.3",
         paper="README: 0.70 and above for most of 38 models; 0.10 and 0.25 for GPT-2 small and medium",
@@ -75,6 +78,7 @@ CLAIMS = [
     Claim(
         "Some setting of contrastive search is more coherent than nucleus sampling at 0.95",
         measure="over_nucleus",
+        quantity="coherence of the best setting of contrastive search minus that of nucleus sampling at 0.95",
         holds_if=Above(0.0),
         paper="gpt2-large, result files: -1.56 against -2.94",
         unit="nats per token",
@@ -91,6 +95,7 @@ CLAIMS = [
     Claim(
         "One cache and no copies: the tokens of the published loop in at most half of its time",
         measure="speed.ratio",
+        quantity="time of the published loop over that of this one",
         holds_if=AtLeast(2.0),
         needs="speed.identical == 1",
         paper="ours, not the paper's",

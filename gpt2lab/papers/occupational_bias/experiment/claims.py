@@ -79,6 +79,7 @@ CLAIMS = [
     Claim(
         "Women are given fewer distinct jobs than men: the model has the concentration of its data",
         measure="model.gini_women - model.gini_men",
+        quantity="concentration of the model's women in few jobs minus that of its men",
         rule=_same_sign,
         needs="world.gini_women > world.gini_men and model.without_title < 0.5",
         paper="first claim of the paper; no figure established for GPT-2",
@@ -88,6 +89,7 @@ CLAIMS = [
     Claim(
         "Gender adds more to predicting a job than its intersections do",
         measure="model.gender_gain - model.interaction_gain",
+        quantity="what gender adds to the prediction of a job minus what its interactions add",
         holds_if=Above(0.0),
         needs=_LEARNT,
         paper="pseudo-R2 gain 3.32 points for gender, 0.41 for interactions (ethnicity)",
@@ -97,6 +99,7 @@ CLAIMS = [
     Claim(
         "Interactions of category and gender are found where they were planted",
         measure="model.planted_significant / model.planted_jobs - model.rest_significant / model.rest_jobs",
+        quantity="share of jobs with a significant interaction, where one was planted minus where none was",
         rule=_planted,
         needs="model.planted_jobs > 0 and model.rest_jobs > 0",
         paper="interactions significant for 15 to 32 % of the jobs",
@@ -106,6 +109,7 @@ CLAIMS = [
     Claim(
         "The model's share of women by job follows the statistics",
         measure="model.kendall",
+        quantity="rank correlation of the model's shares of women by job with the statistics",
         holds_if=AtLeast(0.6),
         needs="model.without_title < 0.5",
         paper="Kendall tau .63 over 32 jobs",
@@ -115,6 +119,7 @@ CLAIMS = [
     Claim(
         "The model is closer to parity than its data",
         measure="model.slope",
+        quantity="slope of the model's shares of women by job on the true ones",
         rule=_direction,
         needs=_LEARNT,
         paper="GPT-2: men's jobs +6.5 points, women's jobs -8.7 points",
@@ -133,6 +138,7 @@ CLAIMS = [
     Claim(
         "GPT-2 gives women fewer distinct jobs than men",
         measure="gini.women - gini.men",
+        quantity="concentration of women in few jobs minus that of men",
         holds_if=Above(0.0),
         paper="first claim of the paper; no figure established",
         unit="Gini, women - men, base",
@@ -141,6 +147,7 @@ CLAIMS = [
     Claim(
         "GPT-2: gender adds more to predicting a job than its intersections do",
         measure="gender_gain - interaction_gain",
+        quantity="what gender adds to the prediction of a job minus what its interactions add",
         holds_if=Above(0.0),
         paper="pseudo-R2 gain 3.3 to 4.2 points for gender, 0.4 to 0.6 for interactions",
         unit="points of pseudo-R², median",
@@ -149,6 +156,7 @@ CLAIMS = [
     Claim(
         "GPT-2: for some jobs the intersection matters beyond gender",
         measure="interactions_significant",
+        quantity="share of jobs with a significant interaction",
         holds_if=Above(ALPHA),  # what chance alone gives
         paper="single interactions significant for 15 to 32 % of the jobs",
         unit="share of jobs, likelihood ratio p < 0.05",
@@ -157,6 +165,7 @@ CLAIMS = [
     Claim(
         "GPT-2's share of women by job follows the labour statistics",
         measure="us.kendall.women",
+        quantity="rank correlation of the model's shares of women by job with the labour statistics",
         holds_if=AtLeast(0.6),
         holds_in_part_if=Above(0.3),
         paper="Kendall tau .63, Pearson .85 over 32 jobs",
@@ -166,6 +175,7 @@ CLAIMS = [
     Claim(
         "GPT-2 is closer to parity than the labour market",
         measure="us.women_shift.mens_jobs - us.women_shift.womens_jobs",
+        quantity="shift of women's shares from the statistics to the model, in men's jobs minus in women's jobs",
         holds_if=Above(0.0),
         needs="us.kendall.women > 0.3",  # a model that knows nothing of gender is at parity too
         paper="men's jobs +6.5 points, women's jobs -8.7 points",
@@ -175,6 +185,7 @@ CLAIMS = [
     Claim(
         "In the released XLNet sentences women have fewer distinct jobs than men",
         measure="xlnet.gini_women - xlnet.gini_men",
+        quantity="concentration of women in few jobs minus that of men",
         holds_if=Above(0.0),
         paper="released data: Gini .697 for women, .676 for men; half of the mentions in 6 and 7 jobs",
         unit="Gini, women - men; the same in every seed",
@@ -182,6 +193,7 @@ CLAIMS = [
     Claim(
         "In the released GPT-2 table the model is closer to parity than the labour market",
         measure="released.shift_mens_jobs - released.shift_womens_jobs",
+        quantity="shift of women's shares from the statistics to the model, in men's jobs minus in women's jobs",
         holds_if=Above(0.0),
         paper="men's jobs +6.5 points, women's jobs -8.7 points; only 16 of 32 jobs end closer to parity",
         unit="points; the same in every seed",

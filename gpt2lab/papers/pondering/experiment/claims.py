@@ -27,6 +27,10 @@ def _lower(name: str, words: str, least: float = 0.02) -> Callable[[Sequence[Res
         holds = interval.mean > least and interval.mean > 2 * error
         return Verdict(Status.HOLDS if holds else Status.INCONCLUSIVE, reason)
 
+    rule.__doc__ = (
+        f"The specification's rule on the mean over seeds: above {least:g} and above two standard errors; "
+        "does not hold if not above 0"
+    )
     return rule
 
 
@@ -37,6 +41,7 @@ CLAIMS = [
     Claim(
         "At equal parameters and tokens, pondering gives a lower loss",
         measure="gain",
+        quantity="loss of the plain model minus that of the pondering one",
         rule=_lower("gain", "vanilla of equal size and tokens"),
         needs=_LEARNT,
         paper="Table 2: Pythia-70M, 3 extra steps: perplexity 14.16 against 16.95, 0.18 nats",
@@ -46,6 +51,7 @@ CLAIMS = [
     Claim(
         "Feeding back the expected embedding is better than looping or feeding back the hidden state",
         measure="over_variants",
+        quantity="lowest loss of the other variants minus that of pondering",
         rule=_lower("over_variants", "the best of the other variants", 0.0),
         needs=_LEARNT,
         paper="Table 2: perplexity 14.16 against 15.33 (loop), 15.64 (hidden state), 16.53 (pause tokens)",
@@ -55,6 +61,7 @@ CLAIMS = [
     Claim(
         "A pondering model is worth a plain one of twice the blocks, with equal tokens",
         measure="over.vanilla_double",
+        quantity="loss of a plain model of twice the blocks minus that of pondering",
         holds_if=AtLeast(0.0),
         needs=_LEARNT,
         paper="abstract and Fig. 4: vanilla of about twice the parameters",
@@ -64,6 +71,7 @@ CLAIMS = [
     Claim(
         "With equal training compute, pondering gives a lower loss than the same model trained for longer",
         measure="over.vanilla_long",
+        quantity="loss of the plain model trained for longer minus that of pondering",
         holds_if=Above(0.0),
         needs=_LEARNT,
         paper="Pythia-70M, vanilla trained for 4 epochs: pondering stays lower; value not established",
@@ -73,6 +81,7 @@ CLAIMS = [
     Claim(
         "With equal training compute and tokens, pondering gives a lower loss than as many blocks as it makes passes",
         measure="over.vanilla_deep",
+        quantity="loss of a plain model of as many blocks as pondering makes passes minus that of pondering",
         holds_if=Above(0.0),
         needs=_LEARNT,
         paper="asked for in public reviews; no figure established",
@@ -82,6 +91,7 @@ CLAIMS = [
     Claim(
         "Pondering reaches the plain model's final loss with far fewer tokens",
         measure="token_share",
+        quantity="tokens after which pondering has the plain model's final loss, over all tokens",
         holds_if=AtMost(0.5),
         holds_in_part_if=AtMost(0.9),
         needs=_LEARNT,
@@ -92,6 +102,7 @@ CLAIMS = [
     Claim(
         "A model trained with three steps is clearly worse with none",
         measure="ponder.sweep.none_minus_trained",
+        quantity="loss with no steps minus that with the steps of training",
         holds_if=AtLeast(0.05),
         needs=_LEARNT,
         paper="no figure established; the specification's step sweep",
@@ -101,6 +112,7 @@ CLAIMS = [
     Claim(
         "It is at its best with about the steps it was trained with: no other number is better by 0.01 nats",
         measure="ponder.sweep.trained_minus_best",
+        quantity="loss with the steps of training minus the lowest with any number of steps",
         holds_if=AtMost(0.01),
         needs=_LEARNT,
         paper="no figure established; the specification's step sweep",
@@ -110,6 +122,7 @@ CLAIMS = [
     Claim(
         "More steps in training give a lower loss: three against one",
         measure="over.ponder_one",
+        quantity="loss of pondering with one step minus that with three",
         holds_if=Above(0.0),
         needs=_LEARNT,
         paper="step study: 0, 1, 2, 3, 4, 5, 10 fall one after another",
