@@ -63,22 +63,19 @@ def train_task(
     )
     batches = _batches(training, specs, encoder, settings)
     evaluate = _evaluation(lm, task, specs, validation, encoder, settings)
-    try:
-        done = train(
-            lm.model,
-            batches,
-            settings=settings.train,
-            objective=_objective(task, specs, training),
-            optimizer=optimizer(lm.model),
-            evaluate=evaluate,
-            log=run.log,
-            checkpoints=run.checkpoints,
-            resume=again,
-            seed=settings.seed,
-            label=run.id,
-        )
-    except KeyboardInterrupt as stop:
-        raise KeyboardInterrupt(f"{stop or 'stopped'}; go on with: gpt2lab resume {run.id}") from None
+    done = train(
+        lm.model,
+        batches,
+        settings=settings.train,
+        objective=_objective(task, specs, training),
+        optimizer=optimizer(lm.model),
+        evaluate=evaluate,
+        log=run.log,
+        checkpoints=run.checkpoints,
+        resume=again,
+        seed=settings.seed,
+        label=run.id,
+    )
     run.model(lm)
     report_validation(run, done)
     updates = settings.train.steps * settings.train.accumulation

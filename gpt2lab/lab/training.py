@@ -207,11 +207,15 @@ def resume_training(row: Row, *, home: Path | str | None = None, take_over: bool
 def _train(run: Run, settings: TrainingSettings, *, again: bool) -> Run:
     """Do the work of a run, new or reopened, and write its report."""
     with run:
-        lm = _language_model(run, settings, again)
-        if settings.task.kind == "language":
-            _train_language(run, settings, lm, again=again)
-        else:
-            train_task(run, settings, lm, partial(_optimizer, settings), again=again)
+        try:
+            lm = _language_model(run, settings, again)
+            if settings.task.kind == "language":
+                _train_language(run, settings, lm, again=again)
+            else:
+                train_task(run, settings, lm, partial(_optimizer, settings), again=again)
+        except KeyboardInterrupt as stop:
+            how_far = str(stop) or "stopped outside of the updates"
+            raise KeyboardInterrupt(f"{how_far}; go on with: gpt2lab resume {run.id}") from None
     write_report(run.id, home=run.store.home)
     return run
 
@@ -228,24 +232,21 @@ def _train_language(run: Run, settings: TrainingSettings, lm: LanguageModel, *, 
         shards, batch_size=settings.batch_size, context=settings.context, seed=settings.seed
     )
     validation = _validation(lm, shards, settings)
-    try:
-        done = train(
-            lm.model,
-            batches if lm.config.causal else masked(batches, lm, settings.seed),
-            settings=settings.train,
-            objective=chosen_objective(
-                settings.objective, settings.objective_options, default_objective(lm.config)
-            ),
-            optimizer=_optimizer(settings, lm.model),
-            evaluate=validation,
-            log=run.log,
-            checkpoints=run.checkpoints,
-            resume=again,
-            seed=settings.seed,
-            label=run.id,
-        )
-    except KeyboardInterrupt as stop:
-        raise KeyboardInterrupt(f"{stop or 'stopped'}; go on with: gpt2lab resume {run.id}") from None
+    done = train(
+        lm.model,
+        batches if lm.config.causal else masked(batches, lm, settings.seed),
+        settings=settings.train,
+        objective=chosen_objective(
+            settings.objective, settings.objective_options, default_objective(lm.config)
+        ),
+        optimizer=_optimizer(settings, lm.model),
+        evaluate=validation,
+        log=run.log,
+        checkpoints=run.checkpoints,
+        resume=again,
+        seed=settings.seed,
+        label=run.id,
+    )
     changed = settings.quantize is not None or settings.architecture is not None
     if settings.lora is not None and settings.model is not None and not changed:
         keep_adapter(run, lm, settings.lora, settings.model)

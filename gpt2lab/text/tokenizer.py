@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import tokenizers
 
 from gpt2lab.base.errors import LabError, brief
+from gpt2lab.base.interruptible import interruptible
 from gpt2lab.base.progress import Progress
 from gpt2lab.text.chat_templates import chat_templates
 from gpt2lab.text.long_words import with_bounded_words
@@ -284,7 +285,7 @@ def train_bpe(
         for document in _some(documents, "train a tokenizer on")
         for piece in with_bounded_words(document, splitter)
     )
-    backend.train_from_iterator(texts, trainer)
+    interruptible(lambda pieces: backend.train_from_iterator(pieces, trainer), texts)
     return _with_eos(backend, eos)
 
 
