@@ -169,6 +169,8 @@ class TransformerConfig:
                     check_size(name, value)
                 if field_.type in _FRACTIONS and not _finite(value):
                     raise LabError(f"{name} must be a finite number, got {shown(value)}")
+        if not 0 <= self.init_std <= 1:
+            raise LabError(f"init_std must lie in [0, 1], got {self.init_std}")
         for name in ("norm_eps", "rotary_base"):
             if not getattr(self, name) > 0:
                 raise LabError(f"{name} must be above 0, got {getattr(self, name)}")

@@ -38,9 +38,9 @@ def _json(data: bytes, rng: random.Random) -> bytes:
         content = json.loads(data)
     except ValueError:
         return _insert(data, [], rng)
-    for _ in range(rng.choice((1, 1, 1, 2, 3))):
-        content = _changed(content, rng)
     try:
+        for _ in range(rng.choice((1, 1, 1, 2, 3))):
+            content = _changed(content, rng)
         return json.dumps(content, ensure_ascii=rng.random() < 0.5).encode("utf-8", "surrogatepass")
     except (ValueError, RecursionError):
         return data

@@ -97,7 +97,8 @@ class Entries:
 
     def fraction(self, name: str, default: float) -> float:
         """Return a number that is written with a point; LabError for one without, which transformers refuses too."""
-        value = self.get(name, default)
+        value = self.entries.get(name, default)
+        self.used.add(name)
         if not isinstance(value, float):
             raise LabError(f"{self.where}: {name} must be a number with a point, got {shown(value)}")
         return value

@@ -32,9 +32,8 @@ def _read(entries: Entries) -> dict[str, Any]:
     kinds = entries.get("layer_types", None)
     if kinds is None:
         kinds = ["full_attention" if i < first else "sliding_attention" for i in range(fields["n_layers"])]
-    if window is None:
-        return fields
-    return {**fields, "windows": windows_by_kind(kinds, window, fields["n_layers"], entries.where)}
+    windows = windows_by_kind(kinds, window or 1, fields["n_layers"], entries.where)
+    return fields if window is None else {**fields, "windows": windows}
 
 
 def _write(config: TransformerConfig) -> dict[str, Any]:
