@@ -16,6 +16,7 @@ import warnings
 from collections.abc import Sequence
 
 from gpt2lab.base.errors import LabError, unknown
+from gpt2lab.base.signals import end_as_ctrl_c
 from gpt2lab.base.wording import visible
 from gpt2lab.cli.parser import Parser, add_common, rename_settings
 from gpt2lab.cli.show import Visible
@@ -36,15 +37,16 @@ VERBS = {
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one verb and return the exit status: 0 done, 2 a mistake of the user's, 130 Ctrl-C, 1 a defect."""
+    """Run one verb and return the exit status: 0 done, 2 a mistake of the user's, 130 asked to end, 1 a defect."""
     words = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in words
     warnings.showwarning = _warn
     try:
         with (
+            end_as_ctrl_c(),
             contextlib.redirect_stdout(Visible(sys.stdout))
             if sys.stdout.isatty()
-            else contextlib.nullcontext()
+            else contextlib.nullcontext(),
         ):
             return _dispatch(words)
     except KeyboardInterrupt as stop:

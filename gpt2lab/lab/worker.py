@@ -11,11 +11,14 @@ import _thread
 import json
 import os
 import queue
+import signal
 import sys
 import threading
 import time
 from collections.abc import Mapping
 from typing import Any, TextIO
+
+from gpt2lab.base.signals import end_as_ctrl_c
 
 _LOG_EVERY = 0.2  # seconds between two messages about steps
 
@@ -28,11 +31,14 @@ def main() -> int:
     jobs: queue.Queue[Mapping[str, Any] | None] = queue.Queue()
     busy = threading.Event()
     threading.Thread(target=_read, args=(jobs, busy), daemon=True).start()
+    # Also where the shell that started all this has Ctrl-C ignored (`&` in a script): a study stops its units by it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
-        while (job := jobs.get()) is not None:
-            busy.set()
-            _send(messages, _outcome(job, messages))
-            busy.clear()
+        with end_as_ctrl_c():
+            while (job := jobs.get()) is not None:
+                busy.set()
+                _send(messages, _outcome(job, messages))
+                busy.clear()
     except KeyboardInterrupt as stop:
         _send(messages, {"interrupted": str(stop)})
         return 130

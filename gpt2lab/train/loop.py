@@ -2,8 +2,6 @@
 
 import contextlib
 import math
-import signal
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -16,6 +14,7 @@ from torch import Tensor
 from gpt2lab.base.errors import LabError
 from gpt2lab.base.files import sweep
 from gpt2lab.base.progress import Progress, progress, quantity
+from gpt2lab.base.signals import on_end
 from gpt2lab.model import Transformer, Wrapper
 from gpt2lab.train.checkpoints import (
     fingerprints,
@@ -60,7 +59,7 @@ class NotFinite(LabError):
 
 
 class Interrupted(KeyboardInterrupt):
-    """Ctrl-C or SIGTERM, after the state was saved; the message says how far the run was."""
+    """Ctrl-C, SIGTERM or SIGHUP, after the state was saved; the message says how far the run was."""
 
 
 def train(
@@ -86,8 +85,8 @@ def train(
     for training state; with resume=True the newest whole one there is continued, bit for bit: weights, the rows that
     follow and the result are those of a run that was never stopped (times aside). seed: of dropout only.
 
-    NotFinite if the loss or the gradient is, before the update that would spread it. Interrupted on Ctrl-C or SIGTERM
-    after the running update, with a checkpoint written if there is a folder for it.
+    NotFinite if the loss or the gradient is, before the update that would spread it. Interrupted on Ctrl-C, SIGTERM
+    or SIGHUP after the running update, with a checkpoint written if there is a folder for it.
     """
     if model.config.norm != "none" and model.config.norm_eps > 1:
         raise LabError(
@@ -380,7 +379,7 @@ def _dropout_seed(device: torch.device, seed: int, index: int) -> Iterator[None]
 
 @contextlib.contextmanager
 def _deferred_interrupt() -> Iterator[Callable[[], bool]]:
-    """Let Ctrl-C and SIGTERM wait for the end of the running update; a second one interrupts at once."""
+    """Let Ctrl-C, SIGTERM and SIGHUP wait for the end of the running update; a second one interrupts at once."""
     asked = False
 
     def note(number: int, frame: FrameType | None) -> None:
@@ -389,12 +388,5 @@ def _deferred_interrupt() -> Iterator[Callable[[], bool]]:
             raise KeyboardInterrupt
         asked = True
 
-    if threading.current_thread() is not threading.main_thread():
-        yield lambda: False  # signals reach the main thread only
-        return
-    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
+    with on_end(note):
         yield lambda: asked
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler or signal.SIG_DFL)  # None: set by a program around Python

@@ -47,7 +47,7 @@ class TrainSettings:
     evaluate_start: bool = False
     """Evaluate before the first update too: what training changed is what it is compared with."""
     checkpoint_every: int = 0
-    """Updates between checkpoints; 0 writes one only at the end, on Ctrl-C and on SIGTERM."""
+    """Updates between checkpoints; 0 writes one only at the end, on Ctrl-C, SIGTERM and SIGHUP."""
     keep_last: int = 2
     """Checkpoints kept, besides the best by validation loss."""
     log_every: int = 10

@@ -2,6 +2,8 @@
 
 import argparse
 import json
+import os
+import signal
 
 import pytest
 
@@ -60,6 +62,14 @@ def test_ctrl_c_is_status_130_with_what_the_work_says_of_going_on(
     monkeypatch.setattr("gpt2lab.cli._dispatch", stopped)
     status, said = _said(capsys, "train")
     assert (status, said) == (130, "gpt2lab: stopped at step 3; go on with: gpt2lab resume train-1")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_every_verb_that_is_asked_to_end_ends_as_by_ctrl_c(
+    number: signal.Signals, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gpt2lab.cli._dispatch", lambda words: os.kill(os.getpid(), number))
+    assert _said(capsys, "measure") == (130, "gpt2lab: stopped")
 
 
 def test_a_defect_of_ours_is_status_1_and_says_so(

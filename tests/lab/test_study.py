@@ -198,9 +198,22 @@ def test_a_stopped_unit_finds_its_checkpoints_again_but_not_those_of_other_setti
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_ctrl_c_stops_all_keeps_what_is_finished_and_says_how_to_go_on(home, calls, workers, tmp_path):
+    _stop_and_resume(home, calls, workers, tmp_path, signal.SIGINT)
+
+
+def test_a_study_that_ignores_ctrl_c_stops_its_processes_when_it_is_asked_to_end(home, calls, tmp_path):
+    """A script's `gpt2lab reproduce ... &` and all that it starts ignore Ctrl-C; then SIGTERM is what comes."""
+    _stop_and_resume(home, calls, 2, tmp_path, signal.SIGTERM, "signal.signal(signal.SIGINT, signal.SIG_IGN)")
+
+
+def _stop_and_resume(home, calls, workers, tmp_path, how, first=""):
+    """Send a study a signal and go on with it."""
     code = (
+        f"import signal\n{first}\n"
+        "from gpt2lab.base.signals import end_as_ctrl_c\n"
         "from gpt2lab.lab.study import reproduce\n"
         "try:\n"
+        "  with end_as_ctrl_c():\n"
         f"    reproduce('tide', scale='laptop', settings={{'pause': 0.02}}, home={str(home)!r}, workers={workers})\n"
         "except KeyboardInterrupt as stop:\n"
         "    print(stop)\n"
@@ -210,8 +223,8 @@ def test_ctrl_c_stops_all_keeps_what_is_finished_and_says_how_to_go_on(home, cal
         [sys.executable, "-c", code], env=os.environ | {"PYTHONPATH": path}, stdout=subprocess.PIPE, text=True
     )
     wait_until(lambda: len(calls()) >= 4)
-    process.send_signal(signal.SIGINT)
-    said, _ = process.communicate(timeout=60)
+    process.send_signal(how)
+    said, _ = process.communicate(timeout=50)  # less than the study gives processes that do not hear
     rows = {row.id: row for row in Store(home).rows(pieces=True)}
     finished = [row for row in rows.values() if row.kind != "study" and row.status == "finished"]
     assert (

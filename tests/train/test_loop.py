@@ -333,16 +333,17 @@ def test_ctrl_c_finishes_the_update_saves_and_can_be_continued(tmp_path: Path) -
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
-def test_sigterm_saves_as_ctrl_c_does(tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_sigterm_and_sighup_save_as_ctrl_c_does(number: signal.Signals, tmp_path: Path) -> None:
     class Ends(Counting):
         def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
             if index == 5:
-                os.kill(os.getpid(), signal.SIGTERM)
+                os.kill(os.getpid(), number)
             return super().__getitem__(index)
 
     with pytest.raises(Interrupted, match="stopped at step 6 of 40, saved in step-00000006"):
         train(tiny("gpt2"), Ends(), settings=settings(steps=40), checkpoints=tmp_path)
-    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    assert signal.getsignal(number) is signal.SIG_DFL
 
 
 class Dies(RuntimeError):
