@@ -11,7 +11,7 @@ _CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2
 
 
 def number(value: float | None, digits: int = 4) -> str:
-    """Write a number with `digits` significant digits: 0.01234, 1235, 1,779,840, 3.1e-07; None is a dash."""
+    """Write a number with `digits` significant digits: 0.01234, 1235, 19,833, 1,779,840, 3.1e-07; None is a dash."""
     if value is None:
         return "–"
     if isinstance(value, bool):
@@ -25,7 +25,7 @@ def number(value: float | None, digits: int = 4) -> str:
         return f"{value:.{digits - 1}g}"
     if float(value).is_integer():
         return f"{value:,.0f}" if abs(value) >= 10_000 else f"{value:.0f}"
-    text = f"{value:.{max(0, digits - 1 - size)}f}"
+    text = f"{value:{',' if abs(value) >= 10_000 else ''}.{max(0, digits - 1 - size)}f}"
     return text.rstrip("0").rstrip(".") if "." in text else text
 
 

@@ -20,7 +20,7 @@ from gpt2lab.base.settings import options
 from gpt2lab.base.wording import count, listed
 from gpt2lab.cli.parser import Parser, settings_help, typed
 from gpt2lab.cli.reproduce import add_study, seeds_of
-from gpt2lab.cli.show import cut, print_json, table
+from gpt2lab.cli.show import cut, paragraph, print_json, table
 from gpt2lab.lab.comparison import KINDS
 
 if TYPE_CHECKING:
@@ -118,9 +118,11 @@ def show_comparison(study: "Study", as_json: bool) -> None:
     if as_json:
         print_json({**study.to_plain(), "tables": tables})
     else:
-        for rows in tables.values():
+        captions = study.captions
+        for name, rows in tables.items():
             header = list(rows[0])
-            print(table([[_short(row[column]) for column in header] for row in rows], header), end="\n\n")
+            print(table([[_short(row[column]) for column in header] for row in rows], header))
+            print(paragraph(captions[name]), end="\n\n")
         if "left_out" in texts:
             print(f"left out\n{texts['left_out']}\n")
         print(f"report  {study.report}")
@@ -130,6 +132,7 @@ def show_comparison(study: "Study", as_json: bool) -> None:
 
 
 def _compare_runs(arguments: argparse.Namespace) -> None:
+    from gpt2lab.lab.side_by_side import shared
     from gpt2lab.lab.verbs import compare
 
     found = compare(arguments.names, out=arguments.out)
@@ -137,7 +140,7 @@ def _compare_runs(arguments: argparse.Namespace) -> None:
         print_json(found)
         return
     print(_side_by_side("results", found["results"]), end="")
-    differing, alone = _shared(found["settings"])
+    differing, alone = shared(found["settings"])
     print(_side_by_side("settings", differing), end="")
     for run, names in alone.items():
         print(f"{count(len(names), 'setting')} that only {run} has: {cut(listed(names), 60)}")
@@ -151,19 +154,6 @@ def _side_by_side(title: str, lines: Sequence[Mapping[str, Any]]) -> str:
     header = list(lines[0])
     cells = [[_short(line[column]) for column in header] for line in lines]
     return table(cells, [title, *header[1:]]) + "\n\n"
-
-
-def _shared(lines: Sequence[Mapping[str, Any]]) -> tuple[list[Mapping[str, Any]], dict[str, list[str]]]:
-    """Return the settings that several runs have, and by run the names of those that it alone has."""
-    shared: list[Mapping[str, Any]] = []
-    alone: dict[str, list[str]] = {}
-    for line in lines:
-        having = [run for run, cell in line.items() if run != "name" and cell != ""]
-        if len(having) == 1:
-            alone.setdefault(having[0], []).append(line["name"])
-        else:
-            shared.append(line)
-    return shared, alone
 
 
 def _short(value: Any) -> Any:

@@ -47,9 +47,9 @@ def print_json(value: Any) -> None:
 
 
 def number(value: Any) -> str:
-    """Write a number in four significant digits, nothing for None, anything else as text."""
+    """Write a number in four significant digits, nothing for None, a dash for what is no number, else as text."""
     if isinstance(value, (int, float)):
-        return wording.number(value)
+        return "–" if math.isnan(value) else wording.number(value)
     return "" if value is None else str(value)
 
 

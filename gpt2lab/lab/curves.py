@@ -26,7 +26,8 @@ def curves_of_runs(runs: Mapping[str, RunRecord], folder: Path) -> Iterator[Pict
     """Yield a figure for each of training and validation loss, with a line for every run."""
     for name, words in _METRICS.items():
         series = {run: points for run, of in runs.items() if (points := _points(of, name))}
-        yield from _chart(f"{words} over updates", series, folder)
+        alone = f": `{next(iter(series))}`" if len(series) == 1 else ""  # a single line has no name beside it
+        yield from _chart(f"{words} over updates{alone}", series, folder)
 
 
 def curves_of_study(pieces: Sequence[RunRecord], folder: Path) -> Iterator[Picture | Prose]:
@@ -64,7 +65,7 @@ def _chart(
     except LabError as error:  # a report without figures is still one
         yield Prose(f"{error}.")
         return
-    svg = to_svg(figure, caption)
+    svg = to_svg(figure, caption.replace("`", ""))
     file = folder / "figures" / f"{caption.partition(':')[0].lower().replace(' ', '-')}.svg"
     atomic_write(file, svg)
     yield Picture(file.stem, caption, svg, file)

@@ -28,6 +28,8 @@ from gpt2lab.lab.document import (
     measured,
 )
 
+_SIDE_BY_SIDE = 10  # columns of a table that has more than twice as many
+
 
 def to_markdown(document: Document, folder: Path) -> str:
     """Return the Markdown of a report that will lie in `folder`; figures are linked relative to it."""
@@ -112,7 +114,19 @@ def _table(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     ]
 
     cells = [[inline(cell(row.get(name))) for name in columns] for row in rows]
-    return _lines([inline(name) for name in columns], cells, right)
+    lines: list[str] = []
+    for block in _blocks(len(columns)):
+        head = [inline(columns[i]) for i in block]
+        below = [[line[i] for i in block] for line in cells]
+        lines += [*([""] if lines else []), *_lines(head, below, [right[i] for i in block])]
+    return lines
+
+
+def _blocks(columns: int) -> list[list[int]]:
+    """Return which columns stand side by side: all, or of a table too wide to read so many, the first one in each."""
+    if columns <= 2 * _SIDE_BY_SIDE:
+        return [list(range(columns))]
+    return [[0, *range(at, min(at + _SIDE_BY_SIDE, columns))] for at in range(1, columns, _SIDE_BY_SIDE)]
 
 
 def _lines(head: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[bool]) -> list[str]:

@@ -36,6 +36,7 @@ from gpt2lab.lab.judged import judged_claims
 from gpt2lab.lab.markdown import to_markdown
 from gpt2lab.lab.plain import flat
 from gpt2lab.lab.record import RunRecord, record
+from gpt2lab.lab.side_by_side import apart, comparison_rows, side_by_side
 from gpt2lab.lab.store import Row, Store
 from gpt2lab.lab.strip import claim_strip
 
@@ -99,16 +100,6 @@ def _comparison_name(rows: Sequence[Row]) -> str:
         return name
     mark = hashlib.sha256(name.encode()).hexdigest()[:8]
     return f"comparison-{names[0][:60]}-and-{len(names) - 1}-more-{mark}"
-
-
-def comparison_rows(rows: Sequence[Row], home: Path | str | None = None) -> dict[str, list[dict[str, Any]]]:
-    """Return what a comparison shows: {"results": rows, "settings": rows that differ}, a column for each run."""
-    runs = [record(row, home) for row in rows]
-    results = {run.id: _numbers(run) for run in runs}
-    settings = {
-        run.id: flat(run.json("settings.json").get("settings") or run.json("settings.json")) for run in runs
-    }
-    return {"results": _side_by_side(results), "settings": _side_by_side(settings, only_different=True)}
 
 
 # What the documents hold.
@@ -186,7 +177,6 @@ def _comparison(rows: Sequence[Row], store: Store, folder: Path) -> Document:
         {"run": row.id, "status": row.status, "began": row.created[:16].replace("T", " "), "took": _took(row)}
         for row in rows
     ]
-    same = [] if sides["settings"] else [Prose("The runs have the same settings.")]
     blocks: list[Block | Section] = [
         DataTable("", facts),
         *([Prose(_OTHER_TOKENS)] if _differ(sides["settings"], "tokenizer", "vocab_size", "model") else []),
@@ -194,7 +184,7 @@ def _comparison(rows: Sequence[Row], store: Store, folder: Path) -> Document:
         Section(
             "Training", list(curves_of_runs(runs, folder)) or [Prose("The runs logged no number in common.")]
         ),
-        Section("Settings that differ", [DataTable("", sides["settings"])] if sides["settings"] else same),
+        Section("Settings that differ", apart(sides["settings"])),
     ]
     return Document(f"{listed(list(runs))} compared", [count(len(rows), "run")], blocks)
 
@@ -259,7 +249,7 @@ def _pieces(pieces: Sequence[RunRecord], seeds: Sequence[RunRecord]) -> Iterator
     results = {f"seed {seed.seed}": seed.results for seed in seeds if seed.results}
     if results:
         yield Section(
-            "Results of every seed", [DataTable("", _side_by_side(results, name="result"))], folded=True
+            "Results of every seed", [DataTable("", side_by_side(results, name="result"))], folded=True
         )
     for number in dict.fromkeys(piece.seed for piece in pieces):
         inner: list[Block | Section] = []
@@ -313,27 +303,6 @@ def _again(row: Row) -> Section:
     return Section(
         "Run it again", [Command(row.command)] if row.command else [Prose("Its command was not kept.")]
     )
-
-
-def _numbers(run: RunRecord) -> dict[str, Any]:
-    """Return a run's results, else the last value of everything it logged."""
-    return dict(run.results) if run.results else run.last_numbers()
-
-
-def _side_by_side(
-    columns: Mapping[str, Mapping[str, Any]], *, only_different: bool = False, name: str = ""
-) -> list[dict[str, Any]]:
-    """Return a row for every name, a column for every run."""
-    names = list(dict.fromkeys(key for values in columns.values() for key in values))
-    rows = []
-    for key in names:
-        cells = {column: values.get(key) for column, values in columns.items()}
-        if only_different and len({repr(cell) for cell in cells.values()}) == 1:
-            continue
-        there = {column: show(cell) if key in columns[column] else "" for column, cell in cells.items()}
-        shown = there if only_different else cells
-        rows.append({name or "name": key, **shown})
-    return rows
 
 
 def _when(row: Row) -> list[str]:

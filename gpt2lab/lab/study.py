@@ -100,6 +100,11 @@ class Study:
         return record(Row(self.id, self.paper, "study"), self.folder.parent).tables
 
     @property
+    def captions(self) -> dict[str, str]:
+        """The captions of the tables, by name."""
+        return record(Row(self.id, self.paper, "study"), self.folder.parent).captions("tables")
+
+    @property
     def texts(self) -> dict[str, str]:
         """The texts over all seeds, by name."""
         return record(Row(self.id, self.paper, "study"), self.folder.parent).texts

@@ -67,7 +67,8 @@ thead th { color: var(--muted); font-size: .82rem; font-weight: 600; }
 .verdicts caption { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%); }
 .verdicts tbody th { width: 32%; font-weight: 500; }
 .verdicts td { font-size: .95rem; }
-.verdicts td:nth-child(2) { width: 27%; }
+.verdicts td:nth-child(2) { width: 25%; }
+.verdicts td:nth-child(3) { width: 20%; }
 .verdicts tbody th { padding-left: 1.7em; }
 .verdicts .letter { float: left; margin-left: -1.7em; color: var(--muted); font-weight: 700; }
 .verdicts .figure { font-variant-numeric: tabular-nums; font-weight: 600; }
@@ -79,6 +80,8 @@ thead th { color: var(--muted); font-size: .82rem; font-weight: 600; }
 .table .scroll { margin: 0; }
 .data .number { font-variant-numeric: tabular-nums; text-align: right; white-space: nowrap; }
 .data tbody tr:hover { background: var(--soft); }
+.data th:first-child, .data td:first-child { position: sticky; left: 0; background: var(--paper); }
+.data tbody tr:hover td:first-child { background: var(--soft); }
 .facts { width: 100%; margin: 1rem 0; font-size: .92rem; }
 .facts th { width: 15rem; font-weight: 500; }
 .facts mark { padding: .05em .3em; border-radius: 4px; background: var(--mark); color: inherit; }

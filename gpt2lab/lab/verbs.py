@@ -160,7 +160,8 @@ def compare(names: Sequence[str], *, out: Path | str | None = None) -> dict[str,
 
     LabError if there are fewer than two runs, or one of them does not exist.
     """
-    from gpt2lab.lab.report import comparison_rows, write_comparison
+    from gpt2lab.lab.report import write_comparison
+    from gpt2lab.lab.side_by_side import comparison_rows
 
     html = write_comparison(names, out=out)
     rows = list({row.id: row for row in map(Store().find, names)}.values())

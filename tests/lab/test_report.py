@@ -24,8 +24,9 @@ from gpt2lab.lab.document import (
 from gpt2lab.lab.html import to_html
 from gpt2lab.lab.markdown import to_markdown
 from gpt2lab.lab.plain import flat
-from gpt2lab.lab.report import comparison_rows, write_comparison, write_report
+from gpt2lab.lab.report import write_comparison, write_report
 from gpt2lab.lab.run import Run
+from gpt2lab.lab.side_by_side import comparison_rows
 from gpt2lab.lab.store import Store
 from gpt2lab.lab.strip import claim_strip
 from gpt2lab.lab.study import reproduce
@@ -225,6 +226,48 @@ def test_whatever_a_run_reports_a_page_stays_well_formed():
     text, _ = check(to_html(document))
     assert "60 more rows" in text
     assert "````text" in to_markdown(document, None)
+
+
+def test_a_table_of_200_columns_is_cut_into_blocks_in_markdown_and_keeps_its_first_column_in_view(tmp_path):
+    rows = [{"model": name, **{f"n{i}": float(i) for i in range(200)}} for name in ("a", "b")]
+    document = Document("x", [], [DataTable("wide", rows)])
+    lines = [line for line in to_markdown(document, tmp_path).splitlines() if line.startswith("|")]
+    assert len(lines) == 20 * 4
+    assert max(line.count("|") for line in lines) == 12
+    assert all(line.startswith(("| model |", "| --- |", "| a |", "| b |")) for line in lines)
+    assert all(f" n{i} |" in "".join(lines) for i in range(200))
+    page = to_html(document)
+    check(page)
+    assert page.count("<th scope") == 201
+    assert re.search(r"\.data td:first-child \{ position: sticky", page)
+
+
+def test_settings_that_one_run_alone_has_are_named_not_listed_beside_blanks(home):
+    for name, settings in (
+        ("a", {"data": "x", "steps": 3, "seed": 1, "only": []}),
+        ("b", {"seed": 2, "bits": 4, "only": ["y"]}),
+    ):
+        with Run.start("train", name, home=home, settings=settings) as run:
+            run.log(1, loss=1.0)
+            if name == "a":
+                run.log(2, loss=0.5)
+    text, _ = check(write_comparison(["a", "b"], home=home).read_text())
+    assert (
+        "seed 1 2 only – y 2 settings that only a-1 has: data and steps . 1 setting that only b-1 has: bits ."
+        in text
+    )
+
+
+def test_a_line_that_is_alone_in_a_comparison_is_named(home):
+    for name in ("a", "b"):
+        with Run.start("train", name, home=home, settings={}) as run:
+            run.result("x", 1.0)
+            if name == "a":
+                run.log(1, loss=1.0)
+                run.log(2, loss=0.5)
+    text, _ = check(write_comparison(["a", "b"], home=home).read_text())
+    assert "Training loss over updates: a-1" in text
+    assert "The runs have the same settings." in text
 
 
 def test_the_colours_of_a_figure_follow_the_page():

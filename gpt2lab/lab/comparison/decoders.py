@@ -40,6 +40,7 @@ VARIANTS = ("sampling top_k=50", "sampling top_p=0.95", "sampling typical=0.95")
 """What papers set decoders beside, besides every decoder with its defaults; pure sampling is one of those."""
 REAL = "real_text"
 _LEAST = {"steps": 1, "prompts": 2, "prompt_tokens": 1, "new_tokens": 4, "batch_size": 1}
+_DASH = "A dash: in some seed no continuation has n words for rep-n, 2 to 4; more new_tokens give longer ones"
 _NUMBERS = {
     "diversity": "diversity",
     "rep_2": "rep-2",
@@ -283,7 +284,9 @@ def summarise(settings: Settings, study: "Study") -> None:
     values = {
         arm: {name: _over_seeds(study, arm, name) for name in (*_NUMBERS, "tokens_per_second")} for arm in ran
     }
-    study.table("decoders", [_row(names[arm], values[arm]) for arm in ran], _caption(settings))
+    short = any(map(math.isnan, (number for arm in ran for name in _NUMBERS for number in values[arm][name])))
+    caption = f"{_caption(settings)}. {_DASH}" if short else _caption(settings)
+    study.table("decoders", [_row(names[arm], values[arm]) for arm in ran], caption)
     study.figure(
         "diversity_perplexity",
         figures.scatter(
