@@ -4,6 +4,7 @@ import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from gpt2lab.base import wording
 from gpt2lab.base.errors import LabError
 from gpt2lab.base.progress import duration
 from gpt2lab.base.registry import part
@@ -38,7 +39,7 @@ def chain_sections(row: Row, store: Store) -> list[Section]:
 def _step(row: Row) -> dict[str, Any]:
     """Return one line: what the run did, and the numbers that say how the model was after it."""
     results = row.numbers
-    told = [f"{name} {show(round(results[name], 4))}" for name in _RESULTS if name in results]
+    told = [f"{name} {wording.number(results[name])}" for name in _RESULTS if name in results]
     return {
         "run": row.id,
         "step": f"{row.kind} {row.name}" if row.kind in ("apply", "measure") else row.kind,

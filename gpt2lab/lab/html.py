@@ -39,6 +39,7 @@ _COLOURS = {
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
 """What a browser may load for a page: nothing. It has styles, on thousands of elements of its figures, and no script."""
 _MARKED = re.compile(r"`([^`]+)`|\*\*([^*`]+)\*\*")
+_WIDE = 8  # columns of a table whose first one stays in view
 _LONG_TABLE = 40  # rows shown before the rest is folded
 
 
@@ -189,6 +190,7 @@ def _table(table: DataTable, label: str) -> Iterator[str]:
     head = "".join(f'<th scope="col"{_right(name in right)}>{_inline(name)}</th>' for name in columns)
     named = f' aria-labelledby="{label}"' if table.caption else ""
     caption = f'<figcaption id="{label}">{_inline(table.caption)}</figcaption>' if table.caption else ""
+    kind = "data wide" if len(columns) > _WIDE else "data"
     yield f'<figure class="table">{caption}'
     shown, rest = table.rows[:_LONG_TABLE], table.rows[_LONG_TABLE:]
     for rows in (shown, rest):
@@ -196,7 +198,7 @@ def _table(table: DataTable, label: str) -> Iterator[str]:
             continue
         if rows is rest:
             yield f"<details><summary>{len(rest)} more rows</summary>"
-        yield f'<div class="scroll" tabindex="0"><table class="data"{named}><thead><tr>{head}</tr></thead><tbody>'
+        yield f'<div class="scroll" tabindex="0"><table class="{kind}"{named}><thead><tr>{head}</tr></thead><tbody>'
         for row in rows:
             yield f"<tr>{''.join(_cell(row.get(name), name in right) for name in columns)}</tr>"
         yield "</tbody></table></div>" + ("</details>" if rows is rest else "")

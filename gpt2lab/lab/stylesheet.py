@@ -80,8 +80,9 @@ thead th { color: var(--muted); font-size: .82rem; font-weight: 600; }
 .table .scroll { margin: 0; }
 .data .number { font-variant-numeric: tabular-nums; text-align: right; white-space: nowrap; }
 .data tbody tr:hover { background: var(--soft); }
-.data th:first-child, .data td:first-child { position: sticky; left: 0; background: var(--paper); }
-.data tbody tr:hover td:first-child { background: var(--soft); }
+.data td:first-child { min-width: 6rem; }
+.wide th:first-child, .wide td:first-child { position: sticky; left: 0; background: var(--paper); }
+.wide tbody tr:hover td:first-child { background: var(--soft); }
 .facts { width: 100%; margin: 1rem 0; font-size: .92rem; }
 .facts th { width: 15rem; font-weight: 500; }
 .facts mark { padding: .05em .3em; border-radius: 4px; background: var(--mark); color: inherit; }
@@ -92,7 +93,7 @@ dl.claim dt { color: var(--muted); }
 dl.claim dd { margin: 0; max-width: 42rem; }
 figure { margin: 1.2rem 0; }
 .drawing { overflow: auto; }
-.drawing svg { display: block; max-width: max(100%, 34rem); height: auto; }
+.drawing svg { display: block; max-width: max(100%, 30rem); height: auto; }
 figcaption { margin-top: .4rem; max-width: 46rem; color: var(--muted); font-size: .9rem; }
 .passage figcaption { margin: 0 0 .3rem; }
 .passage pre { max-height: 28rem; overflow-y: auto; }

@@ -239,7 +239,8 @@ def test_a_table_of_200_columns_is_cut_into_blocks_in_markdown_and_keeps_its_fir
     page = to_html(document)
     check(page)
     assert page.count("<th scope") == 201
-    assert re.search(r"\.data td:first-child \{ position: sticky", page)
+    assert page.count('<table class="data wide"') == 1
+    assert re.search(r"\.wide td:first-child \{ position: sticky", page)
 
 
 def test_settings_that_one_run_alone_has_are_named_not_listed_beside_blanks(home):
