@@ -16,7 +16,6 @@ import os
 import re
 import secrets
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -60,13 +59,14 @@ def atomic_file(path: Path | str) -> Iterator[Path]:
     """
     path = Path(path)
     check_writable(path)
-    if path.exists() and not (path.is_file() or path.is_dir()):
+    if (path.exists() and not (path.is_file() or path.is_dir())) or _is_stream(path):
         raise LabError(f"{path}: a device or a pipe, which a file cannot replace; give the name of a file")
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary, lock = _temporary(path, _new_file)
+    mode = os.fstat(lock).st_mode
     try:
         yield temporary
-        _sync(temporary)
+        _sync(temporary, mode)
         check_writable(path)  # this process may have slept while it wrote, and lost the folder
         os.replace(temporary, path)
     except BaseException:
@@ -91,17 +91,28 @@ def atomic_folder(path: Path | str) -> Iterator[Path]:
     for left in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
         _delete_unused(left)
     temporary, lock = _temporary(path, _new_folder)
+    mode = os.fstat(lock).st_mode
     try:
         yield temporary
         for entry in temporary.rglob("*"):
-            _sync(entry)
-        _sync(temporary)
+            _sync(entry, mode)
+        _sync(temporary, mode)
         check_writable(path)
         _place(temporary, path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)  # after an exchange this is the older folder
         os.close(lock)
     sync_folder(path.parent)
+
+
+def check_place(path: Path) -> None:
+    """LabError if no folder can be put at `path`, so that it is known before the work that would fill it."""
+    above = next((folder for folder in path.absolute().parents if folder.exists()), path)
+    if not above.is_dir() or not os.access(above, os.W_OK | os.X_OK):
+        why = "cannot be written in" if above.is_dir() else "is a file"
+        raise LabError(f"{path}: no folder can be put there, because {above} {why}; give another")
+    if path.is_dir() and path.is_mount():
+        raise _mounted(path)
 
 
 def restore(path: Path) -> None:
@@ -116,9 +127,7 @@ def restore(path: Path) -> None:
 
 def discard(path: Path) -> None:
     """Delete a folder so that it is never seen half deleted: it loses its name first."""
-    gone = path.with_name(
-        f".{path.name}.{secrets.token_hex(4)}.tmp"
-    )  # not made first: a full disk has no room
+    gone = _new_name(path)  # not made first: a full disk has no room
     with contextlib.suppress(FileNotFoundError):
         os.rename(path, gone)
     shutil.rmtree(gone, ignore_errors=True)
@@ -205,9 +214,17 @@ def _line(folder: Path, name: str) -> str:
     return f"{sha256(folder / name)}  {name}\n"
 
 
-def _sync(path: Path) -> None:
-    """Flush a file or folder to disk, readable by all: temporary files, and safetensors' own, are private."""
-    os.chmod(path, 0o755 if path.is_dir() else 0o644)
+def _sync(path: Path, mode: int) -> None:
+    """Flush a file or folder to disk, readable by whom the umask lets: safetensors' own files are private.
+
+    mode: that of the temporary file or folder, which the umask has decided.
+    """
+    wanted = mode & (0o777 if path.is_dir() else 0o666)
+    if path.stat().st_mode & 0o777 != wanted:
+        with contextlib.suppress(
+            PermissionError
+        ):  # a file system without modes, such as exFAT, gives all the same
+            os.chmod(path, wanted)
     sync_folder(path)  # a file is flushed by the same calls
 
 
@@ -218,6 +235,8 @@ def _place(temporary: Path, path: Path) -> None:
         try:
             os.rename(temporary, path)
         except OSError as error:
+            if error.errno == errno.EBUSY:
+                raise _mounted(path) from error
             if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                 raise
         else:
@@ -227,6 +246,17 @@ def _place(temporary: Path, path: Path) -> None:
                 return
             os.rename(path, old)
     shutil.rmtree(old, ignore_errors=True)
+
+
+def _mounted(path: Path) -> LabError:
+    return LabError(
+        f"{path}: another file system is mounted there, which a folder cannot replace; give a folder inside it"
+    )
+
+
+def _is_stream(path: Path) -> bool:
+    """Whether a name stands for an open file of this process, as /dev/stdout does."""
+    return path.is_symlink() and os.readlink(path).startswith("/proc/")
 
 
 def _exchange(one: Path, other: Path) -> bool:
@@ -253,13 +283,18 @@ def _renameat2() -> Callable[..., int] | None:
 
 
 def _new_file(path: Path) -> tuple[Path, int]:
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-    return Path(name), descriptor
+    new = _new_name(path)
+    return new, os.open(new, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
 
 
 def _new_folder(path: Path) -> tuple[Path, int]:
-    name = tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-    return Path(name), os.open(name, os.O_RDONLY)
+    new = _new_name(path)
+    os.mkdir(new)
+    return new, os.open(new, os.O_RDONLY)
+
+
+def _new_name(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
 
 
 def _temporary(path: Path, make: Callable[[Path], tuple[Path, int]]) -> tuple[Path, int]:

@@ -246,7 +246,7 @@ def _locked(path: Path, *, create: bool = False) -> Iterator[int]:
     """Yield the open file while no other process has it so. TimeoutError if one has it for seconds: it sleeps."""
     deadline = time.monotonic() + _STUCK
     while True:
-        file = os.open(path, os.O_RDWR | os.O_CLOEXEC | (os.O_CREAT if create else 0), 0o644)
+        file = os.open(path, os.O_RDWR | os.O_CLOEXEC | (os.O_CREAT if create else 0), 0o666)
         try:
             if _lock(file) and os.path.samestat(
                 os.fstat(file), path.stat()

@@ -9,13 +9,16 @@ from pathlib import Path
 
 from gpt2lab.base.errors import LabError, shown
 
+FULL = (errno.ENOSPC, errno.EDQUOT)
+"""What the system says where no space is left, on the disk or for this user."""
+
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+=-]*")
 _LONGEST = 200  # characters: file systems take 255 bytes, with the ending and what a temporary name adds
 
 
 def home_folder(home: Path | str | None = None) -> Path:
     """Return the folder of the runs: `home`, else $GPT2LAB_HOME, else ./runs."""
-    return Path(home or os.environ.get("GPT2LAB_HOME") or "runs")
+    return Path(home or os.environ.get("GPT2LAB_HOME") or "runs").expanduser()
 
 
 def is_name(name: str) -> bool:
@@ -48,7 +51,7 @@ def written(folder: Path, otherwise: str = "cannot be written") -> Iterator[None
     try:
         yield
     except OSError as error:
-        if error.errno == errno.ENOSPC:
+        if error.errno in FULL:
             raise disk_full(folder) from error
         raise LabError(f"{folder}: {otherwise} ({error.strerror})") from error
 

@@ -13,6 +13,7 @@ from gpt2lab.base.errors import LabError
 from gpt2lab.base.registry import part
 from gpt2lab.base.settings import build, to_plain
 from gpt2lab.lab import models, verbs
+from gpt2lab.lab.home import FULL
 from gpt2lab.lab.lineage import about
 from gpt2lab.lab.models import with_models
 from gpt2lab.lab.run import Run
@@ -67,7 +68,8 @@ def apply(
     with Run.start("apply", name, settings=settings, command=command, device=str(lm.model.device)) as run:
         result = verbs.transformed(name, made, lm)
         written = folder or run.folder / "model"
-        save(result, written)
+        with _saved_in(written):
+            save(result, written)
         applied = Applied(run, written)
         run.result("parameters", _count(result))
         run.result("parameters_before", before)
@@ -122,6 +124,19 @@ def generate(
 
 
 # How a run is kept.
+
+
+@contextlib.contextmanager
+def _saved_in(folder: Path) -> Iterator[None]:
+    """LabError that names this folder if its disk is full: it may be another than that of the runs."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in FULL:
+            raise LabError(
+                f"{folder}: no space is left on this disk; free some, or choose another with --out"
+            ) from error
+        raise
 
 
 @contextlib.contextmanager

@@ -1,7 +1,6 @@
 """A run: one execution with a folder of its own and a row in the store."""
 
 import contextlib
-import errno
 import json
 import re
 import shutil
@@ -21,7 +20,7 @@ from gpt2lab.base.progress import progress as show_progress
 from gpt2lab.base.settings import options, to_plain
 from gpt2lab.lab.environment import environment
 from gpt2lab.lab.events import EventWriter
-from gpt2lab.lab.home import check_name, disk_full
+from gpt2lab.lab.home import FULL, check_name, disk_full
 from gpt2lab.lab.metrics import cut_metrics
 from gpt2lab.lab.plain import as_number, encode, flat, without
 from gpt2lab.lab.record import RunRecord, read_json, record, write_table
@@ -271,7 +270,7 @@ class Run:
             self._close_logs()
             with contextlib.suppress(LabError, OSError):  # the first error is the one to tell
                 self.store.remove(self.id)  # a mistake found before any work leaves no run
-        elif isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        elif isinstance(error, OSError) and error.errno in FULL:
             self._end("failed", str(disk_full(self.folder)))
             raise disk_full(self.folder) from error
         elif error is None:
@@ -337,7 +336,7 @@ class Run:
         try:
             yield
         except OSError as error:
-            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            if error.errno in FULL:
                 raise disk_full(self.folder) from error
             raise
 

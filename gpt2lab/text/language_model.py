@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from gpt2lab.base.errors import LabError
-from gpt2lab.base.files import atomic_folder, atomic_write
+from gpt2lab.base.files import atomic_folder, atomic_write, check_place
 from gpt2lab.base.json_files import sealed
 from gpt2lab.model.adapters import is_adapter, load_adapter, read_adapter_config, write_adapter
 from gpt2lab.model.checkpoint import Layout, load_model, write_model
@@ -161,7 +161,8 @@ def save(lm: LanguageModel, folder: Path | str, *, layout: Layout = "auto") -> N
 
 
 def refuse_foreign(folder: Path) -> None:
-    """LabError if saving a model there would take the place of something that is no model."""
+    """LabError if a model cannot be saved there, or would take the place of something that is no model."""
+    check_place(folder)
     if folder.is_file():
         raise LabError(f"{folder}: a file; a model is saved as a folder")
     if not folder.is_dir():

@@ -1,6 +1,7 @@
 """A file appears whole or not at all."""
 
 import concurrent.futures
+import errno
 import hashlib
 import multiprocessing
 import os
@@ -17,6 +18,7 @@ from gpt2lab.base.files import (
     SUMS,
     atomic_folder,
     atomic_write,
+    check_place,
     check_sums,
     locked,
     restore,
@@ -79,15 +81,76 @@ def _dies_within(code: str, folder: Path) -> None:
 KILL = "os.kill(os.getpid(), signal.SIGKILL)"
 
 
-def test_files_that_were_private_are_readable_by_others_in_a_finished_folder(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o077, 0o600), (0o002, 0o664)])
+def test_files_are_readable_by_whom_the_umask_lets_whatever_wrote_them(
+    umask: int, mode: int, tmp_path: Path
+) -> None:
+    before = os.umask(umask)
+    try:
+        with atomic_folder(tmp_path / "model") as folder:
+            for name in ("a", "b/c"):
+                (folder / name).parent.mkdir(exist_ok=True)
+                (folder / name).write_text("x")
+                (folder / name).chmod(0o600)  # as safetensors does
+        atomic_write(tmp_path / "file", "x")
+    finally:
+        os.umask(before)
+    paths = list(tmp_path.rglob("*"))
+    assert {path.stat().st_mode & 0o777 for path in paths if path.is_file()} == {mode}
+    assert {path.stat().st_mode & 0o777 for path in paths if path.is_dir()} == {0o777 & ~umask}
+
+
+def test_a_file_system_without_modes_is_written_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: Path, mode: int) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
     with atomic_folder(tmp_path / "model") as folder:
-        for name in ("a", "b/c"):
-            (folder / name).parent.mkdir(exist_ok=True)
-            (folder / name).write_text("x")
-            (folder / name).chmod(0o600)
-    assert {path.stat().st_mode & 0o777 for path in (tmp_path / "model").rglob("*") if path.is_file()} == {
-        0o644
-    }
+        (folder / "a").touch(0o600)
+        monkeypatch.setattr(os, "chmod", refuse)
+    assert (tmp_path / "model" / "a").exists()
+
+
+def test_what_stands_for_an_open_file_is_not_replaced(tmp_path: Path) -> None:
+    out = tmp_path / "stdout"
+    with (tmp_path / "f").open("w") as handle:
+        out.symlink_to(f"/proc/self/fd/{handle.fileno()}")
+        with pytest.raises(LabError, match="a device or a pipe"):
+            atomic_write(out, "x")
+    assert out.is_symlink()
+
+
+def test_a_place_where_no_folder_can_be_put_is_named_before_any_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    for place, why in (
+        (tmp_path / "file" / "a" / "b", "is a file"),
+        (Path("/"), "another file system is mounted there"),
+    ):
+        with pytest.raises(LabError, match=why):
+            check_place(place)
+    check_place(tmp_path / "a" / "b")
+    check_place(tmp_path)
+    monkeypatch.setattr(os, "access", lambda place, mode: False)  # root may write wherever a mode forbids it
+    with pytest.raises(LabError, match=f"because {tmp_path} cannot be written in"):
+        check_place(tmp_path / "a" / "b")
+
+
+def test_a_folder_that_is_a_mount_point_is_a_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def busy(one: Path, other: Path) -> None:
+        raise OSError(errno.EBUSY, "Device or resource busy")
+
+    monkeypatch.setattr(os, "rename", busy)
+    with (
+        pytest.raises(LabError, match="mounted there, which a folder cannot replace"),
+        atomic_folder(tmp_path / "m"),
+    ):
+        pass
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("exchange", [True, False])

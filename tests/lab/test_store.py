@@ -193,6 +193,8 @@ def test_a_home_that_is_a_file_is_refused(tmp_path):
 def test_the_home_folder_comes_from_the_argument_then_the_environment(monkeypatch):
     monkeypatch.setenv("GPT2LAB_HOME", "/somewhere")
     assert home_folder() == Path("/somewhere")
+    monkeypatch.setenv("GPT2LAB_HOME", "~/runs")  # as a file of settings has it, which no shell reads
+    assert home_folder() == Path.home() / "runs"
     assert home_folder("here") == Path("here")
     monkeypatch.delenv("GPT2LAB_HOME")
     assert home_folder() == Path("runs")
