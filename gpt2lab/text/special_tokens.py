@@ -117,16 +117,24 @@ def _overrule(found: SpecialTokens, special_map: Mapping[str, Any], where: Path)
         if key.endswith("_token") and (key in KEYS or isinstance(value, str | Mapping)):
             found.named[key] = _maybe_token(value, f"{where}: {key}", special=True)
         elif key == "extra_special_tokens" or (key == "additional_special_tokens" and not had_extra):
-            _add_extra(found, value, where)
+            _add_extra(found, value, where, special=key == "extra_special_tokens")
 
 
-def _add_extra(found: SpecialTokens, extra: Any, where: Path) -> None:
-    """Add a list of further special tokens, or an object that gives each a name."""
+def _add_extra(found: SpecialTokens, extra: Any, where: Path, *, special: bool = False) -> None:
+    """Add a list of further special tokens, or an object that gives each a name.
+
+    One that is written with `__type` has its own flags, unless it is `special` by where it is listed.
+    """
     if isinstance(extra, Mapping):
         for key, value in extra.items():
             found.named[key] = _maybe_token(value, f"{where}: {key}")
     elif isinstance(extra, list):
-        tokens = [_maybe_token(value, f"{where}: extra_special_tokens", special=True) for value in extra]
+        tokens = []
+        for value in extra:
+            flagged = isinstance(value, Mapping) and "__type" in value
+            tokens.append(
+                _maybe_token(value, f"{where}: extra_special_tokens", special=special or not flagged)
+            )
         found.extra += [token for token in tokens if token is not None and token not in found.extra]
     elif extra is not None:
         raise LabError(f"{where}: extra_special_tokens should be a list, found {type(extra).__name__}")

@@ -258,3 +258,29 @@ def test_a_class_that_the_lab_does_not_know_reads_a_word_level_file_as_it_is(tmp
         1,
         0,
     ]  # GPT2Tokenizer would make a BPE without merges of it
+
+
+@pytest.mark.parametrize(
+    ("file", "key"),
+    [
+        ("tokenizer_config.json", "additional_special_tokens"),
+        ("tokenizer_config.json", "extra_special_tokens"),
+        ("special_tokens_map.json", "additional_special_tokens"),
+    ],
+)
+@pytest.mark.parametrize("special", [None, False, True])
+def test_a_further_token_that_is_written_with_its_flags_keeps_them(
+    tmp_path: Path, file: str, key: str, special: bool | None
+) -> None:
+    token: dict[str, Any] = {"__type": "AddedToken", "content": "<tool>", "lstrip": True, "normalized": False}
+    token |= {"special": special} if special is not None else {}
+    backend = train_bpe(["low lower lowest " * 20], 280).backend
+    backend.save(str(tmp_path / "tokenizer.json"))
+    entries = {"tokenizer_config.json": {"tokenizer_class": "PreTrainedTokenizerFast"}}
+    entries[file] = entries.get(file, {}) | {key: ["<end>", token]}
+    for name, content in entries.items():
+        (tmp_path / name).write_text(json.dumps(content))
+    ours, theirs = Tokenizer.load(tmp_path), of_transformers(tmp_path)
+    ids = theirs("low <tool> lower<end>")["input_ids"]
+    assert ours.encode("low <tool> lower<end>") == ids
+    assert ours.decode(ids) == theirs.decode(ids, skip_special_tokens=True)
