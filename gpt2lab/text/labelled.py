@@ -103,12 +103,23 @@ def _value(row: Row, target: Target, where: str, words: int) -> Value:
     if absent(row[name]):
         return None
     if target.kind == "classification":
-        return rows.named(row[name], where, name)
+        return _label(row[name], where, name)
     items = _items(row[name], where, name, "|" if target.kind == "multilabel" else None)
-    labels = tuple(rows.named(item, where, name) for item in items)
+    labels = tuple(_label(item, where, name) for item in items)
     if target.kind == "tokens" and len(labels) != words:
         raise LabError(f"{where}: {len(labels)} labels in {name!r} for {words} words; give one for each word")
     return labels
+
+
+def _label(value: object, where: str, name: str) -> str:
+    """Return a label as text. LabError for -100, which no class is called."""
+    label = rows.named(value, where, name)
+    if label == "-100":
+        raise LabError(
+            f"{where}: field {name!r} holds -100, with which other programs mark what has no label; write null for a "
+            "row without one, and give each word of a text with labels its own"
+        )
+    return label
 
 
 def _number(value: object, where: str, name: str) -> float:
@@ -161,7 +172,7 @@ def _items(value: object, where: str, name: str, separator: str | None = None) -
 def label_names(examples: Iterable[Example], target: Target) -> tuple[str, ...]:
     """Return the labels that occur, numbers by size and words by spelling; of columns their names.
 
-    LabError if there are fewer than two classes to tell apart.
+    LabError if there are fewer than two classes to tell apart, and for one class under two names (1 and 1.0).
     """
     if target.kind == "regression":
         return target.fields if len(target.fields) > 1 else ()
@@ -179,6 +190,12 @@ def label_names(examples: Iterable[Example], target: Target) -> tuple[str, ...]:
         raise LabError(
             f"{target.name}: the data have {have}; it takes two classes to learn to tell them apart"
         )
+    for label in sorted(found):
+        if label.endswith(".0") and label[:-2].removeprefix("-").isdecimal() and label[:-2] in found:
+            raise LabError(
+                f"{target.name}: the data have the labels {label[:-2]!r} and {label!r}, one class in two spellings; "
+                "write it in one of them"
+            )
     return tuple(sorted(found, key=_by_size_then_spelling))
 
 

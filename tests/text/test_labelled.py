@@ -134,6 +134,9 @@ def test_labels_of_every_form(tmp_path: Path) -> None:
         ),
         ({"text": "x y", "v": ["O"]}, Target("v", "tokens", ("v",)), "1 labels in 'v' for 2 words"),
         ({"text": 3, "v": "a"}, Target("v", "classification", ("v",)), "'text' should hold text, found int"),
+        ({"text": "x", "v": -100}, Target("v", "classification", ("v",)), "'v' holds -100"),
+        ({"text": "x y", "v": [1, -100]}, Target("v", "tokens", ("v",)), "'v' holds -100"),
+        ({"text": "x", "v": "a|-100"}, Target("v", "multilabel", ("v",)), "'v' holds -100"),
         (
             {"text": "x", "v": "[1, "},
             Target("v", "multilabel", ("v",)),
@@ -146,6 +149,27 @@ def test_labels_that_are_none_are_refused_with_their_line(
 ) -> None:
     with pytest.raises(LabError, match=words.replace("[", r"\[")):
         read_examples(jsonl(tmp_path / "a.jsonl", [row]), targets=[target])
+
+
+@pytest.mark.parametrize(
+    ("labels", "wrong"), [("1 1.0 0", "'1' and '1.0'"), ("-2.0 -2 1", "'-2' and '-2.0'")]
+)
+def test_one_class_in_two_spellings_is_refused(labels: str, wrong: str, tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"  # whole numbers, and those of a table that was written with gaps in this column
+    path.write_text("text,v\n" + "".join(f"x{label},{label}\n" for label in labels.split()))
+    target = Target("v", "classification", ("v",))
+    with pytest.raises(LabError, match=f"v: the data have the labels {wrong}, one class in two spellings"):
+        label_names(read_examples(path, targets=[target]), target)
+
+
+def test_labels_that_only_look_like_one_number_are_classes_of_their_own(tmp_path: Path) -> None:
+    path = jsonl(
+        tmp_path / "a.jsonl", [{"text": v, "v": v} for v in ("1.1", "1.10", "1.0", "v1", "v1.0", "01")]
+    )
+    target = Target("v", "classification", ("v",))
+    assert set(label_names(read_examples(path, targets=[target]), target)) == {
+        "1.1", "1.10", "1.0", "v1", "v1.0", "01",
+    }  # fmt: skip
 
 
 def test_an_unknown_label_names_the_nearest_and_its_line() -> None:
