@@ -77,9 +77,9 @@ class Supervised:
         known = heads(model)
         parts: dict[str, Tensor] = {}
         for name, how in self.losses.items():
+            over = whole[f"labels.{name}"] if whole is not None else None
             labels = batch[f"labels.{name}"]
-            own = share(label_count(known[name], labels, how), whole, f"labels.{name}")
-            parts[name] = how.weight * head_loss(known[name], said[name], labels, how) * own
+            parts[name] = how.weight * head_loss(known[name], said[name], labels, how, over=over)
         if self.language:
             own = share(_language_count(batch), whole, "language")
             parts["language"] = self.language * _language_loss(model, hidden, batch) * own
@@ -106,59 +106,82 @@ def _check_weights(head: Head, how: HeadLoss) -> None:
         )
 
 
-def head_loss(head: Head, said: Tensor, labels: Tensor, how: HeadLoss | None = None) -> Tensor:
+def head_loss(
+    head: Head, said: Tensor, labels: Tensor, how: HeadLoss | None = None, *, over: Tensor | None = None
+) -> Tensor:
     """Return the mean loss of one head over the labels that are there; 0 if there are none.
 
-    said [batch, outputs] or [batch, time, outputs], labels as in `LabelledBatches`.
+    said [batch, outputs] or [batch, time, outputs], labels as in `LabelledBatches`. over: the `label_count` of all
+    micro-batches, by which the sum over this one is divided; None: this batch's own.
     """
     how = how or HeadLoss()
     _check_weights(head, how)
     weights = None if how.class_weights is None else said.new_tensor(how.class_weights)
     wide = said.to(torch.promote_types(said.dtype, torch.float32))
     if head.kind in ("classification", "tokens"):
-        return class_loss(wide.flatten(0, -2), labels.flatten(), weights=weights, smoothing=how.smoothing)
+        rows = wide.flatten(0, -2)
+        return class_loss(rows, labels.flatten(), weights=weights, smoothing=how.smoothing, over=over)
     if head.kind == "multilabel":
-        return multilabel_loss(wide, labels, weights=weights, smoothing=how.smoothing)
+        return multilabel_loss(wide, labels, weights=weights, smoothing=how.smoothing, over=over)
     if head.kind == "regression":
-        return regression_loss(wide, labels)
+        return regression_loss(wide, labels, over=over)
     raise LabError(f"head {head.name} is an embedding; train it with a contrastive objective")
 
 
 def class_loss(
-    logits: Tensor, labels: Tensor, *, weights: Tensor | None = None, smoothing: float = 0.0
+    logits: Tensor,
+    labels: Tensor,
+    *,
+    weights: Tensor | None = None,
+    smoothing: float = 0.0,
+    over: Tensor | None = None,
 ) -> Tensor:
     """Cross entropy -Σ_c q_c w_c log p_c over Σ w_label; q is 1 - s at the label, plus s/classes everywhere.
 
     logits [rows, classes], labels [rows] int64 (-100: none), weights [classes]. 0 if no label has a weight.
+    over: what the sum is divided by instead of Σ w_label.
     """
     there = labels[labels != IGNORE]
     if weights is not None:
         weights = weights.to(logits.dtype)
-    if not (len(there) if weights is None else bool(weights[there].any())):
+    counted = over if over is not None else torch.ones_like(there) if weights is None else weights[there]
+    if not bool(counted.any()):
         return logits.sum() * 0.0  # a mean over nothing
-    return F.cross_entropy(logits, labels, weight=weights, ignore_index=IGNORE, label_smoothing=smoothing)
+    reduction = "mean" if over is None else "sum"
+    loss = F.cross_entropy(
+        logits, labels, weight=weights, ignore_index=IGNORE, label_smoothing=smoothing, reduction=reduction
+    )
+    return loss if over is None else loss / over
 
 
 def multilabel_loss(
-    logits: Tensor, labels: Tensor, *, weights: Tensor | None = None, smoothing: float = 0.0
+    logits: Tensor,
+    labels: Tensor,
+    *,
+    weights: Tensor | None = None,
+    smoothing: float = 0.0,
+    over: Tensor | None = None,
 ) -> Tensor:
     """Mean of -w y log σ(x) - (1 - y) log(1 - σ(x)) over the labels that are there; with s, y becomes (1 - s)y + s/2.
 
-    logits and labels [rows, classes], NaN where there is no label, weights [classes].
+    logits and labels [rows, classes], NaN where there is no label, weights [classes]. over: as of `class_loss`.
     """
     there = ~labels.isnan()
     truth = torch.where(there, labels, 0.0).to(logits.dtype) * (1 - smoothing) + smoothing / 2
     if weights is not None:
         weights = weights.to(logits.dtype)
     losses = F.binary_cross_entropy_with_logits(logits, truth, pos_weight=weights, reduction="none")
-    return (losses * there).sum() / there.sum().clamp_min(1)
+    return (losses * there).sum() / (there.sum() if over is None else over).clamp_min(1)
 
 
-def regression_loss(said: Tensor, labels: Tensor) -> Tensor:
-    """Mean squared error over the numbers that are there; said and labels [rows, numbers], NaN where there is none."""
+def regression_loss(said: Tensor, labels: Tensor, *, over: Tensor | None = None) -> Tensor:
+    """Mean squared error over the numbers that are there; said and labels [rows, numbers], NaN where there is none.
+
+    over: as of `class_loss`.
+    """
     there = ~labels.isnan()
     errors = torch.where(there, said - labels.nan_to_num(0.0).to(said.dtype), 0.0)
-    return errors.square().sum() / there.sum().clamp_min(1)
+    return errors.square().sum() / (there.sum() if over is None else over).clamp_min(1)
 
 
 def _language_targets(batch: Batch) -> Tensor:

@@ -9,6 +9,7 @@ from gpt2lab.base.errors import LabError
 from gpt2lab.model.heads import Head, read_out
 from gpt2lab.train import TrainSettings, train
 from gpt2lab.train.contrastive import Contrastive, SimCSE, info_nce
+from gpt2lab.train.parts import added
 from gpt2lab.train.supervised import (
     HeadLoss,
     Supervised,
@@ -242,6 +243,23 @@ def test_training_learns_labels_and_accumulation_changes_nothing(family: str) ->
     assert sum(done.losses[-5:]) < 0.6 * sum(done.losses[:5])
     assert done.tokens > 0
     torch.testing.assert_close(*weights, rtol=2e-2, atol=2e-3)
+
+
+@pytest.mark.parametrize("parts", [2, 4])
+def test_micro_batches_of_labels_without_a_weight_keep_their_smoothing(parts: int) -> None:
+    """A class of weight 0 has no part in the denominator, and with smoothing a part in the numerator."""
+    labels = torch.tensor([0, 0, 0, 2, -100, 2, 0, 1])
+    batch = {"tokens": tokens(8, 4), "labels.a": labels}
+    micro = [
+        {name: tensor[i::parts] for name, tensor in batch.items()} for i in range(parts)
+    ]  # only the last one holds class 1
+    objective = Supervised({"a": HeadLoss(class_weights=(0.0, 2.0, 0.0), smoothing=0.1)})
+    model = tiny("gpt2").double()
+    Head(name="a", outputs=3).attach(model)
+    model.double().eval()
+    whole = added([objective.totals(model, part) for part in micro])
+    pieces = sum(objective(model, part, whole)[0] for part in micro)
+    assert float(pieces) == pytest.approx(float(objective(model, batch)[0]), rel=1e-12)
 
 
 def test_class_weights_that_do_not_fit_are_refused() -> None:
