@@ -136,7 +136,7 @@ def _published(model: Transformer) -> dict[str, list[Published]]:
     for row in rows:
         module, _, kind = row.ours.rpartition(".")
         if kind == "weight":
-            heads = config.layer(int(module.split(".")[1])).n_heads if row.by_head else None
+            heads = row.heads(config)
             names = row.theirs if row.outside else [family.full_name(name, config) for name in row.theirs]
             found[module] = [Published(name, row.transposed, heads) for name in names]
     return found

@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from gpt2lab.model import Transformer, TransformerConfig, save_model
-from gpt2lab.model.adapters import Lora
+from gpt2lab.model.adapters import Lora, adapter_parameters, load_adapter, save_adapter
 from gpt2lab.model.architecture import attach
 from gpt2lab.model.families import CONSTRUCTORS, FAMILIES
 from gpt2lab.model.matrices import Matrix, matrices, stacks
@@ -108,6 +108,28 @@ def test_a_form_that_no_file_has_is_still_taken_apart() -> None:
     found = {m.name: m.published.name for m in matrices(model)}
     assert found["blocks.0.mlp.up.1.gate"] == ""
     assert found["blocks.0.attention.qkv"] == "transformer.h.0.attn.c_attn.weight"
+
+
+@pytest.mark.parametrize("heads", [{"n_heads": 4, "n_kv_heads": 2}, {"n_heads": 2, "n_kv_heads": 1}])
+def test_grouped_heads_that_no_file_of_the_family_has_are_rounded_and_adapted_as_they_are_stored(
+    heads: dict[str, int], tmp_path: Path
+) -> None:
+    def model() -> Transformer:
+        return shaken(config_of("gpt_neox", d_head=12, rotary_fraction=0.5, **heads))
+
+    found = {m.name: m for m in matrices(model())}["blocks.0.attention.qkv"]
+    weight = weight_of(model(), found)
+    assert torch.equal(found.as_published(weight), weight)
+    attach(model(), Quantized(scheme="nf4", bits=4))
+    adapted = attach(model(), Lora(rank=2, targets=("q", "v")))
+    with torch.no_grad():
+        for matrix in adapter_parameters(adapted).values():
+            matrix.fill_(0.3)
+    save_adapter(adapted, tmp_path / "adapter", base="base")
+    again = model()
+    load_adapter(again, tmp_path / "adapter")
+    ids = torch.tensor([[1, 2, 3, 4]])
+    assert torch.equal(again.eval()(ids), adapted.eval()(ids))
 
 
 def test_a_model_inside_another_module_keeps_its_own_familys_form() -> None:

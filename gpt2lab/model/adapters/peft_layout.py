@@ -70,9 +70,8 @@ def _of_row(row: Weight, ours: Mapping[str, Site], model: Transformer) -> Iterat
     family = FAMILIES[model.config.family]
     for name, part in zip(row.theirs, _PARTS[len(row.theirs)], strict=True):
         site = ours[module if part == WHOLE else f"{module}.{part}"]
-        heads = model.config.layer(int(module.split(".")[1])).n_heads if row.by_head else None
         full = name if row.outside else family.full_name(name, model.config)
-        yield Place(full.removesuffix(".weight"), site, row.transposed, heads)
+        yield Place(full.removesuffix(".weight"), site, row.transposed, row.heads(model.config))
 
 
 def _regrouped(tensor: Tensor, groups: tuple[int, int]) -> Tensor:

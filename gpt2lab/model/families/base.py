@@ -29,6 +29,16 @@ class Weight:
     also: tuple[str, ...] = ()
     """Further names for the same tensor: written under all of them; of those that a file holds, the last one counts."""
 
+    def heads(self, config: TransformerConfig) -> int | None:
+        """For how many heads the rows go head by head, in a row that is written out; None: as ours.
+
+        So do ours where keys and values are shared by several heads, for which such a checkpoint has no order.
+        """
+        if not self.by_head:
+            return None
+        layer = config.layer(int(self.ours.split(".")[1]))
+        return layer.n_heads if layer.n_kv_heads == layer.n_heads else None
+
     def rows(self, config: TransformerConfig) -> Iterator["Weight"]:
         """Write the row out for every layer and expert."""
         if "{i}" not in self.ours:
