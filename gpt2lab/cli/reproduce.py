@@ -113,35 +113,65 @@ def show_study(study: "Study", as_json: bool) -> None:
     if as_json:
         print_json(study.to_plain())
     else:
-        took = f", {duration(study.seconds)}" if study.seconds >= 1 else ""
-        print(f"{study.paper}, {study.scale} scale, {count(len(study.runs), 'seed')}{took}\n")
-        width = max((len(judged.verdict.status) for judged in study.claims), default=0)
-        for judged in study.claims:
-            print(_verdict(judged, width))
-        print(f"\nreport  {study.report}")
-        print(f"run     {study.id}")
+        _print(study)
     if study.failures:
         raise LabError(f"{study.id}: {listed(study.failures)}; gpt2lab resume {study.id} tries them again")
 
 
-def _verdict(judged: "JudgedClaim", width: int) -> str:
-    """Return a claim's lines: verdict and sentence, what was measured, what the paper says."""
+def _print(study: "Study") -> None:
+    took = f", {duration(study.seconds)}" if study.seconds >= 1 else ""
+    print(f"{study.paper}, {study.scale} scale, {count(len(study.runs), 'seed')}{took}")
+    if any(judged.verdict.interval is not None for judged in study.claims):
+        print("measured: the mean over seeds [its 95 % interval]")
+    elsewhere = [judged for judged in study.claims if _of_another_scale(judged, study.scale)]
+    for judged in study.claims:
+        if judged not in elsewhere:
+            print(f"\n{_claim(judged, study.scale)}")
+    if elsewhere:
+        print("\nnothing to measure at this scale:")
+    for judged in elsewhere:
+        scales = listed(judged.claim.scales, "or")
+        print(paragraph(f"{judged.claim.name}  {judged.claim.sentence} ({scales})", hanging=3))
+    print(f"\nreport  {study.report}")
+    print(f"run     {study.id}")
+    if study.scale == "smoke" and any("laptop" in judged.claim.scales for judged in study.claims):
+        print(f"next    gpt2lab reproduce {study.paper} --scale laptop")
+
+
+def _of_another_scale(judged: "JudgedClaim", scale: str) -> bool:
+    """Whether a claim is for another scale and nothing that it asks for was measured at this one."""
+    return scale not in judged.claim.scales and not judged.verdict.values
+
+
+def _claim(judged: "JudgedClaim", scale: str) -> str:
+    """Return a claim's lines: its sentence, the verdict and why, what was measured, what the paper says."""
     claim, verdict = judged.claim, judged.verdict
-    lines = [paragraph(f"{claim.name}  {verdict.status:<{width}}  {claim.sentence}", hanging=width + 5)]
+    said = [("verdict", f"{verdict.status}{_why(claim, verdict, scale)}")]
     if measured := _measured(claim, verdict):
-        text = f"measured {measured}"
-        text += f"; it holds if {claim.holds_if.words}" if claim.holds_if is not None else ""
-        lines.append(paragraph(text, indent=width + 5))
-    if verdict.interval is None or claim.holds_if is None or verdict.status not in _PLAIN:
-        lines.append(paragraph(verdict.reason, indent=width + 5))
+        wanted = f"; the claim holds if {claim.holds_if.words}" if claim.holds_if is not None else ""
+        said.append(("measured", measured + wanted))
     if claim.paper:
-        lines.append(paragraph(f"the paper: {claim.paper}", indent=width + 5))
-    return "\n".join(lines)
+        said.append(("paper", claim.paper))
+    lines = [paragraph(f"{claim.name}  {claim.sentence}", hanging=3)]
+    return "\n".join(
+        [*lines, *(paragraph(f"{what:<8}  {text}", indent=3, hanging=13) for what, text in said)]
+    )
+
+
+def _why(claim: "Claim", verdict: "Verdict", scale: str) -> str:
+    """Return what stands behind a verdict: the reason, unless the interval and the threshold give it by themselves."""
+    if scale not in claim.scales:
+        return f", but at {listed(claim.scales, 'or')} scale"
+    if verdict.interval is not None and claim.holds_if is not None and verdict.status in _PLAIN:
+        return ""
+    return f". {verdict.reason}"
 
 
 def _measured(claim: "Claim", verdict: "Verdict") -> str:
     """Return the measured quantity: its mean and interval over seeds, or the value of each; empty if there is none."""
     unit = f" {claim.unit}" if claim.unit else ""
+    if verdict.interval is not None and verdict.interval.low == verdict.interval.high:
+        return f"{number(verdict.interval.mean)}{unit}"
     if verdict.interval is not None:
         mean, low, high = (
             number(x) for x in (verdict.interval.mean, verdict.interval.low, verdict.interval.high)

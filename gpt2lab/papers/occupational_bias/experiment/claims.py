@@ -71,7 +71,9 @@ def _amplification(results: Results) -> float:
     return min(results["cold.slope"], results["narrow.slope"]) - results["model.slope"]
 
 
-_WORLD = ("smoke", "laptop")
+# Since 2026-11-30, before any further run: a smoke model has not learnt whom the world gives which jobs, so what it does
+# is measured and settles nothing. The scales of before ended at laptop too, where no rule has changed.
+_WORLD = ("laptop",)
 _REAL = ("gpu", "paper")
 _LEARNT = "model.kendall > 0.3 and model.without_title < 0.5"
 

@@ -1,0 +1,53 @@
+"""What a study prints: each claim with its verdict, what was measured and the paper's figure, in few lines."""
+
+from pathlib import Path
+
+import pytest
+
+from gpt2lab.cli.reproduce import show_study
+from gpt2lab.lab.claim import Above, Claim
+from gpt2lab.lab.study import JudgedClaim, Study
+from gpt2lab.lab.verdict import judge
+from gpt2lab.papers.occupational_bias.experiment import CLAIMS, PRESETS
+
+GAINS = {0: {"gain": 0.2}, 1: {"gain": 0.3}, 2: {"gain": 0.4}}
+
+
+def _printed(claims: list[Claim], scale: str, capsys: pytest.CaptureFixture[str]) -> str:
+    judged = [JudgedClaim(claim, judge(claim, GAINS, scale)) for claim in claims]
+    show_study(Study("tide-1", "tide", scale, (0, 1, 2), None, [], judged, [], Path("runs/tide-1")), False)
+    return capsys.readouterr().out
+
+
+def test_a_claim_is_printed_with_what_was_measured_beside_the_papers_figure(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    claims = [
+        Claim("It gains", "gain", holds_if=Above(0.0), paper="a gain of 0.5", unit="nats", name="A"),
+        Claim("It gains at length", "gain", holds_if=Above(0.0), scales=("laptop",), name="B"),
+        Claim("GPT-2 gains", "other", holds_if=Above(0.0), scales=("gpu", "paper"), name="C"),
+    ]
+    text = _printed(claims, "smoke", capsys)
+    assert (
+        "A  It gains\n   verdict   holds\n   measured  0.3 [0.05159, 0.5484] nats; the claim holds if above 0"
+        in text
+    )
+    assert "   paper     a gain of 0.5" in text
+    assert "verdict   not tested at this scale, but at laptop scale\n   measured  0.3 [" in text
+    assert "nothing to measure at this scale:\nC  GPT-2 gains (gpu or paper)" in text
+    assert "next    gpt2lab reproduce tide --scale laptop" in text
+    assert "next" not in _printed(claims, "laptop", capsys)
+
+
+def test_equal_numbers_of_all_seeds_are_printed_once(capsys: pytest.CaptureFixture[str]) -> None:
+    claim = Claim("It is one", lambda results: 1.0, holds_if=Above(0.0), name="A")
+    assert "measured  1; the claim holds if above 0" in _printed([claim], "laptop", capsys)
+
+
+def test_the_first_study_of_a_newcomer_judges_no_model_that_has_not_learnt() -> None:
+    """At smoke scale only what the authors released is judged; what the model did is measured."""
+    assert "smoke" in PRESETS
+    assert [claim.sentence.split()[2] for claim in CLAIMS if "smoke" in claim.scales] == [
+        "released",
+        "released",
+    ]
