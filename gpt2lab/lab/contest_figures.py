@@ -62,8 +62,8 @@ def _row(
     return {
         "optimizer": names[arm],
         f"loss after {longest}": fmean(losses),
-        "95 % interval": interval_words(losses),
-        f"above {beside}, paired": interval_words(above),
+        **interval_columns("", losses),
+        **interval_columns(f"above {beside}, paired", above),
         "learning rate": _rates(study, arm),
         f"updates of {beside} / its": fmean(ratios),
         f"time / {beside}'s": fmean(times),
@@ -79,12 +79,19 @@ def _rates(study: "Study", arm: str) -> str:
     return ", ".join(f"{number(rate, 3)}{'+' if edge else ''}" for rate, edge in sorted(chosen))
 
 
-def interval_words(values: Sequence[float]) -> str:
-    """Write the 95 % t interval of one value a seed; "" where fewer than two are finite numbers or all are equal."""
-    if len(values) < 2 or not all(map(math.isfinite, values)) or min(values) == max(values):
-        return ""
-    found = t_interval(values)
-    return f"{number(found.low, 3)} to {number(found.high, 3)}"
+def interval_columns(name: str, values: Sequence[float]) -> dict[str, float | None]:
+    """Return the ends of the 95 % t interval of one value a seed, each a column of numbers; {} for less than two seeds.
+
+    Both are None where a value is not finite or all are equal.
+    """
+    if len(values) < 2:
+        return {}
+    found = t_interval(values) if all(map(math.isfinite, values)) and min(values) < max(values) else None
+    before = f"{name}, " if name else ""
+    return {
+        f"{before}95 % low": found.low if found is not None else None,
+        f"{before}95 % high": found.high if found is not None else None,
+    }
 
 
 def _curves(study: "Study", names: Mapping[str, str]) -> None:

@@ -6,7 +6,7 @@ from html import escape
 from typing import Any
 
 from gpt2lab.base.errors import LabError
-from gpt2lab.base.wording import number
+from gpt2lab.base.wording import number, printable
 from gpt2lab.lab import figures
 from gpt2lab.lab.document import (
     STATUS_MARKS,
@@ -53,6 +53,12 @@ def to_html(document: Document) -> str:
         f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">\n'
         f"<title>{escape(document.title)}</title>\n<style>\n{STYLE}</style>\n</head>\n<body>\n{body}\n</body>\n</html>\n"
     )
+
+
+def to_fragment(*blocks: Block | Section) -> str:
+    """Return blocks as HTML for a notebook, in the notebook's own style."""
+    page = _Page()
+    return printable("\n".join(piece for block in blocks for piece in page.block(block, 3)))
 
 
 class _Page:

@@ -1,12 +1,16 @@
-"""verdicts.json read back: the claims of a study with their verdicts, as a report shows them."""
+"""Claims with their verdicts: as plain values in verdicts.json, and read back for a report."""
 
+import dataclasses
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from gpt2lab.base.errors import LabError
+from gpt2lab.lab.claim import Claim, Threshold
 from gpt2lab.lab.document import STATUS_MARKS
 from gpt2lab.lab.record import read_json
+from gpt2lab.lab.verdict import Verdict
 
 _TEXTS = (
     "name",
@@ -22,6 +26,41 @@ _TEXTS = (
     "paper",
 )
 _BOUNDS = ("low", "high")
+
+
+@dataclass(frozen=True)
+class JudgedClaim:
+    """A claim with its verdict."""
+
+    claim: Claim
+    """The claim."""
+    verdict: Verdict
+    """What the seeds say of it."""
+
+    def to_plain(self) -> dict[str, Any]:
+        """Return everything a report shows, as plain values."""
+        claim, verdict = self.claim, self.verdict
+        interval = verdict.interval
+        return {
+            "name": claim.name,
+            "sentence": claim.sentence,
+            "status": str(verdict.status),
+            "reason": verdict.reason,
+            "power": verdict.power,
+            "detectable": verdict.detectable,
+            "values": [list(pair) for pair in verdict.values],
+            "interval": dataclasses.asdict(interval) if interval is not None else None,
+            "measure": claim.measure_words,
+            "quantity": claim.quantity,
+            "unit": claim.unit,
+            "needs": claim.needs_words,
+            "expressions": [name for name in ("measure", "needs") if isinstance(getattr(claim, name), str)],
+            "holds_if": _plain_range(claim.holds_if),
+            "holds_in_part_if": _plain_range(claim.holds_in_part_if),
+            "own_rule": claim.rule is not None,
+            "rule": claim.rule_words,
+            "paper": claim.paper,
+        }
 
 
 def judged_claims(path: Path) -> list[dict[str, Any]]:
@@ -60,3 +99,9 @@ def _range(given: Mapping[str, Any] | None) -> dict[str, Any] | None:
 
 def _numbers(given: Mapping[str, Any], names: tuple[str, ...]) -> dict[str, float]:
     return {name: float(given[name]) for name in names}
+
+
+def _plain_range(threshold: Threshold | None) -> dict[str, Any] | None:
+    if threshold is None:
+        return None
+    return {"words": threshold.words, "low": threshold.low, "high": threshold.high}

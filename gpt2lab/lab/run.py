@@ -18,6 +18,7 @@ from gpt2lab.base.lease import Lease, LeaseLost
 from gpt2lab.base.progress import Progress
 from gpt2lab.base.progress import progress as show_progress
 from gpt2lab.base.settings import options, to_plain
+from gpt2lab.base.wording import number
 from gpt2lab.lab.environment import environment
 from gpt2lab.lab.events import EventWriter
 from gpt2lab.lab.home import FULL, check_name, disk_full
@@ -37,6 +38,7 @@ Shared = Callable[[float], None]
 
 _METRICS = "metrics.jsonl"
 _WORK = (_METRICS, "captions.json", "checkpoints", "model")  # what a run that did something has
+_TOLD = 4  # results that stand for a run in one line
 _RESULT = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*", re.ASCII)
 
 
@@ -163,6 +165,19 @@ class Run:
     def checkpoints(self) -> Path:
         """The folder for checkpoints. A piece of a study that was stopped finds its checkpoints here again."""
         return self.folder / "checkpoints"
+
+    def __repr__(self) -> str:
+        told = "".join(f", {name} {number(value)}" for name, value in list(self.results.items())[:_TOLD])
+        return f"<Run {self.id}: {self.row.status}{told}>"
+
+    def _repr_html_(self) -> str:
+        """Return status and results as a notebook shows them."""
+        from gpt2lab.lab.document import DataTable, Prose
+        from gpt2lab.lab.html import to_fragment
+
+        rows = [{"result": name, "value": value} for name, value in self.results.items()]
+        about = Prose(f"`{self.id}`, {self.row.status}, in `{self.folder}`")
+        return to_fragment(about, *([DataTable("", rows)] if rows else []))
 
     # What an experiment reports.
 

@@ -1,6 +1,5 @@
 """A study: an experiment, a paper's or a comparison of parts, over its seeds, the verdicts, the report."""
 
-import dataclasses
 import shlex
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,9 +11,9 @@ from gpt2lab.base.errors import LabError
 from gpt2lab.base.registry import paper
 from gpt2lab.base.settings import from_plain, options, show, to_plain
 from gpt2lab.base.wording import count, listed
-from gpt2lab.lab.claim import Claim
 from gpt2lab.lab.environment import cores
 from gpt2lab.lab.experiment import Experiment, load_comparison, load_experiment
+from gpt2lab.lab.judged import JudgedClaim
 from gpt2lab.lab.plain import encode
 from gpt2lab.lab.record import RunRecord, Table, record
 from gpt2lab.lab.report import write_report
@@ -22,45 +21,10 @@ from gpt2lab.lab.run import Run
 from gpt2lab.lab.schedule import Outcome, run_units
 from gpt2lab.lab.store import Row, Store
 from gpt2lab.lab.unit import Plan, Unit, arm_records
-from gpt2lab.lab.verdict import Verdict, judge
+from gpt2lab.lab.verdict import judge
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-
-@dataclass(frozen=True)
-class JudgedClaim:
-    """A claim with its verdict."""
-
-    claim: Claim
-    """The claim."""
-    verdict: Verdict
-    """What the seeds say of it."""
-
-    def to_plain(self) -> dict[str, Any]:
-        """Return everything a report shows, as plain values."""
-        claim, verdict = self.claim, self.verdict
-        interval = verdict.interval
-        return {
-            "name": claim.name,
-            "sentence": claim.sentence,
-            "status": str(verdict.status),
-            "reason": verdict.reason,
-            "power": verdict.power,
-            "detectable": verdict.detectable,
-            "values": [list(pair) for pair in verdict.values],
-            "interval": dataclasses.asdict(interval) if interval is not None else None,
-            "measure": claim.measure_words,
-            "quantity": claim.quantity,
-            "unit": claim.unit,
-            "needs": claim.needs_words,
-            "expressions": [name for name in ("measure", "needs") if isinstance(getattr(claim, name), str)],
-            "holds_if": _range(claim.holds_if),
-            "holds_in_part_if": _range(claim.holds_in_part_if),
-            "own_rule": claim.rule is not None,
-            "rule": claim.rule_words,
-            "paper": claim.paper,
-        }
 
 
 @dataclass
@@ -135,6 +99,18 @@ class Study:
             "seconds": self.seconds,
             "report": str(self.report),
         }
+
+    def _repr_html_(self) -> str:
+        """Return the verdicts, or the tables where nothing was claimed, as a notebook shows them."""
+        from gpt2lab.lab.document import DataTable, Prose, Verdicts
+        from gpt2lab.lab.html import to_fragment
+
+        about = f"`{self.id}`, {self.scale} scale, {count(len(self.runs), 'seed')}; report `{self.report}`"
+        if self.claims:
+            return to_fragment(Prose(about), Verdicts([claim.to_plain() for claim in self.claims]))
+        captions = self.captions
+        tables = [DataTable(captions[name] or name, rows) for name, rows in self.tables.items()]
+        return to_fragment(Prose(about), *tables)
 
     @property
     def _open(self) -> Run:
@@ -393,9 +369,3 @@ def _command(
     if threads != (1 if device == "cpu" else None):
         words.append(f"--threads {threads}")
     return " ".join(words)
-
-
-def _range(threshold: Any) -> dict[str, Any] | None:
-    if threshold is None:
-        return None
-    return {"words": threshold.words, "low": threshold.low, "high": threshold.high}

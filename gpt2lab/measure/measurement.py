@@ -1,5 +1,6 @@
 """What a measure returns: numbers with units, tables, figures, and the settings and counts behind them."""
 
+import html
 import io
 import json
 import math
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Union
 
 from gpt2lab.base.errors import LabError, brief
 from gpt2lab.base.json_files import parse_json
+from gpt2lab.base.wording import printable
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -105,6 +107,27 @@ class Measurement:
             parts.append("\n".join(f"  {key:<{width}}  {show(value)}" for key, value in self.about.items()))
         parts += [f"{name}\n{show_table(rows)}" for name, rows in self.tables.items() if rows]
         return "\n\n".join(parts)
+
+    def _repr_html_(self) -> str:
+        """Write numbers and tables as a notebook shows them."""
+        numbers = [
+            {"number": key, "value": value, "unit": self.units.get(key, "")}
+            for key, value in self.numbers.items()
+        ]
+        tables = [(self.name, numbers), *self.tables.items()]
+        return "\n".join(_html_table(name, rows) for name, rows in tables if rows)
+
+
+def _html_table(caption: str, rows: Sequence[Mapping[str, Any]]) -> str:
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    head = "".join(f"<th>{_html(name)}</th>" for name in columns)
+    lines = [[show(row[name]) if name in row else "" for name in columns] for row in rows]
+    body = "".join(f"<tr>{''.join(f'<td>{_html(text)}</td>' for text in line)}</tr>" for line in lines)
+    return f"<table><caption>{_html(caption)}</caption><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def _html(text: object) -> str:
+    return html.escape(printable(str(text)))
 
 
 def _text(value: object) -> str:

@@ -84,7 +84,8 @@ def test_optimizers_are_compared_with_intervals_and_a_stranger_takes_part(home: 
         assert row["loss after 10"] == pytest.approx(sum(found) / 2)
         tried = study.runs[0].arms[arm].tables["sweep"]
         assert {line["learning_rate"] for line in tried} >= {1e-3, 4e-3}  # everybody's grid
-    assert "to" in rows["tide momentum=0.5"]["above adamw, paired"]
+    own = rows["tide momentum=0.5"]
+    assert own["above adamw, paired, 95 % low"] < own["above adamw, paired, 95 % high"]
     first = [study.runs[0].arms[arm].series("loss")[1][0] for arm in ("adamw", "tide_momentum_0_5")]
     assert len(set(first)) == 1  # the same weights and the same batch, before any update
     assert {path.stem for path in (study.folder / "figures").iterdir()} >= {
@@ -210,7 +211,9 @@ def test_measures_of_two_models_stand_in_one_table_and_what_cannot_be_measured_s
     assert [row["model"] for row in headline] == [str(spoken), str(other)]
     assert all(row["perplexity limit=200: perplexity"] > 1 for row in headline)
     drawn = study.tables["text_statistics_texts_3_prompt_tokens_4_new_tokens_6"]
-    assert any("95 %" in column for column in drawn[0])
+    bounds = [column for column in drawn[0] if column.endswith((", 95 % low", ", 95 % high"))]
+    assert bounds
+    assert all(isinstance(row[column], float) or row[column] == "" for row in drawn for column in bounds)
     assert "multiple-choice" in study.texts["left_out"]
     assert "perplexity_limit_200.m1.perplexity" in study.runs[0].results
     assert (

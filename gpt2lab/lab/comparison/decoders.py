@@ -22,7 +22,7 @@ from gpt2lab.decode.interface import Decoder
 from gpt2lab.lab.claim import Claim
 from gpt2lab.lab.comparison.line_up import labels, line_up, tell_left_out
 from gpt2lab.lab.contest import clock
-from gpt2lab.lab.contest_figures import interval_words
+from gpt2lab.lab.contest_figures import interval_columns
 from gpt2lab.lab.course import TextCourse, check_sources, is_text
 from gpt2lab.lab.models import find_model, holds_model, load, model_config, with_models
 from gpt2lab.measure.scoring import Row, score_rows
@@ -319,7 +319,7 @@ def _row(label: str, values: dict[str, list[float]]) -> dict[str, Any]:
     for name, words in _NUMBERS.items():
         row[words] = fmean(values[name])
         if name in ("diversity", "perplexity"):
-            row[f"{name}, 95 %"] = interval_words(values[name])
+            row |= interval_columns(name, values[name])
     row["tokens/s"] = fmean(values["tokens_per_second"]) if values["tokens_per_second"] else None
     return row
 

@@ -14,7 +14,7 @@ from gpt2lab.base.errors import LabError
 from gpt2lab.base.settings import build
 from gpt2lab.lab.claim import Claim
 from gpt2lab.lab.comparison.line_up import Entrant, labels, line_up, tell_left_out
-from gpt2lab.lab.contest_figures import interval_words
+from gpt2lab.lab.contest_figures import interval_columns
 from gpt2lab.lab.models import load, model_config, with_models
 from gpt2lab.lab.remember import result_name
 from gpt2lab.text import sources
@@ -177,8 +177,7 @@ def _row(study: "Study", arm: str, place: int, model: str, numbers: list[dict[st
         values = _values(study, arm, place, number["result"])
         column = _column(str(number["number"]), number, named=False)
         row[column] = fmean(values) if values else None
-        if interval := interval_words(values):
-            row[f"{column}, 95 %"] = interval
+        row |= interval_columns(column, values)
     return row
 
 
