@@ -76,6 +76,7 @@ class Database:
                     connection = self._snapshot(stack)
                     self._check(connection)
                 if not _tables(connection):  # its beginning was cut short, by a death or a full disk
+                    self._refuse_lost()
                     connection.close()
                     connection = sqlite3.connect(":memory:", isolation_level=None)
                     fill_empty(connection)

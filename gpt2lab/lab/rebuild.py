@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import sqlite3
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -14,7 +15,7 @@ from gpt2lab.base.errors import LabError
 from gpt2lab.base.files import atomic_file, locked
 from gpt2lab.lab.database import READABLE, SCHEMA_VERSION, Database, fill_empty, insertion
 from gpt2lab.lab.home import written
-from gpt2lab.lab.row import COLUMNS, Row, is_whole
+from gpt2lab.lab.row import COLUMNS, RECORD, Row, is_whole
 from gpt2lab.lab.store import Store
 
 _DEPTHS = ("*", "*/*", "*/*/*")  # a run, the seed of a study, the arm of a seed
@@ -77,7 +78,11 @@ def _collect(store: Store) -> _Found:
     only_old = old.keys() - records.keys()
     for identity in only_old:
         if (store.home / identity).is_dir():
-            old[identity].write(store.home)
+            try:
+                old[identity].write(store.home)
+            except OSError as error:  # of one run, which the store has; the others matter more
+                reason = error.strerror or error
+                warnings.warn(f"{identity}: {RECORD} cannot be written again ({reason})", stacklevel=3)
     rows = sorted((old | records).values(), key=lambda row: (row.created, row.id))
     unread = tuple(sentence for identity, sentence in broken.items() if identity not in old)
     return _Found(rows, len(only_old), unread)
@@ -88,7 +93,8 @@ def _records(home: Path) -> tuple[dict[str, Row], dict[str, str]]:
     rows: dict[str, Row] = {}
     broken: dict[str, str] = {}
     for depth in _DEPTHS:
-        for folder in sorted(path.parent for path in home.glob(f"{depth}/settings.json")):
+        found = (path.parent for name in (RECORD, "settings.json") for path in home.glob(f"{depth}/{name}"))
+        for folder in sorted(set(found)):
             identity = folder.relative_to(home).as_posix()
             try:
                 rows[identity] = Row.read(folder, identity)

@@ -254,7 +254,7 @@ class Store:
             return row
         if row.status == "running" and holder_of(row.folder(self.home)) is not None:
             return row
-        if not os.path.exists(f"{self.home}/{row.id}"):  # half the time of a Path, in lists of all runs
+        if not os.path.isdir(f"{self.home}/{row.id}"):  # half the time of a Path, in lists of all runs
             said = "its folder is gone; gpt2lab runs clean takes it from the list"
             return dataclasses.replace(row, status="missing", message=said)
         if row.status != "running":

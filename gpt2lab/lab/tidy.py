@@ -102,7 +102,7 @@ def _delete(row: Row, store: Store, force: bool) -> Gone:
     folder = row.folder(store.home)
     size = _size(folder)
     with contextlib.ExitStack() as stack:
-        if folder.exists():  # claimed, so that nobody resumes it meanwhile
+        if folder.is_dir():  # claimed, so that nobody resumes it meanwhile
             stack.callback(Lease.claim(folder, take_over=force).release)
         pieces = len(store.remove(row.id)) - 1
     return Gone(f"{row.kind} with {count(pieces, 'piece')}" if pieces > 0 else row.kind, row.id, size)

@@ -16,6 +16,7 @@ from gpt2lab.lab.database import insertion
 from gpt2lab.lab.rebuild import rebuild
 from gpt2lab.lab.run import Run
 from gpt2lab.lab.store import Store
+from gpt2lab.lab.tidy import delete
 
 VERSION_1 = """
 CREATE TABLE runs (
@@ -78,6 +79,41 @@ def test_an_emptied_store_is_noticed_too(store, home):
     store.path.write_bytes(b"")
     with pytest.raises(LabError, match="lost, but its runs are here"):
         store.rows()
+
+
+def test_a_store_without_its_table_is_lost_and_not_empty(store, home):
+    before = everything(store)
+    with sqlite3.connect(store.path) as connection:
+        connection.execute("DROP TABLE runs")
+    with pytest.raises(LabError, match="lost, but its runs are here"):
+        store.rows()
+    rebuild(home)
+    assert everything(store) == before
+
+
+def test_a_run_without_settings_is_found_by_its_record(store, home):
+    before = everything(store)
+    (home / "tide-1" / "settings.json").unlink()
+    store.path.unlink()
+    assert rebuild(home).read == 5
+    assert everything(store) == before
+
+
+def test_one_record_that_cannot_be_written_again_keeps_no_other_run_out(store, home):
+    before = everything(store)
+    (home / "tide-1" / "record.json").unlink()
+    (home / "tide-1" / "record.json").mkdir()
+    with pytest.warns(UserWarning, match=r"tide-1: record.json cannot be written again \(Is a directory\)"):
+        assert rebuild(home).kept == 1
+    assert everything(store) == before
+
+
+def test_a_file_in_the_place_of_a_run_is_a_missing_run_that_can_be_deleted(store, home):
+    shutil.rmtree(home / "tide-1")
+    (home / "tide-1").touch()
+    assert store.find("tide").status == "missing"
+    assert [gone.name for gone in delete(["tide-1"], home=home, force=True)] == ["tide-1"]
+    assert store.get("tide-1") is None
 
 
 def test_rebuilding_a_sound_store_changes_nothing(store, home):
