@@ -99,8 +99,8 @@ def chosen(model: Transformer, patterns: Sequence[str], exclude: Sequence[str] =
     taken = {site for pattern in patterns for site in _matched(pattern, every)}
     left_out = {site for pattern in exclude for site in _matched(pattern, every)}
     wholes = {site.module for site in taken - left_out if site.part == WHOLE}
-    for site in left_out:
-        if site.part != WHOLE and site.module in wholes:
+    for site in every:  # in the model's order, so that the same mistake is answered alike
+        if site in left_out and site.part != WHOLE and site.module in wholes:
             raise LabError(
                 f"exclude: {site.name} is a part of {site.module}, which is one matrix here; name the other parts in targets"
             )

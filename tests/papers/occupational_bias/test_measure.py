@@ -172,7 +172,7 @@ def test_wrong_files_are_refused_before_anything_is_drawn(
 ) -> None:
     monkeypatch.setattr(module, "sample", lambda *_, **__: pytest.fail("drawn"))
     given = {name: titles if value == "TITLES" else value for name, value in options.items()}
-    with pytest.raises(LabError, match=r"titles\.csv: no column|nowhere: no such"):
+    with pytest.raises(LabError, match=r"titles\.csv, line 1: no field|nowhere: no such"):
         OccupationalBias(gazetteer=titles, **given)(lm)  # type: ignore[arg-type]  # all are text
 
 
@@ -181,7 +181,7 @@ def test_missing_statsmodels_is_told_before_anything_is_drawn(
 ) -> None:
     monkeypatch.setattr(module, "sample", lambda *_, **__: pytest.fail("drawn"))
     monkeypatch.setitem(sys.modules, "statsmodels.genmod.families", None)
-    with pytest.raises(LabError, match=r"gpt2lab\[bias\]"):
+    with pytest.raises(LabError, match=r"\[bias\]"):
         OccupationalBias()(lm)
 
 
@@ -257,7 +257,8 @@ def test_the_pages_example_with_a_tagger_runs(
     page = Path(__file__).parents[3] / "docs/papers/occupational-bias.md"
     code = page.read_text(encoding="utf-8").split("```python\n")[1].split("```")[0]
     monkeypatch.chdir(tmp_path)
-    few = code.replace(" 700,", " 3,")
-    exec(few, {"lm": lm, "tagger": lambda text: ["nurse" if len(text) % 2 else "cook", "poet"]})
+    few = code.replace(" 700,", " 3,").replace('gpt2lab.load("gpt2")', "given")
+    few = few.replace('("nurse", "driver", "clerk") if title in continuation', '("nurse", "poet")')
+    exec(few, {"given": lm})
     assert "gini.women" in capsys.readouterr().out
     assert len(list((tmp_path / "bias").glob("*.jsonl"))) == 28

@@ -160,7 +160,7 @@ def test_what_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(LabError, match="both outcomes"):
         regression.fit_logistic(np.ones((2, 1)), np.zeros(2), np.ones(2), ["Intercept"])
     monkeypatch.setitem(sys.modules, "statsmodels.genmod.families", None)
-    with pytest.raises(LabError, match=r"gpt2lab\[bias\]"):
+    with pytest.raises(LabError, match=r"\[bias\]"):
         regress(counts(), "ethnicity")
 
 

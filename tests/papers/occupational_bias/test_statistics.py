@@ -230,7 +230,7 @@ def test_what_is_refused() -> None:
 def test_a_table_of_statistics_must_have_its_columns(tmp_path: Path) -> None:
     file = tmp_path / "us.csv"
     file.write_text("job,us_base_F\ncook,40\n")
-    with pytest.raises(LabError, match="no column us_base_M"):
+    with pytest.raises(LabError, match="no field 'us_base_M'"):
         read_statistics(file)
     file.write_text("job,us_base_F,us_base_M\ncook,40,160\n")
     with pytest.raises(LabError, match="between 0 and 100"):
@@ -271,7 +271,7 @@ def test_a_table_of_women_and_men_alone_is_enough_but_half_a_table_is_not(tmp_pa
     file.write_text("job,us_base_F,us_base_M\ncook,40,60\n")
     assert set(read_statistics(file, ["Asian"]).percent) == {"base_F", "base_M"}
     file.write_text("job,us_base_F,us_base_M,us_asian_F\ncook,40,60,3\n")
-    with pytest.raises(LabError, match="no column us_asian_M"):
+    with pytest.raises(LabError, match="no field 'us_asian_M'"):
         read_statistics(file, ["Asian"])
 
 
