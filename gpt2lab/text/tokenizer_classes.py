@@ -75,6 +75,14 @@ def class_of(config: Config, model: Config, tokenizer_json: str | None) -> Token
     return _CLASSES.get(named)
 
 
+def unknown_class(config: Config, model: Config) -> str | None:
+    """Return the class that a folder names if its rule is not known here; a vocabulary alone says nothing without it."""
+    named = config.get("tokenizer_class") or model.get("tokenizer_class")
+    if not isinstance(named, str) or named.removesuffix("Fast") in (*_CLASSES, *_ANY_TOKENIZER):
+        return None
+    return named
+
+
 def set_frame(
     backend: Tokenizer, kind: TokenizerClass | None, tokens: Mapping[str, str | None], config: Config
 ) -> None:
@@ -244,7 +252,18 @@ _CLASSES: dict[str, TokenizerClass] = {
     ),
     **dict.fromkeys(("RobertaTokenizer", "BartTokenizer", "LongformerTokenizer", "LEDTokenizer"), _ROBERTA),
     **dict.fromkeys(
-        ("BertTokenizer", "ElectraTokenizer", "MobileBertTokenizer", "SqueezeBertTokenizer"), BERT
+        (
+            "BertTokenizer",
+            "ConvBertTokenizer",
+            "DPRContextEncoderTokenizer",
+            "DPRQuestionEncoderTokenizer",
+            "ElectraTokenizer",
+            "LayoutLMTokenizer",
+            "LxmertTokenizer",
+            "MobileBertTokenizer",
+            "SqueezeBertTokenizer",
+        ),
+        BERT,
     ),
     "DistilBertTokenizer": _DISTILBERT,
 }
@@ -264,6 +283,9 @@ _OF_FAMILY = {
     "roberta": "RobertaTokenizer",
 }
 """`model_type` of config.json → the class of folders that name none."""
+
+_ANY_TOKENIZER = ("PreTrainedTokenizer", "TokenizersBackend")
+"""Classes that have no rule of their own."""
 
 _GENERIC = ("mistral", "mixtral")
 """Families whose folders are read as tokenizer.json says, whatever class they name."""

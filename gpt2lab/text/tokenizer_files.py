@@ -16,7 +16,15 @@ from gpt2lab.text.chat_templates import read_chat_templates, write_chat_template
 from gpt2lab.text.reduction import REDUCTION_FILE, ReducedTokenizer, VocabularyReduction
 from gpt2lab.text.special_tokens import KEYS, ROLES, SpecialTokens, content
 from gpt2lab.text.tokenizer import Tokenizer, is_from_tokenizers
-from gpt2lab.text.tokenizer_classes import BERT, GPT2, Pieces, TokenizerClass, class_of, set_frame
+from gpt2lab.text.tokenizer_classes import (
+    BERT,
+    GPT2,
+    Pieces,
+    TokenizerClass,
+    class_of,
+    set_frame,
+    unknown_class,
+)
 from gpt2lab.text.tokenizer_folder import TokenizerFolder, read_if_there
 from gpt2lab.text.vocabulary_files import (
     check_ids,
@@ -195,6 +203,12 @@ def _from_vocabulary(
         return all((folder / name).is_file() for name in names)
 
     found = next((one for one in (kind, GPT2, BERT) if one is not None and has(*one.vocabulary_files)), None)
+    stranger = unknown_class(files.config, files.model)
+    if stranger is not None and kind is None and (found is not None or has("vocab.json")):
+        raise LabError(
+            f"{folder}: a vocabulary for {brief(stranger)}, whose rule is not known here; save it once with transformers "
+            "as tokenizer.json"
+        )
     if found is not None:
         lines = found.vocabulary_files == BERT.vocabulary_files
         pieces = read_lines(folder / "vocab.txt") if lines else read_bpe(folder)

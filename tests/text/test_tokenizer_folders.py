@@ -78,7 +78,12 @@ def test_a_folder_has_the_ids_and_the_text_it_has_in_transformers_before_and_aft
         try:
             theirs = of_transformers(tmp_path / f"{seed}")
         except Exception:  # such as vocab.json and merges.txt for a class that reads neither
-            Tokenizer.load(tmp_path / f"{seed}")
+            named = (made.config or {}).get("tokenizer_class") or made.model.get("tokenizer_class")
+            if made.tokenizer is None and named == "NobodysTokenizer":
+                with pytest.raises(LabError, match="for NobodysTokenizer, whose rule"):
+                    Tokenizer.load(tmp_path / f"{seed}")
+            else:
+                Tokenizer.load(tmp_path / f"{seed}")
             continue
         OPENED.add(seed)
         ours, expected = Tokenizer.load(tmp_path / f"{seed}"), their_view(theirs)
@@ -284,3 +289,38 @@ def test_a_further_token_that_is_written_with_its_flags_keeps_them(
     ids = theirs("low <tool> lower<end>")["input_ids"]
     assert ours.encode("low <tool> lower<end>") == ids
     assert ours.decode(ids) == theirs.decode(ids, skip_special_tokens=True)
+
+
+BPE_FILES = {"vocab.json": '{"a": 0, "b": 1, "ab": 2, "c": 3}', "merges.txt": "#version: 0.2\na b\n"}
+
+
+@pytest.mark.parametrize(
+    ("files", "named"),
+    [
+        (BPE_FILES, "CTRLTokenizer"),  # blanks, not bytes
+        (BPE_FILES, "OpenAIGPTTokenizer"),
+        (BPE_FILES, "CLIPTokenizerFast"),
+        (BPE_FILES, "TokenizerOfMyOwn"),
+        ({"vocab.json": BPE_FILES["vocab.json"]}, "Wav2Vec2CTCTokenizer"),
+        ({"vocab.txt": "[PAD]\n[UNK]\na\n"}, "PhobertTokenizer"),  # pieces of BPE, whose codes are elsewhere
+        ({"vocab.txt": "[PAD]\n[UNK]\na\n"}, "MPNetTokenizer"),
+    ],
+)
+@pytest.mark.parametrize("place", ["tokenizer_config.json", "config.json"])
+def test_a_vocabulary_of_a_class_whose_rule_is_not_known_is_refused(
+    tmp_path: Path, files: dict[str, str], named: str, place: str
+) -> None:
+    for name, content in {**files, place: json.dumps({"tokenizer_class": named})}.items():
+        (tmp_path / name).write_text(content)
+    with pytest.raises(LabError, match=f"a vocabulary for {named}, whose rule is not known here"):
+        Tokenizer.load(tmp_path)
+
+
+@pytest.mark.parametrize("named", ["LayoutLMTokenizer", "ConvBertTokenizer", "DPRQuestionEncoderTokenizer"])
+def test_classes_that_are_berts_under_another_name_read_its_vocabulary(tmp_path: Path, named: str) -> None:
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "low", "##er", "new", "."]
+    (tmp_path / "vocab.txt").write_text("\n".join(words) + "\n")
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": named}))
+    ours, theirs = Tokenizer.load(tmp_path), of_transformers(tmp_path)
+    for text in ("Lower new.", "low[MASK] x"):
+        assert ours.encode(text, special=True) == theirs(text)["input_ids"]
