@@ -11,7 +11,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from gpt2lab.base.errors import LabError, shown, unknown
+from gpt2lab.base.errors import LabError, brief, shown, unknown
 from gpt2lab.base.files import atomic_folder, atomic_write, restore
 from gpt2lab.base.json_files import LARGEST_CONFIG, read_object
 from gpt2lab.base.wording import listed
@@ -91,7 +91,7 @@ def _family_config(entries: dict[str, Any], where: str) -> TransformerConfig:
     except KeyError as error:
         raise LabError(f"{where}: an entry lacks {error.args[0]}") from None
     except (TypeError, AttributeError, ValueError, ArithmeticError) as error:
-        raise LabError(f"{where}: an entry has a wrong type or value ({error})") from None
+        raise LabError(f"{where}: an entry has a wrong type or value ({brief(error)})") from None
 
 
 def _own_names(entries: dict[str, Any], family: Family, where: str) -> dict[str, Any]:

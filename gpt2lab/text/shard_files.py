@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gpt2lab.base.errors import LabError
+from gpt2lab.base.errors import LabError, brief
 from gpt2lab.base.files import atomic_write
 from gpt2lab.base.json_files import read_object
 from gpt2lab.base.progress import Progress
@@ -89,7 +89,7 @@ class Manifest:
             manifest = Manifest(**content, splits=splits)
         except (TypeError, KeyError, AttributeError) as error:
             raise LabError(
-                f"{path}: not a manifest of token shards ({error}); encode the text again"
+                f"{path}: not a manifest of token shards ({brief(error)}); encode the text again"
             ) from None
         for split, shards in splits.items():
             if [shard.name for shard in shards] != [f"{split}.{i:03d}" for i in range(len(shards))]:

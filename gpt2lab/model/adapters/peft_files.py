@@ -231,7 +231,9 @@ def load_adapter(model: Transformer, folder: Path | str, *, name: str = "default
     except LabError:
         raise
     except (TypeError, KeyError, AttributeError, ValueError, ArithmeticError) as error:
-        raise LabError(f"{folder / CONFIG}: an entry is missing or has a wrong type ({error})") from None
+        raise LabError(
+            f"{folder / CONFIG}: an entry is missing or has a wrong type ({brief(error)})"
+        ) from None
     for module, (A, B) in pairs.items():
         _check_shapes(
             folder, known[module], A, B, by_pattern(module, entries.get("rank_pattern") or {}, entries["r"])
