@@ -35,6 +35,11 @@ _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL, errno.E
 _RENAME_EXCHANGE = 2  # linux/fs.h
 
 
+def user_path(path: Path | str) -> Path:
+    """Return a path with ~ as the user's home; a user's name that the system does not know stays as it is."""
+    return Path(os.path.expanduser(path))  # Path.expanduser raises for such a name
+
+
 def sync_folder(folder: Path) -> None:
     """Flush a folder's entries to disk, so that a rename in it survives a power cut."""
     descriptor = os.open(folder, os.O_RDONLY)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import gpt2lab
 from gpt2lab.base.errors import LabError
-from gpt2lab.base.files import atomic_write
+from gpt2lab.base.files import atomic_write, user_path
 from gpt2lab.base.registry import PART_KINDS, papers, parts
 from gpt2lab.base.wording import listed
 
@@ -115,7 +115,7 @@ def new_paper(
     else:
         if importlib.util.find_spec(module) is not None:
             raise LabError(f"{name}: Python has a package {module} already; choose another name")
-        folder = Path(out or ".").expanduser() / slug
+        folder = user_path(out or ".") / slug
         contents = dict(_files(slug, kind, module, folder / module, folder / "tests"))
         words = {"SLUG": slug, "MODULE": module, "KIND": kind}
         contents[folder / "pyproject.toml"] = _filled(_PYPROJECT, words)

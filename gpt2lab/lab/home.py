@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from gpt2lab.base.errors import LabError, shown
+from gpt2lab.base.files import user_path
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
 """What the system says where no space is left, on the disk or for this user."""
@@ -18,7 +19,7 @@ _LONGEST = 200  # characters: file systems take 255 bytes, with the ending and w
 
 def home_folder(home: Path | str | None = None) -> Path:
     """Return the folder of the runs: `home`, else $GPT2LAB_HOME, else ./runs."""
-    return Path(home or os.environ.get("GPT2LAB_HOME") or "runs").expanduser()
+    return user_path(home or os.environ.get("GPT2LAB_HOME") or "runs")
 
 
 def is_name(name: str) -> bool:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from gpt2lab.base.errors import LabError, nearest
+from gpt2lab.base.files import user_path
 from gpt2lab.base.settings import Model, ModelTokenizer, replace_names
 from gpt2lab.lab.store import Row, Store
 
@@ -87,7 +88,7 @@ def find_model(model: str | Path) -> str | Path:
 
     LabError for a run that saved no model.
     """
-    folder = Path(model).expanduser()
+    folder = user_path(model)
     if holds_model(folder / "model") and not holds_model(folder):
         return folder / "model"  # the folder of a run
     if folder.exists() or isinstance(model, Path):

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gpt2lab.base.errors import LabError
+from gpt2lab.base.files import user_path
 from gpt2lab.base.registry import part
 from gpt2lab.base.settings import build, to_plain
 from gpt2lab.lab import models, verbs
@@ -56,10 +57,10 @@ def apply(
 
     made = with_models(build(part("transform", name), options, f"apply {name}"))
     place = models.find_model(model)
-    folder = Path(out).expanduser().resolve() if out is not None else None
+    folder = user_path(out).resolve() if out is not None else None
     if folder is not None:
         refuse_foreign(folder)
-        if Path(place).expanduser().resolve() == folder:
+        if user_path(place).resolve() == folder:
             raise LabError(f"--out {out}: the folder of the given model, which would be lost; give another")
     lm = models.load(model, device=device)
     before = _count(lm)

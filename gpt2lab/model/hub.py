@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from gpt2lab.base.errors import LabError, nearest
-from gpt2lab.base.files import restore
+from gpt2lab.base.files import restore, user_path
 
 SIDE_FILES = (
     "generation_config.json",
@@ -52,7 +52,7 @@ def resolve(path_or_hub_id: Path | str, *, files: Sequence[str] = MODEL_FILES) -
     the names that match `files` are fetched, or taken from the hub's cache when the hub cannot be reached.
     LabError if there is neither, with what is at hand.
     """
-    path = Path(path_or_hub_id).expanduser()
+    path = user_path(path_or_hub_id)
     restore(path)  # a process may have died while it replaced the folder
     if path.is_dir():
         return path

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from gpt2lab.base.errors import LabError
-from gpt2lab.base.files import atomic_folder, atomic_write, check_place
+from gpt2lab.base.files import atomic_folder, atomic_write, check_place, user_path
 from gpt2lab.base.json_files import sealed
 from gpt2lab.model.adapters import is_adapter, load_adapter, read_adapter_config, write_adapter
 from gpt2lab.model.checkpoint import Layout, load_model, write_model
@@ -134,7 +134,7 @@ def save_adapter(lm: LanguageModel, folder: Path | str, *, base: str, name: str 
     base: folder or hub id of the model below the adapter. An adapter already there is replaced. LabError as for `save`
     and `gpt2lab.model.adapters.save_adapter`.
     """
-    folder = Path(folder).expanduser()
+    folder = user_path(folder)
     refuse_foreign(folder)
     with atomic_folder(folder) as temporary:
         write_side_files(lm.side_files, temporary)
@@ -149,7 +149,7 @@ def save(lm: LanguageModel, folder: Path | str, *, layout: Layout = "auto") -> N
     layout as for `save_model`: transformers opens the folder if its layout can express the model; "huggingface" insists.
     A model already there is replaced. LabError if the folder holds anything else.
     """
-    folder = Path(folder).expanduser()
+    folder = user_path(folder)
     refuse_foreign(folder)
     with atomic_folder(folder) as temporary:
         write_side_files(lm.side_files, temporary)

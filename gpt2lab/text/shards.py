@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gpt2lab.base.errors import LabError
-from gpt2lab.base.files import atomic_folder, locked, restore
+from gpt2lab.base.files import atomic_folder, locked, restore, user_path
 from gpt2lab.base.progress import Progress
 from gpt2lab.text import sources
 from gpt2lab.text.shard_builder import Builder, encode_all
@@ -109,7 +109,7 @@ class Shards:
         given. Every byte is read and compared with its checksum: 0.6 s a GB on one core of a 2-core x86 server.
         `checksum=False` looks at sizes, headers and the manifest alone, for one of many processes that open the same.
         """
-        folder = Path(folder).expanduser()
+        folder = user_path(folder)
         restore(folder)
         manifest = Manifest.read(folder)
         fingerprint = None if tokenizer is None else tokenizer.fingerprint
@@ -167,7 +167,7 @@ def build(
     """
     if not 0.0 <= valid_fraction < 1.0:
         raise LabError(f"valid_fraction {valid_fraction}: must lie in [0, 1)")
-    folder = Path(folder).expanduser()
+    folder = user_path(folder)
     made_from = None
     total = None
     if isinstance(source, str | Path | Sequence):

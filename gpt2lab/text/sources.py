@@ -4,6 +4,7 @@ import functools
 import hashlib
 import importlib
 import json
+import os
 import re
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -13,7 +14,7 @@ from typing import Any, TypeVar
 
 from gpt2lab.base.errors import LabError, nearest, unknown
 from gpt2lab.base.extras import install
-from gpt2lab.base.files import sha256
+from gpt2lab.base.files import sha256, user_path
 from gpt2lab.text import readers, rows
 from gpt2lab.text.bounded import EmptyFile, string
 
@@ -148,9 +149,10 @@ def _resolve(item: str | Path, format: str | None) -> list[Path] | str:
         if item.split(":")[0] in BUILT_IN:
             _built_in(item)
             return item
-        if "\n" in item or max(len(part) for part in item.split("/")) > _LONGEST_NAME:
+        too_long = max(len(part) for part in item.split("/")) > _LONGEST_NAME
+        if too_long or ("\n" in item and not os.path.exists(user_path(item))):
             raise LabError(f"{item[:30]!r}…: a text, not a source; texts themselves are given as an iterator")
-    path = Path(item).expanduser()
+    path = user_path(item)
     if path.is_file():
         if format is None and readers.format_of(path) is None:
             known = ", ".join(readers.FORMATS)

@@ -11,7 +11,7 @@ from typing import Any
 import tokenizers
 
 from gpt2lab.base.errors import LabError, brief
-from gpt2lab.base.files import atomic_write
+from gpt2lab.base.files import atomic_write, user_path
 from gpt2lab.text.chat_templates import read_chat_templates, write_chat_templates
 from gpt2lab.text.reduction import REDUCTION_FILE, ReducedTokenizer, VocabularyReduction
 from gpt2lab.text.special_tokens import KEYS, ROLES, SpecialTokens, content
@@ -55,7 +55,7 @@ FILES = (
 
 def load(source: Path | str) -> Tokenizer:
     """Open the tokenizer of a folder, a `tokenizer.json`, or a hub id; LabError says what is missing."""
-    path = Path(source).expanduser()
+    path = user_path(source)
     if path.is_file():
         return _with_entries(_opened(TokenizerFolder.of(path.parent, path)), path)
     if not path.is_dir():

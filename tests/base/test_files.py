@@ -24,6 +24,7 @@ from gpt2lab.base.files import (
     restore,
     sha256,
     sweep,
+    user_path,
     write_sums,
 )
 
@@ -110,6 +111,11 @@ def test_a_file_system_without_modes_is_written_all_the_same(
         (folder / "a").touch(0o600)
         monkeypatch.setattr(os, "chmod", refuse)
     assert (tmp_path / "model" / "a").exists()
+
+
+def test_a_home_of_somebody_unknown_is_a_name_like_any_other() -> None:
+    assert user_path("~/a") == Path.home() / "a"
+    assert user_path("~nobody-of-this-name/a") == Path("~nobody-of-this-name/a")
 
 
 def test_what_stands_for_an_open_file_is_not_replaced(tmp_path: Path) -> None:

@@ -206,6 +206,12 @@ def test_what_does_not_exist_is_refused_before_reading(tmp_path: Path) -> None:
         sources.documents(tmp_path / "a.bin", format="xls")
 
 
+def test_a_file_is_read_whatever_its_name_holds(tmp_path: Path) -> None:
+    for name in ("new\nline.txt", "blank ü.txt", "a[1]*.txt", "\x07$x.txt"):
+        (tmp_path / name).write_text(name)
+        assert list(sources.documents(str(tmp_path / name))) == [name]
+
+
 def test_hub_rows_are_streamed_through_datasets(tmp_path: Path) -> None:
     pytest.importorskip("datasets")
     (tmp_path / "train.jsonl").write_text('{"story": "a"}\n{"story": "b"}\n')

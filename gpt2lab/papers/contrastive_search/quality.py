@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from gpt2lab.base.errors import LabError
 from gpt2lab.base.extras import install
-from gpt2lab.base.files import atomic_write
+from gpt2lab.base.files import atomic_write, user_path
 from gpt2lab.base.settings import Model
 from gpt2lab.decode.generate import build_decoder, generate
 from gpt2lab.decode.prompts import added_text, end_tokens
@@ -192,7 +192,7 @@ def pass_at_k(passed: Sequence[tuple[int, int]], k: int = 1) -> float:
 
 def write_jsonl(path: Path | str, rows: str) -> None:
     """Write what `jsonl` made, whole or not at all."""
-    atomic_write(Path(path).expanduser(), rows)
+    atomic_write(user_path(path), rows)
 
 
 def jsonl(people: Sequence[Sample], model: Sequence[Sample]) -> str:

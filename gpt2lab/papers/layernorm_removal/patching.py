@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from gpt2lab.base.errors import LabError
+from gpt2lab.base.files import user_path
 from gpt2lab.measure import corpus
 from gpt2lab.measure.measurement import Measurement
 from gpt2lab.measure.plots import heat_map
@@ -144,7 +145,7 @@ def read_prompts(path: Path | str, tokenizer: Tokenizer, *, start: int | None = 
     LabError for answers of several tokens, for prompts of different lengths, which are to be patched apart, and for
     partners that do not differ in one place, the same in all pairs.
     """
-    file = Path(path).expanduser()
+    file = user_path(path)
     rows = [row for _, row in headed(file, text_lines(file), "prompt", "answer_io", "answer_s")]
     if len(rows) % 2:
         raise LabError(f"{path}: needs an even number of rows, got {len(rows)}; 2k and 2k + 1 are a pair")

@@ -14,7 +14,7 @@ from typing import Any, Literal
 import torch
 
 from gpt2lab.base.errors import LabError
-from gpt2lab.base.files import atomic_write
+from gpt2lab.base.files import atomic_write, user_path
 from gpt2lab.base.settings import to_plain
 from gpt2lab.model import Transformer, attach
 from gpt2lab.model.activations.artefacts import model_hash
@@ -220,7 +220,7 @@ class RemoveLayerNorm:
             objective=EvenScales(penalty=penalty),
             evaluate=None if held_out is None else lambda: {"validation_loss": mean_loss(model, held_out)},
             log=self._logger(model),
-            checkpoints=Path(self.checkpoints).expanduser() if self.checkpoints else None,
+            checkpoints=user_path(self.checkpoints) if self.checkpoints else None,
             resume=True,
             seed=self.seed,
             label="remove-layernorm",
@@ -233,7 +233,7 @@ class RemoveLayerNorm:
         free = {"checkpoints", "checkpoint_every", "log", "output"}
         options = {name: value for name, value in to_plain(self).items() if name not in free}
         own = {"model": model_hash(lm.model), **options}
-        path = Path(self.checkpoints).expanduser() / "removal.json"
+        path = user_path(self.checkpoints) / "removal.json"
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
             atomic_write(path, json.dumps(own, indent=1))
@@ -253,7 +253,7 @@ class RemoveLayerNorm:
         """Return what writes the log: behind the rows before the first step it hears of, in the place of all others."""
         if self.log is None:
             return None
-        path = Path(self.log).expanduser()
+        path = user_path(self.log)
         path.parent.mkdir(parents=True, exist_ok=True)
         steps = {} if self.mode == "control" else stage_of(model).steps
         opened = False

@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 
 from gpt2lab.base.errors import LabError, unknown
-from gpt2lab.base.files import atomic_write
+from gpt2lab.base.files import atomic_write, user_path
 from gpt2lab.base.settings import Model
 from gpt2lab.measure.measurement import Measurement, Table
 from gpt2lab.papers.occupational_bias.analysis import Analysis, analyse, numbers, tables, units
@@ -190,7 +190,7 @@ class OccupationalBias:
                 seed=self.seed,
                 batch_size=self.batch_size,
             )
-            folder = Path(out).expanduser() / COMPLETIONS if out else None
+            folder = user_path(out) / COMPLETIONS if out else None
             answers = sample(lm, prompts, self.size, titles, drawing, folder=folder)
             found[""] = count_answers(answers, which=self.titles, compat_duplicates=self.compat_duplicates)
         if self.mode in ("exact", "both"):
@@ -303,7 +303,7 @@ def _same_jobs(found: Mapping[str, Counts]) -> dict[str, Counts]:
 
 def write_artefacts(measurement: Measurement, folder: Path | str) -> None:
     """Write numbers and settings as JSON, every table as CSV, every figure as SVG."""
-    place = Path(folder).expanduser()
+    place = user_path(folder)
     atomic_write(place / "measurement.json", measurement.to_json())
     for name, rows in measurement.tables.items():
         if rows:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from gpt2lab.base.errors import LabError
-from gpt2lab.base.files import atomic_write
+from gpt2lab.base.files import atomic_write, user_path
 from gpt2lab.base.progress import Progress, progress
 from gpt2lab.decode import generate
 from gpt2lab.measure.continuation import Continuation, split_continuations
@@ -125,7 +125,7 @@ def read_answers(folder: Path | str, gazetteer: Gazetteer, find: Find | None = N
 
 def _completions(folder: Path | str) -> Path:
     """Return where completions are: the folder itself, or `completions` in one that the measure wrote with `--out`."""
-    place = Path(folder).expanduser()
+    place = user_path(folder)
     inside = place / COMPLETIONS
     return inside if (inside / _NOTE).is_file() and not (place / _NOTE).is_file() else place
 

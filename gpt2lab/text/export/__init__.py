@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args
 from safetensors import SafetensorError
 
 from gpt2lab.base.errors import LabError, unknown
-from gpt2lab.base.files import atomic_file
+from gpt2lab.base.files import atomic_file, user_path
 from gpt2lab.text.language_model import LanguageModel
 
 Kind = Literal["huggingface", "gguf", "onnx"]
@@ -38,7 +38,7 @@ def export(lm: LanguageModel, to: Kind, out: Path | str, *, precision: Precision
     LabError: a model, tokenizer or precision that the layout cannot carry, a package that is missing, `out` taken by
     something else, no room on the disk.
     """
-    out = Path(out).expanduser()
+    out = user_path(out)
     if to not in get_args(Kind):
         raise unknown("layout to export to", to, get_args(Kind))
     if precision is not None and (to != "gguf" or precision not in get_args(Precision)):
