@@ -356,6 +356,9 @@ def _plain_numbers(axis: Any) -> None:
     low, high = axis.get_view_interval()
     short = high / low < 200
     axis.set_major_formatter(FuncFormatter(lambda value, _: number(value, 3)))
+    axis.set_tick_params(
+        which="minor", pad=5.0
+    )  # level with the numbers of the decades, whose ticks are longer
     axis.set_minor_locator(LogLocator(subs=(2.0, 5.0) if short else range(2, 10)))
     axis.set_minor_formatter(FuncFormatter(lambda value, _: number(value, 3)) if short else NullFormatter())
 

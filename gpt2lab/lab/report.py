@@ -34,6 +34,7 @@ from gpt2lab.lab.home import is_name
 from gpt2lab.lab.html import to_html
 from gpt2lab.lab.judged import judged_claims
 from gpt2lab.lab.markdown import to_markdown
+from gpt2lab.lab.paper_files import write_figures, write_tables
 from gpt2lab.lab.plain import flat
 from gpt2lab.lab.record import RunRecord, record
 from gpt2lab.lab.side_by_side import apart, comparison_rows, side_by_side
@@ -50,11 +51,18 @@ _OTHER_TOKENS = (
 )
 
 
-def write_report(name: str, *, home: Path | str | None = None) -> Path:
+def write_report(
+    name: str,
+    *,
+    figures: Sequence[str] = (),
+    tables: Sequence[str] = (),
+    home: Path | str | None = None,
+) -> Path:
     """Write report.html and report.md into a run's folder; return the path of the first.
 
-    name: id, name or beginning of an id. LabError if there is no such run, its files are damaged, or its folder is
-    gone or cannot be written.
+    name: id, name or beginning of an id. figures: `pdf`, `png`, of every figure beside its SVG. tables: `latex`, of every
+    table beside its CSV. LabError if there is no such run, its files are damaged, its folder is gone or cannot be
+    written, or what draws is missing.
     """
     store = Store(home)
     row = store.find(name)
@@ -68,7 +76,10 @@ def write_report(name: str, *, home: Path | str | None = None) -> Path:
             document = _single(row, run, Prose(f"A piece of the study `{row.id.partition('/')[0]}`."))
         else:
             document = _single(row, run, *chain_sections(row, store))
-        return _write(document, run.folder, "report")
+        path = _write(document, run.folder, "report")
+        write_figures(run, figures)
+        write_tables(run, tables)
+        return path
 
 
 def write_comparison(
