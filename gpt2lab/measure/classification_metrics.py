@@ -49,13 +49,14 @@ def classification_metrics(truth: ArrayLike, probabilities: ArrayLike, *, bins: 
     accuracy, macro_f1 (over all classes; 0 where undefined), macro_f1_present (over classes that occur in truth),
     weighted_f1, balanced_accuracy (mean recall of classes that occur), top3_accuracy (from four classes on), auroc (two
     classes: of class 1; more: mean of one against the rest), average_precision and f1_best (two classes only, of
-    class 1), cross_entropy (nats), brier, calibration_error (`bins` equal-width bins).
+    class 1), cross_entropy (nats), brier, calibration_error (`bins` equal-width bins). LabError for what is no number.
     """
     labels, shares = np.asarray(truth, np.int64), np.asarray(probabilities, np.float64)
     if labels.ndim != 1 or shares.ndim != 2 or len(labels) != len(shares) or not len(labels):
         raise LabError(
             f"metrics need labels [n] and probabilities [n, classes], got {labels.shape}, {shares.shape}"
         )
+    _need_numbers(shares)
     classes, predicted = shares.shape[1], shares.argmax(1)
     table = confusion(labels, predicted, classes)
     each = per_class(table)
@@ -81,10 +82,17 @@ def classification_metrics(truth: ArrayLike, probabilities: ArrayLike, *, bins: 
     return numbers
 
 
-def auroc(truth: ArrayLike, scores: ArrayLike) -> float:
-    """Return the probability that a positive scores above a negative, ties half (Mann & Whitney 1947); NaN for one class.
+def _need_numbers(shares: Floats) -> None:
+    if np.isnan(shares).any():
+        raise LabError(
+            f"{int(np.isnan(shares).sum())} of {shares.size} probabilities are NaN; nothing is told by them"
+        )
 
-    truth [n] of 0 and 1, scores [n].
+
+def auroc(truth: ArrayLike, scores: ArrayLike) -> float:
+    """Return the probability that a positive scores above a negative, ties half (Mann & Whitney 1947).
+
+    truth [n] of 0 and 1, scores [n]. NaN for one class, and where a score is NaN.
     """
     positive = np.asarray(truth).astype(bool)
     n_positive, n = int(positive.sum()), len(positive)
@@ -106,8 +114,10 @@ def multiclass_auroc(truth: ArrayLike, probabilities: ArrayLike) -> float:
 
 
 def average_ranks(values: ArrayLike) -> Floats:
-    """Return ranks from 1 on, equal values sharing the mean of theirs; [n] → [n]."""
+    """Return ranks from 1 on, equal values sharing the mean of theirs; [n] → [n]. All are NaN if a value is: it has none."""
     sample = np.asarray(values, np.float64)
+    if np.isnan(sample).any():
+        return np.full(len(sample), np.nan)
     _, places, counts = np.unique(sample, return_inverse=True, return_counts=True)
     last = counts.cumsum()
     mean: Floats = (last - (counts - 1) / 2)[places]
@@ -115,7 +125,7 @@ def average_ranks(values: ArrayLike) -> Floats:
 
 
 def average_precision(truth: ArrayLike, scores: ArrayLike) -> float:
-    """Return Σ (recall_k - recall_{k-1}) precision_k over falling thresholds, ties at one; NaN without a positive."""
+    """Return Σ (recall_k - recall_{k-1}) precision_k over falling thresholds, ties at one; NaN as `best_f1`."""
     precision, recall = _precision_recall(truth, scores)
     if not len(recall):
         return math.nan
@@ -123,7 +133,7 @@ def average_precision(truth: ArrayLike, scores: ArrayLike) -> float:
 
 
 def best_f1(truth: ArrayLike, scores: ArrayLike) -> float:
-    """Return the largest F1 that any threshold gives; NaN without a positive."""
+    """Return the largest F1 that any threshold gives; NaN without a positive, and where a score is NaN."""
     precision, recall = _precision_recall(truth, scores)
     if not len(recall):
         return math.nan
@@ -131,9 +141,9 @@ def best_f1(truth: ArrayLike, scores: ArrayLike) -> float:
 
 
 def _precision_recall(truth: ArrayLike, scores: ArrayLike) -> tuple[Floats, Floats]:
-    """Precision and recall at every distinct score, from the highest down; empty without a positive."""
+    """Precision and recall at every distinct score, from the highest down; empty where there are none."""
     positive, values = np.asarray(truth).astype(np.float64), np.asarray(scores, np.float64)
-    if not positive.sum():
+    if not positive.sum() or np.isnan(values).any():
         return np.empty(0), np.empty(0)
     order = np.argsort(-values, kind="stable")
     hits = positive[order].cumsum()
@@ -156,9 +166,11 @@ def multilabel_metrics(
     """Return micro_f1, macro_f1, exact_match, macro auroc and average_precision; truth [n, labels], NaN = unknown.
 
     Unknown answers are left out; exact_match counts the rows all of whose known answers are right. Means over labels
-    leave out those that the data do not determine: the F1 of a label that nothing has and that is never told.
+    leave out those that the data do not determine: the F1 of a label that nothing has and that is never told. LabError
+    for a probability that is no number.
     """
     labels, shares = np.asarray(truth, np.float64), np.asarray(probabilities, np.float64)
+    _need_numbers(shares)
     there, told = ~np.isnan(labels), shares >= threshold
     hits = ((labels == 1) & told).sum(0).astype(np.float64)
     either = (told & there).sum(0) + (labels == 1).sum(0)

@@ -92,21 +92,6 @@ def common_subsequence(first: Tokens, second: Tokens) -> int:
     return len(first) - row.bit_count()
 
 
-def common_span(first: Text, second: Text) -> Tokens:
-    """Return the longest run of tokens that stands in both texts (the first such run of `first`)."""
-    ours, theirs = tokens_of(first), tokens_of(second)
-    best_end = best = 0
-    lengths = [0] * (len(theirs) + 1)  # lengths[j]: the run that ends at this token of ours and theirs[j - 1]
-    for i, token in enumerate(ours, start=1):
-        before = 0
-        for j, other in enumerate(theirs, start=1):
-            run = before + 1 if token == other else 0
-            before, lengths[j] = lengths[j], run
-            if run > best:
-                best, best_end = run, i
-    return ours[best_end - best : best_end]
-
-
 def distinct_n(texts: Iterable[Text], n: int = 2) -> float:
     """Return the share of different n-grams among all n-grams of all texts (Li et al. 2016).
 

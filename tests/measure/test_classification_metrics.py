@@ -157,3 +157,16 @@ def test_resampling_gives_intervals_around_and_leaves_out_what_is_undetermined()
     assert found["mean"].low < 19.5 < found["mean"].high and found["mean"].mean == 19.5
     again = ours.resampled(40, lambda items: {"mean": float(values[items].mean())})
     assert again["mean"] == found["mean"], "the same seed, the same interval"
+
+
+def test_a_score_that_is_no_number_gives_no_number() -> None:
+    truth, scores = [1, 0, 1], [math.nan, 0.5, 0.2]
+    for measure in (ours.auroc, ours.average_precision, ours.best_f1):
+        assert math.isnan(measure(truth, scores)), measure.__name__
+    told = ours.regression_metrics([1.0, 2.0, 3.0], scores)
+    assert all(math.isnan(value) for value in told.values()), told
+    shares = np.array([[math.nan, math.nan], [0.5, 0.5], [0.8, 0.2]])
+    with pytest.raises(LabError, match="2 of 6 probabilities are NaN"):
+        ours.classification_metrics(truth, shares)
+    with pytest.raises(LabError, match="2 of 6 probabilities are NaN"):
+        ours.multilabel_metrics([[1, 0]] * 3, shares)

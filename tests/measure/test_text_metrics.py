@@ -92,14 +92,6 @@ def _slow_longest(text: Sequence[int], corpus: Sequence[Sequence[int]]) -> int:
     return max(lengths, default=0)
 
 
-@given(few_tokens, few_tokens)
-@settings(max_examples=200, deadline=None)
-def test_the_common_span_is_the_longest_that_both_hold(first: list[int], second: list[int]) -> None:
-    span = ours.common_span(first, second)
-    assert _holds(first, span) and _holds(second, span)
-    assert len(span) == _slow_longest(first, [second])
-
-
 @given(texts_of_tokens, texts_of_tokens)
 @settings(max_examples=200, deadline=None)
 def test_copied_spans_are_the_longest_and_stand_where_they_say(
