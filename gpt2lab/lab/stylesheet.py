@@ -35,6 +35,7 @@ h2 { margin: 3.2rem 0 .8rem; padding-bottom: .35rem; border-bottom: 1px solid va
 h3 { margin: 2.2rem 0 .6rem; font-size: 1.12rem; }
 h4 { margin: 1.6rem 0 .5rem; font-size: 1rem; }
 p { margin: .7rem 0; max-width: 46rem; }
+p, h1, h2, h3, h4, dd, figcaption, .verdicts, .facts { overflow-wrap: anywhere; }
 a { color: var(--link); text-underline-offset: .15em; }
 a:focus-visible, summary:focus-visible { outline: 2px solid var(--link); outline-offset: 3px;
   border-radius: 3px; }
@@ -81,6 +82,7 @@ thead th { color: var(--muted); font-size: .82rem; font-weight: 600; }
 .data .number { font-variant-numeric: tabular-nums; text-align: right; white-space: nowrap; }
 .data tbody tr:hover { background: var(--soft); }
 .data td:first-child { min-width: 6rem; }
+.wide td:first-child { min-width: 9rem; }
 .wide th:first-child, .wide td:first-child { position: sticky; left: 0; background: var(--paper); }
 .wide tbody tr:hover td:first-child { background: var(--soft); }
 .facts { width: 100%; margin: 1rem 0; font-size: .92rem; }
