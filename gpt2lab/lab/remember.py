@@ -4,7 +4,7 @@ import contextlib
 import re
 import time
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +22,10 @@ from gpt2lab.lab.run import Run
 if TYPE_CHECKING:
     from gpt2lab.decode import Generation
     from gpt2lab.measure.measurement import Measurement
+
+_LONGEST = (
+    150  # characters of a result's or a table's name; a comparison puts those of arm and model before it
+)
 
 
 @dataclass(frozen=True)
@@ -91,10 +95,12 @@ def measure(
         result: Measurement = made(lm)
         if run is not None:
             run.write_file("measurement.json", result.to_json())
+            names = result_names(result.numbers)
             for key, value in result.numbers.items():
-                run.result(result_name(key), value)
+                run.result(names[key], value)
+            names = result_names(result.tables)
             for key, rows in result.tables.items():
-                run.table(result_name(key), rows, caption=key)
+                run.table(names[key], rows, caption=key)
     return result
 
 
@@ -168,6 +174,16 @@ def _count(lm: Any) -> int:
     return total
 
 
-def result_name(name: str) -> str:
-    """Return a number's name as the name of a result."""
-    return re.sub(r"^(?=\d)|[^A-Za-z0-9_.]+|\.(?=[.\d]|$)", "_", name)
+def result_names(names: Iterable[str]) -> dict[str, str]:
+    """Return what numbers are called as results and tables as files, no two the same: `a b`, `a-b` → `a_b`, `a_b_2`.
+
+    More names after these change nothing for these.
+    """
+    made: dict[str, str] = {}
+    for name in names:
+        plain = re.sub(r"^(?=\d)|[^A-Za-z0-9_.]+|^\.|\.(?=[.\d]|$)", "_", name)[:_LONGEST].rstrip(".") or "_"
+        known, number = plain, 2
+        while known in made.values():
+            known, number = f"{plain}_{number}", number + 1
+        made[name] = known
+    return made

@@ -16,7 +16,7 @@ from gpt2lab.lab.claim import Claim
 from gpt2lab.lab.comparison.line_up import Entrant, labels, line_up, tell_left_out
 from gpt2lab.lab.contest_figures import interval_columns
 from gpt2lab.lab.models import load, model_config, with_models
-from gpt2lab.lab.remember import result_name
+from gpt2lab.lab.remember import result_names
 from gpt2lab.text import sources
 
 if TYPE_CHECKING:
@@ -82,12 +82,16 @@ def run_arm(settings: Settings, arm: str, run: "Run") -> None:
         if measured is None:
             return
         units |= {name: measured.units.get(name, "") for name in measured.numbers}
+        names = result_names(units)
         for name, value in measured.numbers.items():
-            run.result(f"m{place}.{result_name(name)}", value)
+            run.result(f"m{place}.{names[name]}", value)
     run.table("left_out", left_out)
     run.table(
         "numbers",
-        [{"number": name, "result": result_name(name), "unit": unit} for name, unit in units.items()],
+        [
+            {"number": name, "result": known, "unit": units[name]}
+            for name, known in result_names(units).items()
+        ],
     )
 
 
