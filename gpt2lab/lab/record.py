@@ -2,6 +2,7 @@
 
 import csv
 import io
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -14,6 +15,9 @@ from gpt2lab.base.json_files import read_text
 from gpt2lab.lab.home import is_name
 from gpt2lab.lab.metrics import metric_points, metric_rows
 from gpt2lab.lab.store import Row
+
+_NUMBER = re.compile(r"-?(?:(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:e[+-]?[0-9]+)?|inf)|nan", re.ASCII)
+"""A number as Python writes it; 007, 1_000, +5 and Infinity are texts: tokens, labels, names."""
 
 Cell = str | float
 Table = list[dict[str, Cell]]
@@ -140,7 +144,4 @@ def write_table(rows: list[Mapping[str, object]]) -> str:
 
 
 def _cell(text: str) -> Cell:
-    try:
-        return float(text)
-    except ValueError:
-        return text
+    return float(text) if _NUMBER.fullmatch(text) else text

@@ -1,12 +1,13 @@
 """A run's folder whose files were damaged: what is lost is one sentence, and a row that says nothing is left out."""
 
 import json
+import math
 from pathlib import Path
 
 import pytest
 
 from gpt2lab.base.errors import LabError
-from gpt2lab.lab.record import RunRecord
+from gpt2lab.lab.record import RunRecord, write_table
 
 
 @pytest.fixture
@@ -33,6 +34,23 @@ def test_a_damaged_table_is_one_sentence(table: bytes, folder: Path) -> None:
     (folder / "tables" / "t.csv").write_bytes(table)
     with pytest.raises(LabError, match=r"t\.csv: (damaged|not UTF-8)"):
         record(folder).tables  # read when asked for
+
+
+@pytest.mark.parametrize(
+    "text", ["007", "1_000", "+5", "Infinity", "NaN", " 1", "１２", "1e", "-", "=1+1", "1,5", "0x1"]
+)
+def test_a_text_that_python_would_read_as_a_number_stays_a_text(text: str, folder: Path) -> None:
+    (folder / "tables" / "t.csv").write_text(write_table([{"a": text, "b": "x"}]))
+    assert record(folder).tables["t"][0]["a"] == text
+
+
+@pytest.mark.parametrize("value", [0, -3, 10**20, 0.1, -2.5e-09, 1e300, 5e22, math.inf, -math.inf])
+def test_a_number_comes_back_from_a_table(value: float, folder: Path) -> None:
+    (folder / "tables" / "t.csv").write_text(write_table([{"a": value, "b": math.nan}]))
+    row = record(folder).tables["t"][0]
+    assert row["a"] == value
+    assert isinstance(row["b"], float)
+    assert math.isnan(row["b"])
 
 
 def test_a_missing_or_damaged_text_is_one_sentence(folder: Path) -> None:
