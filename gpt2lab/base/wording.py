@@ -1,7 +1,9 @@
 """How numbers, times and lists are written for a reader."""
 
 import math
+import os
 import re
+import shlex
 from collections.abc import Sequence
 
 _UNPRINTABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
@@ -53,6 +55,19 @@ def size(amount: int) -> str:
 def visible(text: str) -> str:
     r"""Write the control characters of a text as Python does (`\x1b`), so that no terminal obeys them."""
     return _CONTROLS.sub(lambda found: ascii(found[0])[1:-1], text)
+
+
+def quoted(word: str) -> str:
+    r"""Write a word for a shell; a file name that is not UTF-8 as $'\xef', which every store and page can hold."""
+    try:
+        word.encode()
+    except UnicodeEncodeError:
+        return f"$'{''.join(map(_escaped, os.fsencode(word)))}'"
+    return shlex.quote(word)
+
+
+def _escaped(byte: int) -> str:
+    return chr(byte) if 32 <= byte < 127 and chr(byte) not in "'\\" else f"\\x{byte:02x}"
 
 
 def printable(text: str) -> str:

@@ -7,8 +7,8 @@ is imported, and torch only when its work begins.
 import argparse
 import contextlib
 import importlib
+import io
 import os
-import shlex
 import sys
 import traceback
 import types
@@ -17,7 +17,7 @@ from collections.abc import Sequence
 
 from gpt2lab.base.errors import LabError, unknown
 from gpt2lab.base.signals import end_as_ctrl_c
-from gpt2lab.base.wording import visible
+from gpt2lab.base.wording import quoted, visible
 from gpt2lab.cli.parser import Parser, add_common, rename_settings
 from gpt2lab.cli.show import Visible
 
@@ -41,6 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in words
     warnings.showwarning = _warn
+    _prepare_streams()
     try:
         with (
             end_as_ctrl_c(),
@@ -58,6 +59,22 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail(_sentence(error), 2, debug)
     except Exception as error:
         return _fail(f"a defect: {_sentence(error)} (--debug shows where)", 1, debug)
+
+
+def _prepare_streams() -> None:
+    """Make standard output take every character, and open what the process was started without.
+
+    Otherwise the next file that is opened would get the number of the closed stream, and what a library prints.
+    """
+    while (opened := os.open(os.devnull, os.O_RDWR)) < 3:
+        pass
+    os.close(opened)
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115  # open as long as the process
+        elif isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _dispatch(words: list[str]) -> int:
@@ -89,7 +106,9 @@ def parse(words: Sequence[str]) -> tuple[types.ModuleType, argparse.Namespace]:
     module.add(parser, rest)
     add_common(parser)
     arguments = rename_settings(parser.parse_args(rest))
-    arguments.line = shlex.join(["gpt2lab", *words])  # what a run keeps as the command that repeats it
+    arguments.line = " ".join(
+        map(quoted, ["gpt2lab", *words])
+    )  # what a run keeps as the command that repeats it
     return module, arguments
 
 

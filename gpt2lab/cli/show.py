@@ -1,9 +1,11 @@
 """How results are printed: aligned tables for people, one JSON object for machines."""
 
+import codecs
 import io
 import json
 import math
 import shutil
+import sys
 import textwrap
 from collections.abc import Iterable, Sequence
 from typing import Any, TextIO
@@ -43,7 +45,8 @@ class Visible(io.TextIOBase):
 
 def print_json(value: Any) -> None:
     """Print a value as JSON; infinities and NaN, which JSON lacks, become null."""
-    print(json.dumps(_finite(value), indent=2, ensure_ascii=False, allow_nan=False, default=str))
+    plain = codecs.lookup(sys.stdout.encoding or "utf-8").name != "utf-8"  # it takes no other characters
+    print(json.dumps(_finite(value), indent=2, ensure_ascii=plain, allow_nan=False, default=str))
 
 
 def number(value: Any) -> str:

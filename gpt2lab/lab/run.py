@@ -243,14 +243,14 @@ class Run:
         return self.folder / name
 
     def write_file(self, name: str, content: str) -> None:
-        """Write a file of the run's folder, whole or not at all."""
+        r"""Write a file of the run's folder, whole or not at all; halves of characters as `\udcef`."""
         with self._writing():
-            atomic_write(self.folder / name, content)
+            atomic_write(self.folder / name, content.encode("utf-8", "backslashreplace"))
 
     def note(self, sentence: str) -> None:
         """Append a line with the time to log.txt."""
-        with self._writing(), (self.folder / "log.txt").open("a", encoding="utf-8") as log:
-            log.write(f"{now()} {sentence}\n")
+        with self._writing(), (self.folder / "log.txt").open("ab") as log:
+            log.write(f"{now()} {sentence}\n".encode("utf-8", "backslashreplace"))
 
     def progress(
         self,

@@ -183,7 +183,7 @@ class Store:
 
         LabError if there is none, with the nearest, or if several begin so.
         """
-        name = name.rstrip("/")
+        name = name.rstrip("/").encode("utf-8", "replace").decode()  # SQLite takes no halves of characters
         exact = self.get(name)
         if exact is not None:
             return exact

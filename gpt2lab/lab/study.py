@@ -1,6 +1,5 @@
 """A study: an experiment, a paper's or a comparison of parts, over its seeds, the verdicts, the report."""
 
-import shlex
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from gpt2lab.base.errors import LabError
 from gpt2lab.base.registry import paper
 from gpt2lab.base.settings import from_plain, options, show, to_plain
-from gpt2lab.base.wording import count, listed
+from gpt2lab.base.wording import count, listed, quoted
 from gpt2lab.lab.environment import cores
 from gpt2lab.lab.experiment import Experiment, load_comparison, load_experiment
 from gpt2lab.lab.judged import JudgedClaim
@@ -363,7 +362,7 @@ def _command(
     }
     for option in options(type(settings), default=settings):
         if option.default != preset.get(option.name):
-            words.append(f"--set {option.name}={shlex.quote(show(option.default))}")
+            words.append(f"--set {option.name}={quoted(show(option.default))}")
     if device != _default_device(scale):
         words.append(f"--device {device}")
     if threads != (1 if device == "cpu" else None):

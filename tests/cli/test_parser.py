@@ -4,11 +4,13 @@ import argparse
 import json
 import os
 import signal
+import subprocess
+import sys
 
 import pytest
 
 from gpt2lab.base.errors import LabError
-from gpt2lab.cli import VERBS, main
+from gpt2lab.cli import VERBS, main, parse
 from gpt2lab.cli.parser import Parser, typed, whole
 from gpt2lab.cli.show import number, pairs, print_json, table
 
@@ -161,3 +163,28 @@ def test_text_in_the_last_column_is_cut_where_enough_of_it_is_left(monkeypatch: 
     monkeypatch.setenv("COLUMNS", "40")
     said = table([["a", "b", "a sentence of more than forty columns, which is cut"]], ("x", "y", "words"))
     assert said.splitlines()[1] == "a  b  a sentence of more than forty col…"
+
+
+def test_a_word_that_is_not_utf_8_is_in_the_command_that_repeats_the_run() -> None:
+    name = os.fsdecode(b"it's caf\xe9.txt")
+    _, arguments = parse(["measure", "perplexity", "train-1", "--data", name])
+    assert arguments.line == r"gpt2lab measure perplexity train-1 --data $'it\x27s caf\xe9.txt'"
+    told = subprocess.run(
+        ["bash", "-c", f"printf %s {arguments.line.split('--data ')[1]}"], stdout=subprocess.PIPE
+    )
+    assert os.fsdecode(told.stdout) == name
+
+
+@pytest.mark.parametrize(
+    ("words", "closed", "encoding"),
+    [("papers", ">&-", "utf-8"), ("papers", "<&- >&- 2>&-", "utf-8"), ("papers --json", "", "ascii")],
+)
+def test_a_closed_or_narrow_output_is_no_defect(words: str, closed: str, encoding: str) -> None:
+    done = subprocess.run(
+        ["bash", "-c", f"'{sys.executable}' -m gpt2lab {words} {closed}"],
+        env=os.environ | {"PYTHONIOENCODING": encoding},
+        capture_output=True,
+    )
+    assert (done.returncode, done.stderr) == (0, b"")
+    if not closed:
+        assert len(json.loads(done.stdout.decode(encoding))) >= 30

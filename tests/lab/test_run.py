@@ -268,3 +268,15 @@ def test_the_time_of_a_run_is_that_of_its_work_and_no_clock_can_make_it_negative
     with Run.reopen(Store(home).find("tide"), home):
         pass
     assert 100 <= Store(home).find("tide").seconds < 160
+
+
+def test_texts_that_are_not_unicode_are_written_with_escapes(home):
+    half = "caf\udce9"
+    with start(home, settings={"data": half}) as run:
+        run.table("names", [{"name": half}], caption=half)
+        run.text("sample", half)
+        run.note(half)
+    kept = record(run.row, home)
+    assert kept.tables["names"][0]["name"] == kept.texts["sample"].rstrip() == r"caf\udce9"
+    assert kept.captions("texts") == {"sample": ""}
+    assert r"caf\udce9" in (run.folder / "log.txt").read_text(encoding="utf-8")
