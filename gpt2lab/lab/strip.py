@@ -6,7 +6,7 @@ from html import escape
 from typing import Any
 
 from gpt2lab.base.wording import number
-from gpt2lab.lab.figures import GRID, INK, MUTED, PALETTE, PAPER
+from gpt2lab.lab.figures import GRID, INK, MUTED, PALETTE, PAPER, spread
 
 _WIDTH, _HEIGHT = 480.0, 80.0  # narrow: its writing is still read on a telephone
 _LEFT, _RIGHT, _LINE = 16.0, 464.0, 35.0
@@ -35,8 +35,9 @@ def claim_strip(claim: Mapping[str, Any]) -> str:
     pieces += [_stroke(axis.x(end), axis.x(end), 14, 54, _GREEN, 1.5) for end in borders]
     ticks = [] if borders else axis.ticks()
     pieces += [_stroke(axis.x(tick), axis.x(tick), 30, 40, GRID, 1.5) for tick in ticks]
-    pieces += [_label(axis.x(end), 72, number(end, 3), MUTED) for end in borders]
-    pieces += [_label(axis.x(tick), 72, number(tick, 6), MUTED) for tick in ticks]
+    pieces += _labels(
+        axis, {end: number(end, 3) for end in borders} | {tick: number(tick, 6) for tick in ticks}
+    )
     if interval is not None:
         low, mean, high = (axis.x(interval[name]) for name in ("low", "mean", "high"))
         pieces.append(
@@ -103,6 +104,13 @@ def _finite(value: Any) -> float | None:
 
 def _stroke(x1: float, x2: float, y1: float, y2: float, colour: str, width: float, more: str = "") -> str:
     return f'<line x1="{x1}" x2="{x2}" y1="{y1}" y2="{y2}" stroke="{colour}" stroke-width="{width}"{more}/>'
+
+
+def _labels(axis: _Axis, texts: Mapping[float, str]) -> list[str]:
+    """Return the numbers under the line, moved as little as it takes to keep them apart."""
+    apart = 7.5 * max(map(len, texts.values()), default=0) + 6.0
+    places = spread([axis.x(value) for value in texts], apart)
+    return [_label(round(x, 1), 72, text, MUTED) for x, text in zip(places, texts.values(), strict=True)]
 
 
 def _label(x: float, y: float, text: str, colour: str) -> str:

@@ -312,6 +312,16 @@ def test_a_claim_with_a_rule_of_its_own_has_an_axis_with_numbers(value):
     assert claim_strip(claim | {"values": [(0, value)]}) == "", "a lone dot says less than its number"
 
 
+def test_numbers_of_thresholds_that_lie_close_do_not_overlap():
+    claim = {
+        "name": "A", "status": "holds", "reason": "", "values": [(0, 0.0), (1, 1.0)], "interval": None,
+        "holds_if": {"low": 0.501, "high": math.inf}, "holds_in_part_if": {"low": 0.5, "high": math.inf},
+    }  # fmt: skip
+    found = re.findall(r'<text x="([\d.]+)"[^>]*>(0\.50?1?)</text>', claim_strip(claim))
+    assert [text for _, text in found] == ["0.5", "0.501"]
+    assert float(found[1][0]) - float(found[0][0]) >= 5 * 7
+
+
 def test_an_interval_without_ends_is_not_drawn():
     claim = {
         "name": "A", "status": "holds", "reason": "", "values": [(0, 1.0), (1, 2.0)],
