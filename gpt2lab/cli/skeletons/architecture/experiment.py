@@ -43,6 +43,7 @@ CLAIMS = [
     Claim(
         "Scaled branches train at least as well as plain ones",
         measure="loss.method - loss.plain",
+        quantity="final loss with scaled branches minus that with plain ones",
         holds_if=AtMost(0.02),
         needs=LEARNT,
         unit="nats per token",

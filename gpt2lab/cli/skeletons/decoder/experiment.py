@@ -45,6 +45,7 @@ CLAIMS = [
     Claim(
         "Without the improbable tokens, texts are more like those of the training data",
         measure="seen.method - seen.sampling",
+        quantity="share of triples of words seen in training, the method's minus plain sampling's",
         holds_if=Above(0.0),
         needs=LEARNT,
         unit="share of the triples of words that occur in training",
@@ -53,6 +54,7 @@ CLAIMS = [
     Claim(
         "This costs little variety",
         measure="distinct.method / distinct.sampling",
+        quantity="distinct pairs of words of the method over those of plain sampling",
         holds_if=AtLeast(0.9),
         needs=LEARNT,
         unit="distinct pairs of words, as a share of plain sampling's",

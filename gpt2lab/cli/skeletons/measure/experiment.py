@@ -42,6 +42,7 @@ CLAIMS = [
     Claim(
         "Training makes late tokens easier than early ones",
         measure="score.trained",
+        quantity="loss of late tokens minus that of early ones, after training",
         holds_if=Below(0.0),
         needs="early.trained < early.start - 0.3",  # else it has learnt nothing
         unit="nats per token",
@@ -50,6 +51,7 @@ CLAIMS = [
     Claim(
         "A model that has learnt nothing has a score near zero",
         measure="score.start",
+        quantity="the same before training",
         holds_if=Between(-0.1, 0.1),
         unit="nats per token",
     ),

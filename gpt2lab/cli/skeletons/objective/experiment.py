@@ -38,6 +38,7 @@ CLAIMS = [
     Claim(
         "The penalty keeps the softmax's normaliser close to 1",
         measure="log_z.plain - log_z.method",
+        quantity="mean |log Z| without the penalty minus that with it",
         holds_if=Above(0.0),
         needs=LEARNT,
         unit="mean |log Z| on validation text",
@@ -46,6 +47,7 @@ CLAIMS = [
     Claim(
         "This costs no loss",
         measure="loss.method - loss.plain",
+        quantity="loss with the penalty minus that without it",
         holds_if=AtMost(0.01),
         needs=LEARNT,
         unit="nats per token",

@@ -43,6 +43,7 @@ CLAIMS = [
     Claim(
         "The sign of the gradient trains faster than the gradient itself",
         measure="loss.sgd - loss.method",
+        quantity="final loss of gradient descent minus that of the method",
         holds_if=Above(0.0),
         needs=LEARNT,
         unit="nats per token",
@@ -51,6 +52,7 @@ CLAIMS = [
     Claim(
         "It is about as good as Adam",
         measure="loss.method - loss.adamw",
+        quantity="final loss of the method minus that of AdamW",
         holds_if=AtMost(0.05),
         needs=LEARNT,
         unit="nats per token",

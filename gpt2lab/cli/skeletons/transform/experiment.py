@@ -39,6 +39,7 @@ CLAIMS = [
     Claim(
         "What is removed matters less than as much at random",
         measure="loss.random - loss.method",
+        quantity="loss after removal at random minus that after removal by the method",
         holds_if=Above(0.0),
         needs=LEARNT,
         unit="nats per token",
@@ -47,6 +48,7 @@ CLAIMS = [
     Claim(
         "Half of the rank of the last block can go without harm",
         measure="loss.method - loss.dense",
+        quantity="loss after the method minus that of the whole model",
         holds_if=AtMost(0.01),
         holds_in_part_if=AtMost(0.05),
         needs=LEARNT,
