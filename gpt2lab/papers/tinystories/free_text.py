@@ -16,7 +16,7 @@ import torch
 
 from gpt2lab.base.errors import LabError
 from gpt2lab.measure.continuation import split_continuations
-from gpt2lab.measure.corpus import need_tokenizer
+from gpt2lab.measure.corpus import need_tokenizer, start_token
 from gpt2lab.measure.scoring import Row, score_rows
 from gpt2lab.papers.tinystories.baselines import shuffled
 from gpt2lab.papers.tinystories.characters import fitting_pronouns, known_names, mentions, share, split_prompt
@@ -88,17 +88,15 @@ class FreeTextGrader:
 def word_log_probability(lm: "LanguageModel", texts: Sequence[str], *, batch_size: int = 32) -> float:
     """Return the mean log-probability per word of texts under a model, nats, pooled; nan of nothing.
 
-    Each text is read from the end-of-text token; what does not fit the model's positions is left out.
+    Each text is read after a start token; what does not fit the model's positions is left out.
     """
     tokenizer = need_tokenizer(lm, "the free-text grader")
-    if tokenizer.eos is None:
-        raise LabError("the reference model's tokenizer has no end-of-text token to start a story from")
-    rows, words = [], 0
+    start, rows, words = start_token(tokenizer), [], 0
     for text in texts:
         ids = tokenizer.encode(text)
         kept = ids[: lm.config.max_positions]
         if kept:
-            rows.append(Row(torch.tensor([tokenizer.eos, *kept]), len(kept)))
+            rows.append(Row(torch.tensor([start, *kept]), len(kept)))
             words += round(len(text.split()) * len(kept) / len(ids))
     if not words:
         return math.nan

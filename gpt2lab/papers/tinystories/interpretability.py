@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from gpt2lab.base.errors import LabError
-from gpt2lab.measure.corpus import need_tokenizer
+from gpt2lab.measure.corpus import need_tokenizer, start_token
 from gpt2lab.measure.measurement import Measurement
 from gpt2lab.model.activations import output_vectors
 from gpt2lab.model.evaluating import evaluating
@@ -111,10 +111,24 @@ def word_class(word: str) -> str:
 def encode_stories(
     tokenizer: "Tokenizer", stories: Sequence[str], longest: int
 ) -> tuple[list[list[int]], list[list[str]]]:
-    """Return ids and token texts of each story from the end-of-text token on, cut to `longest` tokens."""
-    start = [] if tokenizer.eos is None else [tokenizer.eos]
-    ids = [[*start, *tokenizer.encode(story)][:longest] for story in stories]
-    return ids, [["" if i == tokenizer.eos else tokenizer.decode([i]) for i in row] for row in ids]
+    """Return ids and token texts of each story after its start token, if the tokenizer has one, cut to `longest` tokens.
+
+    A text has the blank before its word, as far as the token stands for one.
+    """
+    start = [] if tokenizer.bos is None and tokenizer.eos is None else [start_token(tokenizer)]
+    own = [tokenizer.encode(story)[: longest - len(start)] for story in stories]
+    words = [[""] * len(start) + [_piece(tokenizer, i, k) for k, i in enumerate(row)] for row in own]
+    return [[*start, *row] for row in own], words
+
+
+def _piece(tokenizer: "Tokenizer", id: int, place: int) -> str:
+    """Return the text of a token at a place of its story."""
+    if id in tokenizer.special_ids:
+        return ""
+    text = tokenizer.decode([id])
+    # Sentencepiece's decoder takes the blank off the first token it is given, which is any here.
+    lost = place > 0 and tokenizer.token(id).startswith("▁") and not text.startswith(" ")
+    return f" {text}" if lost else text
 
 
 def head_reports(

@@ -136,6 +136,15 @@ def test_log_probability_per_word_is_the_slow_sum(story_lm):
     assert math.isnan(free_text.word_log_probability(story_lm, [""]))
 
 
+def test_the_reference_reads_a_text_from_the_token_that_it_begins_texts_with(shared_data):
+    lm = load(shared_data / "models" / "tinystories-656k-llama")
+    assert lm.tokenizer.bos != lm.tokenizer.eos
+    ids = [lm.tokenizer.bos, *lm.tokenizer.encode("Once upon a time.")]
+    logits = lm.model(torch.tensor([ids])).detach().double().log_softmax(-1)[0]
+    expected = sum(float(logits[i, ids[i + 1]]) for i in range(len(ids) - 1)) / 4
+    assert free_text.word_log_probability(lm, ["Once upon a time."]) == pytest.approx(expected, rel=1e-5)
+
+
 def test_the_scale_puts_real_at_ten_and_shuffled_at_nought():
     scale = free_text.Scale(real=-2.0, shuffled=-6.0)
     assert [scale.grade(raw) for raw in (-2.0, -6.0, -4.0, -1.0, -9.0)] == [10.0, 0.0, 5.0, 10.0, 0.0]

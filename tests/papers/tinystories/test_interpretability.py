@@ -1,5 +1,7 @@
 """Heads and neurons against slow references."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -7,6 +9,7 @@ import torch
 from gpt2lab.base.errors import LabError
 from gpt2lab.papers.tinystories import interpretability as circuits
 from gpt2lab.text.generators.stories import documents
+from gpt2lab.text.tokenizer import Tokenizer
 from tests.papers.tinystories.conftest import make_lm
 
 TEXTS = [*documents(4, 3), "Anna ran .", documents(8, 1)[0].split(" . ")[0] + " ."]
@@ -125,3 +128,13 @@ def test_the_measure_reports_every_head_and_the_paper_s_twenty_stories(story_lm)
         circuits.neuron_reports(story_lm.model, [[0, 1]], [["", "a"]])
     with pytest.raises(LabError, match="two tokens"):
         circuits.head_reports(story_lm.model, [[0]], [[""]])
+
+
+def test_a_word_keeps_the_blank_that_sentencepieces_decoder_takes_off(shared_data: Path) -> None:
+    tokenizer = Tokenizer.load(shared_data / "models" / "stories260k-llama")
+    ids, words = circuits.encode_stories(tokenizer, ["There was a girl named Lily. She ran.", "A <unk>"], 12)
+    assert [row[0] for row in ids] == [tokenizer.bos] * 2, "stories begin as the model has learnt them"
+    assert len(ids[0]) == len(words[0]) == 12
+    assert "".join(words[0]) == tokenizer.decode(ids[0])
+    assert dict(zip(words[0], map(circuits.word_class, words[0]), strict=True))[" Lily"] == "name"
+    assert words[1][0] == words[1][-1] == "", "special tokens have no text"
