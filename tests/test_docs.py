@@ -75,8 +75,13 @@ def _shown() -> list[tuple[str, str]]:
 
 
 @pytest.mark.parametrize(("page", "command"), _shown())
-def test_a_shown_command_is_understood(page: str, command: str) -> None:
+def test_a_shown_command_is_understood(
+    page: str, command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     words = [word.replace("NAME=VALUE", "a=b") for word in shlex.split(command)[1:]]
+    if "--config" in words:
+        monkeypatch.chdir(tmp_path)  # the page says what is in the file
+        Path(words[words.index("--config") + 1]).touch()
     if "--help" in words:
         with pytest.raises(SystemExit) as left:
             parse(words)

@@ -18,7 +18,8 @@ from collections.abc import Sequence
 from gpt2lab.base.errors import LabError, unknown
 from gpt2lab.base.signals import end_as_ctrl_c
 from gpt2lab.base.wording import quoted, visible
-from gpt2lab.cli.parser import Parser, add_common, rename_settings
+from gpt2lab.cli.config_file import ConfigFile, preset, read_config, typed_names
+from gpt2lab.cli.parser import Parser, add_common, rename_settings, typed
 from gpt2lab.cli.show import Visible
 
 VERBS = {
@@ -28,6 +29,7 @@ VERBS = {
     "generate": "continue a prompt with any decoder",
     "apply": "any transform on any model: a new model",
     "measure": "any measure on any model",
+    "predict": "what a model's head says of texts: classes, numbers, labels of words",
     "export": "a model for other programs: Hugging Face's folder, GGUF, ONNX",
     "runs": "what has been run",
     "report": "write a run's report again and say where it is",
@@ -89,7 +91,10 @@ def _dispatch(words: list[str]) -> int:
         print(f"gpt2lab {__version__}")
         return 0
     module, arguments = parse(words)
-    module.run(arguments)
+    try:
+        module.run(arguments)
+    except LabError as error:
+        raise arguments.file.mistake(error, arguments.typed) from error
     return 0
 
 
@@ -103,9 +108,12 @@ def parse(words: Sequence[str]) -> tuple[types.ModuleType, argparse.Namespace]:
     module = importlib.import_module(f"gpt2lab.cli.{verb}")
     summary, _, examples = (module.__doc__ or "").partition("\n\n")
     parser = Parser(prog=f"gpt2lab {verb}", description=summary, epilog=examples.rstrip())
-    module.add(parser, rest)
+    path = typed(rest, "--config")
+    config = read_config(path) if path is not None else ConfigFile("", {})
+    module.add(parser, [*rest, *config.words])
     add_common(parser)
-    arguments = rename_settings(parser.parse_args(rest))
+    arguments = rename_settings(parser.parse_args(rest, preset(parser, config)))
+    arguments.file, arguments.typed = config, typed_names(rest)
     arguments.line = " ".join(
         map(quoted, ["gpt2lab", *words])
     )  # what a run keeps as the command that repeats it

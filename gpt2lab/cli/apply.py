@@ -36,6 +36,7 @@ def run(arguments: argparse.Namespace) -> None:
         arguments.model,
         out=arguments.out,
         device=arguments.device,
+        dtype=arguments.dtype,
         options={**given(arguments, part("transform", name)), **arguments.settings},
         command=arguments.line,
     )

@@ -21,7 +21,9 @@ def add(parser: Parser, argv: Sequence[str]) -> None:
     )
     parser.add_argument("--out", metavar="PATH", required=True, help="the file, or Hugging Face's folder")
     parser.add_argument(
-        "--precision", choices=("f32", "f16", "bf16"), help="of the matrices in a GGUF file (default: f32)"
+        "--precision",
+        choices=("f32", "f16", "bf16"),
+        help="of the matrices in a GGUF file (default: f32); ONNX is f32, Hugging Face's folder as the model is",
     )
 
 
@@ -31,9 +33,17 @@ def run(arguments: argparse.Namespace) -> None:
 
     done = export(arguments.model, to=arguments.to, out=arguments.out, precision=arguments.precision)
     if arguments.json:
-        print_json({"path": str(done.path), "kind": done.kind, "bytes": done.size, "notes": list(done.notes)})
+        print_json(
+            {
+                "path": str(done.path),
+                "kind": done.kind,
+                "bytes": done.size,
+                "dtype": done.dtype,
+                "notes": list(done.notes),
+            }
+        )
         return
     print(f"wrote   {done.path}")
-    print(f"size    {done.size / 1e6:,.1f} MB")
+    print(f"size    {done.size / 1e6:,.1f} MB, matrices in {done.dtype}")
     for note in done.notes:
         print(f"note    {note}")

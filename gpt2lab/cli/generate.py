@@ -3,6 +3,7 @@
 examples:
   gpt2lab generate train-1 "It is a truth"
   gpt2lab generate EleutherAI/pythia-70m "Once upon a time" --decoder sampling --top-p 0.9 --seed 1
+  gpt2lab generate train-1 --prompts prompts.txt --json
   gpt2lab generate MODEL --decoder beam --help     the options of a decoder
 """
 
@@ -16,7 +17,7 @@ from gpt2lab.base.errors import LabError
 from gpt2lab.base.registry import part, parts
 from gpt2lab.base.settings import add_arguments, given, options
 from gpt2lab.base.wording import listed
-from gpt2lab.cli.parser import Parser, add_device, add_seed, add_set, typed, whole
+from gpt2lab.cli.parser import Parser, add_device, add_dtype, add_seed, add_set, typed, whole
 from gpt2lab.cli.show import print_json
 
 
@@ -26,7 +27,15 @@ def add(parser: Parser, argv: Sequence[str]) -> None:
     names = [one.name for one in parts("decoder") if one.built]
     parser.add_argument("model", metavar="MODEL", help="a folder, a hub id, or the name of a run")
     parser.add_argument(
-        "prompts", nargs="+", metavar="PROMPT", help="the text to go on from; several make several texts"
+        "prompt", nargs="*", metavar="PROMPT", help="the text to go on from; several make several texts"
+    )
+    parser.add_argument(
+        "--prompts",
+        metavar="FILE",
+        help="prompts of a file: the lines of a text, or the rows of jsonl, csv, parquet or a source",
+    )
+    parser.add_argument(
+        "--field", metavar="NAME", help="field of the rows of --prompts that is the prompt (default: text)"
     )
     parser.add_argument(
         "--decoder",
@@ -56,6 +65,7 @@ def add(parser: Parser, argv: Sequence[str]) -> None:
     )
     add_seed(parser)
     add_device(parser)
+    add_dtype(parser)
     add_set(parser)
     parser.elsewhere = lambda name: _of_decoder(name, decoder)
     group = parser.add_argument_group(f"decoder {decoder}")
@@ -73,7 +83,7 @@ def _of_decoder(name: str, chosen: str) -> str | None:
     return f"no option of {chosen}, but of {listed(having)}; choose the decoder with --decoder {having[0]}"
 
 
-_OWN = ("seed", "device", "stop", "max_new_tokens", "min_new_tokens")
+_OWN = ("seed", "device", "dtype", "stop", "max_new_tokens", "min_new_tokens")
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -82,18 +92,20 @@ def run(arguments: argparse.Namespace) -> None:
 
     kind = part("decoder", arguments.decoder)
     settings: dict[str, Any] = {**given(arguments, kind), **arguments.settings}
-    for name in (*_OWN, "decoder", "model", "prompts", "stream", "command"):
+    for name in (*_OWN, "decoder", "model", "prompt", "prompts", "field", "stream", "command"):
         if name in arguments.settings:
             raise LabError(
                 f"--set {name}: no option of a decoder; flags and arguments are given as such, see --help"
             )
-    streamed = len(arguments.prompts) == 1 and not arguments.json and getattr(kind, "streams", True)
-    stream = _Stream(arguments.prompts[0]) if streamed else None
+    prompts = _prompts(arguments)
+    streamed = len(prompts) == 1 and not arguments.json and getattr(kind, "streams", True)
+    stream = _Stream(prompts[0]) if streamed else None
     results = remember.generate(
         arguments.model,
-        arguments.prompts,
+        prompts,
         decoder=arguments.decoder,
         device=arguments.device,
+        dtype=arguments.dtype,
         command=arguments.line,
         max_new_tokens=arguments.max_new_tokens,
         min_new_tokens=arguments.min_new_tokens,
@@ -107,8 +119,26 @@ def run(arguments: argparse.Namespace) -> None:
     elif arguments.json:
         print_json([asdict(result) for result in results])
     else:
-        texts = [prompt + result.text for prompt, result in zip(arguments.prompts, results, strict=True)]
+        texts = [prompt + result.text for prompt, result in zip(prompts, results, strict=True)]
         print("\n\n".join(texts))
+
+
+def _prompts(arguments: argparse.Namespace) -> list[str]:
+    """Return the prompts that were typed, or those of --prompts. LabError for none, both, or a field of none."""
+    from gpt2lab.measure.corpus import read_lines
+
+    if arguments.prompts is None:
+        if arguments.field is not None:
+            raise LabError("--field names a field of the rows of --prompts, which is missing")
+        if not arguments.prompt:
+            raise LabError(
+                'what to go on from is missing; give a prompt, "Once upon a time", or --prompts FILE'
+            )
+        prompts: list[str] = arguments.prompt
+        return prompts
+    if arguments.prompt:
+        raise LabError(f"--prompts {arguments.prompts}: prompts are typed as well; give one of the two")
+    return read_lines(arguments.prompts, arguments.field or "text")
 
 
 class _Stream:

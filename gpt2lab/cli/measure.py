@@ -25,6 +25,11 @@ def run(arguments: argparse.Namespace) -> None:
 
     options = {**given(arguments, part("measure", arguments.measure)), **arguments.settings}
     result = remember.measure(
-        arguments.measure, arguments.model, device=arguments.device, options=options, command=arguments.line
+        arguments.measure,
+        arguments.model,
+        device=arguments.device,
+        dtype=arguments.dtype,
+        options=options,
+        command=arguments.line,
     )
     print(result.to_json() if arguments.json else result)

@@ -21,6 +21,8 @@ class Parser(argparse.ArgumentParser):
             ),
             **options,
         )
+        self.section = ""
+        """Section of the settings whose names are flags without it: steps for train.steps."""
         self.elsewhere: Callable[[str], str | None] = lambda name: None
         """Says of a setting that is no flag here where it is one, or how it is given; None if it is none."""
 
@@ -49,8 +51,11 @@ class Parser(argparse.ArgumentParser):
 
 
 def add_common(parser: argparse.ArgumentParser) -> None:
-    """Add what every verb takes: --json, --debug."""
+    """Add what every verb takes: --config, --json, --debug."""
     group = parser.add_argument_group("everywhere")
+    group.add_argument(
+        "--config", metavar="FILE", help="TOML with the values of flags and settings; what is typed wins"
+    )
     group.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
     group.add_argument("--debug", action="store_true", help="show the traceback of a mistake")
 
@@ -80,6 +85,15 @@ def add_device(parser: argparse.ArgumentParser) -> None:
         "--device",
         metavar="DEVICE",
         help="cpu, cuda, cuda:1, mps (default: the GPU if there is one, else the CPU)",
+    )
+
+
+def add_dtype(parser: argparse.ArgumentParser) -> None:
+    """Add --dtype."""
+    from gpt2lab.lab.models import DTYPES
+
+    parser.add_argument(
+        "--dtype", choices=DTYPES, help="type that the weights are loaded in (default: that of the file)"
     )
 
 

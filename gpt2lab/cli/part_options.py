@@ -5,11 +5,11 @@ from collections.abc import Sequence
 from gpt2lab.base.errors import unknown
 from gpt2lab.base.registry import part, parts
 from gpt2lab.base.settings import add_arguments
-from gpt2lab.cli.parser import Parser, add_device, add_seed, add_set
+from gpt2lab.cli.parser import Parser, add_device, add_dtype, add_seed, add_set
 
 
 def add_part(parser: Parser, argv: Sequence[str], kind: str, what: str, skip: Sequence[str] = ()) -> None:
-    """Add NAME, MODEL, --device, --set, --seed and a flag for every option of the part that was typed.
+    """Add NAME, MODEL, --device, --dtype, --set, --seed and a flag for every option of the part that was typed.
 
     LabError if the first word that could be its name is none.
     """
@@ -18,6 +18,7 @@ def add_part(parser: Parser, argv: Sequence[str], kind: str, what: str, skip: Se
     parser.add_argument(kind, metavar="NAME", help=f"{what} ({listed or 'none is built yet'})")
     parser.add_argument("model", metavar="MODEL", help="a folder, a hub id, or the name of a run")
     add_device(parser)
+    add_dtype(parser)
     add_set(parser)
     plain = [word for word in argv if not word.startswith("-")]
     name = next((word for word in plain if word in known), plain[0] if plain else None)

@@ -60,6 +60,7 @@ def add(parser: Parser, argv: Sequence[str]) -> None:
     from gpt2lab.train import TrainSettings
 
     usual = TrainingSettings()
+    parser.section = "train"
     loop = [option.name for option in options(TrainSettings)]
     rare = [*_RARE, *(f"train.{name}" for name in loop if name not in _LOOP)]
     tasks = [f"task.{option.name}" for option in options(TaskSettings)]

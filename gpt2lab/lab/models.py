@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from gpt2lab.base.errors import LabError, nearest
+from gpt2lab.base.errors import LabError, nearest, unknown
 from gpt2lab.base.files import user_path
 from gpt2lab.base.settings import Model, ModelTokenizer, replace_names
 from gpt2lab.lab.store import Row, Store
@@ -18,17 +18,21 @@ if TYPE_CHECKING:
 
 S = TypeVar("S")
 
+DTYPES = ("float32", "bfloat16", "float16", "float64")
+"""Names of the types that weights are loaded in."""
+
 
 def load(
     model: "str | Path",
     *,
     device: "torch.device | str | None" = None,
-    dtype: "torch.dtype | None" = None,
+    dtype: "torch.dtype | str | None" = None,
     architectures: Sequence[type] = (),
 ) -> "LanguageModel":
     """Load a language model from a folder, a run of the store, or the hub, in this order.
 
-    device None is the GPU if there is one, else the CPU; dtype None is that of the file. architectures: classes that
+    device None is the GPU if there is one, else the CPU; dtype None is that of the file, or one
+    of DTYPES. architectures: classes that
     the model may have been saved with and that are no registered parts. LabError if there is none of this name, or its
     files are not whole.
     """
@@ -36,7 +40,9 @@ def load(
 
     place = find_model(model)
     try:
-        return load_folder(place, device=pick_device(device), dtype=dtype, architectures=architectures)
+        return load_folder(
+            place, device=pick_device(device), dtype=pick_dtype(dtype), architectures=architectures
+        )
     except LabError as error:
         raise _no_model(model, place, error) from error
 
@@ -125,6 +131,18 @@ def pick_device(device: "torch.device | str | None" = None) -> "torch.device":
     if chosen.type == "mps" and not torch.backends.mps.is_available():
         raise LabError(f"--device {device}: this machine has no Apple GPU; leave --device out for the CPU")
     return chosen
+
+
+def pick_dtype(dtype: "torch.dtype | str | None") -> "torch.dtype | None":
+    """Return the type of that name; None, the file's own, stays None. LabError for a name that is not in DTYPES."""
+    import torch
+
+    if not isinstance(dtype, str):
+        return dtype
+    if dtype not in DTYPES:
+        raise unknown("type of weights", dtype, DTYPES)
+    found: torch.dtype = getattr(torch, dtype)
+    return found
 
 
 def _model_of(row: Row) -> Path:

@@ -22,6 +22,8 @@ from gpt2lab.lab.run import Run
 if TYPE_CHECKING:
     from gpt2lab.decode import Generation
     from gpt2lab.measure.measurement import Measurement
+    from gpt2lab.measure.prediction import Prediction
+    from gpt2lab.text.language_model import LanguageModel
 
 _LONGEST = (
     150  # characters of a result's or a table's name; a comparison puts those of arm and model before it
@@ -49,6 +51,7 @@ def apply(
     *,
     out: Path | str | None = None,
     device: str | None = None,
+    dtype: str | None = None,
     options: Mapping[str, object],
     command: str = "",
 ) -> Applied:
@@ -66,9 +69,14 @@ def apply(
         refuse_foreign(folder)
         if user_path(place).resolve() == folder:
             raise LabError(f"--out {out}: the folder of the given model, which would be lost; give another")
-    lm = models.load(model, device=device)
+    lm = models.load(model, device=device, dtype=dtype)
     before = _count(lm)
-    settings = {**about(model, place), "out": str(folder) if folder else None, "options": to_plain(made)}
+    settings = {
+        **about(model, place),
+        "out": str(folder) if folder else None,
+        "dtype": _type(lm),
+        "options": to_plain(made),
+    }
     began = time.monotonic()
     with Run.start("apply", name, settings=settings, command=command, device=str(lm.model.device)) as run:
         result = verbs.transformed(name, made, lm)
@@ -84,13 +92,19 @@ def apply(
 
 
 def measure(
-    name: str, model: str, *, device: str | None = None, options: Mapping[str, object], command: str = ""
+    name: str,
+    model: str,
+    *,
+    device: str | None = None,
+    dtype: str | None = None,
+    options: Mapping[str, object],
+    command: str = "",
 ) -> "Measurement":
     """Measure a model as `gpt2lab.lab.verbs.measure` does, and leave a run with the numbers and the tables."""
     made = with_models(build(part("measure", name), options, f"measure {name}"))
     place = models.find_model(model)
-    lm = models.load(model, device=device)
-    settings = {"options": to_plain(made)}
+    lm = models.load(model, device=device, dtype=dtype)
+    settings = {"dtype": _type(lm), "options": to_plain(made)}
     with _noted("measure", name, model, place, settings, command, str(lm.model.device)) as run:
         result: Measurement = made(lm)
         if run is not None:
@@ -110,15 +124,16 @@ def generate(
     *,
     decoder: str,
     device: str | None = None,
+    dtype: str | None = None,
     command: str = "",
     **settings: Any,
 ) -> "list[Generation]":
     """Continue prompts as `gpt2lab.lab.verbs.generate` does, and leave a run with the texts."""
     part("decoder", decoder)  # says that it is unknown before a model is loaded
     place = models.find_model(model)
-    lm = models.load(model, device=device)
+    lm = models.load(model, device=device, dtype=dtype)
     shown = {key: value for key, value in settings.items() if key != "stream"}
-    noted = {"decoder": decoder, "prompts": list(prompts), "options": shown}
+    noted = {"dtype": _type(lm), "decoder": decoder, "prompts": list(prompts), "options": shown}
     seed, device = settings.get("seed", 0), str(lm.model.device)
     with _noted("generate", "generate", model, place, noted, command, device, seed=seed) as run:
         results = verbs.generate(lm, prompts, decoder=decoder, **settings)
@@ -128,6 +143,35 @@ def generate(
             run.result("texts", len(results))
             run.result("new_tokens", sum(len(result.tokens) for result in results))
     return results
+
+
+def predict(
+    model: str,
+    texts: Sequence[str],
+    *,
+    device: str | None = None,
+    dtype: str | None = None,
+    command: str = "",
+    **options: Any,
+) -> "list[Prediction]":
+    """Say what a model's head has learnt of texts as `gpt2lab.lab.verbs.predict` does, and leave a run with it."""
+    place = models.find_model(model)
+    lm = models.load(model, device=device, dtype=dtype)
+    settings = {"dtype": _type(lm), "options": options}
+    with _noted("predict", "predict", model, place, settings, command, str(lm.model.device)) as run:
+        said = verbs.predict(lm, texts, **options)
+        if run is not None:
+            rows = [
+                {
+                    "text": text,
+                    "labels": " ".join(one.labels),
+                    **{f"score {k}": v for k, v in one.scores.items()},
+                }
+                for text, one in zip(texts, said, strict=True)
+            ]
+            run.table("predictions", rows, caption="predictions")
+            run.result("texts", len(said))
+    return said
 
 
 # How a run is kept.
@@ -167,6 +211,11 @@ def _noted(
         return
     with run:
         yield run
+
+
+def _type(lm: "LanguageModel") -> str:
+    """Return the type of a model's weights, as a run's record has it: float32, bfloat16, ..."""
+    return str(lm.model.dtype).removeprefix("torch.")
 
 
 def _count(lm: Any) -> int:

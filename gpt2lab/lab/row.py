@@ -14,7 +14,7 @@ from gpt2lab.base.json_files import read_object
 from gpt2lab.lab.home import home_folder, is_id
 from gpt2lab.lab.plain import decode_numbers, encode
 
-KINDS = ("study", "seed", "arm", "train", "apply", "measure", "generate")
+KINDS = ("study", "seed", "arm", "train", "apply", "measure", "generate", "predict")
 STATUSES = ("running", "finished", "failed", "interrupted", "missing", "damaged")
 RECORD = "record.json"
 """File of a run's folder that holds its row: the store can be made again from these."""

@@ -164,7 +164,10 @@ class Store:
 
     def built_on(self, identity: str) -> list[str]:
         """Return the ids of the runs that made a model from that of a run, or of its pieces."""
-        query = "SELECT id FROM runs WHERE kind NOT IN ('measure', 'generate') AND (origin = ? OR origin > ? AND origin < ?)"
+        query = (
+            "SELECT id FROM runs WHERE kind NOT IN ('measure', 'generate', 'predict') "
+            "AND (origin = ? OR origin > ? AND origin < ?)"
+        )
         with self.database.reading() as connection:
             found = connection.execute(query, (identity, f"{identity}/", f"{identity}/{_LAST}"))
             return [one for (one,) in found]

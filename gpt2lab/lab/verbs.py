@@ -30,6 +30,7 @@ def generate(
     decoder: "str | Decoder" = "greedy",
     max_new_tokens: int | None = None,
     device: "torch.device | str | None" = None,
+    dtype: "torch.dtype | str | None" = None,
     **settings: Any,
 ) -> "Generation | list[Generation]":
     """Continue a prompt, or each of several, with any decoder of the floors or of a paper.
@@ -41,7 +42,7 @@ def generate(
 
     if isinstance(decoder, str):
         decoder, settings = _made(decoder, settings)  # what is wrong with it is said before a model is loaded
-    lm = _loaded(model, device)
+    lm = _loaded(model, device, dtype)
     if lm.tokenizer is None:
         raise LabError(f"{_called(model)}: holds no tokenizer, so it can neither read nor write text")
     _refuse_read_out(lm, _called(model))
@@ -54,6 +55,7 @@ def measure(
     model: "str | Path | LanguageModel",
     *,
     device: "torch.device | str | None" = None,
+    dtype: "torch.dtype | str | None" = None,
     **options: object,
 ) -> "Measurement":
     """Measure a model with the measure of that name; `options` are the measure's own fields, text or typed.
@@ -61,7 +63,7 @@ def measure(
     LabError: no such measure or option, an option of the wrong type.
     """
     made = with_models(build(part("measure", name), options, f"measure {name}"))
-    result: Measurement = made(_loaded(model, device))
+    result: Measurement = made(_loaded(model, device, dtype))
     return result
 
 
@@ -70,6 +72,7 @@ def apply(
     model: "str | Path | LanguageModel",
     *,
     device: "torch.device | str | None" = None,
+    dtype: "torch.dtype | str | None" = None,
     **options: object,
 ) -> "LanguageModel":
     """Return a new model, made of this one by the transform of that name; the given one stays as it is.
@@ -78,7 +81,7 @@ def apply(
     wrong type, and whatever the transform cannot work on.
     """
     made = with_models(build(part("transform", name), options, f"apply {name}"))
-    return transformed(name, made, _loaded(model, device))
+    return transformed(name, made, _loaded(model, device, dtype))
 
 
 def transformed(name: str, made: "Callable[[LanguageModel], object]", lm: "LanguageModel") -> "LanguageModel":
@@ -102,6 +105,7 @@ def predict(
     texts: "Sequence[str] | Sequence[Sequence[str]]",
     *,
     device: "torch.device | str | None" = None,
+    dtype: "torch.dtype | str | None" = None,
     **options: Any,
 ) -> "list[Prediction]":
     """Say of each text what a model's head has learnt: its class with probabilities, its number, its words' labels.
@@ -110,7 +114,7 @@ def predict(
     """
     from gpt2lab.measure import prediction
 
-    return prediction.predict(_loaded(model, device), texts, **options)
+    return prediction.predict(_loaded(model, device, dtype), texts, **options)
 
 
 def embed(
@@ -118,6 +122,7 @@ def embed(
     texts: Sequence[str],
     *,
     device: "torch.device | str | None" = None,
+    dtype: "torch.dtype | str | None" = None,
     **options: Any,
 ) -> "torch.Tensor":
     """Return a vector for each text, [texts, width], from a model's embedding head, or from its states by `pooling`.
@@ -126,7 +131,7 @@ def embed(
     """
     from gpt2lab.measure import prediction
 
-    return prediction.embed(_loaded(model, device), texts, **options)
+    return prediction.embed(_loaded(model, device, dtype), texts, **options)
 
 
 def train(*, name: str = "train", **settings: object) -> "Run":
@@ -209,5 +214,13 @@ def _called(model: "str | Path | LanguageModel") -> str:
     return str(model) if isinstance(model, (str, Path)) else "this model"
 
 
-def _loaded(model: "str | Path | LanguageModel", device: "torch.device | str | None") -> "LanguageModel":
-    return load(model, device=device) if isinstance(model, (str, Path)) else model
+def _loaded(
+    model: "str | Path | LanguageModel",
+    device: "torch.device | str | None",
+    dtype: "torch.dtype | str | None" = None,
+) -> "LanguageModel":
+    if isinstance(model, (str, Path)):
+        return load(model, device=device, dtype=dtype)
+    if dtype is not None:
+        raise LabError(f"dtype {dtype}: this model is loaded already; say so to gpt2lab.load")
+    return model

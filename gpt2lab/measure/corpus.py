@@ -53,6 +53,21 @@ def read_texts(data: str | Sequence[str], field: str = "text") -> Iterator[str]:
         yield from sources.read_files(files, lambda file: _file_texts(file, field))
 
 
+def read_lines(data: str | Sequence[str], field: str = "text") -> list[str]:
+    """Return the texts of a source, of a plain text file each line that is not blank. Errors as `read_texts`.
+
+    LabError if there is none.
+    """
+    found: list[str] = []
+    for item in [data] if isinstance(data, str) else data:
+        plain = any(readers.format_of(file) == "txt" for file in sources.files(item))
+        for text in read_texts(item, field):
+            found += [line for line in re.split(r"\r?\n", text) if line.strip()] if plain else [text]
+    if not found:
+        raise LabError(f"{data if isinstance(data, str) else ' '.join(data)}: holds no text")
+    return found
+
+
 def _file_texts(file: Path, field: str) -> Iterator[str]:
     pieces = readers.read(file, field)
     if readers.format_of(file) == "txt" and not _has_separators(file):

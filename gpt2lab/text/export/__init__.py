@@ -13,6 +13,7 @@ from gpt2lab.text.language_model import LanguageModel
 
 Kind = Literal["huggingface", "gguf", "onnx"]
 Precision = Literal["f32", "f16", "bf16"]
+_TYPES = {"f32": "float32", "f16": "float16", "bf16": "bfloat16"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,6 +26,8 @@ class Exported:
     """Its layout."""
     size: int
     """Bytes."""
+    dtype: str
+    """Type of its matrices: float32, bfloat16, ..."""
     notes: tuple[str, ...]
     """What the file does not hold or does differently, a sentence each."""
 
@@ -47,7 +50,7 @@ def export(lm: LanguageModel, to: Kind, out: Path | str, *, precision: Precision
         if to == "huggingface":
             return _huggingface(lm, out)
         _refuse_foreign(out, to)
-        return _file(lm, to, out, {"precision": precision or "f32"} if to == "gguf" else {})
+        return _file(lm, to, out, precision or "f32")
     except (OSError, SafetensorError) as error:
         # numpy and safetensors tell a full disk in words of their own, without the system's reason.
         reason = getattr(error, "strerror", None) or "the disk took only a part of it"
@@ -60,18 +63,21 @@ def _huggingface(lm: LanguageModel, out: Path) -> Exported:
     save(lm, out, layout="huggingface")
     size = sum(file.stat().st_size for file in out.rglob("*") if file.is_file())
     notes = () if lm.tokenizer is not None else ("The model has no tokenizer, so the folder has none.",)
-    return Exported(path=out, kind="huggingface", size=size, notes=notes)
+    return Exported(
+        path=out, kind="huggingface", size=size, dtype=str(lm.model.dtype).removeprefix("torch."), notes=notes
+    )
 
 
-def _file(lm: LanguageModel, to: Kind, out: Path, options: dict[str, Any]) -> Exported:
+def _file(lm: LanguageModel, to: Kind, out: Path, precision: Precision) -> Exported:
     write: Callable[..., list[str]]
+    options: dict[str, Any] = {"precision": precision} if to == "gguf" else {}
     if to == "gguf":
         from gpt2lab.text.export.gguf_file import write_gguf as write
     else:
         from gpt2lab.text.export.onnx_file import write_onnx as write
     with atomic_file(out) as temporary:
         notes = write(lm, temporary, **options)
-    return Exported(path=out, kind=to, size=out.stat().st_size, notes=tuple(notes))
+    return Exported(path=out, kind=to, size=out.stat().st_size, dtype=_TYPES[precision], notes=tuple(notes))
 
 
 def _refuse_foreign(out: Path, to: Kind) -> None:

@@ -1,0 +1,100 @@
+"""Say what a model's head has learnt of texts: a class with probabilities, a number, a label for each word.
+
+examples:
+  gpt2lab predict bank "My card has not arrived"
+  gpt2lab predict bank --data questions.txt --json
+"""
+
+import argparse
+import dataclasses
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from gpt2lab.base.errors import LabError
+from gpt2lab.base.wording import number
+from gpt2lab.cli.parser import Parser, add_device, add_dtype
+from gpt2lab.cli.show import print_json, table
+
+if TYPE_CHECKING:
+    from gpt2lab.measure.prediction import Prediction
+
+
+def add(parser: Parser, argv: Sequence[str]) -> None:
+    """Add model, texts or --data, and what reads them."""
+    parser.add_argument("model", metavar="MODEL", help="a folder, a hub id, or the name of a run")
+    parser.add_argument("text", nargs="*", metavar="TEXT", help="what to read; several are read one by one")
+    parser.add_argument(
+        "--data",
+        nargs="+",
+        metavar="FILE",
+        help="texts of files: the lines of a text, or the rows of jsonl, csv, parquet or a source",
+    )
+    parser.add_argument(
+        "--field", metavar="NAME", help="field of the rows of --data that is the text (default: text)"
+    )
+    parser.add_argument("--head", metavar="NAME", help="which head, where a model has several")
+    parser.add_argument(
+        "--pair", nargs="+", metavar="TEXT", help="the second text of each, for a head of pairs"
+    )
+    parser.add_argument(
+        "--truncate",
+        choices=("right", "left"),
+        default="right",
+        help="side on which a text longer than the model is cut (default: right)",
+    )
+    add_device(parser)
+    add_dtype(parser)
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Print a line for each text: what the head says, how probable it is, and the text."""
+    from gpt2lab.lab import remember
+
+    texts = _texts(arguments)
+    said = remember.predict(
+        arguments.model,
+        texts,
+        device=arguments.device,
+        dtype=arguments.dtype,
+        command=arguments.line,
+        head=arguments.head,
+        pairs=arguments.pair,
+        truncate=arguments.truncate,
+    )
+    if arguments.json:
+        print_json([{"text": text, **dataclasses.asdict(one)} for text, one in zip(texts, said, strict=True)])
+        return
+    rows = [(_said(one), _score(one), " ".join(text.split())) for text, one in zip(texts, said, strict=True)]
+    print(table(rows, ("prediction", "probability", "text")))
+
+
+def _texts(arguments: argparse.Namespace) -> list[str]:
+    """Return the texts that were typed, or those of --data. LabError for none, both, or a field of none."""
+    from gpt2lab.measure.corpus import read_lines
+
+    if arguments.data is None:
+        if arguments.field is not None:
+            raise LabError("--field names a field of the rows of --data, which is missing")
+        if not arguments.text:
+            raise LabError("what to read is missing; give texts, or --data FILE")
+        texts: list[str] = arguments.text
+        return texts
+    if arguments.text:
+        raise LabError(f"--data {' '.join(arguments.data)}: texts are typed as well; give one of the two")
+    return read_lines(arguments.data, arguments.field or "text")
+
+
+def _said(one: "Prediction") -> str:
+    """Return a prediction as text: classes, words with their labels, else every number by its name."""
+    if one.words:
+        return " ".join(f"{word}/{label}" for word, label in zip(one.words, one.labels, strict=True))
+    if one.labels:
+        return ", ".join(one.labels)
+    if len(one.scores) == 1:
+        return number(next(iter(one.scores.values())))
+    return ", ".join(f"{name} {number(value)}" for name, value in one.scores.items())
+
+
+def _score(one: "Prediction") -> str:
+    """Return the probability of each class that is said; nothing for numbers and words."""
+    return ", ".join(number(one.scores[label]) for label in one.labels if label in one.scores)
