@@ -12,6 +12,13 @@ class LabError(ValueError):
     """
 
 
+def system_error(error: OSError) -> str:
+    """Return what the system says, and of which file, as a sentence."""
+    if not error.strerror:
+        return " ".join(str(error).split())
+    return f"{error.filename}: {error.strerror.lower()}" if error.filename else error.strerror.lower()
+
+
 _COMPARED = 1000
 _LONGEST = 100
 

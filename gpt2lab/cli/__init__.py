@@ -15,7 +15,7 @@ import types
 import warnings
 from collections.abc import Sequence
 
-from gpt2lab.base.errors import LabError, unknown
+from gpt2lab.base.errors import LabError, system_error, unknown
 from gpt2lab.base.signals import end_as_ctrl_c
 from gpt2lab.base.wording import quoted, visible
 from gpt2lab.cli.config_file import ConfigFile, preset, read_config, typed_names
@@ -134,10 +134,10 @@ def overview() -> str:
 
 def _sentence(error: Exception) -> str:
     """Return an exception as one line; what is no mistake of the user's keeps its type's name."""
+    if isinstance(error, OSError):
+        return system_error(error)
     text = " ".join(str(error).split())
-    if isinstance(error, OSError) and error.strerror:
-        text = f"{error.filename}: {error.strerror.lower()}" if error.filename else error.strerror.lower()
-    return text if isinstance(error, (LabError, OSError)) else f"{type(error).__name__}: {text}"
+    return text if isinstance(error, LabError) else f"{type(error).__name__}: {text}"
 
 
 def _warn(message: Warning | str, *place: object, **more: object) -> None:

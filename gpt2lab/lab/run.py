@@ -12,7 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TextIO, TypeVar
 
-from gpt2lab.base.errors import LabError
+from gpt2lab.base.errors import LabError, system_error
 from gpt2lab.base.files import atomic_write, sweep
 from gpt2lab.base.lease import Lease, LeaseLost
 from gpt2lab.base.progress import Progress
@@ -46,8 +46,8 @@ class Run:
     """Where an experiment reports: numbers over steps, results, tables, figures, texts, models.
 
     A context manager: leaving it writes the results and marks the run finished, failed (with the sentence) or
-    interrupted; a LabError before it has logged or reported anything leaves no run. Make one with `Run.start` or, for
-    one that was stopped, `Run.reopen`. LeaseLost at the next write after another process has taken the run over.
+    interrupted; a LabError or OSError before it has logged or reported anything leaves no run. Make one with `Run.start`
+    or, for one that was stopped, `Run.reopen`. LeaseLost at the next write after another process has taken the run over.
     """
 
     def __init__(self, row: Row, store: Store, lease: Lease, device: str = "cpu") -> None:
@@ -281,19 +281,21 @@ class Run:
         """End the run as `error` says."""
         if isinstance(error, LeaseLost):
             self._close_logs()  # the run is another process's
-        elif isinstance(error, LabError) and self._is_new and not self._has_worked:
-            self._close_logs()
-            with contextlib.suppress(LabError, OSError):  # the first error is the one to tell
-                self.store.remove(self.id)  # a mistake found before any work leaves no run
         elif isinstance(error, OSError) and error.errno in FULL:
             self._end("failed", str(disk_full(self.folder)))
             raise disk_full(self.folder) from error
+        elif isinstance(error, (LabError, OSError)) and self._is_new and not self._has_worked:
+            self._close_logs()
+            with contextlib.suppress(LabError, OSError):  # the first error is the one to tell
+                self.store.remove(self.id)  # a mistake found before any work leaves no run
         elif error is None:
             self._end(*self.ending)
         elif isinstance(error, (KeyboardInterrupt, SystemExit)):
             self._end("interrupted", str(error) or "stopped by the user")
         else:
-            message = str(error) if isinstance(error, LabError) else f"{type(error).__name__}: {error}"
+            message = system_error(error) if isinstance(error, OSError) else str(error)
+            if not isinstance(error, (LabError, OSError)):
+                message = f"{type(error).__name__}: {message}"
             with contextlib.suppress(LabError, OSError):  # the first error is the one to tell
                 self.note("".join(traceback.format_exception(error)).rstrip())
             self._end("failed", message)

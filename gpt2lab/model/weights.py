@@ -31,6 +31,7 @@ class StoredTensors:
         self.folder = folder
         self.handles: dict[str, Any] = {}
         for path, expected in _weight_files(folder).items():
+            refuse_unreadable(path)
             try:
                 handle = stack.enter_context(safe_open(path, framework="pt"))
             except (SafetensorError, OSError) as error:
@@ -74,6 +75,14 @@ def write_tensors(tensors: Mapping[str, Tensor], folder: Path, *, shard_bytes: i
         "weight_map": {key: name for name, shard in zip(names, shards, strict=True) for key in shard},
     }
     atomic_write(folder / INDEX, json.dumps(index, indent=2, sort_keys=True) + "\n")
+
+
+def refuse_unreadable(path: Path) -> None:
+    """LabError if the system lets nobody read a file, which safetensors takes for a missing one."""
+    try:
+        path.open("rb").close()
+    except OSError as error:
+        raise LabError(f"{path}: cannot be read ({error.strerror})") from None
 
 
 def write_safetensors(tensors: Mapping[str, Tensor], path: Path) -> None:

@@ -211,6 +211,17 @@ def test_a_mistake_found_before_any_work_leaves_no_run_and_uses_no_number(home):
     assert run.id == "tide-1"
 
 
+def test_a_file_that_the_system_refuses_is_a_mistake_like_others(home):
+    denied = PermissionError(13, "Permission denied", "secret.txt")
+    with pytest.raises(PermissionError), start(home) as run:
+        raise denied
+    assert Store(home).rows() == []
+    with pytest.raises(PermissionError), start(home) as run:
+        run.log(1, loss=3.0)
+        raise denied
+    assert Store(home).get(run.id).message == "secret.txt: permission denied"
+
+
 def test_a_mistake_found_after_some_work_leaves_the_run(home):
     with pytest.raises(LabError), start(home) as run:
         run.log(1, loss=3.0)

@@ -5,6 +5,7 @@ import json
 import resource
 import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -74,6 +75,20 @@ def test_a_truncated_file_is_refused(tmp_path: Path, keep: float) -> None:
     size = keep if isinstance(keep, int) else int(len(data) * keep)
     (folder / "model.safetensors").write_bytes(data[:size])
     refused(folder, "truncated or not a safetensors file")
+
+
+def test_a_file_that_may_not_be_read_is_not_called_truncated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, real = saved(tmp_path), Path.open
+
+    def denied(path: Path, *more: Any, **options: Any) -> Any:
+        if path.suffix == ".safetensors":
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(path, *more, **options)
+
+    monkeypatch.setattr(Path, "open", denied)  # root may read whatever a mode forbids
+    refused(folder, "model.safetensors: cannot be read (Permission denied)")
 
 
 def test_a_lost_shard_is_named(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from gpt2lab.model.adapters.lora import Lora, adapted, adapters, known_names
 from gpt2lab.model.adapters.peft_layout import Place, by_pattern, places, stacked, targeted
 from gpt2lab.model.architecture import attach
 from gpt2lab.model.transformer import Transformer
-from gpt2lab.model.weights import write_safetensors
+from gpt2lab.model.weights import refuse_unreadable, write_safetensors
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 V = TypeVar("V")
@@ -320,6 +320,7 @@ def _tensors(folder: Path) -> dict[str, Tensor]:
             else ""
         )
         raise LabError(f"{folder}: {WEIGHTS} is missing{hint}")
+    refuse_unreadable(folder / WEIGHTS)
     try:
         return load_file(folder / WEIGHTS)
     except (SafetensorError, OSError) as error:
