@@ -130,18 +130,18 @@ def name_cloze(lm: "LanguageModel", stories: Sequence[str], *, batch_size: int =
     """Return how often a model prefers the right name to another: (share, stories counted).
 
     In each story with two names, the last mention of one that stood before is compared with the other name
-    mentioned most recently: log p(right) > log p(other), both after the same words. nan without such a story.
+    mentioned most recently: log p(right) > log p(other), both after a start token and the same words. nan without
+    such a story.
     """
     rows: list[Row] = []
     tokenizer = need_tokenizer(lm, "the name cloze")
-    start = tokenizer.eos
     for story in stories:
         item = _cloze_item(story)
-        if item is None or start is None:
+        if item is None:
             continue
         before, right, other = item
-        for name in split_continuations(tokenizer, before, [f" {right}", f" {other}"]):
-            context = [start, *name.context][-(lm.config.max_positions - len(name.tokens)) :]
+        for name in split_continuations(tokenizer, before, [f" {right}", f" {other}"], bos=True):
+            context = name.context[-(lm.config.max_positions - len(name.tokens)) :]
             rows.append(Row(torch.tensor([*context, *name.tokens]), len(name.tokens)))
     if not rows:
         return math.nan, 0

@@ -263,5 +263,5 @@ def test_the_names_of_the_cloze_are_the_tokens_of_the_running_story(shared_data)
     before = story[: story.rindex(" Tim")]
     share, count = free_text.name_cloze(lm, [story])
     with torch.no_grad():
-        logits = lm.model(torch.tensor([[lm.tokenizer.eos, *lm.tokenizer.encode(before)]]))[0, -1]
+        logits = lm.model(torch.tensor([[lm.tokenizer.bos, *lm.tokenizer.encode(before)]]))[0, -1]
     assert (share, count) == (float(logits[lm.tokenizer.id("▁Tim")] > logits[lm.tokenizer.id("▁Lily")]), 1)
