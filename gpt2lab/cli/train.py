@@ -16,7 +16,7 @@ update too. A setting that a training would not read is refused.
 
 import argparse
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from gpt2lab.base.registry import part
@@ -75,7 +75,8 @@ def add(parser: Parser, argv: Sequence[str]) -> None:
     listing = [option for option in options(TrainingSettings) if option.name in rare]
     listing += [*options(Lora, "lora."), *options(QuantizationOptions, "quantize.")]
     names = [option.name for option in listing]
-    parser.elsewhere = lambda name: _by_set(name, names)
+    flags = {option.name for option in options(TrainingSettings)} - set(names)
+    parser.elsewhere = lambda name: _by_set(name, names, flags)
     of_parts = "".join(f"\n\n{text}" for text in _of_parts(argv)) if {"-h", "--help"} & set(argv) else ""
     parser.epilog = f"{parser.epilog}\n\n{settings_help('further settings', listing)}{of_parts}"
 
@@ -102,8 +103,10 @@ def _of_parts(argv: Sequence[str]) -> Iterator[str]:
             yield settings_help(f"options of {name}", options(part(kind, name), f"{kind}_options."))
 
 
-def _by_set(name: str, settings: Sequence[str]) -> str | None:
-    """Say how a setting without a flag of its own is given."""
+def _by_set(name: str, settings: Sequence[str], flags: Container[str]) -> str | None:
+    """Say how a setting without a flag of its own is given; `--layers` means the flag --n-layers."""
+    if f"n_{name}" in flags:
+        return None
     found = next((one for one in settings if name in (one, one.rpartition(".")[2])), None)
     return f"a setting without a flag of its own; give it as --set {found}=VALUE" if found else None
 

@@ -45,6 +45,7 @@ def _sentence(said: Lab, *words: str) -> str:
         ("train --data tinyworld:10 --betas 0.9,0.9", "give it as --set train.betas=VALUE"),
         ("train --data tinyworld:10 --label a", "give it as --set task.label=VALUE"),
         ("help trian", "trian: no such verb; did you mean train?"),
+        ("train --data tinyworld:10 --layers 2", "--layers: no such option; did you mean --n-layers?"),
         ("generate small-1 hello --decoder sampling --top-p x", "top_p must be a number"),
         ("generate small-1 hello --device quantum", "--device quantum: no such device"),
         ("generate small-1 hello --device cuda:7", "--device cuda:7: this machine has"),

@@ -17,6 +17,10 @@ READERS: list[Any] = [
 ]  # fmt: skip
 
 
+OF_THEIR_OWN_FORM = {"multiple-choice", "retrieval"}
+"""Measures that read no texts: questions, and a collection."""
+
+
 @pytest.mark.parametrize("settings", READERS)
 def test_the_text_is_in_the_field_that_is_called_field(settings: type) -> None:
     said = field_docs(settings)
@@ -25,3 +29,12 @@ def test_the_text_is_in_the_field_that_is_called_field(settings: type) -> None:
     if "field" in said:
         default = next(f.default for f in dataclasses.fields(settings) if f.name == "field")
         assert default == "text"
+
+
+@pytest.mark.parametrize("settings", READERS)
+def test_whatever_reads_texts_can_be_told_their_field(settings: type, request: pytest.FixtureRequest) -> None:
+    said = field_docs(settings).keys()
+    if any(name in request.node.callspec.id for name in OF_THEIR_OWN_FORM):
+        assert "field" not in said
+    elif said & {"data", "train", "held_out"}:
+        assert "field" in said

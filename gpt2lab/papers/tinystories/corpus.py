@@ -53,14 +53,15 @@ def read_stories(path: Path | str) -> list[str]:
     return stories
 
 
-def stories_of(source: str) -> list[str]:
+def stories_of(source: str, *, field: str = "text") -> list[str]:
     """Return the stories of a text file with separator lines, or of any other source the lab knows.
 
-    Such as `tinyworld:SIZE[:SEED]` or `hub:roneneldan/TinyStories:train`. LabError as `read_stories`.
+    Such as `tinyworld:SIZE[:SEED]` or `hub:roneneldan/TinyStories:train`, whose rows have the story in `field`. LabError
+    as `read_stories`.
     """
     if Path(source).suffix == ".txt":
         return read_stories(source)
-    stories = [story for story in sources.documents(source) if story.strip()]
+    stories = [story for story in sources.documents(source, field=field) if story.strip()]
     if not stories:
         raise LabError(f"{source}: no stories there")
     return stories

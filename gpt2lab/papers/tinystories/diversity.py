@@ -85,6 +85,8 @@ class StoryDiversity:
     """Training stories: a file with separator lines, or a source such as tinyworld:SIZE[:SEED]."""
     held_out: str = "tinyworld:200:1000000"
     """Stories the model has not seen, of the same kind."""
+    field: str = "text"
+    """Field of jsonl, csv, parquet and hub rows that holds the story."""
     prompts: int = 100
     """Training stories that are cut short and completed."""
     prompt_share: float = 0.4
@@ -105,7 +107,7 @@ class StoryDiversity:
             raise LabError(
                 f"story-diversity needs a prompt_share in (0, 1) and 2 prompts, got {self.prompt_share} and {self.prompts}"
             )
-        training, held_out = stories_of(self.train), stories_of(self.held_out)
+        training, held_out = (stories_of(data, field=self.field) for data in (self.train, self.held_out))
         cut = [split_prompt(story, self.prompt_share) for story in training[: self.prompts]]
         cut = [(prompt, ending) for prompt, ending in cut if ending]
         completions = complete(

@@ -124,6 +124,8 @@ class StoryQuality:
     """Stories the model has not seen: tinyworld or tinyworld-binding with :SIZE:SEED, or a file of stories."""
     train: str = "tinyworld:12000"
     """Its training stories (for the trigram model and for what is copied)."""
+    field: str = "text"
+    """Field of jsonl, csv, parquet and hub rows that holds the story."""
     reference: Model = ""
     """MODEL that grades free text, larger and trained on other stories; needed for free text, not for TinyWorld."""
     samples: int = 64
@@ -141,7 +143,7 @@ class StoryQuality:
         """Measure a model; LabError for settings or data that cannot be used."""
         if self.samples < 2:
             raise LabError(f"story-quality needs at least 2 samples, got {self.samples}")
-        held_out, training = stories_of(self.held_out), stories_of(self.train)
+        held_out, training = (stories_of(data, field=self.field) for data in (self.held_out, self.train))
         drawn = sample_stories(
             lm, self.samples, temperature=self.temperature, seed=self.seed, max_new_tokens=self.max_new_tokens
         )

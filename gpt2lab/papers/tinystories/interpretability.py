@@ -295,6 +295,8 @@ class StoryCircuits:
 
     data: str = "tinyworld:20:1000000"
     """Stories to look at: a source, or a file with separator lines. The paper looks at about 20."""
+    field: str = "text"
+    """Field of jsonl, csv, parquet and hub rows that holds the story."""
     stories: int = 20
     """Use the first so many."""
     neurons: int = 10
@@ -305,7 +307,7 @@ class StoryCircuits:
     def __call__(self, lm: "LanguageModel") -> Measurement:
         """Measure a model; LabError for data that cannot be used."""
         tokenizer = need_tokenizer(lm, "story-circuits")
-        texts = stories_of(self.data)[: self.stories]
+        texts = stories_of(self.data, field=self.field)[: self.stories]
         ids, words = encode_stories(tokenizer, texts, lm.config.max_positions)
         heads = head_reports(lm.model, ids, words)
         found = neuron_reports(lm.model, ids, words, neurons=self.neurons, seed=self.seed)

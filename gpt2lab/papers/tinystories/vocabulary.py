@@ -30,6 +30,8 @@ class ReduceVocabulary:
     """Rows of the reduced vocabulary, <unk> included."""
     data: tuple[str, ...] = ("docstrings",)
     """Text whose ids are counted: files, folders, hub:ID or names of built-in sources."""
+    field: str = "text"
+    """Field of jsonl, csv, parquet and hub rows that holds the text."""
 
     def __call__(self, lm: LanguageModel, documents: Iterable[str] | None = None) -> LanguageModel:
         """Count `data`, or `documents`, with the model's tokenizer and return the reduced model; `lm` stays as it is.
@@ -42,7 +44,7 @@ class ReduceVocabulary:
             raise LabError(
                 "reduce-vocabulary works on a model without architectures; reduce first, then attach"
             )
-        documents = sources.documents(self.data) if documents is None else documents
+        documents = sources.documents(self.data, field=self.field) if documents is None else documents
         tokenizer = need_tokenizer(lm, "reduce-vocabulary")
         eos = tokenizer.eos
         ids = ([*tokenizer.encode(text), *([eos] if eos is not None else [])] for text in documents)

@@ -37,6 +37,14 @@ def test_a_file_without_separator_lines_is_refused(tmp_path, content):
         corpus.read_stories(write(tmp_path, content))
 
 
+def test_stories_are_read_from_the_field_that_holds_them(tmp_path):
+    path = tmp_path / "stories.jsonl"
+    path.write_text('{"story": "A cat."}\n{"story": "A dog."}\n')
+    assert corpus.stories_of(str(path), field="story") == ["A cat.", "A dog."]
+    with pytest.raises(LabError, match="no field 'text'"):
+        corpus.stories_of(str(path))
+
+
 def test_a_missing_file_and_one_of_empty_stories_are_refused(tmp_path):
     with pytest.raises(LabError, match="no such file"):
         corpus.read_stories(tmp_path / "nothing.txt")

@@ -98,6 +98,15 @@ def test_the_reduced_model_gives_the_kept_tokens_the_same_logits():
     assert all(torch.equal(before[name], value) for name, value in lm.model.state_dict().items())
 
 
+def test_the_ids_are_counted_in_the_field_that_holds_the_text(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"text": "zzzz", "body": "abab"}\n')
+    config = gpt2_config(vocab_size=257, d_model=16, n_layers=1, n_heads=2, max_positions=8)
+    lm = LanguageModel(Transformer(config), byte_level())
+    reduced = ReduceVocabulary(vocabulary=4, data=(str(path),), field="body")(lm).tokenizer
+    assert reduced.decode(reduced.encode("abz")) == reduced.decode([*reduced.encode("ab"), reduced.unk])
+
+
 @pytest.mark.parametrize(("size", "eos", "says"), [(2, 0, "size 2"), (5, None, "no end-of-text")])
 def test_impossible_reductions_are_refused(size, eos, says):
     with pytest.raises(LabError, match=says):
