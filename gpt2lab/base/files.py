@@ -90,7 +90,7 @@ def atomic_folder(path: Path | str) -> Iterator[Path]:
     where the system has one (Linux). Elsewhere it is renamed first to `.NAME.old-PID`; if the process dies before the
     second rename, `restore` or `sweep` undoes the first.
     """
-    path = Path(path).resolve()
+    path = Path(os.path.realpath(path))
     check_writable(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     for left in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
@@ -112,7 +112,10 @@ def atomic_folder(path: Path | str) -> Iterator[Path]:
 
 def check_place(path: Path) -> None:
     """LabError if no folder can be put at `path`, so that it is known before the work that would fill it."""
-    above = next((folder for folder in path.absolute().parents if folder.exists()), path)
+    path = Path(os.path.realpath(path))
+    if os.path.lexists(path) and not path.is_dir():
+        raise _occupied(path)
+    above = next((folder for folder in path.parents if folder.exists()), path)
     if not above.is_dir() or not os.access(above, os.W_OK | os.X_OK):
         why = "cannot be written in" if above.is_dir() else "is a file"
         raise LabError(f"{path}: no folder can be put there, because {above} {why}; give another")
@@ -242,6 +245,8 @@ def _place(temporary: Path, path: Path) -> None:
         except OSError as error:
             if error.errno == errno.EBUSY:
                 raise _mounted(path) from error
+            if error.errno == errno.ENOTDIR:
+                raise _occupied(path) from error
             if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                 raise
         else:
@@ -251,6 +256,10 @@ def _place(temporary: Path, path: Path) -> None:
                 return
             os.rename(path, old)
     shutil.rmtree(old, ignore_errors=True)
+
+
+def _occupied(path: Path) -> LabError:
+    return LabError(f"{path}: a file, where a folder is to be; move it away")
 
 
 def _mounted(path: Path) -> LabError:

@@ -196,6 +196,8 @@ def holder_of(folder: Path) -> Holder | None:
     try:
         content = _content(file)  # without the lock: it is written in one piece
         return _parsed(content) if _standing(content, file) == "held" else None
+    except IsADirectoryError:  # no lease; a claim says so
+        return None
     finally:
         os.close(file)
 

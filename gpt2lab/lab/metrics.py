@@ -42,8 +42,13 @@ def _rows(path: Path, needle: bytes) -> Iterator[dict[str, Any]]:
             except (ValueError, RecursionError):
                 rows = map(_parsed, lines)
             for row in rows:
-                if isinstance(row, dict) and "step" in row and all(map(_is_number, row.values())):
+                if _is_row(row) and all(map(_is_number, row.values())):
                     yield row
+
+
+def _is_row(row: object) -> bool:
+    """Whether a line held a row: values by name, among them the number of a step."""
+    return isinstance(row, dict) and isinstance(row.get("step"), int | float)
 
 
 def _is_number(value: object) -> bool:
@@ -61,7 +66,7 @@ def cut_metrics(path: Path, step: float, names: Set[str]) -> float:
         cut, behind = None, 0
         for start, line in _from_the_end(file):
             row = _parsed(line)
-            if isinstance(row, dict) and "step" in row:
+            if _is_row(row):
                 if names and not names & row.keys():
                     stop = (
                         others.pop()[1]
@@ -83,7 +88,9 @@ def cut_metrics(path: Path, step: float, names: Set[str]) -> float:
         if last and not last.endswith(b"\n"):
             file.seek(0, os.SEEK_END)
             file.write(b"\n")
-    return float(_parsed(last).get("seconds", 0.0)) if last else 0.0
+    row = _parsed(last)
+    seconds = row.get("seconds") if _is_row(row) else None
+    return float(seconds) if isinstance(seconds, int | float) else 0.0
 
 
 def _read(file: IO[bytes], start: int, stop: int) -> bytes:

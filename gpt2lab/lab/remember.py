@@ -1,6 +1,7 @@
 """What the verbs apply, measure and generate leave in the store: a run each, with the model it worked on."""
 
 import contextlib
+import os
 import re
 import time
 import warnings
@@ -64,10 +65,10 @@ def apply(
 
     made = with_models(build(part("transform", name), options, f"apply {name}"))
     place = models.find_model(model)
-    folder = user_path(out).resolve() if out is not None else None
+    folder = Path(os.path.realpath(user_path(out))) if out is not None else None
     if folder is not None:
         refuse_foreign(folder)
-        if user_path(place).resolve() == folder:
+        if os.path.realpath(user_path(place)) == str(folder):
             raise LabError(f"--out {out}: the folder of the given model, which would be lost; give another")
     lm = models.load(model, device=device, dtype=dtype)
     before = _count(lm)

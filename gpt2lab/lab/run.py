@@ -136,8 +136,8 @@ class Run:
             run.results = {}
             store.set_results(row.id, {})
         sweep(run.folder)
-        if not (run.folder / "settings.json").exists():  # it died between its row and its first file
-            run.write_file("settings.json", encode(json.loads(row.settings), indent=2))
+        # It may have died between its row and this file, and a file may be damaged.
+        run.write_file("settings.json", encode(json.loads(row.settings), indent=2))
         if clean:
             for leftover in ("tables", "figures", "texts", "model"):
                 shutil.rmtree(run.folder / leftover, ignore_errors=True)

@@ -1,5 +1,6 @@
 """What a training run keeps of what it learns from, so that a resumed one learns from the same: tokenizer and a note."""
 
+import re
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -8,6 +9,8 @@ from gpt2lab.base.errors import LabError
 from gpt2lab.base.files import atomic_folder, check_sums, restore, write_sums
 from gpt2lab.lab.run import Run
 from gpt2lab.text.tokenizer import Tokenizer
+
+_KEY = re.compile("[0-9a-f]{64}( [0-9a-f]{64})?")
 
 
 def kept_tokenizer(run: Run, make: Callable[[], Tokenizer], *, again: bool) -> Tokenizer:
@@ -36,7 +39,10 @@ def _is_whole(folder: Path) -> bool:
 def note_data(run: Run, key: str) -> None:
     """Note what the run's data and tokenizer are; LabError if they have changed since it began."""
     noted = run.folder / "data.txt"
-    if noted.exists() and noted.read_text(encoding="utf-8") != key:
+    before = noted.read_bytes().decode("ascii", "replace") if noted.exists() else key
+    if not _KEY.fullmatch(before):
+        raise LabError(f"{noted}: damaged; if the data are as they were, delete this file and resume again")
+    if before != key:
         raise LabError(
             f"{run.id}: the data have changed since this run began; train anew with: {run.row.command}"
         )

@@ -162,9 +162,9 @@ def save(lm: LanguageModel, folder: Path | str, *, layout: Layout = "auto") -> N
 
 def refuse_foreign(folder: Path) -> None:
     """LabError if a model cannot be saved there, or would take the place of something that is no model."""
-    check_place(folder)
     if folder.is_file():
         raise LabError(f"{folder}: a file; a model is saved as a folder")
+    check_place(folder)
     if not folder.is_dir():
         return
     # Documents and modules are a model's own only beside a model.

@@ -131,8 +131,11 @@ def test_a_place_where_no_folder_can_be_put_is_named_before_any_work(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "file").touch()
+    (tmp_path / "loop").symlink_to("loop")
     for place, why in (
         (tmp_path / "file" / "a" / "b", "is a file"),
+        (tmp_path / "file", "a file, where a folder is to be"),
+        (tmp_path / "loop", "a file, where a folder is to be"),
         (Path("/"), "another file system is mounted there"),
     ):
         with pytest.raises(LabError, match=why):
@@ -142,6 +145,15 @@ def test_a_place_where_no_folder_can_be_put_is_named_before_any_work(
     monkeypatch.setattr(os, "access", lambda place, mode: False)  # root may write wherever a mode forbids it
     with pytest.raises(LabError, match=f"because {tmp_path} cannot be written in"):
         check_place(tmp_path / "a" / "b")
+
+
+@pytest.mark.parametrize("what", ["file", "loop"])
+def test_a_file_where_a_folder_is_to_be_is_a_sentence_and_stays(what: str, tmp_path: Path) -> None:
+    place = tmp_path / what
+    place.touch() if what == "file" else place.symlink_to(what)
+    with pytest.raises(LabError, match=f"{what}: a file, where a folder is to be"), atomic_folder(place):
+        pass
+    assert [path.name for path in tmp_path.iterdir()] == [what]
 
 
 def test_a_folder_that_is_a_mount_point_is_a_sentence(

@@ -319,3 +319,11 @@ def test_a_process_knows_itself_and_the_dead():
 def enter(context):
     with context:
         pass
+
+
+def test_a_folder_in_the_place_of_a_lease_holds_nothing_and_is_named_by_a_claim(tmp_path: Path) -> None:
+    (tmp_path / ".lease").mkdir()
+    assert holder_of(tmp_path) is None
+    with pytest.raises(IsADirectoryError) as error:
+        Lease.claim(tmp_path)
+    assert str(tmp_path / ".lease") in str(error.value)

@@ -31,6 +31,21 @@ def test_rows_are_read_whatever_a_crash_has_torn(tmp_path: Path) -> None:
     assert [*metric_rows(tmp_path / "none.jsonl")] == []
 
 
+@pytest.mark.parametrize("step", ["null", '"a"', "[1]", "{}"])
+def test_a_row_whose_step_is_no_number_is_torn(step: str, tmp_path: Path) -> None:
+    odd = f'{{"step": {step}, "seconds": "q", "loss": 1.0}}\n'
+    path = written(tmp_path, row(1, loss=2.0), odd, "[1]\n", '"x"\n')
+    assert [found["step"] for found in metric_rows(path)] == [1]
+    assert [step for step, _ in metric_points(path, "loss")] == [1]
+    assert cut_metrics(path, 5, {"loss"}) == 0.1
+    assert path.read_text(encoding="utf-8") == row(1, loss=2.0)
+
+
+def test_seconds_that_are_no_number_are_none(tmp_path: Path) -> None:
+    path = written(tmp_path, '{"step": 1, "seconds": "q", "loss": 1.0}\n')
+    assert cut_metrics(path, 5, {"loss"}) == 0.0
+
+
 @pytest.mark.parametrize("block", [1, 7, 64, 1 << 14])
 @pytest.mark.parametrize("step", [0, 1, 5, 9, 99])
 def test_the_end_is_cut_in_place(

@@ -384,6 +384,20 @@ def test_data_that_changed_since_are_refused(text, home):
         resume("train", home=home)
 
 
+@pytest.mark.parametrize("note", [b"\xff\xfe", b"", b"0123"])
+def test_a_damaged_note_of_the_data_and_damaged_settings_are_put_right(text, home, note):
+    run = train_model(small(text), home=home)
+    Store(home).update(run.id, status="interrupted")
+    settings = (run.folder / "settings.json").read_bytes()
+    (run.folder / "data.txt").write_bytes(note)
+    (run.folder / "settings.json").write_text("{")
+    with pytest.raises(LabError, match=r"data\.txt: damaged; if the data are as they were, delete"):
+        resume("train", home=home)
+    (run.folder / "data.txt").unlink()
+    assert resume("train", home=home).row.status == "finished"
+    assert (run.folder / "settings.json").read_bytes() == settings
+
+
 def test_touching_the_data_does_not_forbid_to_resume(text, home):
     run = train_model(small(text), home=home)
     Store(home).update(run.id, status="interrupted")
