@@ -11,6 +11,7 @@ from gpt2lab.measure.plots import heat_map
 from gpt2lab.measure.prompts import Prompt, read_prompt, refuse_nan
 from gpt2lab.model.activations import logit_lens
 from gpt2lab.model.evaluating import evaluating
+from gpt2lab.text.pieces import piece_text
 
 if TYPE_CHECKING:
     from gpt2lab.text.language_model import LanguageModel
@@ -40,7 +41,7 @@ class LogitLens:
             lens = [logit_lens(model, tap[name][0]).float() for name in names] or [final]
         best = torch.stack([logits.softmax(-1).max(-1).values for logits in lens]).cpu()
         tokens = torch.stack([logits.argmax(-1) for logits in lens]).cpu()
-        words = [[tokenizer.decode([int(token)]) for token in row] for row in tokens]
+        words = [[piece_text(tokenizer, int(token)) for token in row] for row in tokens]
         answer = final.argmax(-1, keepdim=True)
         settled = _settled(tokens)
         labels = ["embed", *map(str, range(len(outputs)))][: len(lens)]

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from gpt2lab.base.errors import LabError
 from gpt2lab.measure.corpus import need_tokenizer
-from gpt2lab.text.pieces import split_text
+from gpt2lab.text.pieces import frame, piece_text, split_text
 
 if TYPE_CHECKING:
     from gpt2lab.text.language_model import LanguageModel
@@ -26,15 +26,20 @@ class Prompt:
 
 
 def read_prompt(lm: "LanguageModel", text: str, measure: str, name: str = "prompt") -> Prompt:
-    """Encode a prompt. LabError: it is empty, or longer than the model's positions."""
+    """Encode a prompt; a causal model reads it as in `generate`, after what the tokenizer puts before a text (a bos).
+
+    LabError: it is empty, or longer than the model's positions.
+    """
     tokenizer = need_tokenizer(lm, measure)
     ids = tokenizer.encode(text)
     if not ids:
         raise LabError(f"{measure}: the {name} is empty; give a text with --{name}")
+    if lm.config.causal:
+        ids = [*frame(tokenizer, text)[0], *ids]
     longest = lm.config.max_positions
     if len(ids) > longest and lm.config.positions == "learned":
         raise LabError(f"{measure}: the {name} has {len(ids)} tokens, the model {longest} positions")
-    return Prompt(torch.tensor([ids], device=lm.model.device), [tokenizer.decode([i]) for i in ids])
+    return Prompt(torch.tensor([ids], device=lm.model.device), [piece_text(tokenizer, i) for i in ids])
 
 
 def one_token(tokenizer: "Tokenizer", context: str, text: str, measure: str, name: str) -> int:

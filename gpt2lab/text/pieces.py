@@ -109,6 +109,18 @@ def frame(tokenizer: Tokenizer, text: str) -> tuple[list[int], list[int]]:
     return (ids[: own[0]], ids[own[-1] + 1 :]) if own else (ids, [])
 
 
+def piece_text(tokenizer: Tokenizer, id: int) -> str:
+    """Return the text of one token as it stands within a text, the blank before it included; a special one by its name.
+
+    Decoders of sentencepiece's kind take the blank off the first token that they are given, which is any alone.
+    """
+    text = tokenizer.decode([id], skip_special=False)
+    lost = (
+        tokenizer.token(id).startswith("▁") and id not in tokenizer.special_ids and not text.startswith(" ")
+    )
+    return f" {text}" if lost else text
+
+
 def encode_long(tokenizer: Tokenizer, text: str, *, special: bool = False, piece: int = PIECE) -> list[int]:
     """Return the ids of a text as `Tokenizer.encode` does, encoding about `piece` characters at a time.
 

@@ -6,6 +6,9 @@ import pytest
 import torch
 
 from gpt2lab.base.errors import LabError
+from gpt2lab.decode import generate
+from gpt2lab.decode.greedy import Greedy
+from gpt2lab.decode.prompts import prompt_tokens
 from gpt2lab.measure.activations import Activations
 from gpt2lab.measure.attribution import Attribution
 from gpt2lab.measure.logit_lens import LogitLens
@@ -136,13 +139,24 @@ def test_an_answer_is_one_token_where_it_follows_the_prompt(shared_data: Path) -
     result = Attribution(prompt="a little girl named", **asked)(lm)
     assert (result.about["target"], result.about["against"]) == ("Lily", "Tim")
     with torch.no_grad():
-        logits = lm.model(torch.tensor([lm.tokenizer.encode("a little girl named")]))[0, -1]
+        logits = lm.model(torch.tensor([prompt_tokens(lm, "a little girl named")]))[0, -1]
     expected = logits[lm.tokenizer.id("▁Lily")] - logits[lm.tokenizer.id("▁Tim")]
     assert result["logit_difference"] == pytest.approx(float(expected), rel=1e-4)
     patched = Patching(clean="a little girl named", corrupt="a little boy named", **asked)(lm)
     assert "Lily" in str(patched.about)
     with pytest.raises(LabError, match="must be one token, it is 3"):
         Attribution(prompt="a little girl named", target=" Lily and")(lm)
+
+
+def test_the_lens_reads_and_says_what_generate_does_in_words_with_their_blanks(shared_data: Path) -> None:
+    lm = load(shared_data / "models" / "stories260k-llama")
+    prompt = "Once upon a time there was a"
+    cells = LogitLens(prompt=prompt)(lm).tables["cells"]
+    time = len(prompt_tokens(lm, prompt))
+    assert [cell["token"] for cell in cells[:3]] == ["<s>", " Once", " upon"]
+    said = generate(lm, prompt, max_new_tokens=1, decoder=Greedy())
+    assert cells[-1]["position"] == time - 1
+    assert cells[-1]["says"] == said.text
 
 
 def test_the_lens_of_a_deep_model_shows_the_last_blocks_which_answer() -> None:

@@ -24,6 +24,7 @@ from gpt2lab.papers.tinystories.characters import HE, NOT_NAMES, SHE
 from gpt2lab.papers.tinystories.corpus import stories_of
 from gpt2lab.papers.tinystories.lexicon import LEXICON
 from gpt2lab.text.generators.stories import COLOURS, NAMES, OBJECTS, PLACES
+from gpt2lab.text.pieces import piece_text
 
 if TYPE_CHECKING:
     from gpt2lab.model import Transformer
@@ -125,10 +126,7 @@ def _piece(tokenizer: "Tokenizer", id: int, place: int) -> str:
     """Return the text of a token at a place of its story."""
     if id in tokenizer.special_ids:
         return ""
-    text = tokenizer.decode([id])
-    # Sentencepiece's decoder takes the blank off the first token it is given, which is any here.
-    lost = place > 0 and tokenizer.token(id).startswith("▁") and not text.startswith(" ")
-    return f" {text}" if lost else text
+    return piece_text(tokenizer, id) if place else tokenizer.decode([id])
 
 
 def head_reports(
