@@ -16,7 +16,7 @@ from gpt2lab.lab.contest import Course
 from gpt2lab.lab.course import TextCourse
 from gpt2lab.lab.resume import resume
 from gpt2lab.measure.text_metrics import diversity
-from gpt2lab.text.language_model import LanguageModel, save
+from gpt2lab.text.language_model import LanguageModel, load, save
 from gpt2lab.text.tokenizer import byte_level
 from tests.tiny import tiny
 
@@ -165,7 +165,6 @@ def test_decoders_continue_the_same_prompts_of_a_model_trained_on_the_text(home:
 
 def test_numbers_of_continuations_are_those_of_a_slow_loop(spoken: Path) -> None:
     from gpt2lab.lab.comparison.decoders import _text_numbers
-    from gpt2lab.text.language_model import load
 
     lm = load(spoken)
     prompts = [[72, 101, 108], [97, 32]]
@@ -180,6 +179,16 @@ def test_numbers_of_continuations_are_those_of_a_slow_loop(spoken: Path) -> None
     assert found["perplexity"] == pytest.approx(math.exp(-sum(every) / len(every)), rel=1e-5)
     assert found["log_probability"] == pytest.approx(sum(sum(row) / len(row) for row in logs) / 2, rel=1e-5)
     assert found["diversity"] == diversity(["lo a a a a", "b c d e f "])
+
+
+def test_prompts_of_decoders_begin_as_the_model_has_learnt_texts_to(shared_data: Path) -> None:
+    from gpt2lab.lab.comparison.decoders import Settings, _prompts
+
+    lm = load(shared_data / "models" / "stories260k-llama")
+    settings = Settings(prompts=2, prompt_tokens=5, new_tokens=4)
+    prompts, real = _prompts(lm, ["Once upon a time there was a girl."] * 2, settings, 0)
+    assert prompts[0][0] == lm.tokenizer.bos and len(prompts[0]) == 5 and len(real[0]) == 4
+    assert lm.tokenizer.decode([*prompts[0], *real[0]]).startswith("Once upon a time")
 
 
 def test_words_decide_whether_decoders_get_a_model_or_text(

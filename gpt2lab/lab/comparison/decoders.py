@@ -29,6 +29,7 @@ from gpt2lab.measure.scoring import Row, score_rows
 from gpt2lab.measure.text_metrics import diversity, repetition_n
 from gpt2lab.text import sources
 from gpt2lab.text.language_model import LanguageModel
+from gpt2lab.text.pieces import frame
 from gpt2lab.train import train
 
 if TYPE_CHECKING:
@@ -209,13 +210,17 @@ def given_model(on: Sequence[str]) -> str | None:
 def _prompts(
     lm: LanguageModel, documents: Sequence[str], settings: Settings, seed: int
 ) -> tuple[list[list[int]], list[list[int]]]:
-    """Return beginnings of documents drawn by the seed, and the real tokens after them. LabError if there are too few."""
+    """Return beginnings of documents drawn by the seed, and the real tokens after them. LabError if there are too few.
+
+    What the tokenizer puts before a text (a llama's bos) is a part of the prompt.
+    """
     assert lm.tokenizer is not None
     length = settings.prompt_tokens + settings.new_tokens
     order = torch.randperm(len(documents), generator=torch.Generator().manual_seed(seed)).tolist()
     rows: list[list[int]] = []
     for place in order:
-        ids = lm.tokenizer.encode(documents[place])[:length]
+        text = documents[place]
+        ids = [*frame(lm.tokenizer, text)[0], *lm.tokenizer.encode(text)][:length]
         if len(ids) == length:
             rows.append(ids)
         if len(rows) == settings.prompts:

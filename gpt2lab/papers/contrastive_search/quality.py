@@ -25,7 +25,7 @@ from gpt2lab.measure.text_metrics import Text, diversity, repetition_n
 from gpt2lab.papers.contrastive_search.mauve import mauve, text_features
 from gpt2lab.text import sources
 from gpt2lab.text.language_model import load
-from gpt2lab.text.pieces import beginning
+from gpt2lab.text.pieces import beginning, frame
 from gpt2lab.text.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -80,10 +80,14 @@ def continue_samples(
     seed: int = 0,
     batch_size: int = 16,
 ) -> list[Sample]:
-    """Let the model continue the prefixes; without stop_at_eos the end token is impossible, and all lengths equal."""
+    """Let the model continue the prefixes; without stop_at_eos the end token is impossible, and all lengths equal.
+
+    A prefix stands after what the tokenizer puts before a text (a llama's bos).
+    """
+    tokenizer = need_tokenizer(lm, "continuing texts")
     texts = generate(
         lm,
-        [sample.prefix_tokens for sample in samples],
+        [[*frame(tokenizer, sample.prefix)[0], *sample.prefix_tokens] for sample in samples],
         decoder=decoder,
         max_new_tokens=new,
         min_new_tokens=0 if stop_at_eos else new,

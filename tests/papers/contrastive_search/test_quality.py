@@ -24,7 +24,7 @@ from gpt2lab.papers.contrastive_search.quality import (
     pass_at_k,
     variety,
 )
-from gpt2lab.text.language_model import LanguageModel, save
+from gpt2lab.text.language_model import LanguageModel, load, save
 from gpt2lab.text.tokenizer import byte_level, word_level
 from tests.papers.contrastive_search.test_decoder import LIMITS, PROMPTS, sharp
 from tests.tiny import tiny
@@ -212,3 +212,15 @@ def test_prefix_and_continuation_make_up_the_text_wherever_it_is_cut(prefix: int
     (sample,) = held_out_samples([text], byte_level(), prefix=prefix, new=20 - prefix)
     assert sample.prefix + sample.text == text.encode()[:20].decode()
     assert sample.prefix == ("🙂" if prefix >= 4 else "")
+
+
+def test_a_prefix_is_continued_after_the_bos_of_a_tokenizer_that_has_one(shared_data: Path) -> None:
+    lm = load(shared_data / "models" / "stories260k-llama")
+    story = "Once upon a time there was a little girl named Lily. She had a big red ball."
+    (sample,) = held_out_samples([story], lm.tokenizer, prefix=6, new=4)
+    (found,) = continue_samples(lm, [sample], decoder="greedy", new=4)
+    after = [lm.tokenizer.bos, *sample.prefix_tokens]
+    with torch.no_grad():
+        for _ in range(4):
+            after.append(int(lm.model(torch.tensor([after]))[0, -1].argmax()))
+    assert found.tokens == after[-4:]
