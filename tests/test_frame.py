@@ -32,6 +32,42 @@ def test_help_and_papers_import_no_torch(verb: str) -> None:
     assert (done.returncode, done.stderr.strip()) == (0, "[]")
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        "trian",
+        "train --data nosuch.txt",
+        "train --data tinyworl:9",
+        "train --data tinyworld:9 --optimizer adamv",
+        "train --data tinyworld:9 --model ./nowhere",
+        "train --data tinyworld:9 --config nosuch.toml",
+        "generate ./nowhere hello",
+        "generate ./nowhere hello --decoder greddy",
+        "measure perplexity ./nowhere",
+        "measure perplexiti ./nowhere",
+        "apply quantize ./nowhere --bits 4",
+        "predict ./nowhere hello",
+        "export ./nowhere --to gguf --out x.gguf",
+        "compare measures ./nowhere --scale smoke",
+        "compare train-901 train-902",
+        "report train-901",
+        "resume train-901",
+        "runs delete train-901",
+        "reproduce conda --scale smal",
+        "reproduce cnda",
+        "reproduce conda --seeds many",
+        "papers no-such-words",
+    ],
+)
+def test_a_mistake_that_needs_no_model_is_answered_without_torch(line: str) -> None:
+    code = (
+        "import sys, time; from gpt2lab.cli import main; status = main(sys.argv[1:]); "
+        "assert status == 2 and 'torch' not in sys.modules and time.process_time() < 0.5, time.process_time()"
+    )
+    done = _python("-c", code, *line.split())
+    assert done.returncode == 0 and done.stderr.count("\n") == 1, done.stderr
+
+
 @pytest.mark.parametrize("verb", ["--help", "papers"])
 def test_help_and_papers_answer_within_three_tenths_of_a_second(verb: str) -> None:
     def seconds() -> float:

@@ -90,6 +90,11 @@ def _dispatch(words: list[str]) -> int:
 
         print(f"gpt2lab {__version__}")
         return 0
+    verb, rest = split(words)
+    if verb in ("train", "generate", "measure", "apply"):
+        from gpt2lab.cli.early import refuse_early
+
+        refuse_early(verb, rest)
     module, arguments = parse(words)
     try:
         module.run(arguments)
@@ -100,11 +105,7 @@ def _dispatch(words: list[str]) -> int:
 
 def parse(words: Sequence[str]) -> tuple[types.ModuleType, argparse.Namespace]:
     """Return the module of the verb and what was typed for it. LabError for what is not understood."""
-    verb = next((word for word in words if not word.startswith("-")), words[0])
-    if verb not in VERBS:
-        raise unknown("verb", verb, VERBS)
-    rest = list(words)
-    rest.remove(verb)
+    verb, rest = split(words)
     module = importlib.import_module(f"gpt2lab.cli.{verb}")
     summary, _, examples = (module.__doc__ or "").partition("\n\n")
     parser = Parser(prog=f"gpt2lab {verb}", description=summary, epilog=examples.rstrip())
@@ -118,6 +119,16 @@ def parse(words: Sequence[str]) -> tuple[types.ModuleType, argparse.Namespace]:
         map(quoted, ["gpt2lab", *words])
     )  # what a run keeps as the command that repeats it
     return module, arguments
+
+
+def split(words: Sequence[str]) -> tuple[str, list[str]]:
+    """Return the verb and the other words. LabError for a verb that does not exist."""
+    verb = next((word for word in words if not word.startswith("-")), words[0])
+    if verb not in VERBS:
+        raise unknown("verb", verb, VERBS)
+    rest = list(words)
+    rest.remove(verb)
+    return verb, rest
 
 
 def overview() -> str:

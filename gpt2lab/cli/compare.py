@@ -94,8 +94,11 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def _compare_parts(arguments: argparse.Namespace) -> None:
-    from gpt2lab.lab.comparison import compare_parts
-    from gpt2lab.lab.models import pick_device
+    from gpt2lab.lab.models import pick_device, refuse_missing
+
+    for model in getattr(arguments, "models", ()):
+        refuse_missing(model)
+    from gpt2lab.lab.comparison import compare_parts  # torch, of which a wrong name need not wait
 
     study = compare_parts(
         arguments.kind,

@@ -10,13 +10,14 @@ import argparse
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from gpt2lab.base.errors import LabError, brief
+from gpt2lab.base.errors import LabError, brief, unknown
 from gpt2lab.base.progress import duration
 from gpt2lab.base.registry import papers
 from gpt2lab.base.settings import options
 from gpt2lab.base.wording import count, listed, number
 from gpt2lab.cli.parser import Parser, add_device, add_seed, add_set, settings_help, typed, whole
 from gpt2lab.cli.show import paragraph, print_json
+from gpt2lab.lab.claim import SCALES
 
 if TYPE_CHECKING:
     from gpt2lab.lab.claim import Claim
@@ -81,7 +82,9 @@ def _add_settings(parser: Parser, argv: Sequence[str]) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Run the study; print verdicts and where the report is. LabError after that if a seed failed."""
-    from gpt2lab.lab.study import reproduce
+    if arguments.scale not in SCALES:
+        raise unknown("scale", arguments.scale, SCALES)
+    from gpt2lab.lab.study import reproduce  # torch, of which a wrong word need not wait
 
     device = _device(arguments.scale, arguments.device)
     study = reproduce(

@@ -9,6 +9,7 @@ from gpt2lab.base.errors import LabError, nearest, unknown
 from gpt2lab.base.files import user_path
 from gpt2lab.base.settings import Model, ModelTokenizer, replace_names
 from gpt2lab.lab.store import Row, Store
+from gpt2lab.text.hub import resolve
 
 if TYPE_CHECKING:
     import torch
@@ -20,6 +21,7 @@ S = TypeVar("S")
 
 DTYPES = ("float32", "bfloat16", "float16", "float64")
 """Names of the types that weights are loaded in."""
+_CONFIGS = ("config.json", "adapter_config.json")
 
 
 def load(
@@ -36,15 +38,28 @@ def load(
     the model may have been saved with and that are no registered parts. LabError if there is none of this name, or its
     files are not whole.
     """
-    from gpt2lab.text.language_model import load as load_folder
+    place = refuse_missing(model)
+    from gpt2lab.text.language_model import load as load_folder  # torch, of which a wrong name need not wait
 
-    place = find_model(model)
     try:
         return load_folder(
             place, device=pick_device(device), dtype=pick_dtype(dtype), architectures=architectures
         )
     except LabError as error:
         raise _no_model(model, place, error) from error
+
+
+def refuse_missing(model: str | Path) -> str | Path:
+    """Return what `find_model` returns, without torch; LabError if there is no model of this name.
+
+    Of a model of the hub its configuration is fetched.
+    """
+    place = find_model(model)
+    try:
+        resolve(place, files=_CONFIGS)
+    except LabError as error:
+        raise _no_model(model, place, error) from error
+    return place
 
 
 def model_config(model: str | Path) -> "TransformerConfig":
@@ -68,8 +83,6 @@ def with_models(settings: S, *, fetch: bool = True) -> S:
 
 def model_folder(model: str | Path) -> Path:
     """Return the local folder of a model given by folder, run or hub id. LabError as for `load`."""
-    from gpt2lab.model.hub import resolve
-
     place = find_model(model)
     try:
         return resolve(place)

@@ -155,9 +155,10 @@ def export(
 
     The model is read on the CPU in the type of its file.
     """
-    from gpt2lab.text.export import export as write
+    lm = _loaded(model, "cpu")
+    from gpt2lab.text.export import export as write  # torch, of which a wrong name need not wait
 
-    return write(_loaded(model, "cpu"), to, out, precision=precision)
+    return write(lm, to, out, precision=precision)
 
 
 def compare(names: Sequence[str], *, out: Path | str | None = None) -> dict[str, Any]:

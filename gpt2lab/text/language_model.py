@@ -14,10 +14,10 @@ from gpt2lab.base.json_files import sealed
 from gpt2lab.model.adapters import is_adapter, load_adapter, read_adapter_config, write_adapter
 from gpt2lab.model.checkpoint import Layout, load_model, write_model
 from gpt2lab.model.config import TransformerConfig
-from gpt2lab.model.hub import MODEL_FILES, SIDE_FILES, resolve
 from gpt2lab.model.layout import OWN
 from gpt2lab.model.transformer import Transformer
 from gpt2lab.text.generation_config import GENERATION_CONFIG, GenerationConfig, read_generation_config
+from gpt2lab.text.hub import MODEL_FILES, SIDE_FILES, resolve
 from gpt2lab.text.sentence_encoder import SentenceEncoder, read_sentence_encoder
 from gpt2lab.text.side_files import read_side_files, write_side_files
 from gpt2lab.text.tokenizer import Tokenizer

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from gpt2lab.base.errors import LabError
 from gpt2lab.base.files import atomic_write
-from gpt2lab.model.hub import SIDE_FILES
+from gpt2lab.text.hub import SIDE_FILES
 
 _LARGEST = 16 * 2**20
 """Bytes of one file; the largest in use are the matrices of a sentence encoder's `2_Dense`, 3 MB."""

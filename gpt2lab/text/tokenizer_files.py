@@ -13,6 +13,7 @@ import tokenizers
 from gpt2lab.base.errors import LabError, brief
 from gpt2lab.base.files import atomic_write, user_path
 from gpt2lab.text.chat_templates import read_chat_templates, write_chat_templates
+from gpt2lab.text.hub import resolve
 from gpt2lab.text.reduction import REDUCTION_FILE, ReducedTokenizer, VocabularyReduction
 from gpt2lab.text.special_tokens import KEYS, ROLES, SpecialTokens, content
 from gpt2lab.text.tokenizer import Tokenizer, is_from_tokenizers
@@ -59,8 +60,6 @@ def load(source: Path | str) -> Tokenizer:
     if path.is_file():
         return _with_entries(_opened(TokenizerFolder.of(path.parent, path)), path)
     if not path.is_dir():
-        from gpt2lab.model.hub import resolve  # late: the model floor imports torch
-
         path = resolve(source, files=FILES)
     found = _with_entries(_opened(TokenizerFolder.of(path, path / "tokenizer.json")), path)
     if (path / REDUCTION_FILE).is_file():

@@ -65,7 +65,7 @@ def test_runs_lists_newest_first_filters_and_limits(lab: Lab, said: Lab) -> None
     rows = [row for row in listed.json if row["id"].startswith("small-")]  # others may go on from these
     assert [row["id"] for row in rows] == ["small-2", "small-1"]
     assert rows[0]["results"]["validation_loss"] > 0
-    assert said("runs", "SMALL-1", "--kind", "train", "--limit", "1").out.count("small-") == 1
+    assert len(said("runs", "SMALL-1", "--kind", "train", "--limit", "1", "--json").json) == 1
     assert "none of" in said("runs", "no-such-word").out
 
 

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from gpt2lab.base.errors import LabError
-from gpt2lab.model import hub
+from gpt2lab.text import hub
 
 
 @pytest.fixture
