@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from gpt2lab.base.errors import LabError
-from gpt2lab.base.lease import check_writable
+from gpt2lab.base.lease import NO_LOCKS, check_writable
 
 try:
     import fcntl
@@ -31,7 +31,6 @@ SUMS = "SHA256SUMS"
 """The file of `write_sums`, in the form of coreutils: `sha256sum -c SHA256SUMS` checks a folder by hand."""
 
 _LEFT = re.compile(r"\.(?P<name>.+)\.(?P<kind>[^.]+\.tmp|old-\d+|lock)")
-_NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL, errno.EBADF}
 _RENAME_EXCHANGE = 2  # linux/fs.h
 
 
@@ -353,7 +352,7 @@ def _lock(descriptor: int, *, wait: bool) -> bool | None:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
     except OSError as error:
-        if error.errno in _NO_LOCKS:
+        if error.errno in NO_LOCKS:
             return None
         if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
             return False

@@ -36,6 +36,9 @@ TIMEOUT = 60.0
 BEAT = 5.0
 """Seconds between two signs of life."""
 
+NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL, errno.EBADF}
+"""What a file system says that has no locks, such as Lustre without the option for them."""
+
 _STUCK = 5.0  # seconds to wait for a lock that is held for microseconds
 _WATCH = 3 * BEAT  # seconds; for so long a lease of another machine is watched before it is taken
 _SIZE = 1024  # bytes of the file, always: renewing needs no space on a full disk, and is written in one piece
@@ -263,13 +266,16 @@ def _locked(path: Path, *, create: bool = False) -> Iterator[int]:
 
 
 def _lock(file: int) -> bool:
-    """Lock an open file; False if another process has it locked."""
+    """Lock an open file; False if another process has it locked. A file system without locks is as Windows is."""
     if fcntl is None:
         return True
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
+    except OSError as error:
+        if error.errno not in NO_LOCKS:
+            raise
     return True
 
 

@@ -1,6 +1,8 @@
 """Leases: of several claims one succeeds, who is dead holds nothing, who slept finds out before it writes."""
 
 import dataclasses
+import errno
+import fcntl
 import json
 import os
 import shutil
@@ -327,3 +329,18 @@ def test_a_folder_in_the_place_of_a_lease_holds_nothing_and_is_named_by_a_claim(
     with pytest.raises(IsADirectoryError) as error:
         Lease.claim(tmp_path)
     assert str(tmp_path / ".lease") in str(error.value)
+
+
+def test_a_file_system_without_locks_has_leases_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(file: int, operation: int) -> None:
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    lease = Lease.claim(tmp_path)
+    with pytest.raises(LeaseHeld):
+        Lease.claim(tmp_path)
+    lease.check()
+    lease.release()
+    Lease.claim(tmp_path).release()
