@@ -16,7 +16,7 @@ from gpt2lab.base.errors import LabError
 from gpt2lab.base.settings import Model
 from gpt2lab.decode.generate import Generation, generate
 from gpt2lab.decode.sampling import Sampling
-from gpt2lab.measure.corpus import need_tokenizer
+from gpt2lab.measure.corpus import need_tokenizer, start_token
 from gpt2lab.measure.measurement import Measurement
 from gpt2lab.measure.text_metrics import cut_at_repetition
 from gpt2lab.papers.tinystories import free_text
@@ -89,17 +89,17 @@ def sample_stories(
     max_new_tokens: int,
     batch_size: int = 64,
 ) -> list[Generation]:
-    """Draw `size` stories from the end-of-text token, each until it ends by itself or the budget is used up.
+    """Draw `size` stories after a start token, each until it ends by itself or the budget is used up.
 
     LabError for a tokenizer without an end-of-text token.
     """
-    eos = need_tokenizer(lm, "story-quality").eos
-    if eos is None:
-        raise LabError("stories are sampled from the end-of-text token, which this tokenizer does not have")
+    tokenizer = need_tokenizer(lm, "story-quality")
+    if tokenizer.eos is None:
+        raise LabError("stories are sampled until they end, and this tokenizer has no end-of-text token")
     budget = min(max_new_tokens, lm.config.max_positions - 1)
     return generate(
         lm,
-        [[eos]] * size,
+        [[start_token(tokenizer)]] * size,
         decoder=Sampling(temperature=temperature),
         max_new_tokens=budget,
         seed=seed,

@@ -136,6 +136,12 @@ def test_log_probability_per_word_is_the_slow_sum(story_lm):
     assert math.isnan(free_text.word_log_probability(story_lm, [""]))
 
 
+def test_stories_are_drawn_after_the_token_that_the_model_begins_texts_with(shared_data):
+    lm = load(shared_data / "models" / "tinystories-656k-llama")
+    drawn = grader.sample_stories(lm, 2, temperature=0.7, seed=0, max_new_tokens=6)
+    assert [story.prompt_tokens for story in drawn] == [[lm.tokenizer.bos]] * 2
+
+
 def test_the_reference_reads_a_text_from_the_token_that_it_begins_texts_with(shared_data):
     lm = load(shared_data / "models" / "tinystories-656k-llama")
     assert lm.tokenizer.bos != lm.tokenizer.eos
