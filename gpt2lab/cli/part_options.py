@@ -5,11 +5,11 @@ from collections.abc import Sequence
 from gpt2lab.base.errors import unknown
 from gpt2lab.base.registry import part, parts
 from gpt2lab.base.settings import add_arguments
-from gpt2lab.cli.parser import Parser, add_device, add_dtype, add_seed, add_set
+from gpt2lab.cli.parser import Parser, add_device, add_dtype, add_set
 
 
 def add_part(parser: Parser, argv: Sequence[str], kind: str, what: str, skip: Sequence[str] = ()) -> None:
-    """Add NAME, MODEL, --device, --dtype, --set, --seed and a flag for every option of the part that was typed.
+    """Add NAME, MODEL, --device, --dtype, --set and a flag for every option of the part that was typed.
 
     LabError if the first word that could be its name is none.
     """
@@ -23,11 +23,11 @@ def add_part(parser: Parser, argv: Sequence[str], kind: str, what: str, skip: Se
     plain = [word for word in argv if not word.startswith("-")]
     name = next((word for word in plain if word in known), plain[0] if plain else None)
     if name is None:
-        add_seed(parser)
         return
     if name not in known:
         raise unknown(kind, name, [one for one in known if known[one].built])
     cls = part(kind, name)
-    if "seed" not in getattr(cls, "__dataclass_fields__", {}):
-        add_seed(parser)
+    parser.elsewhere = lambda option: (
+        f"{kind} {name} draws nothing, so that no seed changes it; leave it out" if option == "seed" else None
+    )
     add_arguments(parser.add_argument_group(f"{kind} {name}"), cls, skip=("device", *skip))

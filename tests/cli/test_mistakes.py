@@ -39,6 +39,11 @@ def _sentence(said: Lab, *words: str) -> str:
         ("generate small-1 hello --set max_new_tokens=5", "--set max_new_tokens: no option of a decoder"),
         ("generate small-1 hello --set stream=1", "--set stream: no option of a decoder"),
         ("generate small-1 hello --decoder sampling --top-p 2", "top_p"),
+        (
+            "measure perplexity small-1 --seed 1",
+            "measure perplexity draws nothing, so that no seed changes it",
+        ),
+        ("apply quantize small-1 --seed 1", "transform quantize draws nothing"),
         ("generate small-1 hello --top-p 0.9", "--top-p: no option of greedy, but of sampling"),
         ("generate small-1 hello --decoder sampling --beams 4", "choose the decoder with --decoder beam"),
         ("train --data tinyworld:10 --samples 2", "give it as --set samples=VALUE"),

@@ -32,10 +32,12 @@ def _said(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str]:
             "gpt2lab: --srot: no such option; did you mean --sort? (gpt2lab papers --help lists all)",
         ),
         ("papers --sort wrok", "gpt2lab: argument --sort: invalid choice: 'wrok'"),
-        ("generate model", "gpt2lab: what to go on from is missing"),
         ("generate m p --decoder greddy", "gpt2lab: greddy: no such decoder; did you mean greedy?"),
-        ("generate m p --set topk", "gpt2lab: --set topk: a setting is given as NAME=VALUE"),
-        ("generate m p --seed x", "gpt2lab: argument --seed: must be a whole number of at least 0, got 'x'"),
+        ("reproduce conda --set topk", "gpt2lab: --set topk: a setting is given as NAME=VALUE"),
+        (
+            "reproduce conda --seed x",
+            "gpt2lab: argument --seed: must be a whole number of at least 0, got 'x'",
+        ),
         ("measure perplexty m", "gpt2lab: perplexty: no such measure; did you mean perplexity?"),
         (
             "reproduce nosuch-paper --seeds x",
