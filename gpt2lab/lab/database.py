@@ -52,8 +52,10 @@ class Database:
         try:
             if self.path.stat().st_size:
                 return True
-        except (FileNotFoundError, NotADirectoryError):
+        except FileNotFoundError:
             pass
+        except NotADirectoryError as error:
+            raise LabError(f"{self.path.parent}: a file, where the folder of the runs is to be") from error
         except OSError as error:
             raise LabError(f"{self.path}: cannot be read ({error.strerror})") from error
         self._refuse_lost()

@@ -186,8 +186,10 @@ def test_another_programs_database_is_refused(store):
 
 def test_a_home_that_is_a_file_is_refused(tmp_path):
     (tmp_path / "runs").write_text("not a folder")
-    with pytest.raises(LabError, match="this folder cannot be made"):
-        add(Store(tmp_path / "runs"))
+    store = Store(tmp_path / "runs")
+    for ask in (store.rows, Store(tmp_path / "runs" / "deeper").rows, lambda: add(store)):
+        with pytest.raises(LabError, match="a file, where the folder of the runs is to be"):
+            ask()
 
 
 def test_the_home_folder_comes_from_the_argument_then_the_environment(monkeypatch):
