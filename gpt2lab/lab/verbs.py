@@ -9,7 +9,7 @@ from gpt2lab.base.errors import LabError
 from gpt2lab.base.registry import part
 from gpt2lab.base.settings import build
 from gpt2lab.base.wording import listed
-from gpt2lab.lab.models import load, with_models
+from gpt2lab.lab.models import load, pick_device, with_models
 from gpt2lab.lab.store import Store
 
 if TYPE_CHECKING:
@@ -155,7 +155,7 @@ def export(
 
     The model is read on the CPU in the type of its file.
     """
-    lm = _loaded(model, "cpu")
+    lm = load(model, device="cpu") if isinstance(model, (str, Path)) else model
     from gpt2lab.text.export import export as write  # torch, of which a wrong name need not wait
 
     return write(lm, to, out, precision=precision)
@@ -224,4 +224,6 @@ def _loaded(
         return load(model, device=device, dtype=dtype)
     if dtype is not None:
         raise LabError(f"dtype {dtype}: this model is loaded already; say so to gpt2lab.load")
+    if device is not None and pick_device(device).type != model.model.device.type:
+        raise LabError(f"device {device}: this model is on {model.model.device}; say so to gpt2lab.load")
     return model

@@ -119,12 +119,16 @@ def test_a_model_is_loaded_in_the_type_that_is_asked_for_and_the_record_says_so(
         assert json.loads(row.settings)["dtype"] == dtype, kind
 
 
-def test_a_model_that_is_loaded_keeps_its_type(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_model_that_is_loaded_keeps_its_type_and_device(
+    trained: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("GPT2LAB_HOME", str(trained))
     lm = gpt2lab.load("small-1", dtype="float64")
     assert lm.model.dtype == torch.float64
     with pytest.raises(LabError, match="dtype float32: this model is loaded already"):
         gpt2lab.generate(lm, "One day", dtype="float32")
+    with pytest.raises(LabError, match="device meta: this model is on cpu"):
+        gpt2lab.measure("perplexity", lm, data="tinyworld:2", device="meta")
     with pytest.raises(LabError, match="float8: no such type of weights"):
         gpt2lab.load("small-1", dtype="float8")
 
