@@ -286,7 +286,9 @@ def test_a_home_on_a_read_only_disk_is_read(read_only):
     text = read_only("generate", "small-1", "the", "--max-new-tokens", "3")
     assert text.status == 0, text.err
     assert "not kept among the runs" in text.err
-    assert "cannot be written (Read-only file system)" in read_only("runs", "delete", "small-1").err
+    assert (
+        "cannot be written (Read-only file system)" in read_only("runs", "delete", "small-1", "--force").err
+    )
 
 
 def test_what_a_killed_writer_left_in_its_log_is_read_from_a_read_only_disk(read_only, tmp_path):
