@@ -17,6 +17,9 @@ torch.set_num_threads(1)
 
 # A shell that starts the tests in the background lets them ignore Ctrl-C, and so would every process they start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+# One started under nohup lets them ignore the end of its terminal.
+if hasattr(signal, "SIGHUP"):
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.fixture(scope="session")
