@@ -138,9 +138,9 @@ def test_a_part_that_cannot_be_imported_is_one_sentence_and_the_others_work(brok
 def test_a_package_that_cannot_be_imported_at_all_is_one_sentence(broken: Site) -> None:
     (broken.folder / "prune_retrain" / "__init__.py").write_text("def\n")
     assert "masked-adamw" in broken.lab("papers", "prune-retrain")  # its description needs no import
-    done = broken.python("-m", "gpt2lab", "measure", "sparsity", "train-1")
+    done = broken.python("-m", "gpt2lab", "train", "--data", "tinyworld:9", "--optimizer", "masked-adamw")
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
-    assert "measure sparsity: prune_retrain.measure cannot be imported (SyntaxError" in done.stderr
+    assert "optimizer masked-adamw: prune_retrain.optimizer cannot be imported (SyntaxError" in done.stderr
 
 
 @pytest.mark.parametrize(

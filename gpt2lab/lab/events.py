@@ -19,7 +19,8 @@ class EventWriter:
 
     def __init__(self, folder: Path) -> None:
         stamp = time.time_ns()
-        self.path = folder / f"events.out.tfevents.{stamp // 10**9}.{stamp % 10**9}"
+        # Nine digits: TensorBoard reads files in the order of their names.
+        self.path = folder / f"events.out.tfevents.{stamp // 10**9}.{stamp % 10**9:09d}"
         self._file = self.path.open("ab")
         self._write(_field(3, _BYTES, b"brain.Event:2"))
 

@@ -92,18 +92,18 @@ def test_a_setting_that_would_be_ignored_is_refused_even_at_its_default(
 @pytest.mark.parametrize(
     ("line", "sentence"),
     [
-        ("train --data tinyworld:9 --model m --d-model 512", "d_model would be ignored: a given model has its own"),
-        ("train --data tinyworld:9 --model m --tokenizer bytes", "tokenizer would be ignored"),
+        ("train --data tinyworld:9 --model SMALL --d-model 512", "d_model would be ignored: a given model has its own"),
+        ("train --data tinyworld:9 --model SMALL --tokenizer bytes", "tokenizer would be ignored"),
         ("train --data tinyworld:9 --optimizer conda --set optimizer_options.rnk=3", "no such option of conda"),
         ("train --data tinyworld:9 --optimizer lion --set optimizer_options.betas=2,3", "betas must lie in [0, 1)"),
         ("train --data tinyworld:9 --steps 0", "steps must be at least 1"),
     ],
 )  # fmt: skip
 def test_a_mistake_is_found_before_any_data_is_read_and_leaves_no_run(
-    line: str, sentence: str, said: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    line: str, sentence: str, said: Lab, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("GPT2LAB_HOME", str(tmp_path / "runs"))
-    done = said(*line.split())
+    done = said(*(str(trained / "small-1") if word == "SMALL" else word for word in line.split()))
     assert (done.status, done.out, done.err.count("\n")) == (2, "", 1), done.err
     assert sentence in done.err
     assert not (tmp_path / "runs" / "train-1").exists()

@@ -47,6 +47,16 @@ def test_a_restart_makes_tensorboard_forget_later_steps(tmp_path):
     assert read(tmp_path)["loss"] == [(0, 1.0), (1, 1.0), (2, 1.0), (3, 1.0), (4, 1.0), (5, 2.0)]
 
 
+def test_files_of_one_second_are_named_in_the_order_of_their_making(tmp_path, monkeypatch):
+    names = []
+    for nanoseconds in (5, 70_000, 123_456_789, 999_999_999):
+        monkeypatch.setattr("time.time_ns", lambda now=nanoseconds: 1_700_000_000 * 10**9 + now)
+        writer = EventWriter(tmp_path)
+        writer.close()
+        names.append(writer.path.name)
+    assert names == sorted(names)
+
+
 def test_the_checksum_and_the_varint_are_the_published_ones():
     # CRC-32C of "123456789" is 0xE3069283 (RFC 3720); masked as in TFRecord
     crc = 0xE3069283
