@@ -1,5 +1,6 @@
 """The verdicts that the package comes with are those of docs/results."""
 
+import dataclasses
 import importlib.util
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pytest
 from gpt2lab.base.registry import Paper, papers
 from gpt2lab.base.shipped import shipped_verdicts
 from gpt2lab.cli import main
+from gpt2lab.lab.store import Row, Store
 
 ROOT = Path(__file__).parents[1]
 PUBLISHED = [paper for paper in papers() if (ROOT / "docs" / "results" / f"{paper.slug}.md").is_file()]
@@ -40,3 +42,25 @@ def test_papers_shows_the_published_verdicts_before_a_study_was_run_here(
     told = capsys.readouterr().out
     assert "published verdicts, laptop scale, 3 seeds\n  A  holds in part\n" in told
     assert "docs/papers/conda.md, docs/results/conda.md" in told
+
+
+def test_a_smoke_study_does_not_hide_the_published_verdicts_and_a_longer_one_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("GPT2LAB_HOME", str(tmp_path / "runs"))
+    store = Store()
+
+    def finished(scale: str) -> None:
+        name = f"conda-{scale}"
+        row = Row(id="", name=name, kind="study", paper="conda", scale=scale, status="finished")
+        store.add(dataclasses.replace(row, message=f"A of {scale}"))
+
+    def said() -> str:
+        assert main(["papers", "conda"]) == 0
+        return next(line for line in capsys.readouterr().out.splitlines() if "  state " in line)
+
+    finished("smoke")
+    assert "(published, laptop scale)" in said()
+    finished("laptop")
+    finished("smoke")
+    assert said().endswith("built, A of laptop (conda-laptop-1)")

@@ -119,11 +119,13 @@ def _text(paper: Paper) -> str:
 
 
 def _last_studies() -> Mapping[str, Row]:
-    """Return the newest finished study of each paper; empty where nothing was run yet."""
+    """Return the newest finished study of each paper, one at smoke scale only if there is no other."""
     last: dict[str, Row] = {}
     try:
         for row in Store().rows(kind="study", status="finished"):
-            last.setdefault(row.paper or "", row)
+            before = last.setdefault(row.paper or "", row)
+            if before.scale == "smoke" and row.scale != "smoke":
+                last[row.paper or ""] = row
     except LabError as error:
         warnings.warn(f"the papers' last runs are not known: {error}", stacklevel=2)
     return last
@@ -132,9 +134,10 @@ def _last_studies() -> Mapping[str, Row]:
 def _state(paper: Paper, row: Row | None) -> str:
     if not paper.built:
         return "not built yet"
-    if row is not None:
-        return f"built, {row.message or 'run'} ({row.id})"
     shipped = shipped_verdicts(paper)
+    # A smoke study settles nothing: its verdicts would hide those that come with the package.
+    if row is not None and not (row.scale == "smoke" and shipped):
+        return f"built, {row.message or 'run'} ({row.id})"
     return f"built, {shipped} (published, {shipped.scale} scale)" if shipped else "built, not run yet"
 
 
