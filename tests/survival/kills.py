@@ -141,8 +141,8 @@ class Rounds:
         story: list[str] = []
         for _ in range(self.draw.choice((1, 1, 2, 3))):
             story.append(self._die(variant, home, log, whole))
-            if story[-1] == "too late":
-                break
+            if story[-1] == "too late" or _has_finished(home):
+                break  # nothing reads a finished run's files again, so that nothing would find what is done to them
             story.append(self._mishap(home))
         last = live(partial(_go_on, settings(variant, self.data), home, story[-1]), log)
         told = self._judge(home, last, whole)
@@ -202,6 +202,12 @@ class Rounds:
             return f"the last life ended with {last.status}"
         found = content(home)
         return ", ".join(name for name in whole.content if found[name] != whole.content[name])
+
+
+def _has_finished(home: Path) -> bool:
+    """Tell whether the death came after the run's end was noted."""
+    rows = Store(home).rows(kind="train") if home.exists() else []
+    return bool(rows) and rows[0].status == "finished"
 
 
 def _go_on(asked: object, home: Path, mishap: str) -> None:
