@@ -274,7 +274,13 @@ def _translated(
         shape = wanted.pop(row.ours)
         names = checkpoint.names(row)
         parts = [checkpoint.take(name) for name in names]
-        for name, part, expected in zip(names, parts, _part_shapes(row, shape, model.config), strict=True):
+        shapes = _part_shapes(row, shape, model.config)
+        if len(shapes) != len(parts):
+            raise LabError(
+                f"{checkpoint.folder}: {row.ours} is made of {len(parts)} of the file's tensors, and config.json makes it "
+                f"{len(shapes)}"
+            )
+        for name, part, expected in zip(names, parts, shapes, strict=True):
             if part.shape != expected:
                 raise LabError(
                     f"{checkpoint.folder}: tensor {checkpoint.full_names[name]} is {list(part.shape)}, "

@@ -97,8 +97,8 @@ def write_safetensors(tensors: Mapping[str, Tensor], path: Path) -> None:
 
 
 def some(names: list[str]) -> str:
-    """List the first few of many names."""
-    shown = ", ".join(names[:4])
+    """List the first few of many names, each of them briefly."""
+    shown = ", ".join(map(brief, names[:4]))
     return f"{shown} and {len(names) - 4} more" if len(names) > 4 else shown
 
 
@@ -125,8 +125,12 @@ def _weight_files(folder: Path) -> dict[Path, set[str] | None]:
     except (json.JSONDecodeError, KeyError, TypeError, AttributeError, UnicodeDecodeError):
         raise LabError(f"{folder / INDEX}: not an index of safetensors files") from None
     for path in files:
-        if not path.is_file():
-            raise LabError(f"{folder}: the index names {path.name}, which is missing")
+        try:
+            there = path.is_file()
+        except OSError:  # a name that no file can have
+            there = False
+        if not there:
+            raise LabError(f"{folder}: the index names {brief(path.name)}, which is missing")
     return files
 
 

@@ -202,3 +202,28 @@ def test_a_model_whose_replacement_died_half_way_is_loaded(tmp_path: Path) -> No
     folder.rename(tmp_path / ".model.old-17")
     assert load_model(folder).config == tiny("gpt2").config
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+def test_an_index_with_a_name_that_no_file_can_have_is_one_short_sentence(tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    save_model(tiny("gpt2"), folder)
+    (folder / "model.safetensors").rename(folder / "model-00001-of-00001.safetensors")
+    index = {"metadata": {}, "weight_map": {"transformer.wte.weight": "é" * 5000}}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(LabError, match=r"the index names é+…, which is missing") as error:
+        load_model(folder)
+    assert len(str(error.value)) < 500
+    index = {"metadata": {}, "weight_map": {"h[" * 5000: "model-00001-of-00001.safetensors"}}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(LabError, match="the index promises") as error:
+        load_model(folder)
+    assert len(str(error.value)) < 500
+
+
+def test_experts_that_the_config_denies_are_one_sentence(tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    save_model(Transformer(CONFIGS["llama"].replace(family="mixtral", n_experts=2)), folder)
+    entries = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(entries | {"num_local_experts": 0}))
+    with pytest.raises(LabError):
+        load_model(folder)
