@@ -17,7 +17,7 @@ from gpt2lab.model.checkpoint import read_config
 from gpt2lab.model.families import CONSTRUCTORS, bert_config, gpt2_config, llama_config
 from gpt2lab.model.rotary import RotaryScaling
 from gpt2lab.text.language_model import LanguageModel
-from tests.tiny import tokens
+from tests.tiny import tiny, tokens
 
 LLAMA = {"hidden_size": 64, "intermediate_size": 20, "num_hidden_layers": 2, "max_position_embeddings": 16}
 BASE: dict[str, dict[str, Any]] = {
@@ -131,7 +131,7 @@ def test_a_mistral_without_the_entry_has_the_window_that_transformers_fills_in(t
         ("llama", {"num_key_value_heads": 0}, "n_heads 4 is not a multiple of n_kv_heads 0"),
         ("llama", {"vocab_size": True}, "vocab_size must be a whole number"),
         ("llama", {"vocab_size": 10**12}, "vocab_size must be a whole number from 1 to 16,777,216"),
-        ("llama", {"bos_token_id": [[1]]}, "bos must be a whole number"),
+        ("llama", {"bos_token_id": [[1]]}, "bos_token_id must be a whole number"),
         ("llama", {"hidden_size": 10**400}, "d_model must be a whole number"),
         ("llama", {ROPE: {"rope_type": "default", "rope_theta": 10**400}}, "wrong type or value"),
         *(
@@ -304,3 +304,16 @@ def test_a_head_that_is_described_in_another_form_is_one_sentence(
     path.write_text(json.dumps(told), encoding="utf-8")
     with pytest.raises(LabError, match=sentence):
         load_model(tmp_path / "model")
+
+
+@pytest.mark.parametrize("name", ["bos_token_id", "pad_token_id"])
+@pytest.mark.parametrize("family", ["gpt2", "gpt_neo", "llama", "bert"])
+def test_only_ends_of_text_may_be_several(family: str, name: str, tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    save_model(tiny(family), folder)
+    entries = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(entries | {name: [1, 2]}))
+    with pytest.raises(LabError, match=rf"{name} must be a whole number or null, got \[1, 2\]"):
+        load_model(folder)
+    (folder / "config.json").write_text(json.dumps(entries | {"eos_token_id": [1, 2]}))
+    assert load_model(folder).config.eos == 1

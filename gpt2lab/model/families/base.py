@@ -166,10 +166,15 @@ def norm_rows(ours: str, theirs: str, *, bias: bool = True) -> tuple[Weight, ...
 
 
 def special_ids(entries: Entries) -> dict[str, int | None]:
-    """Return bos, eos and pad ids; of a list of ids the first. The list stays in `rest`, to be written back."""
+    """Return bos, eos and pad ids; of a list of ends the first. The list stays in `rest`, to be written back.
+
+    LabError for a list of beginnings or paddings, which transformers refuses too.
+    """
 
     def one(name: str) -> int | None:
         value = entries.entries.get(name)
+        if isinstance(value, list) and name != "eos_token_id":
+            raise LabError(f"{entries.where}: {name} must be a whole number or null, got {shown(value)}")
         if isinstance(value, list):
             return value[0] if value else None
         return entries.get(name, None)
