@@ -47,12 +47,13 @@ def test_the_chain_of_models_is_kept_with_the_runs(said: Lab, out: Path) -> None
 
 
 def test_runs_shows_the_model_and_generated_texts_only_on_request(said: Lab) -> None:
+    made = said("apply", "quantize", "small-1", "--bits", "8", "--json").json["id"]
     assert said("generate", "small-1", "one day", "the ball", "--max-new-tokens", "3").status == 0
     listed = said("runs", "--limit", "0").out
     assert "generate-" not in listed
     header, *lines = listed.splitlines()
     assert header.split()[:3] == ["run", "kind", "model"]
-    assert any(line.split()[:3] == ["quantize-1", "apply", "small-1"] for line in lines)
+    assert any(line.split()[:3] == [made, "apply", "small-1"] for line in lines)
     row = said("runs", "--kind", "generate", "--limit", "1", "--json").json[0]
     assert (row["model"], row["results"]["texts"]) == ("small-1", 2)
     assert "one day" in (Path(row["folder"]) / "texts" / "texts.txt").read_text(encoding="utf-8")
