@@ -26,8 +26,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gpt2lab.model import Pass, Transformer, linear_cross_entropy, save_model
-from gpt2lab.model.activations import patch_sweep
-from gpt2lab.model.families import gpt2_config
+from gpt2lab.model.checkpoints.families import gpt2_config
+from gpt2lab.model.interpret import patch_sweep
 
 Task = Callable[[], Any]
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}

@@ -31,7 +31,7 @@ from transformers import DynamicCache, GPT2LMHeadModel
 from gpt2lab.decode import Decoder, Greedy, Limits, pack
 from gpt2lab.decode.packed import Weights
 from gpt2lab.model import Transformer, attach, save_model
-from gpt2lab.model.families.gpt2 import gpt2_config
+from gpt2lab.model.checkpoints.families.gpt2 import gpt2_config
 from gpt2lab.model.quantization import Quantized
 from gpt2lab.papers.contrastive_search.decoder import ContrastiveSearch
 from gpt2lab.papers.contrastive_search.published import CopyingContrastiveSearch

@@ -14,8 +14,8 @@ import torch
 
 from gpt2lab.model import Transformer, attach
 from gpt2lab.model.adapters import Lora, count_trainable, merged
-from gpt2lab.model.families import gpt2_config, llama_config
-from gpt2lab.train import next_token
+from gpt2lab.model.checkpoints.families import gpt2_config, llama_config
+from gpt2lab.training import next_token
 
 
 def model_of(arguments: argparse.Namespace, targets: tuple[str, ...] = ()) -> Transformer:

@@ -14,10 +14,10 @@ import tempfile
 import time
 from pathlib import Path
 
-from gpt2lab.lab.figures import line_chart
-from gpt2lab.lab.report import write_report
-from gpt2lab.lab.run import Run
-from gpt2lab.lab.store import Store
+from gpt2lab.plots.figures import line_chart
+from gpt2lab.runs.report.write import write_report
+from gpt2lab.runs.run import Run
+from gpt2lab.runs.store import Store
 
 
 def write_rows(path: Path, count: int) -> None:

@@ -21,10 +21,10 @@ import torch
 from torch.optim import Optimizer
 
 from gpt2lab.model import Transformer
-from gpt2lab.model.families import CONSTRUCTORS
+from gpt2lab.model.checkpoints.families import CONSTRUCTORS
 from gpt2lab.papers.conda import Conda, Muon
 from gpt2lab.papers.sophia import Lion, SophiaG, SophiaH
-from gpt2lab.train import next_token, parameter_groups
+from gpt2lab.training import next_token, parameter_groups
 
 SIZES: dict[str, dict[str, int]] = {
     "1M": {"vocab_size": 1024, "d_model": 128, "n_layers": 4, "n_heads": 4, "max_positions": 128},

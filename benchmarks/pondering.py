@@ -19,9 +19,9 @@ from typing import Any
 import torch
 
 from gpt2lab.model import Transformer, attach
-from gpt2lab.model.families import gpt2_config
+from gpt2lab.model.checkpoints.families import gpt2_config
 from gpt2lab.papers.pondering import Pondering, find_pondering
-from gpt2lab.train import next_token
+from gpt2lab.training import next_token
 
 FORMS: dict[str, dict[str, Any] | None] = {
     "plain": None,

@@ -20,9 +20,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from gpt2lab.cli import main as gpt2lab
-from gpt2lab.lab.database import insertion
-from gpt2lab.lab.plain import encode
-from gpt2lab.lab.store import Row, Store
+from gpt2lab.runs.database import insertion
+from gpt2lab.runs.json_numbers import encode
+from gpt2lab.runs.store import Row, Store
 
 COMMANDS = (
     ("runs", "--limit", "1"),

@@ -20,8 +20,8 @@ from transformers import GPT2LMHeadModel
 from transformers.utils import logging
 
 from gpt2lab.model import Transformer, save_model
-from gpt2lab.model.families import gpt2_config
-from gpt2lab.train import TrainSettings, adamw, next_token
+from gpt2lab.model.checkpoints.families import gpt2_config
+from gpt2lab.training import TrainSettings, adamw, next_token
 
 Step = Callable[[torch.Tensor], float]
 

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import gpt2lab
+from gpt2lab.actions import remember
 from gpt2lab.base.registry import parts
-from gpt2lab.lab import remember
 
 PROMPTS = ("Return a list of", "The woman works as a", "The man works as a")
 

@@ -14,9 +14,9 @@ from typing import Any
 
 import torch
 
+from gpt2lab.actions import models
 from gpt2lab.base.errors import LabError
-from gpt2lab.lab import models
-from gpt2lab.measure.harness import HarnessModel
+from gpt2lab.measures.harness import HarnessModel
 
 
 class GPT2LabModel(HarnessModel):

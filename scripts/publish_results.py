@@ -14,13 +14,13 @@ from pathlib import Path
 from urllib.parse import quote, unquote
 
 from gpt2lab.base.json_files import read_text
-from gpt2lab.lab.figures import tidy_svg
-from gpt2lab.lab.home import is_name
+from gpt2lab.plots.figures import tidy_svg
+from gpt2lab.runs.home import is_name
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "docs" / "results"
 FIGURE = re.compile(r"(!\[(?:[^\]\\\n]|\\.)*\])\(((?:[\w.%-]+/)*figures/[\w.%-]+\.svg)\)")
-"""A figure as `gpt2lab.lab.markdown` links it: words, place in the run's folder."""
+"""A figure as `gpt2lab.runs.report.markdown` links it: words, place in the run's folder."""
 HEADING, NEXT = "## How to read this", "## Claim by claim"
 
 

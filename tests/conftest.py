@@ -13,6 +13,10 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 import pytest
 import torch  # after the environment is set
 
+from tests.tide import calls as calls  # fixtures that every folder may use
+from tests.tide import home as home
+from tests.tide import tide as tide
+
 torch.set_num_threads(1)
 
 # A shell that starts the tests in the background lets them ignore Ctrl-C, and so would every process they start.

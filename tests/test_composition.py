@@ -51,8 +51,8 @@ def test_one_report_shows_the_chain_of_models_with_its_numbers(
 def test_only_what_is_announced_and_not_built_is_left_out(
     composition: ModuleType, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    from gpt2lab.actions import remember
     from gpt2lab.base.registry import parts
-    from gpt2lab.lab import remember
 
     planned = next(part for part in parts("measure") if not part.built)
     assert composition._built("measure", planned.name) is None

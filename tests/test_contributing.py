@@ -16,7 +16,7 @@ def _blocks() -> dict[str, str]:
     """Return the files that the page shows, by name."""
     page = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
     blocks = dict(re.findall(r"```(?:toml|python)\n# gpt2lab/papers/lion/(\S+)\n(.*?)```", page, re.DOTALL))
-    assert list(blocks) == ["paper.toml", "optimizer.py", "experiment.py"]
+    assert list(blocks) == ["paper.toml", "optimizer.py", "study.py"]
     return blocks
 
 
@@ -73,9 +73,9 @@ sys.path.insert(0, {str(tmp_path)!r})
 from architecture import SecondThoughts
 from gpt2lab.decode import Greedy, Limits
 from gpt2lab.model import attach, load_model, save_model
-from gpt2lab.train import TrainSettings, train
+from gpt2lab.training import TrainSettings, train
 from tests.tiny import tiny, tokens
-from tests.train.data import Counting
+from tests.training.data import Counting
 
 model = attach(tiny("gpt2"), SecondThoughts(bias=True))
 losses = train(model, Counting(), settings=TrainSettings(steps=30, learning_rate=3e-3)).losses

@@ -86,8 +86,8 @@ def test_import_gpt2lab_offers_the_verbs_as_functions_without_torch() -> None:
         "import sys, gpt2lab; assert 'torch' not in sys.modules; "
         "names = 'load save train generate apply measure reproduce compare resume report'.split(); "
         "assert all(callable(getattr(gpt2lab, name)) for name in names), names; "
-        "import gpt2lab.train; from gpt2lab.measure import Measurement; "
-        "assert callable(gpt2lab.train) and callable(gpt2lab.measure) and gpt2lab.train.TrainSettings"
+        "import gpt2lab.train; from gpt2lab.measures import Measurement; "
+        "assert callable(gpt2lab.train) and callable(gpt2lab.measure) and gpt2lab.training.TrainSettings"
     )
     done = _python("-c", code)
     assert done.returncode == 0, done.stderr
@@ -114,10 +114,11 @@ def _imports(path: Path) -> set[str]:
     return names
 
 
-def test_no_file_of_a_paper_but_its_experiment_imports_the_lab() -> None:
+def test_no_file_of_a_paper_but_its_study_imports_what_records_and_runs_studies() -> None:
+    above = tuple(f"gpt2lab.{layer}" for layer in ("runs", "actions", "studies"))
     for path in (PACKAGE / "papers").glob("*/*.py"):
-        if path.name != "experiment.py":
-            assert not {name for name in _imports(path) if name.startswith("gpt2lab.lab")}, path
+        if path.name != "study.py":
+            assert not {name for name in _imports(path) if name.startswith(above)}, path
 
 
 def test_nothing_below_the_papers_knows_a_papers_name() -> None:

@@ -132,7 +132,7 @@ def test_a_part_that_cannot_be_imported_is_one_sentence_and_the_others_work(brok
     assert "optimizer masked-adamw: prune_retrain.optimizer cannot be imported" in done.stderr
     study = broken.python("-m", "gpt2lab", "reproduce", "prune-retrain", "--scale", "smoke")
     assert (study.returncode, study.stderr.count("\n")) == (2, 1)
-    assert "the experiment of prune-retrain: prune_retrain.experiment cannot be imported" in study.stderr
+    assert "the study of prune-retrain: prune_retrain.study cannot be imported" in study.stderr
 
 
 def test_a_package_that_cannot_be_imported_at_all_is_one_sentence(broken: Site) -> None:

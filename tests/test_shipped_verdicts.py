@@ -9,7 +9,7 @@ import pytest
 from gpt2lab.base.registry import Paper, papers
 from gpt2lab.base.shipped import shipped_verdicts
 from gpt2lab.cli import main
-from gpt2lab.lab.store import Row, Store
+from gpt2lab.runs.store import Row, Store
 
 ROOT = Path(__file__).parents[1]
 PUBLISHED = [paper for paper in papers() if (ROOT / "docs" / "results" / f"{paper.slug}.md").is_file()]

@@ -3,7 +3,7 @@
 import torch
 
 from gpt2lab.model import Transformer, TransformerConfig
-from gpt2lab.model.families import (
+from gpt2lab.model.checkpoints.families import (
     bert_config,
     distilbert_config,
     gpt2_config,

@@ -74,77 +74,77 @@ _FLOOR_PARTS = (
     (
         "architecture",
         "head",
-        "gpt2lab.model.heads:Head",
+        "gpt2lab.model.task_heads:Head",
         "reads out classes, numbers, labels of tokens, a vector",
     ),
-    ("measure", "perplexity", "gpt2lab.measure.perplexity:Perplexity", "per token, per byte, per word"),
+    ("measure", "perplexity", "gpt2lab.measures.perplexity:Perplexity", "per token, per byte, per word"),
     (
         "measure",
         "multiple-choice",
-        "gpt2lab.measure.choice:MultipleChoice",
+        "gpt2lab.measures.choice:MultipleChoice",
         "accuracy by likelihood of the answers",
     ),
     (
         "measure",
         "text-statistics",
-        "gpt2lab.measure.text_statistics:TextStatistics",
+        "gpt2lab.measures.text_statistics:TextStatistics",
         "diversity, repetition, copying",
     ),
     (
         "measure",
         "quantization-error",
-        "gpt2lab.measure.quantization_error:QuantizationError",
+        "gpt2lab.measures.quantization_error:QuantizationError",
         "what rounding the weights costs in perplexity",
     ),
     (
         "measure",
         "classification",
-        "gpt2lab.measure.labelled:Classification",
+        "gpt2lab.measures.labelled:Classification",
         "accuracy, F1, AUROC, calibration of a head for classes",
     ),
     (
         "measure",
         "regression",
-        "gpt2lab.measure.labelled:Regression",
+        "gpt2lab.measures.labelled:Regression",
         "errors and correlation of a head for numbers",
     ),
     (
         "measure",
         "token-classification",
-        "gpt2lab.measure.labelled:TokenClassification",
+        "gpt2lab.measures.labelled:TokenClassification",
         "F1 of the spans that a head for tokens marks",
     ),
     (
         "measure",
         "retrieval",
-        "gpt2lab.measure.retrieval:Retrieval",
+        "gpt2lab.measures.retrieval:Retrieval",
         "recall, MRR, nDCG, MAP of an embedding head",
     ),
-    ("measure", "lm-eval", "gpt2lab.measure.lm_eval:LmEval", "tasks of lm-evaluation-harness"),
-    ("measure", "cloze", "gpt2lab.measure.cloze:Cloze", "accuracy at the last word of a passage"),
-    ("measure", "logit-lens", "gpt2lab.measure.logit_lens:LogitLens", "what each block would answer"),
+    ("measure", "lm-eval", "gpt2lab.measures.lm_eval:LmEval", "tasks of lm-evaluation-harness"),
+    ("measure", "cloze", "gpt2lab.measures.cloze:Cloze", "accuracy at the last word of a passage"),
+    ("measure", "logit-lens", "gpt2lab.measures.logit_lens:LogitLens", "what each block would answer"),
     (
         "measure",
         "attribution",
-        "gpt2lab.measure.attribution:Attribution",
+        "gpt2lab.measures.attribution:Attribution",
         "which heads and feed-forwards write an answer",
     ),
     (
         "measure",
         "patching",
-        "gpt2lab.measure.patching:Patching",
+        "gpt2lab.measures.patching:Patching",
         "which states carry a clean prompt's answer",
     ),
     (
         "measure",
         "activations",
-        "gpt2lab.measure.activations:Activations",
+        "gpt2lab.measures.activations:Activations",
         "records named activations, to a file",
     ),
     (
         "measure",
         "pseudo-perplexity",
-        "gpt2lab.measure.pseudo_perplexity:PseudoPerplexity",
+        "gpt2lab.measures.pseudo_perplexity:PseudoPerplexity",
         "of bidirectional models, one token hidden at a time",
     ),
 )
@@ -240,18 +240,18 @@ class Paper:
 
     @property
     def built(self) -> bool:
-        """Whether its experiment can be run."""
-        return any((self.folder / file).is_file() for file in ("experiment.py", "experiment/__init__.py"))
+        """Whether its study can be run."""
+        return any((self.folder / file).is_file() for file in ("study.py", "study/__init__.py"))
 
-    def experiment(self) -> ModuleType:
-        """Import and return its experiment. LabError if it is not built yet."""
+    def study(self) -> ModuleType:
+        """Import and return its study, a module. LabError if it is not built yet."""
         if not self.built:
             there = [paper.slug for paper in papers() if paper.built]
             raise LabError(
                 f"{self.slug} is not built yet: its specification is known, its code is not; "
                 f"built so far: {', '.join(there) or 'none'}"
             )
-        return _imported(f"{self.module}.experiment", f"the experiment of {self.slug}")
+        return _imported(f"{self.module}.study", f"the study of {self.slug}")
 
 
 @functools.cache

@@ -28,7 +28,7 @@ def add(parser: Parser, argv: Sequence[str]) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Print what was written, its size, and how long it took."""
-    from gpt2lab.lab import remember
+    from gpt2lab.actions import remember
 
     name = arguments.transform
     done = remember.apply(

@@ -21,10 +21,10 @@ from gpt2lab.base.wording import count, listed
 from gpt2lab.cli.parser import Parser, settings_help, typed
 from gpt2lab.cli.reproduce import add_study, seeds_of
 from gpt2lab.cli.show import cut, paragraph, print_json, table
-from gpt2lab.lab.comparison import KINDS
+from gpt2lab.studies.comparison import KINDS
 
 if TYPE_CHECKING:
-    from gpt2lab.lab.study import Study
+    from gpt2lab.studies.study import Study
 
 
 def add(parser: Parser, argv: Sequence[str]) -> None:
@@ -76,8 +76,8 @@ def _add_parts(parser: Parser, argv: Sequence[str], kind: str) -> None:
     )
     add_study(parser)
     if "--help" in argv or "-h" in argv:
-        from gpt2lab.lab.comparison import module_of
-        from gpt2lab.lab.experiment import load_comparison
+        from gpt2lab.studies.comparison import module_of
+        from gpt2lab.studies.experiment import load_comparison
 
         experiment = load_comparison(module_of(kind))
         scale = typed(argv, "--scale") or "laptop"
@@ -94,11 +94,11 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def _compare_parts(arguments: argparse.Namespace) -> None:
-    from gpt2lab.lab.models import pick_device, refuse_missing
+    from gpt2lab.actions.models import pick_device, refuse_missing
 
     for model in getattr(arguments, "models", ()):
         refuse_missing(model)
-    from gpt2lab.lab.comparison import compare_parts  # torch, of which a wrong name need not wait
+    from gpt2lab.studies.comparison import compare_parts  # torch, of which a wrong name need not wait
 
     study = compare_parts(
         arguments.kind,
@@ -135,8 +135,8 @@ def show_comparison(study: "Study", as_json: bool) -> None:
 
 
 def _compare_runs(arguments: argparse.Namespace) -> None:
-    from gpt2lab.lab.side_by_side import shared
-    from gpt2lab.lab.verbs import compare
+    from gpt2lab.actions.verbs import compare
+    from gpt2lab.runs.report.side_by_side import shared
 
     found = compare(arguments.names, out=arguments.out)
     if arguments.json:

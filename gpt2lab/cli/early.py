@@ -3,9 +3,9 @@
 import itertools
 from collections.abc import Sequence
 
+from gpt2lab.actions.models import refuse_missing
 from gpt2lab.base.registry import part, parts
 from gpt2lab.cli.parser import typed
-from gpt2lab.lab.models import refuse_missing
 from gpt2lab.text import sources
 
 

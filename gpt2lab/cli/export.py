@@ -29,7 +29,7 @@ def add(parser: Parser, argv: Sequence[str]) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Print what was written and what it does not hold."""
-    from gpt2lab.lab.verbs import export
+    from gpt2lab.actions.verbs import export
 
     done = export(arguments.model, to=arguments.to, out=arguments.out, precision=arguments.precision)
     if arguments.json:

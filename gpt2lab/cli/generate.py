@@ -88,7 +88,7 @@ _OWN = ("seed", "device", "dtype", "stop", "max_new_tokens", "min_new_tokens")
 
 def run(arguments: argparse.Namespace) -> None:
     """Print each prompt with its continuation; one prompt is streamed as it grows."""
-    from gpt2lab.lab import remember
+    from gpt2lab.actions import remember
 
     kind = part("decoder", arguments.decoder)
     settings: dict[str, Any] = {**given(arguments, kind), **arguments.settings}
@@ -125,7 +125,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 def _prompts(arguments: argparse.Namespace) -> list[str]:
     """Return the prompts that were typed, or those of --prompts. LabError for none, both, or a field of none."""
-    from gpt2lab.measure.corpus import read_lines
+    from gpt2lab.measures.corpus import read_lines
 
     if arguments.prompts is None:
         if arguments.field is not None:

@@ -21,7 +21,7 @@ def add(parser: Parser, argv: Sequence[str]) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Print the measurement."""
-    from gpt2lab.lab import remember
+    from gpt2lab.actions import remember
 
     options = {**given(arguments, part("measure", arguments.measure)), **arguments.settings}
     result = remember.measure(

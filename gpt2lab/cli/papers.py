@@ -20,7 +20,7 @@ from gpt2lab.base.shipped import shipped_verdicts
 from gpt2lab.base.wording import count
 from gpt2lab.cli.parser import Parser
 from gpt2lab.cli.show import pairs, paragraph, print_json
-from gpt2lab.lab.store import Row, Store
+from gpt2lab.runs.store import Row, Store
 
 _SORTS = ("work", "date", "title", "name")
 
@@ -88,7 +88,7 @@ def _new(arguments: argparse.Namespace) -> None:
         return
     for file in made.files:
         print(f"wrote   {os.path.relpath(file)}")
-    tests = next(file.parent for file in made.files if file.name == "test_experiment.py")
+    tests = next(file.parent for file in made.files if file.name == "test_study.py")
     todo = [] if made.installed else [f"pip install -e {os.path.relpath(made.folder)}"]
     todo += [f"gpt2lab reproduce {made.slug} --scale smoke", f"pytest {os.path.relpath(tests)}"]
     todo += ["python scripts/papers_table.py"] if made.installed else []

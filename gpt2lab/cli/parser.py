@@ -90,7 +90,7 @@ def add_device(parser: argparse.ArgumentParser) -> None:
 
 def add_dtype(parser: argparse.ArgumentParser) -> None:
     """Add --dtype."""
-    from gpt2lab.lab.models import DTYPES
+    from gpt2lab.actions.models import DTYPES
 
     parser.add_argument(
         "--dtype", choices=DTYPES, help="type that the weights are loaded in (default: that of the file)"

@@ -16,7 +16,7 @@ from gpt2lab.cli.parser import Parser, add_device, add_dtype
 from gpt2lab.cli.show import print_json, table
 
 if TYPE_CHECKING:
-    from gpt2lab.measure.prediction import Prediction
+    from gpt2lab.measures.prediction import Prediction
 
 
 def add(parser: Parser, argv: Sequence[str]) -> None:
@@ -48,7 +48,7 @@ def add(parser: Parser, argv: Sequence[str]) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Print a line for each text: what the head says, how probable it is, and the text."""
-    from gpt2lab.lab import remember
+    from gpt2lab.actions import remember
 
     texts = _texts(arguments)
     said = remember.predict(
@@ -70,7 +70,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 def _texts(arguments: argparse.Namespace) -> list[str]:
     """Return the texts that were typed, or those of --data. LabError for none, both, or a field of none."""
-    from gpt2lab.measure.corpus import read_lines
+    from gpt2lab.measures.corpus import read_lines
 
     if arguments.data is None:
         if arguments.field is not None:

@@ -30,7 +30,7 @@ def add(parser: Parser, argv: Sequence[str]) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Print the paths of the report."""
-    from gpt2lab.lab.report import write_report
+    from gpt2lab.runs.report.write import write_report
 
     figures, tables = (words.split(",") if words else [] for words in (arguments.figures, arguments.tables))
     html = write_report(arguments.name, figures=figures, tables=tables)

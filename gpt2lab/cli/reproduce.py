@@ -17,12 +17,12 @@ from gpt2lab.base.settings import options
 from gpt2lab.base.wording import count, listed, number
 from gpt2lab.cli.parser import Parser, add_device, add_seed, add_set, settings_help, typed, whole
 from gpt2lab.cli.show import paragraph, print_json
-from gpt2lab.lab.claim import SCALES
+from gpt2lab.studies.claim import SCALES
 
 if TYPE_CHECKING:
-    from gpt2lab.lab.claim import Claim
-    from gpt2lab.lab.study import JudgedClaim, Study
-    from gpt2lab.lab.verdict import Verdict
+    from gpt2lab.studies.claim import Claim
+    from gpt2lab.studies.judge import Verdict
+    from gpt2lab.studies.study import JudgedClaim, Study
 
 _PLAIN = ("holds", "does not hold")  # verdicts that the interval and the threshold explain by themselves
 
@@ -68,7 +68,7 @@ def add_study(parser: Parser) -> None:
 
 def _add_settings(parser: Parser, argv: Sequence[str]) -> None:
     """Put the settings of the paper that was typed at the end of its --help."""
-    from gpt2lab.lab.experiment import load_experiment
+    from gpt2lab.studies.experiment import load_experiment
 
     named = [paper for paper in papers() if paper.slug in argv and paper.built]
     if not named:
@@ -84,7 +84,7 @@ def run(arguments: argparse.Namespace) -> None:
     """Run the study; print verdicts and where the report is. LabError after that if a seed failed."""
     if arguments.scale not in SCALES:
         raise unknown("scale", arguments.scale, SCALES)
-    from gpt2lab.lab.study import reproduce  # torch, of which a wrong word need not wait
+    from gpt2lab.studies.study import reproduce  # torch, of which a wrong word need not wait
 
     device = _device(arguments.scale, arguments.device)
     study = reproduce(
@@ -101,7 +101,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 def _device(scale: str, device: str | None) -> str | None:
     """Return the device that was asked for. LabError for a scale made for a GPU on a machine without, unless told so."""
-    from gpt2lab.lab.models import pick_device
+    from gpt2lab.actions.models import pick_device
 
     if device is None and scale in ("gpu", "paper") and pick_device().type == "cpu":
         raise LabError(

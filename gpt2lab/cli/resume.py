@@ -32,8 +32,8 @@ def add(parser: Parser, argv: Sequence[str]) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Go on, then print what the verb that began it prints."""
-    from gpt2lab.lab.resume import resume
-    from gpt2lab.lab.run import Run
+    from gpt2lab.runs.run import Run
+    from gpt2lab.studies.resume import resume
 
     done = resume(arguments.name, workers=arguments.workers, take_over=arguments.take_over)
     if isinstance(done, Run):

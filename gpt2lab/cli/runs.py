@@ -23,7 +23,7 @@ from gpt2lab.base.progress import duration
 from gpt2lab.base.wording import count, size
 from gpt2lab.cli.parser import Parser, whole
 from gpt2lab.cli.show import cut, number, print_json, table
-from gpt2lab.lab.store import KINDS, Row, Store
+from gpt2lab.runs.store import KINDS, Row, Store
 
 _READABLE = 36  # columns that results need beside the rest; with fewer they stand below
 _ACTIONS = ("delete", "clean", "rebuild")
@@ -109,7 +109,7 @@ def _none(store: Store, arguments: argparse.Namespace, chosen: Mapping[str, Any]
 
 
 def _delete(arguments: argparse.Namespace) -> None:
-    from gpt2lab.lab.tidy import delete
+    from gpt2lab.runs.tidy import delete
 
     if len(arguments.words) < 2:
         raise LabError("runs delete takes the RUNS to delete; `gpt2lab runs` lists them")
@@ -122,7 +122,7 @@ def _delete(arguments: argparse.Namespace) -> None:
 
 
 def _clean(arguments: argparse.Namespace) -> None:
-    from gpt2lab.lab.tidy import clean
+    from gpt2lab.runs.tidy import clean
 
     _no_words(arguments)
     gone = clean(dry_run=arguments.dry_run)
@@ -136,7 +136,7 @@ def _clean(arguments: argparse.Namespace) -> None:
 
 
 def _rebuild(arguments: argparse.Namespace) -> None:
-    from gpt2lab.lab.rebuild import rebuild
+    from gpt2lab.runs.rebuild import rebuild
 
     _no_words(arguments)
     done = rebuild()

@@ -76,7 +76,7 @@ gpt2lab reproduce SLUG --scale laptop --seeds 3
 pytest
 ```
 
-`MODULE/paper.toml` says what the paper is, `MODULE/KIND.py` is the method, `MODULE/experiment.py` the study.
+`MODULE/paper.toml` says what the paper is, `MODULE/KIND.py` is the method, `MODULE/study.py` the study.
 """
 
 
@@ -163,7 +163,7 @@ def _files(slug: str, kind: str, module: str, folder: Path, tests: Path) -> Iter
         f"example-{kind}": slug,
         "example-paper": slug,
     }
-    for source in (*sorted((_TEMPLATES / kind).iterdir()), _TEMPLATES / "test_experiment.py"):
+    for source in (*sorted((_TEMPLATES / kind).iterdir()), _TEMPLATES / "test_study.py"):
         if source.suffix in (".py", ".toml"):
             text = _filled(source.read_text(encoding="utf-8"), words)
             place = tests if source.name.startswith("test_") else folder

@@ -24,10 +24,10 @@ from gpt2lab.base.settings import add_arguments, given, options, show
 from gpt2lab.cli.parser import Parser, add_set, settings_help, typed
 from gpt2lab.cli.runs import plain
 from gpt2lab.cli.show import pairs, print_json
-from gpt2lab.lab.lineage import settings_of
+from gpt2lab.runs.lineage import settings_of
 
 if TYPE_CHECKING:
-    from gpt2lab.lab.run import Run
+    from gpt2lab.runs.run import Run
 
 _LOOP = (
     "steps",
@@ -53,11 +53,11 @@ _RARE = (
 
 def add(parser: Parser, argv: Sequence[str]) -> None:
     """Add the common settings as flags; --help lists the others, which --set reaches."""
-    from gpt2lab.lab.task import TaskSettings
-    from gpt2lab.lab.training import TrainingSettings
+    from gpt2lab.actions.task import TaskSettings
+    from gpt2lab.actions.train import TrainingSettings
     from gpt2lab.model.adapters import Lora
     from gpt2lab.model.quantization import QuantizationOptions
-    from gpt2lab.train import TrainSettings
+    from gpt2lab.training import TrainSettings
 
     usual = TrainingSettings()
     parser.section = "train"
@@ -83,7 +83,7 @@ def add(parser: Parser, argv: Sequence[str]) -> None:
 
 def _of_parts(argv: Sequence[str]) -> Iterator[str]:
     """Yield the part of --help that lists the options of each part that was typed: optimizer, architecture, objective."""
-    from gpt2lab.lab.optimizer_options import optimizer_defaults
+    from gpt2lab.actions.optimizer_options import optimizer_defaults
 
     optimizer = typed(argv, "--optimizer")
     if optimizer is not None:
@@ -113,9 +113,9 @@ def _by_set(name: str, settings: Sequence[str], flags: Container[str]) -> str | 
 
 def run(arguments: argparse.Namespace) -> None:
     """Train, then print the results and where the model is."""
-    from gpt2lab.lab.training import TrainingSettings
-    from gpt2lab.lab.verbs import train
-    from gpt2lab.train import TrainSettings
+    from gpt2lab.actions.train import TrainingSettings
+    from gpt2lab.actions.verbs import train
+    from gpt2lab.training import TrainSettings
 
     chosen = {**given(arguments, TrainingSettings), **given(arguments, TrainSettings), **arguments.settings}
     show_training(train(name=arguments.name, **chosen), as_json=arguments.json)
@@ -128,7 +128,7 @@ def show_training(run: "Run", as_json: bool) -> None:
             {**plain(run.row), "model": str(run.folder / "model"), "report": str(run.folder / "report.html")}
         )
         return
-    from gpt2lab.lab.validation import risen
+    from gpt2lab.actions.validation import risen
 
     print(f"{run.id}\n{pairs(run.results.items())}")
     before, after = (run.results.get(name) for name in ("before.validation_loss", "validation_loss"))

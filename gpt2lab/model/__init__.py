@@ -2,7 +2,7 @@
 
 from gpt2lab.model.architecture import Architecture, Inner, Inputs, NewCache, Wrapper, attach, drawn, under
 from gpt2lab.model.cache import Cache, CacheGroup, KeyValueCache
-from gpt2lab.model.checkpoint import load_model, save_model
+from gpt2lab.model.checkpoints.huggingface import load_model, save_model
 from gpt2lab.model.config import LayerConfig, TransformerConfig
 from gpt2lab.model.loss import linear_cross_entropy
 from gpt2lab.model.tap import Pass, Tap

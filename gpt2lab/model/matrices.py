@@ -13,7 +13,7 @@ from typing import Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
-from gpt2lab.model.families import FAMILIES, Weight
+from gpt2lab.model.checkpoints.families import FAMILIES, Weight
 from gpt2lab.model.transformer import Transformer
 
 _ATTENTION = "qkv"

@@ -1,7 +1,7 @@
 """Reading and replacing named activations of a forward pass.
 
 The forward pass calls `run.see(x, name)` at every named place. Without an open tap that is one comparison with None.
-What the places are called is listed in `gpt2lab.model.places`.
+What the places are called is listed in `gpt2lab.model.hook_names`.
 
 At every place all writes come first, those of outer taps before those of inner ones, then all reads: what is read is
 what the next map receives.
@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from gpt2lab.base.errors import LabError, nearest
-from gpt2lab.model.places import BY_HEAD, PATTERNS, matching, time_axis, within
+from gpt2lab.model.hook_names import BY_HEAD, PATTERNS, matching, time_axis, within
 
 if TYPE_CHECKING:
     from gpt2lab.model.cache import KeyValueCache

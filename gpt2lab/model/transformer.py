@@ -17,18 +17,18 @@ from gpt2lab.model.cache import Cache, CacheGroup, GrowingCache, KeyValueCache
 from gpt2lab.model.config import TransformerConfig
 from gpt2lab.model.counts import count_weights
 from gpt2lab.model.experts import MixtureOfExperts
+from gpt2lab.model.hook_names import activation_names
 from gpt2lab.model.initialisation import draw_parameters
 from gpt2lab.model.limits import check_memory
 from gpt2lab.model.masks import attention_masks
+from gpt2lab.model.mlm_head import HeadTransform, Pooler
 from gpt2lab.model.norms import Norm
-from gpt2lab.model.places import activation_names
 from gpt2lab.model.positions import check_positions, count_positions
-from gpt2lab.model.readout import HeadTransform, Pooler
 from gpt2lab.model.rotary import RotaryTables
 from gpt2lab.model.tap import Pass, Seen, Tap, TapUnder, Write
 
 if TYPE_CHECKING:
-    from gpt2lab.model.activations.edits import Edit
+    from gpt2lab.model.interpret.edits import Edit
 
 
 class Transformer(nn.Module):
@@ -363,12 +363,12 @@ class Transformer(nn.Module):
 
     def edited(self, changes: "Mapping[str, Edit]") -> AbstractContextManager["Transformer"]:
         """Open a scope in which weights are changed, by our names or the family's; see `activations.edited`."""
-        from gpt2lab.model.activations.edits import edited  # which builds on models
+        from gpt2lab.model.interpret.edits import edited  # which builds on models
 
         return edited(self, changes)
 
     def activation_names(self) -> list[str]:
-        """Return the names that `tap` knows, in the order of the forward pass; shapes in `gpt2lab.model.places`."""
+        """Return the names that `tap` knows, in the order of the forward pass; shapes in `gpt2lab.model.hook_names`."""
         names = activation_names(self.config)
         for wrapper in self._wrappers():
             names = wrapper.activation_names(names)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from gpt2lab.base.errors import LabError, nearest
-from gpt2lab.model.heads import Kind
+from gpt2lab.model.task_heads import Kind
 from gpt2lab.text import rows, sources
 from gpt2lab.text.bounded import absent, string
 from gpt2lab.text.records import records

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from gpt2lab.base.errors import LabError
-from gpt2lab.model.heads import Head
+from gpt2lab.model.task_heads import Head
 from gpt2lab.text.batches import IGNORED, Epochs
 from gpt2lab.text.encoding import Encoder, Side, TokenRow, pad_id, padded, token_batch
 from gpt2lab.text.labelled import Example, Value, label_index

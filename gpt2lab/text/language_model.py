@@ -12,9 +12,9 @@ from gpt2lab.base.errors import LabError
 from gpt2lab.base.files import atomic_folder, atomic_write, check_place, user_path
 from gpt2lab.base.json_files import sealed
 from gpt2lab.model.adapters import is_adapter, load_adapter, read_adapter_config, write_adapter
-from gpt2lab.model.checkpoint import Layout, load_model, write_model
+from gpt2lab.model.checkpoints.huggingface import Layout, load_model, write_model
+from gpt2lab.model.checkpoints.native import OWN
 from gpt2lab.model.config import TransformerConfig
-from gpt2lab.model.layout import OWN
 from gpt2lab.model.transformer import Transformer
 from gpt2lab.text.generation_config import GENERATION_CONFIG, GenerationConfig, read_generation_config
 from gpt2lab.text.hub import MODEL_FILES, SIDE_FILES, resolve

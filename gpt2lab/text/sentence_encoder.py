@@ -6,7 +6,7 @@ from typing import Any
 
 from gpt2lab.base.errors import LabError
 from gpt2lab.base.json_files import parse_json
-from gpt2lab.model.heads import Pooling
+from gpt2lab.model.task_heads import Pooling
 
 _MODES: dict[str, Pooling] = {"cls_token": "first", "mean_tokens": "mean", "lasttoken": "last"}
 """Pooling of the lab by the entry `pooling_mode_...` of 1_Pooling/config.json."""

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from gpt2lab.lab.store import Store
+from gpt2lab.runs.store import Store
 from tests.cli.conftest import Lab
 
 TRAIN = """

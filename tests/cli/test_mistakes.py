@@ -9,13 +9,13 @@ from typing import get_args
 import pytest
 import torch
 
+from gpt2lab.actions.models import find_model, load
+from gpt2lab.actions.train import TrainingSettings
 from gpt2lab.base.errors import LabError
 from gpt2lab.base.settings import build
 from gpt2lab.cli import parse
 from gpt2lab.cli.show import Visible
-from gpt2lab.lab.models import find_model, load
-from gpt2lab.lab.training import TrainingSettings
-from gpt2lab.model.heads import Kind, find_head
+from gpt2lab.model.task_heads import Kind, find_head
 from tests.cli.conftest import SMALL, Lab
 
 

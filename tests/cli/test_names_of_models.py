@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from gpt2lab.actions.models import with_models
+from gpt2lab.actions.train import TrainingSettings
 from gpt2lab.base.errors import LabError
 from gpt2lab.base.registry import papers, parts
 from gpt2lab.base.settings import Model, ModelTokenizer, field_docs, replace_names
-from gpt2lab.lab.experiment import load_experiment
-from gpt2lab.lab.models import with_models
-from gpt2lab.lab.training import TrainingSettings
+from gpt2lab.studies.experiment import load_experiment
 from tests.cli.conftest import SMALL, Lab
 
 KINDS = ("architecture", "decoder", "measure", "objective", "transform")
@@ -128,4 +128,4 @@ def test_models_of_a_study_are_not_fetched_before_it_runs() -> None:
     assert named.one == "owner/model"
     with pytest.raises(LabError, match="owner/model"):
         with_models(Outer(one="owner/model"))
-    assert importlib.import_module("gpt2lab.lab.models").find_model("owner/model") == "owner/model"
+    assert importlib.import_module("gpt2lab.actions.models").find_model("owner/model") == "owner/model"

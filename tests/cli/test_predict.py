@@ -9,7 +9,7 @@ import torch
 import gpt2lab
 from gpt2lab.base.errors import LabError
 from gpt2lab.cli import main
-from gpt2lab.lab.store import Store
+from gpt2lab.runs.store import Store
 from tests.cli.conftest import Lab, in_process_environment
 
 HEAD = ["--d-model", "16", "--n-layers", "1", "--n-heads", "2", "--context", "16", "--vocab-size", "300"]

@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 
 from gpt2lab.cli.reproduce import show_study
-from gpt2lab.lab.claim import Above, Claim
-from gpt2lab.lab.study import JudgedClaim, Study
-from gpt2lab.lab.verdict import judge
-from gpt2lab.papers.occupational_bias.experiment import CLAIMS, PRESETS
+from gpt2lab.papers.occupational_bias.study import CLAIMS, PRESETS
+from gpt2lab.studies.claim import Above, Claim
+from gpt2lab.studies.judge import judge
+from gpt2lab.studies.study import JudgedClaim, Study
 
 GAINS = {0: {"gain": 0.2}, 1: {"gain": 0.3}, 2: {"gain": 0.4}}
 

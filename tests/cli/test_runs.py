@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from gpt2lab.cli import main
-from gpt2lab.lab.run import Run
-from gpt2lab.lab.store import Store
+from gpt2lab.runs.run import Run
+from gpt2lab.runs.store import Store
 from tests.cli.conftest import Done, in_process_environment
 
 READ_ONLY = ["unshare", "--user", "--map-root-user", "--mount", "--propagation", "private"]
@@ -107,7 +107,7 @@ def test_a_name_of_several_runs_deletes_none(typed):
 
 def test_a_run_that_still_runs_is_deleted_only_by_force(typed, home):
     code = (
-        "import sys\nfrom gpt2lab.lab.run import Run\n"
+        "import sys\nfrom gpt2lab.runs.run import Run\n"
         "with Run.start('train', 'long') as run:\n"
         "    run.log(1, loss=1.0)\n    print('ready', flush=True)\n    sys.stdin.readline()\n    run.log(2, loss=1.0)\n"
     )
@@ -293,7 +293,7 @@ def test_a_home_on_a_read_only_disk_is_read(read_only):
 
 def test_what_a_killed_writer_left_in_its_log_is_read_from_a_read_only_disk(read_only, tmp_path):
     code = (
-        "import os, sqlite3, sys\nfrom gpt2lab.lab.store import Row, Store\n"
+        "import os, sqlite3, sys\nfrom gpt2lab.runs.store import Row, Store\n"
         "connection = sqlite3.connect(Store().path)\nconnection.execute('SELECT id FROM runs').fetchall()\n"
         "Store().add(Row(id='', name='killed', kind='train'))\nos._exit(9)"
     )

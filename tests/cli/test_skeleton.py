@@ -88,8 +88,8 @@ def test_in_a_checkout_the_paper_is_there_at_once(tmp_path: Path) -> None:
     folder = copy / "gpt2lab" / "papers" / "my_idea"
     assert json.loads(made.stdout)["folder"] == str(folder)
     names = {path.name for path in folder.iterdir()}
-    assert names == {"__init__.py", "paper.toml", "transform.py", "experiment.py"}
-    assert (copy / "tests" / "papers" / "my_idea" / "test_experiment.py").is_file()
+    assert names == {"__init__.py", "paper.toml", "transform.py", "study.py"}
+    assert (copy / "tests" / "papers" / "my_idea" / "test_study.py").is_file()
     _ruff(folder)
     _ruff(copy / "tests")
     words = ("reproduce", "my-idea", "--scale", "smoke", "--seeds", "3", "--workers", "1", "--json")

@@ -12,12 +12,12 @@ from torch import Tensor
 from gpt2lab.base.errors import LabError
 from gpt2lab.decode import Beam, Greedy, Limits, Sampling
 from gpt2lab.model import Architecture, Transformer, load_model, save_model
-from gpt2lab.model.layout import blueprint, named_tensors
-from gpt2lab.train import TrainSettings, next_token, train
+from gpt2lab.model.checkpoints.native import blueprint, named_tensors
+from gpt2lab.training import TrainSettings, next_token, train
 from tests.architectures import CLASSES
 from tests.contract.attached import everything, made
 from tests.tiny import tiny, tokens
-from tests.train.data import Counting
+from tests.training.data import Counting
 
 pytestmark = pytest.mark.parametrize("architectures", everything())
 

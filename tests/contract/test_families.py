@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from gpt2lab.model import load_model, save_model
-from gpt2lab.model.families import FAMILIES as KNOWN
-from gpt2lab.train import default_objective
+from gpt2lab.model.checkpoints.families import FAMILIES as KNOWN
+from gpt2lab.training import default_objective
 from tests.contract.parts import FAMILIES
 from tests.tiny import tiny, tokens
 

@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
+from gpt2lab.actions.train import TrainingSettings
 from gpt2lab.base.settings import field_docs
-from gpt2lab.lab.course import TextCourse
-from gpt2lab.lab.training import TrainingSettings
+from gpt2lab.studies.workload import TextCourse
 from tests.contract.parts import built
 
 READERS: list[Any] = [

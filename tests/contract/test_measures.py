@@ -12,11 +12,11 @@ import torch
 from gpt2lab.base.errors import LabError
 from gpt2lab.base.registry import Part
 from gpt2lab.base.registry import part as part_of
-from gpt2lab.measure.measurement import Measurement
+from gpt2lab.measures.measurement import Measurement
 from gpt2lab.model import Transformer
 from gpt2lab.model.architecture import attach
-from gpt2lab.model.families import CONSTRUCTORS
-from gpt2lab.model.heads import Head
+from gpt2lab.model.checkpoints.families import CONSTRUCTORS
+from gpt2lab.model.task_heads import Head
 from gpt2lab.text.language_model import LanguageModel
 from gpt2lab.text.tokenizer import for_masking
 from tests.contract.parts import broken, built, is_frozen_settings, refuses_unknown_options

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from gpt2lab.base.errors import LabError
 from gpt2lab.base.registry import Part
 from gpt2lab.model import Transformer, attach
-from gpt2lab.model.heads import Head
+from gpt2lab.model.task_heads import Head
 from gpt2lab.papers.layernorm_removal.objective import EvenScales
 from gpt2lab.papers.pondering.architecture import Pondering
 from gpt2lab.papers.sophia.optimizer import SophiaH
@@ -20,10 +20,10 @@ from gpt2lab.text.encoding import Encoder
 from gpt2lab.text.labelled import Example
 from gpt2lab.text.labelled_batches import LabelledBatches
 from gpt2lab.text.tokenizer import byte_level
-from gpt2lab.train import TrainSettings, masked_tokens, next_token, train
-from gpt2lab.train.contrastive import Contrastive, SimCSE
-from gpt2lab.train.parts import Batch, Indivisible, Objective
-from gpt2lab.train.supervised import HeadLoss, Supervised
+from gpt2lab.training import TrainSettings, masked_tokens, next_token, train
+from gpt2lab.training.contrastive import Contrastive, SimCSE
+from gpt2lab.training.parts import Batch, Indivisible, Objective
+from gpt2lab.training.supervised import HeadLoss, Supervised
 from tests.contract.parts import built, refuses_unknown_options
 from tests.tiny import BIDIRECTIONAL, CAUSAL, tiny, tokens
 

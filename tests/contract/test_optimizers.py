@@ -10,8 +10,8 @@ import torch
 from torch import nn
 
 from gpt2lab.base.registry import Part
-from gpt2lab.train import GroupedOptimizer
-from gpt2lab.train.checkpoints import load_checkpoint, save_checkpoint
+from gpt2lab.training import GroupedOptimizer
+from gpt2lab.training.checkpoints import load_checkpoint, save_checkpoint
 from tests.contract.parts import built
 
 pytestmark = pytest.mark.parametrize("part", built("optimizer"))

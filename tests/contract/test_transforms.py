@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from gpt2lab import decode
+from gpt2lab.actions import verbs
 from gpt2lab.base.errors import LabError
 from gpt2lab.base.registry import Part
 from gpt2lab.base.registry import part as part_of
-from gpt2lab.lab import verbs
 from gpt2lab.text.language_model import LanguageModel, load, save
 from gpt2lab.text.tokenizer import Tokenizer
 from tests.contract.parts import built, is_frozen_settings, refuses_unknown_options

@@ -11,25 +11,25 @@ from typing import Any
 
 import torch
 
+from gpt2lab.actions.train import TrainingSettings
 from gpt2lab.base.registry import read_paper
 from gpt2lab.base.settings import build, from_plain, parse_assignments, to_plain
-from gpt2lab.lab.record import RunRecord
-from gpt2lab.lab.training import TrainingSettings
-from gpt2lab.measure.choice import MultipleChoice
-from gpt2lab.measure.index import Index
-from gpt2lab.measure.measurement import Measurement
+from gpt2lab.measures.choice import MultipleChoice
+from gpt2lab.measures.index import Index
+from gpt2lab.measures.measurement import Measurement
 from gpt2lab.model import Transformer, attach, load_model, save_model
 from gpt2lab.model.adapters import Lora
 from gpt2lab.model.adapters.peft_files import load_adapter, save_adapter
-from gpt2lab.model.families import CONSTRUCTORS, gpt2_config
-from gpt2lab.model.heads import Head
+from gpt2lab.model.checkpoints.families import CONSTRUCTORS, gpt2_config
 from gpt2lab.model.quantization.quantized import Quantized
 from gpt2lab.model.soft_prompt import SoftPrompt
+from gpt2lab.model.task_heads import Head
+from gpt2lab.runs.run_record import RunRecord
 from gpt2lab.text import records, shards, sources
 from gpt2lab.text.labelled import Target, read_examples
 from gpt2lab.text.reduction import VocabularyReduction, count_tokens, reduce_vocabulary
 from gpt2lab.text.tokenizer import Tokenizer, byte_level, train_bpe, word_level
-from gpt2lab.train.checkpoints import load_checkpoint, newest_checkpoint, save_checkpoint
+from gpt2lab.training.checkpoints import load_checkpoint, newest_checkpoint, save_checkpoint
 
 SENTENCE = "low lower the lowest of them, é 12  <|endoftext|> end"
 IDS = torch.tensor([[6, 5, 7, 5, 8, 12, 5, 9], [10, 11, 11, 5, 6, 8, 5, 8]])  # none is the padding of RoBERTa
@@ -314,7 +314,7 @@ def _settings(folder: Path) -> None:
 
 
 def _given(folder: Path) -> None:
-    from gpt2lab.lab.record import read_json
+    from gpt2lab.runs.run_record import read_json
 
     from_plain(TrainingSettings, read_json(folder / "settings.json"), "settings.json")
 

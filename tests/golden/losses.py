@@ -11,10 +11,10 @@ import torch
 
 from gpt2lab.model import Transformer
 from gpt2lab.text.batches import MaskedBatches
-from gpt2lab.train import TrainSettings, default_objective, train
-from gpt2lab.train.loop import Batches
+from gpt2lab.training import TrainSettings, default_objective, train
+from gpt2lab.training.loop import Batches
 from tests.tiny import BIDIRECTIONAL, CAUSAL, CONFIGS
-from tests.train.data import Counting
+from tests.training.data import Counting
 
 FILE = Path(__file__).with_name("losses.json")
 STEPS = 20

@@ -16,14 +16,14 @@ from gpt2lab.base.json_files import sealed
 from gpt2lab.decode import Beam, Greedy, Limits
 from gpt2lab.decode.packed import has_kernels, pack
 from gpt2lab.model import Inner, Inputs, Transformer, Wrapper, attach, drawn, load_model, save_model
-from gpt2lab.model.checkpoint import read_config
+from gpt2lab.model.checkpoints.huggingface import read_config
 from gpt2lab.model.soft_prompt import SoftPrompt
 from gpt2lab.text.language_model import LanguageModel, save
 from gpt2lab.text.tokenizer import Tokenizer, word_level
-from gpt2lab.train import TrainSettings, next_token, train
+from gpt2lab.training import TrainSettings, next_token, train
 from tests.architectures import CLASSES, Again, FixedNorms, MarkedAttention, PrefixLM
 from tests.tiny import CONFIGS, tiny, tokens
-from tests.train.data import Counting
+from tests.training.data import Counting
 
 UNEVEN = {
     "llama": CONFIGS["llama"].replace(n_heads=(6, 4, 2), n_kv_heads=(2, 4, 1), d_head=4, d_mlp=(40, 9, 1)),

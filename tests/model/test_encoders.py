@@ -21,7 +21,7 @@ from transformers import (
 
 from gpt2lab.base.errors import LabError
 from gpt2lab.model import Transformer, load_model, save_model
-from gpt2lab.model.families import CONSTRUCTORS, bert_config, roberta_config
+from gpt2lab.model.checkpoints.families import CONSTRUCTORS, bert_config, roberta_config
 from tests.tiny import BIDIRECTIONAL, tiny, tokens
 
 SIZES = {"vocab_size": 53, "hidden_size": 36, "num_hidden_layers": 2, "intermediate_size": 50}

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 import gpt2lab
+from gpt2lab.actions.verbs import transformed
 from gpt2lab.base.errors import LabError
-from gpt2lab.lab.verbs import transformed
 from gpt2lab.model.evaluating import refuse_not_finite
 from gpt2lab.text.language_model import LanguageModel
 from tests.tiny import CONFIGS, tiny

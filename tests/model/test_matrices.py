@@ -12,7 +12,7 @@ from torch import nn
 from gpt2lab.model import Transformer, TransformerConfig, save_model
 from gpt2lab.model.adapters import Lora, adapter_parameters, load_adapter, save_adapter
 from gpt2lab.model.architecture import attach
-from gpt2lab.model.families import CONSTRUCTORS, FAMILIES
+from gpt2lab.model.checkpoints.families import CONSTRUCTORS, FAMILIES
 from gpt2lab.model.matrices import Matrix, matrices, stacks
 from gpt2lab.model.quantization import Quantized
 

@@ -3,7 +3,7 @@
 import pytest
 
 from gpt2lab.base.registry import Paper, papers
-from gpt2lab.lab.experiment import load_experiment
+from gpt2lab.studies.experiment import load_experiment
 
 BUILT = [paper for paper in papers() if paper.built]
 

@@ -30,13 +30,13 @@ os.environ.update(OMP_NUM_THREADS="1", GPT2LAB_QUIET="1", HF_HUB_OFFLINE="1", TO
 
 import torch
 
+from gpt2lab.actions import train
+from gpt2lab.actions.train import train_model
 from gpt2lab.base.registry import part
-from gpt2lab.lab import store as stores
-from gpt2lab.lab import training
-from gpt2lab.lab.record import record
-from gpt2lab.lab.resume import resume
-from gpt2lab.lab.store import Store
-from gpt2lab.lab.training import train_model
+from gpt2lab.runs import store as stores
+from gpt2lab.runs.run_record import record
+from gpt2lab.runs.store import Store
+from gpt2lab.studies.resume import resume
 from tests.survival.children import Life, after, flip, live, when
 from tests.survival.variants import VARIANTS, settings, write_data
 
@@ -119,7 +119,7 @@ class Rounds:
         self.log = data / "log.txt"
         # In this process, so that what it imports is there in every life; the report is left out: it is drawn after the
         # run has ended, and costs more than the training.
-        training.write_report = lambda *name, **home: Path()
+        train.write_report = lambda *name, **home: Path()
         train_model(settings("plain", data), name="base", home=data / "home")
         for name in ("conda", "sophia-g"):
             part("optimizer", name)

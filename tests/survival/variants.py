@@ -5,8 +5,8 @@ import random
 import re
 from pathlib import Path
 
+from gpt2lab.actions.train import TrainingSettings
 from gpt2lab.base.settings import build
-from gpt2lab.lab.training import TrainingSettings
 
 WORDS = re.findall(
     r"\w+", "the a small old cat dog ship sea house ran saw found lost and but near under with it"

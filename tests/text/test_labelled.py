@@ -11,7 +11,7 @@ import torch
 from pyarrow import parquet
 
 from gpt2lab.base.errors import LabError
-from gpt2lab.model.heads import Head
+from gpt2lab.model.task_heads import Head
 from gpt2lab.text.encoding import Encoder
 from gpt2lab.text.labelled import Example, Target, label_names, read_examples, shared_texts, stratified_split
 from gpt2lab.text.labelled_batches import LabelledBatches, PairBatches

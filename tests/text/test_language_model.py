@@ -7,7 +7,7 @@ import torch
 import gpt2lab
 from gpt2lab.base.errors import LabError
 from gpt2lab.model import Transformer
-from gpt2lab.model.families import gpt2_config
+from gpt2lab.model.checkpoints.families import gpt2_config
 from gpt2lab.text.language_model import LanguageModel, load, save
 from gpt2lab.text.tokenizer import Tokenizer, byte_level
 

@@ -13,8 +13,8 @@ import pytest
 from pyarrow import parquet
 
 from gpt2lab.base.errors import LabError
-from gpt2lab.measure.corpus import read_texts
-from gpt2lab.measure.retrieval import read_collection
+from gpt2lab.measures.corpus import read_texts
+from gpt2lab.measures.retrieval import read_collection
 from gpt2lab.text import sources
 from gpt2lab.text.encoding import Encoder
 from gpt2lab.text.labelled import Target, label_names, read_examples

@@ -11,10 +11,10 @@ from torch.nn import functional as F
 
 import gpt2lab
 from gpt2lab.base.errors import LabError
-from gpt2lab.measure.index import build_index
-from gpt2lab.measure.prediction import embed
+from gpt2lab.measures.index import build_index
+from gpt2lab.measures.prediction import embed
 from gpt2lab.model import Transformer
-from gpt2lab.model.families import bert_config
+from gpt2lab.model.checkpoints.families import bert_config
 from gpt2lab.text.language_model import LanguageModel, load, save
 
 WORDS = [

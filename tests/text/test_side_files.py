@@ -15,7 +15,7 @@ from gpt2lab.decode.prompts import end_tokens
 from gpt2lab.model import Transformer
 from gpt2lab.model.adapters import Lora
 from gpt2lab.model.architecture import attach
-from gpt2lab.model.families import bert_config, gpt2_config, llama_config
+from gpt2lab.model.checkpoints.families import bert_config, gpt2_config, llama_config
 from gpt2lab.text.export import export
 from gpt2lab.text.language_model import LanguageModel, load, save, save_adapter
 from gpt2lab.text.side_files import read_side_files

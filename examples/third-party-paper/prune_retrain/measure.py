@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from gpt2lab import LabError, LanguageModel
-from gpt2lab.measure.measurement import Measurement
+from gpt2lab.measures.measurement import Measurement
 
 from .transform import matrices
 

@@ -3,7 +3,7 @@
 import torch
 
 from gpt2lab import LanguageModel, Transformer
-from gpt2lab.model.families import llama_config
+from gpt2lab.model.checkpoints.families import llama_config
 from prune_retrain.measure import Sparsity
 from prune_retrain.optimizer import MaskedAdamW
 from prune_retrain.transform import MagnitudePrune, matrices

@@ -21,8 +21,8 @@ from gpt2lab.model.adapters.layers import Adapted, LowRank, untouched
 from gpt2lab.model.adapters.lora import Lora, adapted, adapters, known_names
 from gpt2lab.model.adapters.peft_layout import Place, by_pattern, places, stacked, targeted
 from gpt2lab.model.architecture import attach
+from gpt2lab.model.checkpoints.tensor_files import refuse_unreadable, write_safetensors
 from gpt2lab.model.transformer import Transformer
-from gpt2lab.model.weights import refuse_unreadable, write_safetensors
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 V = TypeVar("V")

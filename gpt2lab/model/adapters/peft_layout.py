@@ -12,7 +12,7 @@ from gpt2lab.base.errors import LabError, brief, shown
 from gpt2lab.base.patterns import check_pattern
 from gpt2lab.model.adapters.layers import WHOLE
 from gpt2lab.model.adapters.targets import ALL_LINEAR, Site, sites
-from gpt2lab.model.families import FAMILIES, Weight
+from gpt2lab.model.checkpoints.families import FAMILIES, Weight
 from gpt2lab.model.transformer import Transformer
 
 V = TypeVar("V")

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from gpt2lab.base.errors import LabError
-from gpt2lab.train.optimizers import linear_weights
+from gpt2lab.training.optimizers import linear_weights
 
 PROJECTED = ("*attn*", "*attention*", "*mlp*")
 """Modules whose matrices are projected: the authors' rule on Hugging Face's names, and the same places here."""

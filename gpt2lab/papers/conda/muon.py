@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from gpt2lab.base.errors import unknown
 from gpt2lab.papers.conda.matrices import FORM, PROJECTED, apart, is_matrix, matrices_and_others, together
-from gpt2lab.train.grouped import (
+from gpt2lab.training.grouped import (
     GroupedOptimizer,
     bunches,
     check_ranges,

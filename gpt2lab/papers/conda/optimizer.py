@@ -49,7 +49,7 @@ from gpt2lab.papers.conda.matrices import (
     shapes,
     together,
 )
-from gpt2lab.train.grouped import (
+from gpt2lab.training.grouped import (
     GroupedOptimizer,
     Ready,
     bunches,

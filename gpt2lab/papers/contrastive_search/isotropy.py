@@ -17,11 +17,11 @@ import torch
 from torch import Tensor
 
 from gpt2lab.base.errors import LabError, unknown
-from gpt2lab.measure.corpus import need_tokenizer, start_token
-from gpt2lab.measure.measurement import Measurement
-from gpt2lab.measure.plots import heat_map
+from gpt2lab.measures.corpus import need_tokenizer, start_token
+from gpt2lab.measures.measurement import Measurement
 from gpt2lab.model import Transformer
 from gpt2lab.model.evaluating import evaluating, unseen
+from gpt2lab.plots.measured import heat_map
 from gpt2lab.text import sources
 from gpt2lab.text.pieces import beginning
 

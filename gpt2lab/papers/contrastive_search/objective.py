@@ -14,9 +14,9 @@ from torch import Tensor
 from gpt2lab.base.errors import LabError
 from gpt2lab.model import Transformer, linear_cross_entropy
 from gpt2lab.model.loss import IGNORE
-from gpt2lab.train.objectives import Batch, Totals, next_token, target_share
-from gpt2lab.train.parts import share
-from gpt2lab.train.routing import RoutingLosses
+from gpt2lab.training.objectives import Batch, Totals, next_token, target_share
+from gpt2lab.training.parts import share
+from gpt2lab.training.routing import RoutingLosses
 
 _SMALLEST_NORM = 1e-12
 

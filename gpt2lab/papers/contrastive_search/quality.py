@@ -18,10 +18,10 @@ from gpt2lab.base.files import atomic_write, user_path
 from gpt2lab.base.settings import Model
 from gpt2lab.decode.generate import build_decoder, generate
 from gpt2lab.decode.prompts import added_text, end_tokens
-from gpt2lab.measure.continuation import Continuation, opened, score_continuations, split_continuation
-from gpt2lab.measure.corpus import need_tokenizer, start_token
-from gpt2lab.measure.measurement import Measurement
-from gpt2lab.measure.text_metrics import Text, diversity, repetition_n
+from gpt2lab.measures.continuation import Continuation, opened, score_continuations, split_continuation
+from gpt2lab.measures.corpus import need_tokenizer, start_token
+from gpt2lab.measures.measurement import Measurement
+from gpt2lab.measures.text_metrics import Text, diversity, repetition_n
 from gpt2lab.papers.contrastive_search.mauve import mauve, text_features
 from gpt2lab.text import sources
 from gpt2lab.text.language_model import load

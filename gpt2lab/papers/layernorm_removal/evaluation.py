@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from gpt2lab.base.errors import LabError
 from gpt2lab.base.settings import Model
-from gpt2lab.measure.measurement import Measurement
+from gpt2lab.measures.measurement import Measurement
 from gpt2lab.model import Transformer
 from gpt2lab.model.evaluating import evaluating
 from gpt2lab.papers.layernorm_removal.fold import export_errors, is_frozen

@@ -8,8 +8,8 @@ from torch import Tensor
 
 from gpt2lab.base.errors import LabError
 from gpt2lab.model import Transformer, TransformerConfig
+from gpt2lab.model.checkpoints.native import blueprint
 from gpt2lab.model.evaluating import evaluating
-from gpt2lab.model.layout import blueprint
 from gpt2lab.model.norms import Norm
 from gpt2lab.papers.layernorm_removal.architecture import StagedNorm, StagedNorms
 

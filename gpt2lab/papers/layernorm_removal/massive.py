@@ -15,7 +15,7 @@ from torch import Tensor
 from gpt2lab.base.errors import LabError
 from gpt2lab.model import Transformer
 from gpt2lab.model.evaluating import evaluating
-from gpt2lab.train.loop import NotFinite
+from gpt2lab.training.loop import NotFinite
 
 LARGEST_RATIO = 30.0
 """Of a token's σ to the median in a gated model: freezing makes it a thousandfold in what the gate's product gives."""

@@ -10,11 +10,11 @@ from torch import Tensor
 
 from gpt2lab.base.errors import LabError
 from gpt2lab.base.progress import progress
-from gpt2lab.measure import corpus
-from gpt2lab.measure.measurement import Measurement
-from gpt2lab.measure.plots import heat_map
+from gpt2lab.measures import corpus
+from gpt2lab.measures.measurement import Measurement
 from gpt2lab.model import Transformer
-from gpt2lab.model.activations import decompose, direct_effect, dla, nmae
+from gpt2lab.model.interpret import decompose, direct_effect, dla, nmae
+from gpt2lab.plots.measured import heat_map
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

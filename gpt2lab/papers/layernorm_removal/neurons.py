@@ -8,10 +8,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from gpt2lab.base.errors import LabError
-from gpt2lab.measure.measurement import Measurement
+from gpt2lab.measures.measurement import Measurement
 from gpt2lab.model import Transformer
-from gpt2lab.model.activations import as_read, neuron_table, output_vectors, processed_unembed
 from gpt2lab.model.evaluating import evaluating
+from gpt2lab.model.interpret import as_read, neuron_table, output_vectors, processed_unembed
 from gpt2lab.model.tap import Seen
 from gpt2lab.papers.layernorm_removal.measure import read_rows
 

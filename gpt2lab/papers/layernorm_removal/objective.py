@@ -10,7 +10,7 @@ from torch import Tensor
 from gpt2lab.base.errors import LabError
 from gpt2lab.model import Transformer
 from gpt2lab.model.norms import Norm
-from gpt2lab.train.objectives import Batch, Totals, next_token
+from gpt2lab.training.objectives import Batch, Totals, next_token
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,7 +18,7 @@ class EvenScales:
     """Cross entropy of the next token + penalty · mean over all tokens of (σ - target)² (Baroni et al. 2025).
 
     σ is what the last norm, were it real, would divide a token by; target is its mean over all tokens but the first of a
-    row and the ends of texts, and carries no gradient; 1 if there are none. As an objective of `gpt2lab.train.train` it
+    row and the ends of texts, and carries no gradient; 1 if there are none. As an objective of `gpt2lab.training.train` it
     reports cross_entropy, spread (the mean without its factor), sigma (the target), sigma_first and sigma_end.
     """
 

@@ -10,11 +10,11 @@ from torch import Tensor
 
 from gpt2lab.base.errors import LabError
 from gpt2lab.base.files import user_path
-from gpt2lab.measure import corpus
-from gpt2lab.measure.measurement import Measurement
-from gpt2lab.measure.plots import heat_map
+from gpt2lab.measures import corpus
+from gpt2lab.measures.measurement import Measurement
 from gpt2lab.model import Transformer
-from gpt2lab.model.activations import attribution_patch, patch_sweep
+from gpt2lab.model.interpret import attribution_patch, patch_sweep
+from gpt2lab.plots.measured import heat_map
 from gpt2lab.text.pieces import split_text
 from gpt2lab.text.readers import text_lines
 from gpt2lab.text.rows import headed

@@ -17,7 +17,7 @@ from gpt2lab.base.errors import LabError
 from gpt2lab.base.files import atomic_write, user_path
 from gpt2lab.base.settings import to_plain
 from gpt2lab.model import Transformer, attach
-from gpt2lab.model.activations.artefacts import model_hash
+from gpt2lab.model.interpret.artefacts import model_hash
 from gpt2lab.papers.layernorm_removal.architecture import (
     StagedNorms,
     calibrate,
@@ -34,7 +34,7 @@ from gpt2lab.text import sources
 from gpt2lab.text.batches import ArrayTokens, PackedBatches
 from gpt2lab.text.language_model import LanguageModel
 from gpt2lab.text.tokenizer import Tokenizer
-from gpt2lab.train import TrainSettings, next_token, train
+from gpt2lab.training import TrainSettings, next_token, train
 
 Output = Literal["folded", "compatible", "staged"]
 _HELD_OUT_EVERY, _HELD_OUT_TOKENS = 20, 65_536

@@ -8,7 +8,7 @@ from statistics import fmean, median
 import numpy as np
 
 from gpt2lab.base.errors import LabError
-from gpt2lab.measure.measurement import Table
+from gpt2lab.measures.measurement import Table
 from gpt2lab.papers.occupational_bias.concentration import entropy, gini, jobs_covering, shares
 from gpt2lab.papers.occupational_bias.frequency import Counts
 from gpt2lab.papers.occupational_bias.labour import (

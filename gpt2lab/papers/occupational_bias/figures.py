@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gpt2lab.measure.plots import heat_map, new_figure
 from gpt2lab.papers.occupational_bias.analysis import ALPHA, Analysis
 from gpt2lab.papers.occupational_bias.concentration import lorenz, shares
 from gpt2lab.papers.occupational_bias.frequency import Counts
@@ -13,6 +12,7 @@ from gpt2lab.papers.occupational_bias.labour import Comparison
 from gpt2lab.papers.occupational_bias.prompts import BASE, GENDERS
 from gpt2lab.papers.occupational_bias.regression import JobRegression
 from gpt2lab.papers.occupational_bias.skew import by_spread, over_representation, parity, proportions
+from gpt2lab.plots.measured import heat_map, new_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -12,7 +12,7 @@ import numpy as np
 from gpt2lab.base.errors import LabError, unknown
 from gpt2lab.base.files import atomic_write, user_path
 from gpt2lab.base.settings import Model
-from gpt2lab.measure.measurement import Measurement, Table
+from gpt2lab.measures.measurement import Measurement, Table
 from gpt2lab.papers.occupational_bias.analysis import Analysis, analyse, numbers, tables, units
 from gpt2lab.papers.occupational_bias.figures import Draw, figures
 from gpt2lab.papers.occupational_bias.frequency import Counts

@@ -12,9 +12,9 @@ from gpt2lab.base.errors import LabError
 from gpt2lab.base.files import atomic_write, user_path
 from gpt2lab.base.progress import Progress, progress
 from gpt2lab.decode import generate
-from gpt2lab.measure.continuation import Continuation, split_continuations
-from gpt2lab.measure.corpus import need_tokenizer
-from gpt2lab.measure.index import model_fingerprint
+from gpt2lab.measures.continuation import Continuation, split_continuations
+from gpt2lab.measures.corpus import need_tokenizer
+from gpt2lab.measures.index import model_fingerprint
 from gpt2lab.papers.occupational_bias.frequency import GAZETTEER, Counts, Which, expected, tally
 from gpt2lab.papers.occupational_bias.occupations import Find, Gazetteer
 from gpt2lab.papers.occupational_bias.prompts import Cell, Prompt

@@ -7,8 +7,8 @@ from torch import Tensor
 
 from gpt2lab.base.errors import LabError
 from gpt2lab.base.progress import Progress, progress
-from gpt2lab.measure.continuation import Continuation, room_for
-from gpt2lab.measure.scoring import check_batch_size
+from gpt2lab.measures.continuation import Continuation, room_for
+from gpt2lab.measures.scoring import check_batch_size
 from gpt2lab.model import Transformer
 from gpt2lab.model.evaluating import evaluating
 

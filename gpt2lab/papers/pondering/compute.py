@@ -2,7 +2,7 @@
 
 from gpt2lab.model import Transformer, TransformerConfig
 from gpt2lab.papers.pondering.architecture import Pondering
-from gpt2lab.train.throughput import flops_per_token
+from gpt2lab.training.throughput import flops_per_token
 
 
 def training_flops(model: Transformer, time_steps: int, *, options: Pondering | None = None) -> float:

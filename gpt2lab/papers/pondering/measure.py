@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from gpt2lab.base.errors import LabError
-from gpt2lab.measure import corpus
-from gpt2lab.measure.measurement import Measurement, Table
-from gpt2lab.measure.perplexity import exponential
-from gpt2lab.measure.plots import heat_map, line_plot
-from gpt2lab.measure.scoring import check_batch_size
+from gpt2lab.measures import corpus
+from gpt2lab.measures.measurement import Measurement, Table
+from gpt2lab.measures.perplexity import exponential
+from gpt2lab.measures.scoring import check_batch_size
 from gpt2lab.papers.pondering.analysis import likely_tokens, loss_by_steps, step_statistics
 from gpt2lab.papers.pondering.pause import Pause
 from gpt2lab.papers.pondering.steps import find_pondering
+from gpt2lab.plots.measured import heat_map, line_plot
 
 if TYPE_CHECKING:
     from gpt2lab.text.language_model import LanguageModel

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from gpt2lab.base.errors import LabError, unknown
-from gpt2lab.train.grouped import whole, wide
+from gpt2lab.training.grouped import whole, wide
 
 Noise = Literal["normal", "rademacher"]
 IGNORED = -100

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gpt2lab.train.grouped import GroupedOptimizer, bunches, check_ranges, gradients, move, widened, zeros
+from gpt2lab.training.grouped import GroupedOptimizer, bunches, check_ranges, gradients, move, widened, zeros
 
 
 class Lion(GroupedOptimizer):

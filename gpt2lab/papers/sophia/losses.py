@@ -10,9 +10,9 @@ from torch.nn import functional as F
 from gpt2lab.base.errors import LabError
 from gpt2lab.model import Transformer
 from gpt2lab.papers.sophia.estimators import IGNORED, sampled_label_loss
-from gpt2lab.train.objectives import Batch, Divisible, Objective, Totals, masked_tokens, next_token
-from gpt2lab.train.parts import added, part, target_count, target_shares
-from gpt2lab.train.routing import RoutingLosses
+from gpt2lab.training.objectives import Batch, Divisible, Objective, Totals, masked_tokens, next_token
+from gpt2lab.training.parts import added, part, target_count, target_shares
+from gpt2lab.training.routing import RoutingLosses
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ from gpt2lab.papers.sophia.estimators import (
     squared,
 )
 from gpt2lab.papers.sophia.losses import Sample, drawn_sample, plain_loss, require_labels, sampled_loss
-from gpt2lab.train.grouped import (
+from gpt2lab.training.grouped import (
     GroupedOptimizer,
     Ready,
     bunches,
@@ -43,8 +43,8 @@ from gpt2lab.train.grouped import (
     widened,
     zeros,
 )
-from gpt2lab.train.objectives import Batch, Objective
-from gpt2lab.train.optimizers import linear_weights
+from gpt2lab.training.objectives import Batch, Objective
+from gpt2lab.training.optimizers import linear_weights
 
 Moment = Literal["before", "after"]
 
@@ -188,7 +188,7 @@ class Sophia(GroupedOptimizer):
             "curvature_l2": sum(float(whole(h.double().square().sum())) for h in every) ** 0.5,
         }
 
-    # What the training loop asks; see `gpt2lab.train.ReadsCurvature`.
+    # What the training loop asks; see `gpt2lab.training.ReadsCurvature`.
 
     def refreshes(self, step: int) -> Moment | None:
         """Say whether an estimate follows update `step` (0 is the first; the code's order) or precedes it (the paper's)."""

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 from gpt2lab.base.errors import LabError
 from gpt2lab.decode.generate import generate
 from gpt2lab.decode.sampling import Sampling
-from gpt2lab.measure.copying import copied_spans, nearest_texts, self_rouge
-from gpt2lab.measure.corpus import need_tokenizer
-from gpt2lab.measure.measurement import Measurement
-from gpt2lab.measure.text_metrics import Counting, check_counting, distinct_n, rouge_n
+from gpt2lab.measures.copying import copied_spans, nearest_texts, self_rouge
+from gpt2lab.measures.corpus import need_tokenizer
+from gpt2lab.measures.measurement import Measurement
+from gpt2lab.measures.text_metrics import Counting, check_counting, distinct_n, rouge_n
 from gpt2lab.papers.tinystories.characters import split_prompt
 from gpt2lab.papers.tinystories.corpus import stories_of
 

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING
 import torch
 
 from gpt2lab.base.errors import LabError
-from gpt2lab.measure.continuation import split_continuations
-from gpt2lab.measure.corpus import need_tokenizer, start_token
-from gpt2lab.measure.scoring import Row, score_rows
+from gpt2lab.measures.continuation import split_continuations
+from gpt2lab.measures.corpus import need_tokenizer, start_token
+from gpt2lab.measures.scoring import Row, score_rows
 from gpt2lab.papers.tinystories.baselines import shuffled
 from gpt2lab.papers.tinystories.characters import fitting_pronouns, known_names, mentions, share, split_prompt
 

@@ -16,9 +16,9 @@ from gpt2lab.base.errors import LabError
 from gpt2lab.base.settings import Model
 from gpt2lab.decode.generate import Generation, generate
 from gpt2lab.decode.sampling import Sampling
-from gpt2lab.measure.corpus import need_tokenizer, start_token
-from gpt2lab.measure.measurement import Measurement
-from gpt2lab.measure.text_metrics import cut_at_repetition
+from gpt2lab.measures.corpus import need_tokenizer, start_token
+from gpt2lab.measures.measurement import Measurement
+from gpt2lab.measures.text_metrics import cut_at_repetition
 from gpt2lab.papers.tinystories import free_text
 from gpt2lab.papers.tinystories.corpus import stories_of
 from gpt2lab.papers.tinystories.diversity import Originality, originality

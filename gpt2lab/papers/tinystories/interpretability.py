@@ -16,10 +16,10 @@ import torch
 from torch import Tensor
 
 from gpt2lab.base.errors import LabError
-from gpt2lab.measure.corpus import need_tokenizer, start_token
-from gpt2lab.measure.measurement import Measurement
-from gpt2lab.model.activations import output_vectors
+from gpt2lab.measures.corpus import need_tokenizer, start_token
+from gpt2lab.measures.measurement import Measurement
 from gpt2lab.model.evaluating import evaluating
+from gpt2lab.model.interpret import output_vectors
 from gpt2lab.papers.tinystories.characters import HE, NOT_NAMES, SHE
 from gpt2lab.papers.tinystories.corpus import stories_of
 from gpt2lab.papers.tinystories.lexicon import LEXICON

@@ -10,7 +10,7 @@ from typing import Any
 
 from gpt2lab.base.errors import unknown
 from gpt2lab.model import TransformerConfig
-from gpt2lab.model.families import gpt_neo_config
+from gpt2lab.model.checkpoints.families import gpt_neo_config
 
 GPT2_ROWS, REDUCED_ROWS = 50_257, 10_000
 

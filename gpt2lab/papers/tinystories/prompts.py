@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from gpt2lab.base.errors import LabError
 from gpt2lab.decode.generate import generate
-from gpt2lab.measure.measurement import Measurement
+from gpt2lab.measures.measurement import Measurement
 from gpt2lab.papers.tinystories.lexicon import DATA
 
 if TYPE_CHECKING:

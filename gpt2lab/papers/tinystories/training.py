@@ -14,7 +14,7 @@ import torch
 
 from gpt2lab.base.errors import LabError
 from gpt2lab.base.files import atomic_write
-from gpt2lab.measure.scoring import Row, score_rows
+from gpt2lab.measures.scoring import Row, score_rows
 from gpt2lab.model import Transformer
 from gpt2lab.papers.tinystories.grader import TinyWorldGrades, grade_tinyworld, sample_stories
 from gpt2lab.papers.tinystories.models import story_config
@@ -22,7 +22,7 @@ from gpt2lab.text.batches import SequenceBatches
 from gpt2lab.text.generators.stories import Variant, documents, vocabulary
 from gpt2lab.text.language_model import LanguageModel
 from gpt2lab.text.tokenizer import Tokenizer, word_level
-from gpt2lab.train import TrainSettings, train
+from gpt2lab.training import TrainSettings, train
 
 REACHED = 0.9
 """Share at which a model counts as having learnt grammar, or consistency."""

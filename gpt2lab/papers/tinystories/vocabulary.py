@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 
 from gpt2lab.base.errors import LabError
-from gpt2lab.measure.corpus import need_tokenizer
+from gpt2lab.measures.corpus import need_tokenizer
 from gpt2lab.model import Transformer
 from gpt2lab.text import sources
 from gpt2lab.text.language_model import LanguageModel

@@ -14,7 +14,7 @@ from gpt2lab.base.extras import install
 from gpt2lab.base.wording import listed
 from gpt2lab.model import Transformer, TransformerConfig
 from gpt2lab.model.architecture import architecture_name
-from gpt2lab.model.families import FAMILIES
+from gpt2lab.model.checkpoints.families import FAMILIES
 from gpt2lab.model.rotary import rotary_frequencies
 from gpt2lab.text.export.gguf_tokenizer import tokenizer_fields
 from gpt2lab.text.language_model import LanguageModel

@@ -5,8 +5,8 @@ import torch
 from gpt2lab.model import Transformer, TransformerConfig
 from gpt2lab.model.adapters import Lora, adapter_parameters
 from gpt2lab.model.architecture import attach
-from gpt2lab.model.families import llama_config
-from gpt2lab.model.families.bert import bert_config
+from gpt2lab.model.checkpoints.families import llama_config
+from gpt2lab.model.checkpoints.families.bert import bert_config
 from tests.tiny import CONFIGS, tiny
 
 MORE: dict[str, TransformerConfig] = {

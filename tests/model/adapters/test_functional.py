@@ -19,7 +19,7 @@ from gpt2lab.model.adapters import (
     plain_loss,
 )
 from gpt2lab.model.architecture import attach
-from gpt2lab.train import next_token
+from gpt2lab.training import next_token
 from tests.model.adapters.models import adapted_model, model_of
 from tests.tiny import tokens
 

@@ -24,7 +24,7 @@ from gpt2lab.model.adapters import (
 )
 from gpt2lab.model.architecture import attach
 from gpt2lab.model.quantization import Quantized, QuantizedLinear, dequantised
-from gpt2lab.train import next_token
+from gpt2lab.training import next_token
 from tests.model.adapters.models import adapted_model, dense, model_of, shake
 from tests.tiny import tiny, tokens
 

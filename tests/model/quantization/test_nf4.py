@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from gpt2lab.base.errors import LabError
 from gpt2lab.model import Transformer, load_model, save_model
 from gpt2lab.model.architecture import attach
-from gpt2lab.model.families import FAMILIES
+from gpt2lab.model.checkpoints.families import FAMILIES
 from gpt2lab.model.matrices import Form, matrices
 from gpt2lab.model.quantization import (
     NF4,

@@ -13,8 +13,8 @@ from gpt2lab.decode.interface import Limits
 from gpt2lab.model import Transformer, load_model, save_model
 from gpt2lab.model.adapters import Lora
 from gpt2lab.model.architecture import attach
+from gpt2lab.model.checkpoints.native import named_tensors
 from gpt2lab.model.experts import MixtureOfExperts
-from gpt2lab.model.layout import named_tensors
 from gpt2lab.model.quantization import (
     Dequantize,
     Quantize,
@@ -25,7 +25,7 @@ from gpt2lab.model.quantization import (
     quantized_layers,
     refuse_full_training,
 )
-from gpt2lab.train import default_objective
+from gpt2lab.training import default_objective
 from tests.tiny import CAUSAL, CONFIGS, tiny, tokens
 
 HOW = {

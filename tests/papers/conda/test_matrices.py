@@ -11,12 +11,12 @@ from torch import Tensor, nn
 
 from gpt2lab.base.errors import LabError
 from gpt2lab.model import Transformer, save_model
-from gpt2lab.model.families import FAMILIES
+from gpt2lab.model.checkpoints.families import FAMILIES
 from gpt2lab.model.matrices import Matrix, matrices
 from gpt2lab.papers.conda import Conda, Muon
 from gpt2lab.papers.conda.diagnostics import UpdateWatch, spectrum
 from gpt2lab.papers.conda.matrices import apart
-from gpt2lab.train.checkpoints import load_checkpoint, save_checkpoint
+from gpt2lab.training.checkpoints import load_checkpoint, save_checkpoint
 from tests.model.test_matrices import config_of
 
 HIDDEN = ("attention", "mlp")

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from gpt2lab.base.errors import LabError
 from gpt2lab.papers.conda import Conda, Muon
 from gpt2lab.papers.conda.muon import orthogonalised
-from gpt2lab.train.checkpoints import load_checkpoint, save_checkpoint
+from gpt2lab.training.checkpoints import load_checkpoint, save_checkpoint
 from tests.tiny import tiny
 
 SHAPES = [(7, 3), (3, 7), (5, 5), (1, 6), (6, 1), (1, 1)]
@@ -344,7 +344,7 @@ def test_what_muon_does_not_orthogonalise_moves_as_in_adamw() -> None:
 
 
 def test_a_model_trains_with_either() -> None:
-    from gpt2lab.lab.contest import Contestant, Course, race
+    from gpt2lab.studies.sweep import Contestant, Course, race
 
     course = Course(d_model=16, n_heads=2, context=16, batch_size=8, train_tokens=4000, valid_tokens=800)
     for cls, rate in ((Conda, 2e-2), (Muon, 5e-3)):
@@ -398,7 +398,7 @@ def test_a_stack_of_matrices_moves_as_its_matrices_do(shape: tuple[int, int], ba
 def test_experts_and_adapters_are_matrices_of_their_own() -> None:
     from gpt2lab.model import Transformer
     from gpt2lab.model.adapters import Lora
-    from gpt2lab.model.families import mixtral_config
+    from gpt2lab.model.checkpoints.families import mixtral_config
 
     generator = torch.Generator().manual_seed(0)
     config = mixtral_config(

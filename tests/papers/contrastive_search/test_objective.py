@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from gpt2lab.actions.train import TrainingSettings, train_model
 from gpt2lab.base.errors import LabError
-from gpt2lab.lab.training import TrainingSettings, train_model
 from gpt2lab.papers.contrastive_search.objective import SimCTG, batch_isotropy, contrastive_loss
-from gpt2lab.train import TrainSettings, next_token
+from gpt2lab.training import TrainSettings, next_token
 from tests.tiny import tiny, tokens
 
 

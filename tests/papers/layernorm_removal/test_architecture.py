@@ -20,10 +20,10 @@ from gpt2lab.papers.layernorm_removal.architecture import (
 )
 from gpt2lab.papers.layernorm_removal.objective import EvenScales
 from gpt2lab.papers.layernorm_removal.schedule import RECIPES, Schedule, check_length, fitted, units
-from gpt2lab.train import TrainSettings, train
+from gpt2lab.training import TrainSettings, train
 from tests.papers.layernorm_removal import reference
 from tests.tiny import BIDIRECTIONAL, tiny, tokens
-from tests.train.data import Counting
+from tests.training.data import Counting
 
 QUICK = Schedule(start=2, mlp_gap=1, qk_gap=1, v_gap=1)
 
@@ -289,7 +289,7 @@ def test_the_auxiliary_loss_is_the_papers(end: int | None) -> None:
 
 
 def test_a_rate_laid_out_for_a_longer_run_is_that_runs_rate() -> None:
-    from gpt2lab.train.schedules import learning_rate_share
+    from gpt2lab.training.schedules import learning_rate_share
 
     settings = TrainSettings(
         steps=600, laid_out=1200, warmup=15, final_fraction=4e-5 / 3e-4, learning_rate=3e-4

@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from gpt2lab.actions import remember
 from gpt2lab.base.errors import LabError
-from gpt2lab.lab import remember
 from gpt2lab.model import Transformer, attach
-from gpt2lab.model.activations import as_read, neuron_table, processed_unembed
+from gpt2lab.model.interpret import as_read, neuron_table, processed_unembed
 from gpt2lab.papers.layernorm_removal import corpus, evaluation
 from gpt2lab.papers.layernorm_removal.architecture import StagedNorms, calibrate, fire, stage_of
 from gpt2lab.papers.layernorm_removal.evaluation import intervals, sink_rate, stream_norms, token_statistics

@@ -17,10 +17,10 @@ from gpt2lab.papers.layernorm_removal.transform import FoldLayerNorm, RemoveLaye
 from gpt2lab.text.generators.stories import documents
 from gpt2lab.text.language_model import LanguageModel, save
 from gpt2lab.text.tokenizer import Tokenizer, word_level
-from gpt2lab.train import TrainSettings, train
-from gpt2lab.train.loop import NotFinite
+from gpt2lab.training import TrainSettings, train
+from gpt2lab.training.loop import NotFinite
 from tests.tiny import BIDIRECTIONAL, CONFIGS, tiny, tokens
-from tests.train.data import Counting
+from tests.training.data import Counting
 
 FAMILIES = ["gpt2", "gpt_neo", "gpt_neox", "llama", "qwen2", "mistral", "mixtral"]
 

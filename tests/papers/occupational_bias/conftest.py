@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from gpt2lab.model import Transformer
-from gpt2lab.model.families import gpt2_config
+from gpt2lab.model.checkpoints.families import gpt2_config
 from gpt2lab.papers.occupational_bias.world import World, make_world, sentences
 from gpt2lab.text.language_model import LanguageModel
 from gpt2lab.text.tokenizer import word_level

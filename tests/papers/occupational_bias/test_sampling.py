@@ -9,7 +9,7 @@ import torch
 
 from gpt2lab.base.errors import LabError
 from gpt2lab.decode.prompts import prompt_tokens
-from gpt2lab.measure.continuation import Continuation
+from gpt2lab.measures.continuation import Continuation
 from gpt2lab.papers.occupational_bias import sampling
 from gpt2lab.papers.occupational_bias.occupations import Gazetteer
 from gpt2lab.papers.occupational_bias.prompts import Cell, Prompt, identity_prompts

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from gpt2lab.base.errors import LabError
-from gpt2lab.measure.continuation import Continuation, score_continuations
+from gpt2lab.measures.continuation import Continuation, score_continuations
 from gpt2lab.model import Transformer
 from gpt2lab.papers.occupational_bias.scoring import log_probabilities
 from tests.tiny import tiny

@@ -15,7 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from gpt2lab.base.errors import LabError
 from gpt2lab.decode import Beam, Greedy, Limits
 from gpt2lab.model import Transformer, attach, load_model, save_model
-from gpt2lab.model.families import gpt2_config
+from gpt2lab.model.checkpoints.families import gpt2_config
 from gpt2lab.papers.contrastive_search.decoder import ContrastiveSearch
 from gpt2lab.papers.pondering import (
     Pondering,
@@ -28,10 +28,10 @@ from gpt2lab.papers.pondering import (
     with_steps,
 )
 from gpt2lab.text.language_model import LanguageModel
-from gpt2lab.train import TrainSettings, next_token, train
+from gpt2lab.training import TrainSettings, next_token, train
 from tests.papers.pondering.reference import pondered
 from tests.tiny import CAUSAL, tiny, tokens
-from tests.train.data import Counting
+from tests.training.data import Counting
 
 PROMPTS = [[3, 4], [5, 6, 7, 8, 9, 10, 11], [1, 2, 3], [40, 41, 42, 43, 44]]
 

@@ -15,7 +15,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from gpt2lab.base.errors import LabError
 from gpt2lab.model import Transformer
-from gpt2lab.model.families import mixtral_config
+from gpt2lab.model.checkpoints.families import mixtral_config
 from gpt2lab.papers.sophia import (
     Lion,
     SophiaG,
@@ -25,10 +25,10 @@ from gpt2lab.papers.sophia import (
     sampled_label_loss,
 )
 from gpt2lab.papers.sophia.estimators import drawn_labels
-from gpt2lab.train import TrainSettings, masked_tokens, next_token, train
-from gpt2lab.train.checkpoints import load_checkpoint, save_checkpoint
+from gpt2lab.training import TrainSettings, masked_tokens, next_token, train
+from gpt2lab.training.checkpoints import load_checkpoint, save_checkpoint
 from tests.tiny import tiny
-from tests.train.data import Counting
+from tests.training.data import Counting
 
 
 def drawn(seed: int, *shape: int) -> Tensor:

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from gpt2lab.base.errors import LabError
-from gpt2lab.measure.text_metrics import cut_at_repetition
+from gpt2lab.measures.text_metrics import cut_at_repetition
 from gpt2lab.papers.tinystories import baselines, characters, following, free_text, grader, judge
 from gpt2lab.papers.tinystories.corpus import write_stories
 from gpt2lab.papers.tinystories.grading import Calibration

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from gpt2lab.base.errors import LabError
-from gpt2lab.measure.perplexity import token_losses
+from gpt2lab.measures.perplexity import token_losses
 from gpt2lab.papers.tinystories.training import Recipe, check_equal, tinyworld_corpus, train_story_model
 
 

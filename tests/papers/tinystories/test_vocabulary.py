@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from gpt2lab.base.errors import LabError
 from gpt2lab.model import Transformer
-from gpt2lab.model.families import gpt2_config
+from gpt2lab.model.checkpoints.families import gpt2_config
 from gpt2lab.papers.tinystories.vocabulary import ReduceVocabulary
 from gpt2lab.text.language_model import LanguageModel
 from gpt2lab.text.reduction import ReducedTokenizer, VocabularyReduction, count_tokens, reduce_vocabulary

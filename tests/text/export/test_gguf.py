@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from gpt2lab.base.errors import LabError
 from gpt2lab.model import Transformer, TransformerConfig
 from gpt2lab.model.architecture import attach
-from gpt2lab.model.families import (
+from gpt2lab.model.checkpoints.families import (
     attention_scales,
     gpt2_config,
     gpt_neo_config,

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from gpt2lab.base.errors import LabError
 from gpt2lab.model import Transformer
-from gpt2lab.model.families import llama_config
+from gpt2lab.model.checkpoints.families import llama_config
 from gpt2lab.model.rotary import RotaryScaling
 from gpt2lab.text.export import export, onnx_file
 from gpt2lab.text.language_model import LanguageModel

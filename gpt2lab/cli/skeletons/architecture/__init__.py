@@ -1,1 +1,1 @@
-"""The paper example-architecture: its method is in `architecture.py`, its study in `experiment.py`."""
+"""The paper example-architecture: its method is in `architecture.py`, its study in `study.py`."""

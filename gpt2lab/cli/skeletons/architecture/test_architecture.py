@@ -7,7 +7,7 @@ import torch
 from gpt2lab.cli.skeletons.architecture.architecture import ExampleArchitecture
 from gpt2lab.model import Transformer, load_model, save_model
 from gpt2lab.model.architecture import attach
-from gpt2lab.model.families import gpt2_config
+from gpt2lab.model.checkpoints.families import gpt2_config
 
 CONFIG = gpt2_config(vocab_size=31, d_model=12, n_layers=2, n_heads=3, max_positions=16)
 TOKENS = torch.arange(10)[None]

@@ -1,1 +1,1 @@
-"""The paper example-decoder: its method is in `decoder.py`, its study in `experiment.py`."""
+"""The paper example-decoder: its method is in `decoder.py`, its study in `study.py`."""

@@ -5,7 +5,7 @@ import torch
 from gpt2lab.cli.skeletons.decoder.decoder import ExampleDecoder
 from gpt2lab.decode.interface import Limits
 from gpt2lab.model import Transformer
-from gpt2lab.model.families import gpt2_config
+from gpt2lab.model.checkpoints.families import gpt2_config
 
 NONE = torch.zeros(1, 0)
 

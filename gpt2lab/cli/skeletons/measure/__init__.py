@@ -1,1 +1,1 @@
-"""The paper example-measure: its method is in `measure.py`, its study in `experiment.py`."""
+"""The paper example-measure: its method is in `measure.py`, its study in `study.py`."""

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 import torch
 
 from gpt2lab.base.errors import LabError
-from gpt2lab.measure import corpus
-from gpt2lab.measure.measurement import Measurement
-from gpt2lab.measure.perplexity import score_sequences
+from gpt2lab.measures import corpus
+from gpt2lab.measures.measurement import Measurement
+from gpt2lab.measures.perplexity import score_sequences
 from gpt2lab.text.language_model import LanguageModel
 
 

@@ -6,7 +6,7 @@ import torch
 
 from gpt2lab.cli.skeletons.measure.measure import ExampleMeasure
 from gpt2lab.model import Transformer
-from gpt2lab.model.families import gpt2_config
+from gpt2lab.model.checkpoints.families import gpt2_config
 from gpt2lab.text.language_model import LanguageModel
 from gpt2lab.text.tokenizer import word_level
 

@@ -1,1 +1,1 @@
-"""The paper example-objective: its method is in `objective.py`, its study in `experiment.py`."""
+"""The paper example-objective: its method is in `objective.py`, its study in `study.py`."""

@@ -7,7 +7,7 @@ from torch.nn import functional as F
 
 from gpt2lab.base.errors import LabError
 from gpt2lab.model import Transformer
-from gpt2lab.train.objectives import Batch
+from gpt2lab.training.objectives import Batch
 
 IGNORE = -100
 

@@ -6,8 +6,8 @@ import torch
 
 from gpt2lab.cli.skeletons.objective.objective import ExampleObjective
 from gpt2lab.model import Transformer
-from gpt2lab.model.families import gpt2_config
-from gpt2lab.train import next_token
+from gpt2lab.model.checkpoints.families import gpt2_config
+from gpt2lab.training import next_token
 
 CONFIG = gpt2_config(vocab_size=11, d_model=16, n_layers=1, n_heads=2, max_positions=8)
 

@@ -1,1 +1,1 @@
-"""The paper example-optimizer: its method is in `optimizer.py`, its study in `experiment.py`."""
+"""The paper example-optimizer: its method is in `optimizer.py`, its study in `study.py`."""

@@ -1,1 +1,1 @@
-"""The paper example-transform: its method is in `transform.py`, its study in `experiment.py`."""
+"""The paper example-transform: its method is in `transform.py`, its study in `study.py`."""

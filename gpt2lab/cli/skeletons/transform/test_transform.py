@@ -4,7 +4,7 @@ import torch
 
 from gpt2lab.cli.skeletons.transform.transform import ExampleTransform
 from gpt2lab.model import Transformer
-from gpt2lab.model.families import llama_config
+from gpt2lab.model.checkpoints.families import llama_config
 from gpt2lab.model.matrices import matrices
 from gpt2lab.text.language_model import LanguageModel
 

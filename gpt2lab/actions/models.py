@@ -1,0 +1,195 @@
+"""A model by what people type: a folder, the name or folder of a run, a hub id. The same everywhere a model is taken."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from gpt2lab.base.errors import LabError, nearest, unknown
+from gpt2lab.base.files import user_path
+from gpt2lab.base.settings import Model, ModelTokenizer, replace_names
+from gpt2lab.runs.store import Row, Store
+from gpt2lab.text.hub import resolve
+
+if TYPE_CHECKING:
+    import torch
+
+    from gpt2lab.model import Transformer, TransformerConfig
+    from gpt2lab.text.language_model import LanguageModel
+
+S = TypeVar("S")
+
+DTYPES = ("float32", "bfloat16", "float16", "float64")
+"""Names of the types that weights are loaded in."""
+_CONFIGS = ("config.json", "adapter_config.json")
+
+
+def load(
+    model: "str | Path",
+    *,
+    device: "torch.device | str | None" = None,
+    dtype: "torch.dtype | str | None" = None,
+    architectures: Sequence[type] = (),
+) -> "LanguageModel":
+    """Load a language model from a folder, a run of the store, or the hub, in this order.
+
+    device None is the GPU if there is one, else the CPU; dtype None is that of the file, or one
+    of DTYPES. architectures: classes that
+    the model may have been saved with and that are no registered parts. LabError if there is none of this name, or its
+    files are not whole.
+    """
+    place = refuse_missing(model)
+    from gpt2lab.text.language_model import load as load_folder  # torch, of which a wrong name need not wait
+
+    try:
+        return load_folder(
+            place, device=pick_device(device), dtype=pick_dtype(dtype), architectures=architectures
+        )
+    except LabError as error:
+        raise _no_model(model, place, error) from error
+
+
+def refuse_missing(model: str | Path) -> str | Path:
+    """Return what `find_model` returns, without torch; LabError if there is no model of this name.
+
+    Of a model of the hub its configuration is fetched.
+    """
+    place = find_model(model)
+    try:
+        resolve(place, files=_CONFIGS)
+    except LabError as error:
+        raise _no_model(model, place, error) from error
+    return place
+
+
+def model_config(model: str | Path) -> "TransformerConfig":
+    """Return the configuration of a model that `load` would load, without its weights. LabError as there."""
+    from gpt2lab.model.checkpoints.huggingface import read_config
+
+    folder = model_folder(model)
+    if (folder / "adapter_config.json").is_file() and not (folder / "config.json").is_file():
+        return load(model).config
+    return read_config(folder)
+
+
+def with_models(settings: S, *, fetch: bool = True) -> S:
+    """Return settings in which models and tokenizers are named by folder: a run's name stands for its model.
+
+    With `fetch` models of the hub are fetched; LabError then for one that is neither a folder, a run, nor on the hub.
+    """
+    named = replace_names(settings, Model, lambda name: str((model_folder if fetch else find_model)(name)))
+    return replace_names(named, ModelTokenizer, lambda name: str(find_model(name)))
+
+
+def model_folder(model: str | Path) -> Path:
+    """Return the local folder of a model given by folder, run or hub id. LabError as for `load`."""
+    place = find_model(model)
+    try:
+        return resolve(place)
+    except LabError as error:
+        raise _no_model(model, place, error) from error
+
+
+def model_outline(model: str | Path) -> "Transformer":
+    """Return a model that `load` would load with everything attached, on the meta device: shapes without numbers.
+
+    LabError as there. The base of an adapter stands for it.
+    """
+    from gpt2lab.model.adapters import is_adapter
+    from gpt2lab.model.checkpoints.huggingface import read_outline
+
+    folder = model_folder(model)
+    return load(model).model.to("meta") if is_adapter(folder) else read_outline(folder)
+
+
+def find_model(model: str | Path) -> str | Path:
+    """Return the folder of a model given by folder or run; anything else is returned as it is, for the hub.
+
+    LabError for a run that saved no model.
+    """
+    folder = user_path(model)
+    if holds_model(folder / "model") and not holds_model(folder):
+        return folder / "model"  # the folder of a run
+    if folder.exists() or isinstance(model, Path):
+        return folder
+    store = Store()
+    try:
+        row = store.find(model)
+    except LabError:  # no such run, or a damaged store: the run's folder is enough
+        own = store.home / model / "model"
+        return own if holds_model(own) else model
+    return _model_of(row) if model in (row.id, row.name) else model
+
+
+def pick_device(device: "torch.device | str | None" = None) -> "torch.device":
+    """Return the device of that name; None is the GPU if there is one, else the CPU.
+
+    LabError for a name that torch does not know or a GPU that is not there.
+    """
+    import torch
+
+    if device is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        chosen = torch.device(device)
+    except RuntimeError:
+        raise LabError(
+            f"--device {device}: no such device; cpu, cuda, cuda:1 and mps are names of devices"
+        ) from None
+    count = torch.cuda.device_count() if chosen.type == "cuda" else 1
+    if chosen.type == "cuda" and (chosen.index or 0) >= count:
+        raise LabError(
+            f"--device {device}: this machine has {count or 'no'} CUDA devices; leave --device out for the CPU"
+        )
+    if chosen.type == "mps" and not torch.backends.mps.is_available():
+        raise LabError(f"--device {device}: this machine has no Apple GPU; leave --device out for the CPU")
+    return chosen
+
+
+def pick_dtype(dtype: "torch.dtype | str | None") -> "torch.dtype | None":
+    """Return the type of that name; None, the file's own, stays None. LabError for a name that is not in DTYPES."""
+    import torch
+
+    if not isinstance(dtype, str):
+        return dtype
+    if dtype not in DTYPES:
+        raise unknown("type of weights", dtype, DTYPES)
+    found: torch.dtype = getattr(torch, dtype)
+    return found
+
+
+def _model_of(row: Row) -> Path:
+    out = json.loads(row.settings).get("out") if row.kind == "apply" else None
+    folder = Path(out) if out else row.folder() / "model"
+    if holds_model(folder):
+        return folder
+    with_model = [piece.id for piece in Store().pieces(row.id) if holds_model(piece.folder() / "model")]
+    if with_model:
+        raise LabError(f"{row.id}: a study; its pieces have the models: {', '.join(with_model[:4])}")
+    state = (
+        f"is {row.status}; gpt2lab resume {row.id}"
+        if row.status in ("interrupted", "failed")
+        else "saved none"
+    )
+    raise LabError(f"{row.id}: this run has no model, it {state}")
+
+
+def holds_model(folder: Path) -> bool:
+    """Whether a folder holds a model, or an adapter that names one."""
+    return any((folder / name).is_file() for name in ("config.json", "adapter_config.json"))
+
+
+def _no_model(model: str | Path, place: str | Path, error: LabError) -> LabError:
+    """Return what to tell of a model that is not at `place`: who wrote nearly the name of a run meant it."""
+    if place != model:
+        return error
+    try:
+        names = [name for row in Store().rows(limit=1000) for name in (row.id, row.name)]
+    except LabError as broken:
+        return LabError(f"{error}; whether it is a run cannot be told: {broken}")
+    match = nearest(str(model), names)
+    if match is None:
+        return LabError(f"{error}; nor is it a run in {Store().home.resolve()}")
+    return LabError(
+        f"{model}: no folder, no run and no model of the hub that can be had; did you mean the run {match}?"
+    )

@@ -1,1 +1,0 @@
-"""How anything is run and remembered: claims, verdicts, runs, the store, studies and reports."""

@@ -1,0 +1,150 @@
+"""Cloze: does the model know the last word of a passage (LAMBADA, Paperno et al. 2016)?"""
+
+import itertools
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from gpt2lab.base.errors import LabError
+from gpt2lab.measures import corpus
+from gpt2lab.measures.continuation import (
+    Continuation,
+    opened,
+    room_for,
+    score_continuations,
+    split_continuation,
+)
+from gpt2lab.measures.measurement import Measurement
+from gpt2lab.measures.perplexity import exponential
+from gpt2lab.measures.scoring import RowScore, check_batch_size
+from gpt2lab.measures.statistics import wilson_interval
+from gpt2lab.text import sources
+from gpt2lab.text.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from gpt2lab.text.language_model import LanguageModel
+
+
+@dataclass(frozen=True)
+class ClozeItem:
+    """One passage with its last word set apart."""
+
+    word: str
+    label: Continuation
+    """The word's tokens after what stands before it; all must be the likeliest (the strict rule)."""
+    last: Continuation
+    """The passage's last token after all others (the loose rule)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cloze:
+    """Accuracy and perplexity at the last word of passages."""
+
+    data: tuple[str, ...] = ()
+    """Passages: files, folders, names of built-in sources, or the published ones, hub:EleutherAI/lambada_openai:test."""
+    field: str = "text"
+    """Field of jsonl, csv, parquet and hub rows that holds the passage."""
+    batch_size: int = 16
+    """Passages in one forward pass; changes speed and memory, not the numbers."""
+    bos: bool = False
+    """Put a start token before each passage."""
+    limit: int | None = None
+    """Use only the first so many passages."""
+
+    def __call__(self, lm: "LanguageModel") -> Measurement:
+        """Measure; LabError if there is no passage, or one is a single word and nothing can stand before it."""
+        tokenizer = corpus.need_tokenizer(lm, "cloze")
+        if not self.data:
+            raise LabError("cloze: no passages given; give files, or hub:EleutherAI/lambada_openai:test")
+        check_batch_size(self.batch_size)
+        if self.limit is not None and self.limit < 1:
+            raise LabError(f"limit must be at least 1 passage, got {self.limit}")
+        data = self.data if isinstance(self.data, str) else list(self.data)
+        texts = itertools.islice(sources.documents(data, field=self.field), self.limit)
+        items = [
+            cloze_item(tokenizer, text, f"passage {number}", bos=self.bos)
+            for number, text in enumerate(texts, 1)
+        ]
+        if not items:
+            raise LabError(f"{', '.join(self.data)}: no passages there")
+        # The label's tokens are nearly always the passage's last ones; only where they are not, score those too.
+        odd = [item for item in items if not _same(item)]
+        scores = score_continuations(
+            lm.model,
+            [item.label for item in items] + [item.last for item in odd],
+            batch_size=self.batch_size,
+            keep=int(self.bos),
+            label="cloze",
+        )
+        loose = {id(item): score for item, score in zip(odd, scores[len(items) :], strict=True)}
+        rows = [
+            _row(i, item, score, loose.get(id(item), score))
+            for i, (item, score) in enumerate(zip(items, scores, strict=False))
+        ]
+        truncated = sum(len(item.label.context) > room_for(lm.model, item.label) for item in items)
+        return self._report(rows, truncated)
+
+    def _report(self, rows: list[dict[str, Any]], truncated: int) -> Measurement:
+        n = len(rows)
+        strict = wilson_interval(sum(row["correct"] for row in rows), n)
+        n_tokens, total = sum(row["tokens"] for row in rows), sum(row["loss"] for row in rows)
+        numbers = {
+            "accuracy": strict.mean,
+            "accuracy_low": strict.low,
+            "accuracy_high": strict.high,
+            "last_token_accuracy": sum(row["last_token"] for row in rows) / n,
+            "perplexity": exponential(total / n),
+            "token_perplexity": exponential(total / n_tokens),
+        }
+        units = {
+            "accuracy": "every token of the word the likeliest",
+            "accuracy_low": "95 % (Wilson)",
+            "accuracy_high": "95 % (Wilson)",
+            "last_token_accuracy": "the last token the likeliest",
+            "perplexity": "per word",
+            "token_perplexity": "per token of the word",
+        }
+        about = {
+            "data": [self.data] if isinstance(self.data, str) else list(self.data),
+            "passages": n,
+            "tokens": n_tokens,
+            "bos": self.bos,
+            "contexts_cut_on_the_left": truncated,
+        }
+        return Measurement(name="cloze", numbers=numbers, units=units, tables={"passages": rows}, about=about)
+
+
+def cloze_item(tokenizer: Tokenizer, text: str, where: str = "a passage", *, bos: bool = False) -> ClozeItem:
+    """Set the last word of a passage apart: the context is all before its last occurrence, stripped.
+
+    Its tokens are those of the context, a blank and the word as they are encoded together; one that lies across the
+    border is the word's. The loose rule reads the passage as it stands. LabError, beginning with `where`, if there is
+    no word, or nothing can stand before it. Shoeybi et al. 2019, section 5.2, and the public zero-shot evaluation of
+    Megatron-LM.
+    """
+    passage = text.rstrip()
+    if not passage:
+        raise LabError(f"{where}: a cloze test needs words, got {text!r}")
+    word = passage.split()[-1]
+    context = passage[: -len(word)].strip()
+    everything = tokenizer.encode(passage)
+    try:
+        label = split_continuation(tokenizer, context, f" {word}" if context else word, bos=bos)
+        last = opened(tokenizer, everything[:-1], everything[-1:], bos=bos)
+    except LabError as error:
+        raise LabError(f"{where}: {text!r} is a single word, and {error}") from error
+    return ClozeItem(word, label, last)
+
+
+def _same(item: ClozeItem) -> bool:
+    return item.label.context + item.label.tokens == item.last.context + item.last.tokens
+
+
+def _row(index: int, item: ClozeItem, score: RowScore, last: RowScore) -> dict[str, Any]:
+    return {
+        "passage": index,
+        "word": item.word,
+        "tokens": len(score.losses),
+        "correct": bool(score.hits.all()),
+        "last_token": bool(last.hits[-1]),
+        "loss": float(score.losses.double().sum()),
+    }

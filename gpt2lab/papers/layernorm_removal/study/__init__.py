@@ -1,0 +1,353 @@
+"""LayerNorm removal at reduced scale: one pre-trained model, taken on with real norms and without them in several ways.
+
+Every way starts from the same weights and sees the same batches in the same order: `control` keeps its norms, `sequential`
+is the paper's recipe, `no_penalty` the same without the auxiliary loss, `at_once` freezes all norms before one step, and
+`instant` freezes them without training.
+"""
+
+import copy
+from array import array
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gpt2lab.base.errors import LabError
+from gpt2lab.base.settings import Model
+from gpt2lab.model import Transformer, attach
+from gpt2lab.model.checkpoints.families import gpt2_config
+from gpt2lab.papers.layernorm_removal import corpus
+from gpt2lab.papers.layernorm_removal.architecture import StagedNorms, calibrate, fire, stage_of, unit_table
+from gpt2lab.papers.layernorm_removal.evaluation import Tokens, sink_rate, stream_norms, token_statistics
+from gpt2lab.papers.layernorm_removal.fold import export_errors, folded
+from gpt2lab.papers.layernorm_removal.objective import EvenScales
+from gpt2lab.papers.layernorm_removal.patching import Prompts, english_prompts, read_prompts
+from gpt2lab.papers.layernorm_removal.schedule import RECIPES, Schedule, require_length
+from gpt2lab.papers.layernorm_removal.study import tools
+from gpt2lab.papers.layernorm_removal.study.claims import CLAIMS
+from gpt2lab.text import sources
+from gpt2lab.text.batches import ArrayTokens, PackedBatches
+from gpt2lab.text.language_model import load
+from gpt2lab.training import TrainSettings, train
+
+if TYPE_CHECKING:
+    from gpt2lab.runs.run import Run
+    from gpt2lab.studies.study import Study
+
+__all__ = ["CLAIMS", "PRESETS", "WAYS", "Settings", "run", "summarise"]
+
+WAYS = ("control", "sequential", "no_penalty", "at_once")
+_END = {"sequential", "no_penalty", "at_once"}
+"""Ways that end without norms."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """The model, the text, and how norms are taken out; the same text and order for every way."""
+
+    model: Model | None = None
+    """MODEL, a pre-trained GPT-2 (paper scale); none pre-trains a small one on the generated language."""
+    data: tuple[str, ...] = ()
+    """Text for a given model; the generated language needs none."""
+    held_out_every: int = 2000
+    """Of a given model's text, every how many-th document is validation; 2,000 is the paper's 0.05 %."""
+    d_model: int = 128
+    """Width of the small model."""
+    n_layers: int = 4
+    """Blocks of the small model."""
+    n_heads: int = 4
+    """Heads of the small model."""
+    context: int = 64
+    """Tokens of a row."""
+    batch_size: int = 24
+    """Rows of a micro-batch."""
+    train_tokens: int = 600_000
+    """Tokens to train on."""
+    valid_tokens: int = 40_000
+    """Tokens of validation."""
+    pretraining: TrainSettings = field(
+        default_factory=lambda: TrainSettings(
+            steps=500,
+            learning_rate=2e-3,
+            final_fraction=0.1,
+            warmup=50,
+            weight_decay=0.01,
+            betas=(0.9, 0.999),
+        )
+    )
+    """How the small model is pre-trained."""
+    removal: TrainSettings = field(
+        default_factory=lambda: TrainSettings(
+            steps=150,
+            learning_rate=6e-4,
+            final_fraction=0.5,
+            warmup=10,
+            weight_decay=0.01,
+            betas=(0.9, 0.999),
+        )
+    )
+    """How every way goes on."""
+    schedule: Schedule = field(default_factory=lambda: Schedule(start=10, mlp_gap=3, qk_gap=3, v_gap=4))
+    """When each norm path is frozen; `at_once` freezes all at its start."""
+    penalty: float = 0.1
+    """Weight of the auxiliary loss."""
+    momentum: float = 0.9
+    """Weight of the old value in the running means."""
+    samples: int = 256
+    """Validation rows on which heads are attributed."""
+    prompts: int = 64
+    """Prompts with two names, one repeated, for patching; of a given model an even number, each with its partner."""
+    prompt_file: str | None = None
+    """CSV with the columns prompt, answer_io, answer_s for a given model, partners in turns; none makes English ones."""
+    neurons: int = 3
+    """Confidence neurons that are ablated."""
+
+    def __post_init__(self) -> None:
+        for name in ("samples", "prompts", "neurons", "batch_size", "context", "held_out_every"):
+            if getattr(self, name) < 1:
+                raise LabError(f"layernorm-removal: {name} must be at least 1, got {getattr(self, name)}")
+        if (self.model is None) != (not self.data):
+            raise LabError(
+                "layernorm-removal: give model and data together, or neither for the generated language"
+            )
+        if self.model is None:
+            require_length(self.schedule.steps_of(self.n_layers), self.removal.steps)
+
+
+def _of_size(name: str, model: str) -> Settings:
+    """The authors' settings for one size."""
+    recipe = RECIPES[name]
+    return Settings(
+        model=model,
+        data=("hub:Skylion007/openwebtext",),
+        context=1024,
+        batch_size=recipe.batch_size,
+        train_tokens=recipe.steps * recipe.batch_size * recipe.accumulation * 1024,
+        valid_tokens=4_000_000,
+        removal=TrainSettings(
+            steps=recipe.steps, laid_out=recipe.laid_out, learning_rate=recipe.learning_rate,
+            final_fraction=recipe.final_fraction, warmup=recipe.warmup, weight_decay=0.01, betas=(0.9, 0.999),
+            accumulation=recipe.accumulation, precision="bf16", gradient_checkpointing=name in ("large", "xl"),
+            checkpoint_every=50,
+        ),
+        schedule=recipe.schedule,
+        penalty=recipe.penalty,
+        momentum=recipe.momentum,
+        samples=1000,
+        prompts=480,
+    )  # fmt: skip
+
+
+PRESETS: dict[str, Settings] = {
+    "smoke": Settings(
+        d_model=16, n_layers=2, n_heads=2, context=16, batch_size=8, train_tokens=6000, valid_tokens=1200,
+        pretraining=TrainSettings(steps=12, learning_rate=3e-3, warmup=2),
+        removal=TrainSettings(steps=12, learning_rate=1e-3, warmup=2),
+        schedule=Schedule(start=2, mlp_gap=1, qk_gap=1, v_gap=1), samples=8, prompts=4,
+    ),
+    "laptop": Settings(),
+    "gpu": Settings(
+        d_model=384, n_layers=8, n_heads=6, context=256, batch_size=64, train_tokens=30_000_000, valid_tokens=400_000,
+        pretraining=TrainSettings(
+            steps=4000, learning_rate=1e-3, warmup=200, weight_decay=0.01, betas=(0.9, 0.999), checkpoint_every=500
+        ),
+        removal=TrainSettings(
+            steps=400, learning_rate=6e-4, final_fraction=0.5, warmup=25, weight_decay=0.01, betas=(0.9, 0.999)
+        ),
+        schedule=Schedule(start=20, mlp_gap=3, qk_gap=3, v_gap=4), samples=1000, prompts=480,
+    ),
+    "paper": _of_size("small", "openai-community/gpt2"),
+}  # fmt: skip
+
+
+# One seed.
+
+
+@dataclass(frozen=True)
+class Text:
+    """The rows that a seed trains and measures on."""
+
+    train: PackedBatches
+    valid: Tensor
+    """[rows, context + 1] int64."""
+    prompts: Prompts
+    """With two names, for patching."""
+
+
+def run(settings: Settings, run: "Run") -> None:
+    """Pre-train, take the model on in every way, and measure them all."""
+    start, text = _start(settings, run)
+    models, offset = {"pretrained": start}, settings.pretraining.steps
+    for way in WAYS:
+        models[way] = _taken_on(settings, run, start, text, way, offset)
+        offset += settings.removal.steps
+    models["instant"] = _instant(settings, start, text)
+    stats = {name: token_statistics(model, text.valid, reference=start) for name, model in models.items()}
+    for name, found in stats.items():
+        run.result(f"loss.{name}", float(found.loss.mean()))
+    run.result("rise", run.results["loss.sequential"] - run.results["loss.control"])
+    run.result("rise_over_original", run.results["loss.sequential"] - run.results["loss.pretrained"])
+    run.result("rise_at_once", run.results["loss.at_once"] - run.results["loss.control"])
+    run.result("rise_instant", run.results["loss.instant"] - run.results["loss.pretrained"])
+    for way in WAYS:
+        peaks = run.record.series(f"{way}.cross_entropy")[1]
+        run.result(f"peak.{way}", max(peaks) if peaks else float("nan"))
+    run.table("tails", [_tails(name, stats[name], models[name], text.valid) for name in models], _TAILS)
+    run.table("units", unit_table(models["sequential"]), "Norm paths of the sequential removal at its end")
+    rows = [
+        {"model": name, **row}
+        for name in ("control", "sequential")
+        for row in stream_norms(models[name], text.valid[:32])
+    ]
+    run.table("stream", rows, "Mean length of the residual stream at position 0 and elsewhere")
+    for name, error in export_errors(models["sequential"], text.valid[:4, :-1]).items():
+        run.result(f"export.{name}", error)
+    compared = {"control": models["control"], "sequential": folded(models["sequential"])}
+    # In English each prompt's own effect divides, as in the paper; of the generated language see compare_patching.
+    tools.add(
+        run, compared, text.valid[: settings.samples], text.prompts, neurons=settings.neurons,
+        by_prompt=settings.model is not None,
+    )  # fmt: skip
+
+
+_TAILS = "Cross entropy per token with the ranges that hold 95 % and 99.9 % of the tokens, entropy, calibration, sinks"
+
+
+def _start(settings: Settings, run: "Run") -> tuple[Transformer, Text]:
+    """Return the pre-trained model and the text."""
+    if settings.model is not None:
+        return _given(settings, run)
+    seed = run.seed
+    batches = PackedBatches(
+        ArrayTokens(corpus.tokens(2 * seed, settings.train_tokens)),
+        batch_size=settings.batch_size,
+        context=settings.context,
+        seed=seed,
+    )
+    names = corpus.name_prompts(seed, settings.prompts)
+    text = Text(
+        batches,
+        _rows(corpus.tokens(2 * seed + 1, settings.valid_tokens), settings.context),
+        Prompts(names.clean, names.corrupt, names.other, names.repeated),
+    )
+    config = gpt2_config(
+        vocab_size=corpus.VOCAB_SIZE, d_model=settings.d_model, n_layers=settings.n_layers, n_heads=settings.n_heads,
+        max_positions=settings.context, eos=corpus.END,
+    )  # fmt: skip
+    model = Transformer(config, generator=torch.Generator().manual_seed(seed)).to(run.device)
+
+    def log(step: int, **numbers: float) -> None:
+        run.log(step, **{"pretraining.loss": numbers["loss"]})
+
+    train(
+        model, batches, settings=settings.pretraining, log=log, checkpoints=run.checkpoints / "pretraining",
+        resume=True, seed=seed, label="pretraining",
+    )  # fmt: skip
+    return model, text
+
+
+def _given(settings: Settings, run: "Run") -> tuple[Transformer, Text]:
+    """Return a given model with text in its own tokens."""
+    assert settings.model is not None
+    lm = load(settings.model, device=run.device, dtype=torch.float32)
+    if lm.tokenizer is None or lm.tokenizer.eos is None:
+        raise LabError(f"{settings.model}: needs a tokenizer with an end of text")
+    require_length(settings.schedule.steps_of(lm.config.n_layers), settings.removal.steps)
+    if settings.prompt_file is None:
+        prompts = english_prompts(lm.tokenizer, settings.prompts, seed=run.seed, start=lm.tokenizer.eos)
+    else:
+        every = read_prompts(settings.prompt_file, lm.tokenizer, start=lm.tokenizer.eos)
+        prompts = Prompts(*(column[: settings.prompts] for column in every))
+    read, held = array("i"), array("i")  # 4 bytes a token; in a list it would be 36
+    for number, document in enumerate(sources.documents(settings.data)):
+        if len(read) >= settings.train_tokens and len(held) >= settings.valid_tokens:
+            break
+        part = held if number % settings.held_out_every == settings.held_out_every - 1 else read
+        if len(part) < (settings.valid_tokens if part is held else settings.train_tokens):
+            part.extend([*lm.tokenizer.encode(document), lm.tokenizer.eos])
+    batches = PackedBatches(
+        ArrayTokens(read), batch_size=settings.batch_size, context=settings.context, seed=run.seed
+    )
+    return lm.model, Text(batches, _rows(np.array(held, dtype=np.int64), settings.context), prompts)
+
+
+def _rows(ids: object, context: int) -> Tensor:
+    found = torch.as_tensor(ids)
+    rows = len(found) // (context + 1)
+    if not rows:
+        raise LabError(
+            f"the validation text has {len(found)} tokens, a row takes {context + 1}; give more text, or a smaller "
+            "held_out_every"
+        )
+    return found[: rows * (context + 1)].view(rows, context + 1)
+
+
+def _taken_on(
+    settings: Settings, run: "Run", start: Transformer, text: Text, way: str, offset: int
+) -> Transformer:
+    """Return a copy of the model, trained further in one way; logged as WAY.NAME behind `offset` steps."""
+    model = copy.deepcopy(start)
+    if way in _END:
+        attach(model, staging(settings, way))
+        calibrate(model, [text.train[0]])
+
+    def log(step: int, **numbers: float) -> None:
+        shown = (
+            "cross_entropy",
+            "spread",
+            "sigma",
+            "sigma_first",
+            "sigma_end",
+            "gradient_norm",
+            "fake_units",
+        )
+        run.log(offset + step, **{f"{way}.{name}": numbers[name] for name in shown if name in numbers})
+
+    penalty = 0.0 if way in ("control", "no_penalty") else settings.penalty
+    train(
+        model, text.train, settings=_logged(settings.removal), objective=EvenScales(penalty=penalty), log=log,
+        checkpoints=Path(run.checkpoints) / way, resume=True, seed=run.seed, label=way,
+    )  # fmt: skip
+    return model
+
+
+def staging(settings: Settings, way: str) -> StagedNorms:
+    """Return the architecture of one way."""
+    schedule = (
+        settings.schedule
+        if way != "at_once"
+        else Schedule(start=settings.schedule.start, mlp_gap=0, qk_gap=0, v_gap=0)
+    )
+    return StagedNorms(schedule=schedule, momentum=settings.momentum)
+
+
+def _logged(settings: TrainSettings) -> TrainSettings:
+    """Log every step: the peak of the loss is a result."""
+    return replace(settings, log_every=1)
+
+
+def _instant(settings: Settings, start: Transformer, text: Text) -> Transformer:
+    model = copy.deepcopy(start)
+    attach(model, staging(settings, "at_once"))
+    calibrate(model, [text.train[i] for i in range(8)])
+    for unit in stage_of(model).steps:
+        fire(model, unit)
+    return model
+
+
+def _tails(name: str, found: Tokens, model: Transformer, rows: Tensor) -> dict[str, object]:
+    return {
+        "model": name, "mean": float(found.loss.mean()), **found.quantiles(), "entropy": float(found.entropy.mean()),
+        "calibration error": found.calibration_error, "divergence from pre-trained": float(found.divergence.mean()),
+        "sink rate": sink_rate(model, rows[:32]),
+    }  # fmt: skip
+
+
+def summarise(settings: Settings, study: "Study") -> None:
+    """Add the figures: losses with the events, scales, heads, patching."""
+    from gpt2lab.papers.layernorm_removal.study import pictures
+
+    pictures.add(study, settings, WAYS)

@@ -1,0 +1,127 @@
+"""Figures and tables over all seeds."""
+
+from collections.abc import Mapping, Sequence
+from statistics import fmean
+from typing import TYPE_CHECKING, Any
+
+from gpt2lab.plots import figures
+from gpt2lab.plots.figures import Points
+
+if TYPE_CHECKING:
+    from gpt2lab.papers.layernorm_removal.study import Settings
+    from gpt2lab.studies.study import Study
+
+
+def add(study: "Study", settings: "Settings", ways: Sequence[str]) -> None:
+    """Add losses with the events, scales, losses of all ways, heads, and patching to the report."""
+    _losses(study, settings, ways)
+    _scales(study, settings, ways)
+    _results(study, ways)
+    for name in ("control", "sequential"):
+        _heads(study, name)
+        if f"patching_{name}" in study.runs[0].tables:
+            _patching(study, name)
+
+
+def _curves(study: "Study", settings: "Settings", name: str, way: str, ways: Sequence[str]) -> Points:
+    """Mean over seeds of a logged number, by steps of its own way."""
+    offset = settings.pretraining.steps + ways.index(way) * settings.removal.steps
+    curves = []
+    for run in study.runs:
+        steps, values = run.series(f"{way}.{name}")
+        curves.append(([step - offset for step in steps], values))
+    return figures.band_over_seeds(curves)[0]
+
+
+def _losses(study: "Study", settings: "Settings", ways: Sequence[str]) -> None:
+    series: dict[str, Points] = {way: _curves(study, settings, "cross_entropy", way, ways) for way in ways}
+    if not all(x for x, _ in series.values()):
+        return
+    figure = figures.line_chart(series, x_label="updates", y_label="training loss (nats per token)")
+    axes = figure.axes[0]
+    for step in sorted(set(_events(study).values())):
+        axes.axvline(step + 1, color="0.8", linewidth=0.6, zorder=0)
+    study.figure(
+        "losses", figure,
+        "Cross entropy in training, mean over seeds; each grey line is an event of the sequential removal",
+    )  # fmt: skip
+
+
+def _events(study: "Study") -> dict[str, float]:
+    return {str(row["unit"]): float(row["step"]) for row in study.runs[0].tables["units"]}
+
+
+def _scales(study: "Study", settings: "Settings", ways: Sequence[str]) -> None:
+    series: dict[str, Points] = {}
+    for way in ways:
+        for name, words in (("sigma", ""), ("sigma_first", ", position 0")):
+            points = _curves(study, settings, name, way, ways)
+            if points[0] and way in ("control", "sequential", "no_penalty"):
+                series[f"{way}{words}"] = points
+    if series:
+        study.figure(
+            "scales",
+            figures.line_chart(series, x_label="updates", y_label="σ before the final norm", log_y=True),
+            "Mean standard deviation of the states before the final norm, at position 0 and elsewhere",
+        )
+
+
+def _results(study: "Study", ways: Sequence[str]) -> None:
+    names = ["pretrained", *ways, "instant"]
+    found = {name: [run.results[f"loss.{name}"] for run in study.runs] for name in names}
+    study.figure(
+        "validation",
+        figures.bars(
+            {name: fmean(values) for name, values in found.items()},
+            label="validation loss (nats per token)", points=found,
+        ),
+        "Validation loss of every way, mean over seeds; a point for each seed",
+    )  # fmt: skip
+    base = {name: fmean(found[name]) for name in ("pretrained", "control")}
+    study.table(
+        "losses",
+        [
+            {
+                "way": name, "loss": fmean(values), "above control": fmean(values) - base["control"],
+                "above pre-trained": fmean(values) - base["pretrained"],
+                "highest in training": _mean_of(study, f"peak.{name}"),
+            }
+            for name, values in found.items()
+        ],
+        "Validation loss in nats per token, mean over seeds, and what it is above either baseline",
+    )  # fmt: skip
+
+
+def _mean_of(study: "Study", name: str) -> float:
+    values = [run.results[name] for run in study.runs if name in run.results]
+    return fmean(values) if values else float("nan")
+
+
+def _heads(study: "Study", name: str) -> None:
+    rows: list[Mapping[str, Any]] = list(study.runs[0].tables[f"heads_{name}"])
+    places = [tuple(map(int, str(row["head"])[1:].split("H"))) for row in rows]
+    layers, heads = 1 + max(p[0] for p in places), 1 + max(p[1] for p in places)
+    values = [[float("nan")] * heads for _ in range(layers)]
+    for (layer, head), row in zip(places, rows, strict=True):
+        values[layer][head] = float(row["error"])
+    study.figure(
+        f"heads_{name}",
+        figures.heatmap(values, rows=range(layers), columns=range(heads), x_label="head", y_label="layer"),
+        f"Error of direct logit attribution by head, % of the direct effect, {name}, first seed",
+    )
+
+
+def _patching(study: "Study", name: str) -> None:
+    rows: list[Mapping[str, Any]] = list(study.runs[0].tables[f"patching_{name}"])
+    layers, positions = (1 + max(int(row[key]) for row in rows) for key in ("layer", "position"))
+    for kind, words in (("patched", "Activation patching"), ("estimated", "Attribution patching")):
+        values = [[0.0] * positions for _ in range(layers)]
+        for row in rows:
+            values[int(row["layer"])][int(row["position"])] = float(row[kind])
+        study.figure(
+            f"{kind}_{name}",
+            figures.heatmap(
+                values, rows=range(layers), columns=range(positions), x_label="position", y_label="layer"
+            ),
+            f"{words} of the residual stream on two-name prompts, share of what the prompts differ in, {name}, first seed",
+        )

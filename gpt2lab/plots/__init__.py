@@ -1,0 +1,1 @@
+"""Figures as SVG without torch: lines, bars, heat maps, intervals; one palette."""

@@ -1,0 +1,388 @@
+"""Figures in one style: colour-blind safe, labelled at the line and not in a legend, text kept as text.
+
+Every function returns a `matplotlib.figure.Figure` without pyplot and without global state. matplotlib is an
+extra, `[plots]`, imported when a figure is made.
+"""
+
+import contextlib
+import io
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+from xml.etree.ElementTree import Element
+
+from gpt2lab.base.errors import LabError
+from gpt2lab.base.extras import install
+from gpt2lab.base.wording import number
+from gpt2lab.plots.svg import clean_svg, set_style, style_of, to_text
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+INK, GRID, MUTED, PAPER = "#22272e", "#dfe3e8", "#6b7280", "#ffffff"
+PALETTE = ("#0072b2", "#d55e00", "#009e73", "#b5528b", "#c08a00", "#4aa3df", "#7d6bd1", "#7f7f7f")
+"""Okabe and Ito's colours, the light ones darkened until they read as thin lines on white."""
+INVERSE = "#fefefe"  # writing on a dark cell; unlike PAPER it stays light on a dark page
+
+Points = tuple[Sequence[float], Sequence[float]]
+Span = tuple[float, float]
+
+
+@contextlib.contextmanager
+def style() -> Iterator[None]:
+    """Draw in the lab's style inside this block; LabError if matplotlib is missing."""
+    try:
+        from cycler import cycler
+        from matplotlib import rc_context
+    except ImportError:
+        raise LabError(f"figures need matplotlib: {install('plots')}") from None
+    options: Any = {
+        "font.family": "sans-serif",
+        "font.size": 10,
+        "text.color": INK,
+        "axes.edgecolor": MUTED,
+        "axes.labelcolor": INK,
+        "axes.linewidth": 0.8,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.grid": True,
+        "axes.grid.axis": "y",
+        "axes.axisbelow": True,
+        "axes.prop_cycle": cycler(color=PALETTE),
+        "grid.color": GRID,
+        "grid.linewidth": 0.7,
+        "xtick.color": MUTED,
+        "ytick.color": MUTED,
+        "xtick.labelcolor": INK,
+        "ytick.labelcolor": INK,
+        "lines.linewidth": 1.8,
+        "lines.solid_capstyle": "round",
+        "legend.frameon": False,
+        "figure.facecolor": PAPER,
+        "axes.facecolor": PAPER,
+        "figure.constrained_layout.use": True,
+        "text.parse_math": False,  # a dollar in a name is no formula
+        "svg.fonttype": "none",  # text as text: it can be searched, read aloud and scaled
+        "svg.hashsalt": "gpt2lab",  # the same figure gives the same file
+    }
+    with rc_context(options):
+        yield
+
+
+def empty_figure(width: float = 6.4, height: float = 3.6) -> tuple["Figure", "Axes"]:
+    """Return a figure of this size in inches with one pair of axes, in the lab's style."""
+    with style():
+        from matplotlib.figure import Figure
+
+        figure = Figure(figsize=(width, height))
+        return figure, figure.add_subplot()
+
+
+def line_chart(
+    series: Mapping[str, Points],
+    *,
+    x_label: str,
+    y_label: str,
+    bands: Mapping[str, tuple[Sequence[float], Sequence[float]]] | None = None,
+    log_x: bool = False,
+    log_y: bool = False,
+    markers: bool = False,
+    dashed: Sequence[str] = (),
+    width: float = 6.4,
+    height: float = 3.6,
+) -> "Figure":
+    """Draw lines, each named at its right end.
+
+    series: name → (x, y). bands: name → (lower y, upper y) at the same x, drawn as a shade (a range over seeds, an
+    interval). `dashed` names lines of reference. Points that are not finite leave gaps.
+    """
+    if not series:
+        raise LabError("a line chart needs at least one series")
+    with style():
+        figure, axes = empty_figure(width, height)
+        for index, (name, (x, y)) in enumerate(series.items()):
+            colour = PALETTE[index % len(PALETTE)]
+            dash = "--" if name in dashed else "-"
+            marker = "o" if markers or len(x) == 1 else ""
+            axes.plot(x, y, dash, color=colour, marker=marker, markersize=4, clip_on=not marker)
+            if bands and name in bands:
+                axes.fill_between(x, *bands[name], color=colour, alpha=0.15, linewidth=0)
+        axes.set_xlabel(x_label)
+        axes.set_ylabel(y_label)
+        if log_x:
+            axes.set_xscale("log")
+            _plain_numbers(axes.xaxis)
+        elif all(float(value).is_integer() for x, _ in series.values() for value in x):
+            from matplotlib.ticker import MaxNLocator
+
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True))  # there is no update 2.5
+        if log_y:
+            axes.set_yscale("log")
+            _plain_numbers(axes.yaxis)
+        axes.margins(x=0.0 if max(len(x) for x, _ in series.values()) > 1 else 0.1)
+        if len(series) > 1:
+            _label_ends(figure, axes, series)
+    return figure
+
+
+def heatmap(
+    values: Sequence[Sequence[float]],
+    *,
+    rows: Sequence[object],
+    columns: Sequence[object],
+    x_label: str = "",
+    y_label: str = "",
+    label: str = "",
+    limits: Span | None = None,
+    diverging: bool = False,
+    numbers: bool | None = None,
+) -> "Figure":
+    """Draw values [rows, columns] as coloured cells, with the numbers in them unless there are too many.
+
+    `label` says what the colour means; `limits` fixes its ends; `diverging` centres it on 0.
+    """
+    finite = [value for row in values for value in row if math.isfinite(value)]
+    low, high = limits or ((min(finite), max(finite)) if finite else (0.0, 1.0))
+    if diverging and limits is None:
+        high = max(abs(low), abs(high))
+        low = -high
+    if low == high:
+        high = low + 1.0
+    shown = numbers if numbers is not None else len(rows) * len(columns) <= 120
+    with style():
+        cell = 0.62 if shown else min(0.3, 6.0 / max(len(columns), 1))
+        tall = 0.62 * cell if shown else max(cell, min(0.17, 7.0 / max(len(rows), 1)))  # a row holds its name
+        figure, axes = empty_figure(
+            min(9.0, max(3.4, 1.8 + cell * len(columns))), min(9.0, max(1.8, 1.0 + tall * len(rows)))
+        )
+        colours = "RdBu" if diverging else "cividis"
+        mesh = axes.pcolormesh(list(map(list, values)), vmin=low, vmax=high, cmap=colours)
+        mesh.set_rasterized(len(rows) * len(columns) > 1200)  # an attention map would be megabytes of paths
+        mesh.set_edgecolor(PAPER)
+        mesh.set_linewidth(1.0 if shown else 0.0)
+        axes.grid(visible=False)
+        axes.invert_yaxis()
+        _ticks(axes, rows, columns, width=72 * cell)
+        axes.tick_params(length=0)
+        axes.spines[:].set_visible(False)
+        axes.set_xlabel(x_label)
+        axes.set_ylabel(y_label)
+        if shown:
+            _write_cells(axes, values, low, high, diverging)
+        if label:
+            figure.colorbar(mesh, ax=axes, label=label, shrink=0.9, pad=0.02).outline.set_visible(False)
+    return figure
+
+
+def bars(
+    values: Mapping[str, float],
+    *,
+    label: str,
+    intervals: Mapping[str, Span] | None = None,
+    points: Mapping[str, Sequence[float]] | None = None,
+    reference: Mapping[str, float] | None = None,
+    width: float = 6.4,
+) -> "Figure":
+    """Draw horizontal bars, the first on top, each with its number.
+
+    intervals: name → (low, high). points: name → one value a seed, drawn as dots. reference: name → value of a
+    vertical line (chance, the paper's figure).
+    """
+    if not values:
+        raise LabError("a bar chart needs at least one value")
+    names = list(values)
+    with style():
+        figure, axes = empty_figure(width, 0.9 + 0.36 * len(names) + (0.3 if reference else 0.0))
+        axes.barh(names, [values[name] for name in names], color=PALETTE[0], alpha=0.35, height=0.66)
+        for row, name in enumerate(names):
+            low, high = (intervals or {}).get(name, (math.nan, math.nan))
+            axes.plot([low, high], [row, row], color=PALETTE[0], linewidth=2.2)
+            for value in (points or {}).get(name, ()):
+                axes.plot([value], [row], "o", color=PALETTE[0], markersize=3.6)
+            ends = [values[name], low, high, *(points or {}).get(name, ()), 0.0]
+            right = max(end for end in ends if math.isfinite(end))
+            axes.annotate(
+                number(values[name], 3), (right, row), (6, 0), textcoords="offset points", va="center"
+            )
+        for name, value in (reference or {}).items():
+            axes.axvline(value, color=INK, linestyle="--", linewidth=1.0)
+            axes.annotate(
+                name, (value, 1.0), (0, 3), xycoords=("data", "axes fraction"), textcoords="offset points",
+                ha="center", color=INK,
+            )  # fmt: skip
+        axes.margins(x=0.12)
+        axes.grid(visible=False, axis="y")
+        axes.grid(visible=True, axis="x")
+        axes.tick_params(axis="y", length=0)
+        axes.spines["left"].set_visible(False)
+        axes.invert_yaxis()
+        axes.set_xlabel(label)
+    return figure
+
+
+def scatter(
+    points: Mapping[str, Points],
+    *,
+    x_label: str,
+    y_label: str,
+    log_x: bool = False,
+    width: float = 6.4,
+    height: float = 4.0,
+) -> "Figure":
+    """Draw a dot for every mean of (x, y), named at the right in its colour, and a smaller one for each value (the seeds).
+
+    points: name → (values of x, values of y). Pairs that are not finite are left out. LabError if there is nothing left.
+    """
+    pairs = {
+        name: [(a, b) for a, b in zip(x, y, strict=True) if math.isfinite(a) and math.isfinite(b)]
+        for name, (x, y) in points.items()
+    }
+    pairs = {name: found for name, found in pairs.items() if found}
+    if not pairs:
+        raise LabError("a scatter plot needs at least one point")
+    means: dict[str, Span] = {}
+    with style():
+        figure, axes = empty_figure(width, height)
+        for index, (name, found) in enumerate(pairs.items()):
+            colour = PALETTE[index % len(PALETTE)]
+            x, y = ([pair[i] for pair in found] for i in (0, 1))
+            mean = sum(x) / len(x), sum(y) / len(y)
+            mark = "osD^"[index // len(PALETTE) % 4]  # a second thing of the same colour has another shape
+            axes.plot(x, y, mark, color=colour, markersize=3, alpha=0.5)
+            axes.plot(*mean, mark, color=colour, markersize=7)
+            means[name] = mean
+        if log_x:
+            axes.set_xscale("log")
+            _plain_numbers(axes.xaxis)
+        axes.margins(0.08)
+        axes.set_xlabel(x_label)
+        axes.set_ylabel(y_label)
+        right = axes.get_xlim()[1]
+        axes.set_xlim(right=right)
+        _label_ends(figure, axes, {name: ([right], [mean[1]]) for name, mean in means.items()})
+    return figure
+
+
+def band_over_seeds(seeds: Sequence[Points]) -> tuple[Points, tuple[list[float], list[float]]]:
+    """Return the mean curve of several seeds and its (lowest, highest) values, at the x that all share."""
+    curves = [dict(zip(x, y, strict=True)) for x, y in seeds]
+    shared = sorted(set.intersection(*(set(curve) for curve in curves))) if curves else []
+    values = [[curve[x] for curve in curves] for x in shared]
+    mean = [sum(column) / len(column) for column in values]
+    return (shared, mean), ([min(column) for column in values], [max(column) for column in values])
+
+
+def to_svg(figure: "Figure", title: str = "") -> str:
+    """Return a figure as one `<svg>` element, with `title` for screen readers; the same figure, the same text."""
+    text = io.StringIO()
+    with style():
+        figure.savefig(
+            text, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None}
+        )
+    return tidy_svg(text.getvalue(), title)
+
+
+def tidy_svg(svg: str, title: str = "") -> str:
+    """Return an SVG file's drawing alone, fit to be part of a page (see `clean_svg`), named `title` if it has no name.
+
+    LabError if there is no SVG element.
+    """
+    drawing = clean_svg(svg)
+    for empty in [one for one in drawing.findall("defs") if not len(one)]:
+        drawing.remove(empty)
+    for element in drawing.iter():
+        # Only the last, generic family of matplotlib's list is on every machine; its sizes were reckoned with DejaVu
+        # Sans, which is wider than most, so nothing overlaps.
+        styles = style_of(element)
+        for name in ("font", "font-family"):
+            if name in styles:
+                styles[name] = re.sub(r"'DejaVu Sans'.*", "system-ui, sans-serif", styles[name])
+        set_style(element, styles)
+    if drawing.get("role") is None:
+        drawing.set("role", "img")
+        drawing.set("stroke-linejoin", "round")
+    if title and drawing.find("title") is None:
+        named = Element("title")
+        named.text, named.tail = title, "\n"
+        drawing.insert(0, named)
+    return to_text(drawing)
+
+
+def _label_ends(figure: "Figure", axes: "Axes", series: Mapping[str, Points]) -> None:
+    """Name every line at its right end, moved up or down as far as it takes to keep the names apart."""
+    ends = []
+    for index, (name, (x, y)) in enumerate(series.items()):
+        known = [(a, b) for a, b in zip(x, y, strict=True) if math.isfinite(b)]
+        if known:
+            ends.append(
+                (axes.transData.transform(known[-1])[1], known[-1], name, PALETTE[index % len(PALETTE)])
+            )
+    ends.sort(key=lambda end: end[0])
+    figure.draw_without_rendering()  # the layout moves the axes, and with them the ends
+    places = [axes.transData.transform(point)[1] for _, point, _, _ in ends]
+    apart = 13.0 * figure.dpi / 72
+    moved = spread(places, apart)
+    right = max(point[0] for _, point, _, _ in ends) if ends else 0.0
+    for place, target, (_, point, name, colour) in zip(places, moved, ends, strict=True):
+        shift = (target - place) * 72 / figure.dpi
+        axes.annotate(
+            name, (right, point[1]), (7, shift), textcoords="offset points", color=colour, va="center",
+            annotation_clip=False,
+        )  # fmt: skip
+
+
+def spread(places: Sequence[float], apart: float) -> list[float]:
+    """Return sorted places moved as little as it takes to lie `apart` from each other.
+
+    Neighbours that are too near form a block around the mean of where they want to be.
+    """
+    blocks: list[tuple[float, int]] = []  # (centre, size)
+    for place in places:
+        centre, size = place, 1
+        while blocks and centre - size * apart / 2 < blocks[-1][0] + blocks[-1][1] * apart / 2:
+            before, many = blocks.pop()
+            centre = (before * many + centre * size) / (many + size)
+            size += many
+        blocks.append((centre, size))
+    return [centre + (i - (size - 1) / 2) * apart for centre, size in blocks for i in range(size)]
+
+
+def _plain_numbers(axis: Any) -> None:
+    """Write 4,000 and not 4 × 10³ on a logarithmic axis, and between the decades only where there are few."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    low, high = axis.get_view_interval()
+    short = high / low < 200
+    axis.set_major_formatter(FuncFormatter(lambda value, _: number(value, 3)))
+    axis.set_tick_params(
+        which="minor", pad=5.0
+    )  # level with the numbers of the decades, whose ticks are longer
+    axis.set_minor_locator(LogLocator(subs=(2.0, 5.0) if short else range(2, 10)))
+    axis.set_minor_formatter(FuncFormatter(lambda value, _: number(value, 3)) if short else NullFormatter())
+
+
+def _ticks(axes: "Axes", rows: Sequence[object], columns: Sequence[object], width: float) -> None:
+    """Name rows and columns at the middle of the cells, at most forty of each; long names stand upright.
+
+    `width` is that of a cell in points.
+    """
+    if max((len(str(name)) for name in columns), default=0) * 6.0 > width:
+        axes.tick_params(axis="x", labelrotation=90)
+    for axis, names in ((axes.yaxis, rows), (axes.xaxis, columns)):
+        every = math.ceil(len(names) / 40) or 1
+        axis.set_ticks([i + 0.5 for i in range(0, len(names), every)], [str(name) for name in names[::every]])
+
+
+def _write_cells(
+    axes: "Axes", values: Sequence[Sequence[float]], low: float, high: float, diverging: bool
+) -> None:
+    for i, row in enumerate(values):
+        for j, value in enumerate(row):
+            share = (value - low) / (high - low)
+            dark = abs(share - 0.5) > 0.32 if diverging else share < 0.55
+            axes.text(
+                j + 0.5, i + 0.5, number(value, 3) if math.isfinite(value) else "–", ha="center", va="center",
+                color=INVERSE if dark and math.isfinite(value) else INK, fontsize=9,
+            )  # fmt: skip

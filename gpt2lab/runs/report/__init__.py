@@ -1,0 +1,1 @@
+"""Reports of runs: HTML, Markdown, and files for a paper of one's own."""

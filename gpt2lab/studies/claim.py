@@ -1,0 +1,181 @@
+"""A claim: a sentence of a paper beside the rule by which a program checks it."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from gpt2lab.base.errors import LabError
+from gpt2lab.base.wording import listed, number
+from gpt2lab.studies.expression import evaluate, missing_result, names_in
+
+if TYPE_CHECKING:
+    from gpt2lab.studies.judge import Verdict
+
+SCALES = ("smoke", "laptop", "gpu", "paper")
+
+
+class Results(dict[str, float]):
+    """One seed's numbers by dotted name; a name that was not reported is a LabError with the nearest one."""
+
+    def __missing__(self, name: str) -> float:
+        raise missing_result(name, self)
+
+
+class Threshold:
+    """A range of numbers that a claim speaks of; use `Below`, `AtMost`, `Above`, `AtLeast` or `Between`."""
+
+    def __init__(self, low: float, high: float, *, closed: bool, words: str) -> None:
+        if not low < high:
+            raise LabError(f"{words}: the lower end must be smaller than the upper end")
+        self.low, self.high, self.closed = low, high, closed
+        self.words = words
+
+    def __repr__(self) -> str:
+        return self.words
+
+    def holds(self, low: float, high: float) -> bool:
+        """Tell whether every number from `low` to `high` is in the range."""
+        if self.closed:
+            return low >= self.low and high <= self.high
+        return low > self.low and high < self.high
+
+    def fails(self, low: float, high: float) -> bool:
+        """Tell whether no number from `low` to `high` is in the range."""
+        if self.closed:
+            return high < self.low or low > self.high
+        return high <= self.low or low >= self.high
+
+
+class Below(Threshold):
+    """Numbers smaller than `value`."""
+
+    def __init__(self, value: float) -> None:
+        super().__init__(-math.inf, value, closed=False, words=f"below {number(value)}")
+
+
+class AtMost(Threshold):
+    """Numbers not greater than `value`."""
+
+    def __init__(self, value: float) -> None:
+        super().__init__(-math.inf, value, closed=True, words=f"at most {number(value)}")
+
+
+class Above(Threshold):
+    """Numbers greater than `value`."""
+
+    def __init__(self, value: float) -> None:
+        super().__init__(value, math.inf, closed=False, words=f"above {number(value)}")
+
+
+class AtLeast(Threshold):
+    """Numbers not smaller than `value`."""
+
+    def __init__(self, value: float) -> None:
+        super().__init__(value, math.inf, closed=True, words=f"at least {number(value)}")
+
+
+class Between(Threshold):
+    """Numbers from `low` to `high`, both included."""
+
+    def __init__(self, low: float, high: float) -> None:
+        super().__init__(low, high, closed=True, words=f"between {number(low)} and {number(high)}")
+
+
+Measure = str | Callable[[Results], float]
+Condition = str | Callable[[Results], bool]
+Rule = Callable[[Sequence[Results]], "Verdict"]
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A headline sentence of a paper as something a program can check.
+
+    LabError when it is made if an expression is malformed, or neither a threshold nor a rule is given.
+    """
+
+    sentence: str
+    """The claim in the reader's words."""
+    measure: Measure | None = None
+    """The measured quantity of one seed: an expression over results, or a function of them."""
+    quantity: str = ""
+    """The measured quantity in words, shown beside its expression: `final loss of Conda minus that of AdamW`."""
+    holds_if: Threshold | None = None
+    """Where the quantity lies if the claim is true."""
+    holds_in_part_if: Threshold | None = None
+    """A weaker threshold that still says something; without one there is no `holds in part`."""
+    needs: Condition | None = None
+    """What must be true in every seed for the claim to be testable at all: the baseline has learnt, ..."""
+    paper: str = ""
+    """The paper's own figure, with its place: `Fig. 2: 0.6 of the updates at 125M`."""
+    unit: str = ""
+    """Unit of the quantity: nats per token, %, s; empty for a plain number."""
+    name: str = ""
+    """Short name, such as the letter the specification uses; empty: A, B, C ... by position."""
+    rule: Rule | None = None
+    """The specification's own rule, instead of the interval over seeds; the first line of its docstring is shown."""
+    scales: tuple[str, ...] = SCALES
+    """Where the claim can be tested."""
+
+    def __post_init__(self) -> None:
+        short = self.sentence if len(self.sentence) < 60 else self.sentence[:57] + "..."
+        if self.rule is None and (self.measure is None or self.holds_if is None):
+            raise LabError(f"claim {short!r}: give measure and holds_if, or a rule")
+        if self.holds_in_part_if is not None and self.holds_if is None:
+            raise LabError(f"claim {short!r}: holds_in_part_if is weaker than holds_if, which is missing")
+        wrong = [scale for scale in self.scales if scale not in SCALES]
+        if wrong or not self.scales:
+            raise LabError(f"claim {short!r}: scales must be among {listed(SCALES)}, got {listed(wrong)}")
+        for expression in (self.measure, self.needs):
+            if isinstance(expression, str):
+                names_in(expression)
+
+    def value(self, results: Mapping[str, float]) -> float:
+        """Return the measured quantity of one seed; nan if a claim with its own rule measures nothing.
+
+        LabError if a result it reads was not reported.
+        """
+        if self.measure is None:
+            return math.nan
+        if isinstance(self.measure, str):
+            return float(evaluate(self.measure, results))
+        return float(self.measure(Results(results)))
+
+    def is_testable(self, results: Mapping[str, float]) -> bool:
+        """Tell whether one seed meets the precondition. LabError if a result it reads was not reported.
+
+        A comparison with a result that is not a number is false, so such a seed is not testable.
+        """
+        if self.needs is None:
+            return True
+        if isinstance(self.needs, str):
+            return bool(evaluate(self.needs, results))
+        return bool(self.needs(Results(results)))
+
+    @property
+    def measure_words(self) -> str:
+        """The measured quantity as text: the expression, or the first line of the function's docstring."""
+        return _words(self.measure)
+
+    @property
+    def needs_words(self) -> str:
+        """The precondition as text."""
+        return _words(self.needs)
+
+    @property
+    def rule_words(self) -> str:
+        """The claim's own rule as text; empty if the interval decides."""
+        return _words(self.rule)
+
+    def needed(self, results: Mapping[str, float]) -> str:
+        """Say what the results read by the precondition were: `loss.adamw = 3.2`."""
+        if not isinstance(self.needs, str):
+            return ""
+        return ", ".join(f"{name} = {number(results.get(name))}" for name in names_in(self.needs))
+
+
+def _words(what: Measure | Condition | Rule | None) -> str:
+    if what is None or isinstance(what, str):
+        return what or ""
+    first = (what.__doc__ or "").strip().partition("\n")[0].rstrip(".")
+    return first or getattr(what, "__name__", "a function of the results").strip("_").replace("_", " ")

@@ -1,0 +1,173 @@
+"""The figures that papers about optimizers show, from a study whose arms are the contestants of `contest`."""
+
+import math
+from collections.abc import Mapping, Sequence
+from statistics import fmean
+from typing import TYPE_CHECKING, Any
+
+from gpt2lab.base.wording import number
+from gpt2lab.measures.statistics import t_interval
+from gpt2lab.plots import figures
+from gpt2lab.studies.sweep import step_ratio
+
+if TYPE_CHECKING:
+    from gpt2lab.studies.study import Study
+
+
+def add(
+    study: "Study",
+    arms: Sequence[str],
+    lengths: Sequence[int],
+    *,
+    baseline: str,
+    names: Mapping[str, str] | None = None,
+) -> None:
+    """Add training curves, final losses by length and by time, learning-rate sweeps and the table of means to a study.
+
+    names: what the arms are called in the report; by default as they are.
+    """
+    names = {arm: (names or {}).get(arm, arm) for arm in arms}
+    _curves(study, names)
+    _lengths(study, names, lengths)
+    _sweeps(study, names)
+    longest = max(lengths)
+    rows = [_row(study, arm, names, lengths, baseline) for arm in arms]
+    rows.sort(key=lambda row: row[f"loss after {longest}"])
+    study.table(
+        "optimizers",
+        rows,
+        "Validation loss in nats per token, mean over seeds, each optimizer at its tuned learning rate "
+        "(+ where the best one tried lies at the edge of all that were)",
+    )
+
+
+def _row(
+    study: "Study", arm: str, names: Mapping[str, str], lengths: Sequence[int], baseline: str
+) -> dict[str, Any]:
+    """Return an optimizer's line of the table."""
+    longest = max(lengths)
+
+    def over_seeds(name: str, of: str = arm) -> list[float]:
+        return [run.results[f"{of}.{name}"] for run in study.runs]
+
+    losses = over_seeds(f"loss.s{longest}")
+    above = [own - other for own, other in zip(losses, over_seeds(f"loss.s{longest}", baseline), strict=True)]
+    ratios = [
+        step_ratio(*({n: run.results[f"{of}.loss.s{n}"] for n in lengths} for of in (baseline, arm)))
+        for run in study.runs
+    ]
+    own, other = over_seeds("seconds_per_step"), over_seeds("seconds_per_step", baseline)
+    times = [mine / theirs for mine, theirs in zip(own, other, strict=True)]
+    beside = names.get(baseline, baseline)
+    return {
+        "optimizer": names[arm],
+        f"loss after {longest}": fmean(losses),
+        **interval_columns("", losses),
+        **interval_columns(f"above {beside}, paired", above),
+        "learning rate": _rates(study, arm),
+        f"updates of {beside} / its": fmean(ratios),
+        f"time / {beside}'s": fmean(times),
+        "time inside": fmean(over_seeds("optimizer_share")),
+    }
+
+
+def _rates(study: "Study", arm: str) -> str:
+    """Write the learning rates that the seeds chose; one that lies at the edge of all that were tried has a +."""
+    chosen = {
+        (run.results[f"{arm}.learning_rate"], bool(run.results.get(f"{arm}.at_edge"))) for run in study.runs
+    }
+    return ", ".join(f"{number(rate, 3)}{'+' if edge else ''}" for rate, edge in sorted(chosen))
+
+
+def interval_columns(name: str, values: Sequence[float]) -> dict[str, float | None]:
+    """Return the ends of the 95 % t interval of one value a seed, each a column of numbers; {} for less than two seeds.
+
+    Both are None where a value is not finite or all are equal.
+    """
+    if len(values) < 2:
+        return {}
+    found = t_interval(values) if all(map(math.isfinite, values)) and min(values) < max(values) else None
+    before = f"{name}, " if name else ""
+    return {
+        f"{before}95 % low": found.low if found is not None else None,
+        f"{before}95 % high": found.high if found is not None else None,
+    }
+
+
+def _curves(study: "Study", names: Mapping[str, str]) -> None:
+    series, bands = {}, {}
+    for arm, name in names.items():
+        curves = [run.arms[arm].series("loss") for run in study.runs if arm in run.arms]
+        if curves:
+            smooth = [_smoothed(x, y) for x, y in curves]
+            series[name], bands[name] = figures.band_over_seeds(smooth)
+    if series:
+        study.figure(
+            "training_loss",
+            figures.line_chart(
+                series, bands=bands, x_label="updates", y_label="training loss (nats per token)"
+            ),
+            "Training loss of the longest schedule, smoothed over 25 updates; mean and range over seeds",
+        )
+
+
+def _smoothed(x: Sequence[float], y: Sequence[float], width: int = 5) -> tuple[list[float], list[float]]:
+    """Means of `width` neighbours, without the first of them; of a short curve, of fewer."""
+    width = max(1, min(width, len(y) // 2))
+    means = [fmean(y[max(0, i - width + 1) : i + 1]) for i in range(len(y))]
+    return list(x[width - 1 :]), means[width - 1 :]
+
+
+def _lengths(study: "Study", names: Mapping[str, str], lengths: Sequence[int]) -> None:
+    """Loss after complete schedules, by their updates and by the time that they took."""
+    updates, times, ranges = {}, {}, {}
+    for arm, name in names.items():
+        losses = [[run.results[f"{arm}.loss.s{n}"] for run in study.runs] for n in lengths]
+        seconds = fmean(run.results[f"{arm}.seconds_per_step"] for run in study.runs)
+        means = [fmean(values) for values in losses]
+        updates[name] = ([float(n) for n in lengths], means)
+        times[name] = ([n * seconds for n in lengths], means)
+        ranges[name] = ([min(values) for values in losses], [max(values) for values in losses])
+    for key, series, x_label in (
+        ("loss_by_length", updates, "updates of the complete schedule"),
+        ("loss_by_time", times, "seconds in updates of the complete schedule"),
+    ):
+        study.figure(
+            key,
+            figures.line_chart(
+                series,
+                bands=ranges,
+                x_label=x_label,
+                y_label="validation loss (nats per token)",
+                log_x=True,
+                markers=True,
+            ),
+            f"Validation loss by {x_label}; mean and range over seeds",
+        )
+
+
+def _sweeps(study: "Study", names: Mapping[str, str]) -> None:
+    """Loss against learning rate in the sweeps, the best over the other options, mean over the seeds that tried it."""
+    series = {}
+    for arm, name in names.items():
+        found: dict[float, list[float]] = {}
+        for run in study.runs:
+            best: dict[float, float] = {}
+            for row in run.arms[arm].tables["sweep"]:
+                rate, loss = float(row["learning_rate"]), float(row["loss"])
+                best[rate] = min(loss, best.get(rate, loss))
+            for rate, loss in best.items():
+                found.setdefault(rate, []).append(loss)
+        rates = sorted(found)
+        series[name] = (rates, [fmean(found[rate]) for rate in rates])
+    study.figure(
+        "sweeps",
+        figures.line_chart(
+            series,
+            x_label="learning rate",
+            y_label="validation loss (nats per token)",
+            log_x=True,
+            markers=True,
+        ),
+        "The sweeps by which every optimizer's learning rate was chosen; mean over seeds",
+    )

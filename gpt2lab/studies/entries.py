@@ -1,0 +1,89 @@
+"""Who takes part in a comparison: parts by name, with options where they are to differ from the defaults."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from gpt2lab.actions.optimizer_options import typed_options
+from gpt2lab.base.errors import LabError, unknown
+from gpt2lab.base.registry import part, parts
+from gpt2lab.base.settings import build, options, parse_assignments
+
+if TYPE_CHECKING:
+    from gpt2lab.studies.study import Study
+
+
+@dataclass(frozen=True)
+class Entrant:
+    """A part with its options."""
+
+    kind: str
+    """Kind of part."""
+    name: str
+    """Name of the part."""
+    options: Mapping[str, str] = field(default_factory=dict)
+    """Its options as they are typed; the others keep their defaults."""
+
+    @property
+    def label(self) -> str:
+        """What reports call it: `sampling top_p=0.9`."""
+        return " ".join([self.name, *(f"{key}={value}" for key, value in self.options.items())])
+
+    @property
+    def arm(self) -> str:
+        """The label as the name of an arm and of results: `sampling_top_p_0_9`."""
+        return re.sub(r"\W+", "_", self.label, flags=re.ASCII)
+
+    def load(self) -> Any:
+        """Import the part. LabError if that cannot be."""
+        return part(self.kind, self.name)
+
+    def check(self) -> None:
+        """LabError if the part cannot be imported, lacks one of the options, or cannot have it so."""
+        cls = self.load()
+        if self.kind == "optimizer":
+            typed_options(self.name, cls, self.options)
+            return
+        known = {option.name: option.default for option in options(cls)}
+        for option in self.options:
+            if option not in known:
+                raise unknown(f"option of {self.name}", option, known)
+        if not any(default is MISSING and name not in self.options for name, default in known.items()):
+            build(
+                cls, self.options, f"{self.kind} {self.name}"
+            )  # else the comparison gives the rest, such as data
+
+
+def line_up(kind: str, only: Sequence[str], variants: Sequence[str] = ()) -> list[Entrant]:
+    """Return who takes part: those named by `only`, else every built part of the kind and the usual `variants`.
+
+    Each is written `NAME` or `NAME OPTION=VALUE ...`. LabError for a part that does not exist or is not built, and
+    for two that are the same.
+    """
+    everyone = [one.name for one in parts(kind) if one.built] + list(variants)
+    entrants = [_entrant(kind, words) for words in only or everyone]
+    arms = [entrant.arm for entrant in entrants]
+    twice = next((entrant.label for entrant in entrants if arms.count(entrant.arm) > 1), None)
+    if twice is not None:
+        raise LabError(f"--only {twice}: named twice")
+    for entrant in entrants if only else ():
+        entrant.check()  # whoever is asked for by name must be there; of all, one that cannot be had is left out
+    return entrants
+
+
+def labels(entrants: Sequence[Entrant]) -> dict[str, str]:
+    """Return arm → label."""
+    return {entrant.arm: entrant.label for entrant in entrants}
+
+
+def tell_left_out(study: "Study", left_out: Mapping[str, str]) -> None:
+    """Put who was left out, and why, into the report."""
+    if left_out:
+        lines = [f"{label}: {reason}" for label, reason in left_out.items()]
+        study.text("left_out", "\n".join(lines), "Left out, and why")
+
+
+def _entrant(kind: str, words: str) -> Entrant:
+    name, *chosen = words.split()
+    return Entrant(kind, name, parse_assignments(chosen, f"--only {name}"))

@@ -1,0 +1,370 @@
+"""A study: an experiment, a paper's or a comparison of parts, over its seeds, the verdicts, the report."""
+
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gpt2lab.base.errors import LabError
+from gpt2lab.base.registry import paper
+from gpt2lab.base.settings import from_plain, options, show, to_plain
+from gpt2lab.base.wording import count, listed, quoted
+from gpt2lab.runs.environment import cores
+from gpt2lab.runs.json_numbers import encode
+from gpt2lab.runs.report.write import write_report
+from gpt2lab.runs.run import Run
+from gpt2lab.runs.run_record import RunRecord, Table, record
+from gpt2lab.runs.store import Row, Store
+from gpt2lab.studies.experiment import Experiment, load_comparison, load_experiment
+from gpt2lab.studies.judge import judge
+from gpt2lab.studies.judged import JudgedClaim
+from gpt2lab.studies.scheduler import Outcome, run_units
+from gpt2lab.studies.units import Plan, Unit, arm_records
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+@dataclass
+class Study:
+    """What a study found. An experiment's `summarise(settings, study)` adds figures, tables and texts to it."""
+
+    id: str
+    """Id of its run."""
+    paper: str
+    """Slug of the paper, or the comparison's name."""
+    scale: str
+    """Scale."""
+    seeds: tuple[int, ...]
+    """The seeds asked for."""
+    settings: Any
+    """The experiment's settings."""
+    runs: list[RunRecord]
+    """The seeds that finished, with their arms."""
+    claims: list[JudgedClaim]
+    """Every claim with its verdict."""
+    failures: list[str]
+    """What went wrong, a sentence each; empty if every unit has finished."""
+    folder: Path
+    """Folder of its run."""
+    seconds: float = 0.0
+    """Time it took in this process."""
+    _run: Run | None = field(default=None, repr=False)
+
+    @property
+    def report(self) -> Path:
+        """The report, one HTML file; report.md beside it says the same."""
+        return self.folder / "report.html"
+
+    @property
+    def tables(self) -> dict[str, Table]:
+        """The tables over all seeds, by name."""
+        return record(Row(self.id, self.paper, "study"), self.folder.parent).tables
+
+    @property
+    def captions(self) -> dict[str, str]:
+        """The captions of the tables, by name."""
+        return record(Row(self.id, self.paper, "study"), self.folder.parent).captions("tables")
+
+    @property
+    def texts(self) -> dict[str, str]:
+        """The texts over all seeds, by name."""
+        return record(Row(self.id, self.paper, "study"), self.folder.parent).texts
+
+    def figure(self, name: str, figure: "Figure", caption: str = "") -> None:
+        """Add a figure to the report; see `Run.figure`."""
+        self._open.figure(name, figure, caption)
+
+    def table(self, name: str, rows: Iterable[Mapping[str, object]], caption: str = "") -> None:
+        """Add a table to the report; see `Run.table`."""
+        self._open.table(name, rows, caption)
+
+    def text(self, name: str, text: str, caption: str = "") -> None:
+        """Add a text to the report; see `Run.text`."""
+        self._open.text(name, text, caption)
+
+    def to_plain(self) -> dict[str, Any]:
+        """Return the study as plain values."""
+        return {
+            "id": self.id,
+            "paper": self.paper,
+            "scale": self.scale,
+            "seeds": list(self.seeds),
+            "settings": to_plain(self.settings),
+            "claims": [claim.to_plain() for claim in self.claims],
+            "results": {f"seed{run.seed}": run.results for run in self.runs},
+            "failures": self.failures,
+            "seconds": self.seconds,
+            "report": str(self.report),
+        }
+
+    def _repr_html_(self) -> str:
+        """Return the verdicts, or the tables where nothing was claimed, as a notebook shows them."""
+        from gpt2lab.runs.report.document import DataTable, Prose, Verdicts
+        from gpt2lab.runs.report.html import to_fragment
+
+        about = f"`{self.id}`, {self.scale} scale, {count(len(self.runs), 'seed')}; report `{self.report}`"
+        if self.claims:
+            return to_fragment(Prose(about), Verdicts([claim.to_plain() for claim in self.claims]))
+        captions = self.captions
+        tables = [DataTable(captions[name] or name, rows) for name, rows in self.tables.items()]
+        return to_fragment(Prose(about), *tables)
+
+    @property
+    def _open(self) -> Run:
+        if self._run is None:
+            raise LabError(f"{self.id}: the study is closed; figures and tables are added in summarise()")
+        return self._run
+
+
+def reproduce(
+    slug: str,
+    *,
+    scale: str = "laptop",
+    seeds: int | Sequence[int] = 3,
+    workers: int | None = None,
+    settings: Mapping[str, object] | None = None,
+    home: Path | str | None = None,
+    device: str | None = None,
+    threads: int | None = None,
+    name: str | None = None,
+) -> Study:
+    """Run a paper's study over its seeds, judge its claims, write the report.
+
+    seeds: how many (0, 1, 2, ...) or which. workers: units (arms and seeds) at a time, each in a process of its own;
+    default as many as there are cores, 1 at smoke scale. threads: of one operation, 1 by default on a CPU, so that no
+    number depends on `workers`. settings: replaced ones, by dotted name.
+    LabError for an unknown paper, scale or setting, or if no seed has finished. KeyboardInterrupt with the command
+    that goes on, after Ctrl-C.
+    """
+    return run_study(
+        load_experiment(paper(slug)),
+        scale=scale,
+        seeds=seeds,
+        workers=workers,
+        settings=settings,
+        home=home,
+        device=device,
+        threads=threads,
+        name=name,
+    )
+
+
+def run_study(
+    experiment: Experiment,
+    *,
+    scale: str,
+    seeds: int | Sequence[int] = 3,
+    workers: int | None = None,
+    settings: Mapping[str, object] | None = None,
+    home: Path | str | None = None,
+    device: str | None = None,
+    threads: int | None = None,
+    name: str | None = None,
+) -> Study:
+    """Run an experiment over its seeds as `reproduce` does."""
+    chosen = experiment.settings(scale, settings)
+    which = _seeds(seeds)
+    device = device or _default_device(scale)
+    if threads is None and device == "cpu":
+        threads = 1
+    if threads is not None and threads < 1:
+        raise LabError(f"threads must be at least 1, got {threads}")
+    arms = experiment.arms(chosen)
+    slug = experiment.paper.slug if experiment.paper is not None else None
+    about = {
+        **({"paper": slug} if slug else {"comparison": experiment.module, "summary": experiment.summary}),
+        "scale": scale,
+        "seeds": list(which),
+        "arms": arms,
+        "threads": threads,
+        "device": device,
+        "settings": to_plain(chosen),
+        "preset": to_plain(experiment.presets[scale]),
+        "help": {option.name: option.doc for option in options(experiment.settings_class, default=chosen)},
+    }
+    command = _command(experiment, scale, seeds, chosen, device, threads)
+    run = Run.start(
+        "study",
+        name or f"{experiment.name}-{scale}",
+        home=home,
+        settings=about,
+        device=device,
+        paper=slug,
+        scale=scale,
+        command=command,
+    )
+    return _go_on(run, experiment, about, workers)
+
+
+def resume_study(
+    row: Row, *, home: Path | str | None = None, workers: int | None = None, take_over: bool = False
+) -> Study:
+    """Go on with a study that was stopped or had failures; finished units are not repeated.
+
+    take_over: even if another process seems to run it.
+
+    LabError if its paper is not there any more or its settings do not fit the code.
+    """
+    about = record(row, home).json("settings.json")
+    experiment = (
+        load_comparison(about["comparison"])
+        if "comparison" in about
+        else load_experiment(paper(about["paper"]))
+    )
+    run = Run.reopen(row, home, about["device"], take_over=take_over)
+    return _go_on(run, experiment, about, workers)
+
+
+def _go_on(run: Run, experiment: Experiment, about: Mapping[str, Any], workers: int | None) -> Study:
+    """Do what is left of a study, judge and report."""
+    began = time.monotonic()
+    plan = Plan(
+        study=run.id,
+        home=str(run.store.home.resolve()),
+        folder=str(experiment.paper.folder) if experiment.paper is not None else "",
+        module=experiment.paper.module if experiment.paper is not None else experiment.module,
+        scale=about["scale"],
+        settings=about["settings"],
+        arms=tuple(about["arms"]),
+        threads=about["threads"],
+        device=about["device"],
+    )
+    seeds = tuple(about["seeds"])
+    units = [Unit(seed, arm) for seed in seeds for arm in (*plan.arms, None)]
+    with run:
+        settings: Any = from_plain(experiment.settings_class, plan.settings)
+        outcome = _run(run, plan, units, _workers(workers, plan, units))
+        study = Study(
+            id=run.id,
+            paper=experiment.name,
+            scale=plan.scale,
+            seeds=seeds,
+            settings=settings,
+            runs=_seed_records(plan, outcome, seeds),
+            claims=[],
+            failures=_failures(outcome, units),
+            folder=run.folder,
+            _run=run,
+        )
+        if study.failures and not run.store.pieces(run.id):
+            raise LabError(study.failures[0])  # a mistake found before any work: no unit has left anything
+        _judge(study, experiment, run)
+        _summarise(study, experiment)
+        verdicts = " · ".join(f"{judged.claim.name} {judged.verdict.status}" for judged in study.claims)
+        run.ending = ("failed", listed(study.failures)) if study.failures else ("finished", verdicts)
+        study.seconds = time.monotonic() - began
+    study._run = None
+    write_report(run.id, home=run.store.home)
+    if not study.runs:
+        raise LabError(f"{run.id}: no seed has finished: {study.failures[0]}")
+    return study
+
+
+def _run(run: Run, plan: Plan, units: Sequence[Unit], workers: int) -> Outcome:
+    """Do the units; Ctrl-C says how far the study was and how it goes on."""
+
+    def finished() -> list[Unit]:
+        rows = {row.id: row for row in run.store.pieces(run.id)}
+        return [unit for unit in units if plan.is_finished(unit, rows)]
+
+    try:
+        return run_units(plan, units, finished(), workers, run.id)
+    except KeyboardInterrupt:
+        done = len(finished())
+        raise KeyboardInterrupt(
+            f"stopped; {done} of {count(len(units), 'unit')} finished; go on with: gpt2lab resume {run.id}"
+        ) from None
+
+
+def _seed_records(plan: Plan, outcome: Outcome, seeds: Sequence[int]) -> list[RunRecord]:
+    """Return the records of the seeds that finished, each with its arms."""
+    store = Store(plan.home)
+    done = set(outcome.finished)
+    rows = {seed: store.get(plan.identity(Unit(seed))) for seed in seeds if Unit(seed) in done}
+    return [record(row, plan.home, arm_records(plan, seed)) for seed, row in rows.items() if row is not None]
+
+
+def _failures(outcome: Outcome, units: Sequence[Unit]) -> list[str]:
+    """Return a sentence for every unit that failed, and one if the rest was given up."""
+    sentences = [f"{unit.words}: {words}" for unit, words in outcome.failures.items()]
+    if outcome.gave_up:
+        left = len(units) - len(outcome.failures)
+        sentences.append(f"{count(left, 'unit')} left undone, because the first ones failed alike")
+    return sentences
+
+
+def _judge(study: Study, experiment: Experiment, run: Run) -> None:
+    """Judge every claim and write verdicts.json; the means become the study's results."""
+    results = {record.seed: record.results for record in study.runs if record.seed is not None}
+    study.claims = [JudgedClaim(claim, judge(claim, results, study.scale)) for claim in experiment.claims]
+    run.write_file("verdicts.json", encode([judged.to_plain() for judged in study.claims], indent=2))
+    run.results = {
+        f"claim.{judged.claim.name}": judged.verdict.interval.mean
+        for judged in study.claims
+        if judged.verdict.interval is not None
+    }
+
+
+def _summarise(study: Study, experiment: Experiment) -> None:
+    """Let the experiment add its figures; a slip there must not lose the verdicts."""
+    if experiment.summarise is None or not study.runs:
+        return
+    try:
+        experiment.summarise(study.settings, study)
+    except Exception as error:
+        words = str(error) if isinstance(error, LabError) else f"{type(error).__name__}: {error}"
+        study.failures.append(f"the summary: {words}")
+
+
+def _seeds(seeds: int | Sequence[int]) -> tuple[int, ...]:
+    which = tuple(range(seeds)) if isinstance(seeds, int) else tuple(seeds)
+    if not which or len(set(which)) != len(which) or min(which) < 0:
+        raise LabError(f"seeds: give how many (at least 1) or different whole numbers from 0, got {seeds}")
+    return which
+
+
+def _workers(workers: int | None, plan: Plan, units: Sequence[Unit]) -> int:
+    """Return how many units run at a time."""
+    if workers is not None:
+        if workers < 1:
+            raise LabError(f"workers must be at least 1, got {workers}")
+        return min(workers, len(units))
+    if plan.scale == "smoke" or plan.device != "cpu":
+        return 1  # a process takes longer to start than a smoke unit to run; a GPU is shared badly
+    return max(1, min(cores() // (plan.threads or 1), len(units)))
+
+
+def _default_device(scale: str) -> str:
+    """Return the GPU for the scales that are made for one, if there is one; else the CPU."""
+    if scale in ("gpu", "paper"):
+        import torch
+
+        if torch.cuda.is_available():
+            return "cuda"
+    return "cpu"
+
+
+def _command(
+    experiment: Experiment,
+    scale: str,
+    seeds: int | Sequence[int],
+    settings: Any,
+    device: str,
+    threads: int | None,
+) -> str:
+    """Return the command line that repeats a study; workers are left out, for no number depends on them."""
+    words = ["gpt2lab", experiment.verb, "--scale", scale]
+    words += ["--seeds", str(seeds) if isinstance(seeds, int) else ",".join(map(str, seeds))]
+    preset = {
+        option.name: option.default for option in options(type(settings), default=experiment.presets[scale])
+    }
+    for option in options(type(settings), default=settings):
+        if option.default != preset.get(option.name):
+            words.append(f"--set {option.name}={quoted(show(option.default))}")
+    if device != _default_device(scale):
+        words.append(f"--device {device}")
+    if threads != (1 if device == "cpu" else None):
+        words.append(f"--threads {threads}")
+    return " ".join(words)

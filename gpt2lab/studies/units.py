@@ -1,0 +1,163 @@
+"""The unit of a study's work: one arm of one seed, or one seed after its arms."""
+
+import contextlib
+import hashlib
+import os
+import shutil
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gpt2lab.base.lease import BEAT, TIMEOUT
+from gpt2lab.base.registry import read_paper
+from gpt2lab.base.settings import from_plain
+from gpt2lab.runs.json_numbers import encode
+from gpt2lab.runs.run import Logged, Run, Shared
+from gpt2lab.runs.run_record import RunRecord, record
+from gpt2lab.runs.store import Row, Store
+from gpt2lab.studies.experiment import Experiment, load_comparison, load_experiment
+
+_PATIENCE = TIMEOUT + BEAT
+
+
+@dataclass(frozen=True)
+class Unit:
+    """One arm of one seed; without an arm, the seed itself."""
+
+    seed: int
+    """The seed."""
+    arm: str | None = None
+    """The arm."""
+
+    @property
+    def words(self) -> str:
+        """What a person calls it."""
+        return f"seed {self.seed}" + (f" {self.arm}" if self.arm else "")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything that a unit's numbers depend on, in plain values: it travels to other processes as JSON."""
+
+    study: str
+    """Id of the study's run."""
+    home: str
+    """Folder of the runs."""
+    folder: str
+    """Folder of the paper; empty for a comparison of parts."""
+    module: str
+    """Package of the paper, or module of the comparison."""
+    scale: str
+    """Scale."""
+    settings: dict[str, Any]
+    """Settings as plain values."""
+    arms: tuple[str, ...]
+    """Names of the arms; () if there are none."""
+    threads: int | None
+    """Threads of one operation; None leaves it to torch. Sums depend on it, so it is the same in every process."""
+    device: str
+    """Where tensors live."""
+
+    def experiment(self) -> Experiment:
+        """Import the experiment."""
+        if not self.folder:
+            return load_comparison(self.module)
+        return load_experiment(read_paper(Path(self.folder), self.module))
+
+    def identity(self, unit: Unit) -> str:
+        """Return the id of a unit's run."""
+        seed = f"{self.study}/seed{unit.seed}"
+        return f"{seed}/{unit.arm}" if unit.arm else seed
+
+    def fingerprint(self, unit: Unit) -> str:
+        """Return the hash of all that the unit's numbers depend on, but the code."""
+        parts: list[Any] = [
+            self.module,
+            self.scale,
+            self.settings,
+            self.threads,
+            self.device,
+            unit.seed,
+            unit.arm,
+        ]
+        if unit.arm is None:
+            parts.append(self.arms)
+        return hashlib.sha256(encode(parts).encode()).hexdigest()[:16]
+
+    def is_finished(self, unit: Unit, rows: Mapping[str, Row]) -> bool:
+        """Tell whether a unit has finished under the very same plan; `rows` are the study's pieces by id."""
+        row = rows.get(self.identity(unit))
+        return row is not None and row.status == "finished" and row.settings_hash == self.fingerprint(unit)
+
+
+def execute(plan: Plan, unit: Unit, on_log: Logged | None = None, on_share: Shared | None = None) -> None:
+    """Do the work of one unit in this process, as a run of its own."""
+    experiment = plan.experiment()
+    settings: Any = from_plain(experiment.settings_class, plan.settings)
+    with _threads(plan.threads), _open(plan, unit) as run:
+        run.on_log, run.on_share = on_log, on_share
+        if unit.arm is not None:
+            assert experiment.run_arm is not None
+            experiment.run_arm(settings, unit.arm, run)
+        else:
+            run.arms = arm_records(plan, unit.seed)
+            experiment.run(settings, run)
+
+
+def arm_records(plan: Plan, seed: int) -> dict[str, RunRecord]:
+    """Return the finished arms of a seed, by name."""
+    store = Store(plan.home)
+    rows = {arm: store.get(plan.identity(Unit(seed, arm))) for arm in plan.arms}
+    return {arm: record(row, plan.home) for arm, row in rows.items() if row is not None}
+
+
+def _open(plan: Plan, unit: Unit) -> Run:
+    """Return the run of a unit: a new one, or the one that was stopped, emptied but for its checkpoints."""
+    hashed = plan.fingerprint(unit)
+    store = Store(plan.home)
+    there = store.get(plan.identity(unit))
+    if there is not None:
+        # a worker of a killed study ends by itself; one of another machine is waited for until its lease runs out
+        run = Run.reopen(there, plan.home, plan.device, clean=True, patience=_PATIENCE)
+        if there.settings_hash != hashed:  # a checkpoint of other settings must not be continued
+            shutil.rmtree(run.checkpoints, ignore_errors=True)
+        store.update(there.id, settings_hash=hashed, settings=encode(plan.settings))
+        return run
+    return Run.start(
+        "arm" if unit.arm else "seed",
+        unit.arm or f"seed{unit.seed}",
+        home=plan.home,
+        parent=f"{plan.study}/seed{unit.seed}" if unit.arm else plan.study,
+        settings=plan.settings,
+        device=plan.device,
+        settings_hash=hashed,
+        scale=plan.scale,
+        seed=unit.seed,
+        arm=unit.arm,
+    )
+
+
+@contextlib.contextmanager
+def _threads(threads: int | None) -> Iterator[None]:
+    """Use this many threads in each operation of torch, whether it is imported already or later."""
+    if threads is None:
+        yield
+        return
+    variable = "OMP_NUM_THREADS"
+    before = os.environ.get(variable)
+    torch: Any = sys.modules.get("torch")
+    had = torch.get_num_threads() if torch else None
+    os.environ[variable] = str(threads)  # read when torch is first imported
+    if torch:
+        torch.set_num_threads(threads)
+    try:
+        yield
+    finally:
+        os.environ.pop(variable, None)
+        if before is not None:
+            os.environ[variable] = before
+        torch = sys.modules.get("torch")
+        if torch:
+            torch.set_num_threads(had or threads)

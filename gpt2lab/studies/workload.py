@@ -1,0 +1,254 @@
+"""What contestants train, and on what: a small GPT-2 on a generated language, or on text."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Literal
+
+import torch
+
+from gpt2lab.base.errors import LabError
+from gpt2lab.model import Transformer, TransformerConfig
+from gpt2lab.model.checkpoints.families import gpt2_config
+from gpt2lab.text import sources
+from gpt2lab.text.batches import ArrayTokens, PackedBatches
+from gpt2lab.text.generators.topic_bigrams import VOCAB_SIZE, stream
+from gpt2lab.text.tokenizer import Tokenizer, train_bpe
+from gpt2lab.training import TrainSettings
+
+BIGRAMS = ("topic-bigrams",)
+"""The data of the generated language of topics and bigrams."""
+STORIES = "tinystories"
+"""What people call the generated stories; the source's own name is tinyworld."""
+
+_HASHES = 1 << 32
+_CHARACTERS = 8  # read for each token that is wanted: more than a byte-level BPE puts into one on average
+
+
+@dataclass(frozen=True, kw_only=True)
+class Course:
+    """What every contestant trains, and on what: a small GPT-2 on the generated language of topics and bigrams."""
+
+    n_layers: int = 2
+    """Blocks."""
+    d_model: int = 64
+    """Width."""
+    n_heads: int = 4
+    """Attention heads."""
+    context: int = 64
+    """Tokens in a row."""
+    batch_size: int = 32
+    """Rows in an update."""
+    train_tokens: int = 400_000
+    """Length of the training stream."""
+    valid_tokens: int = 60_000
+    """Length of the validation stream; all of it is read."""
+    warmup: float = 0.05
+    """Share of the updates over which the learning rate rises."""
+    final_fraction: float = 0.05
+    """Share of the peak learning rate that is left at the end of the cosine."""
+    clip: float = 1.0
+    """Largest norm of the gradient."""
+    precision: Literal["float32", "bf16", "auto"] = "float32"
+    """Arithmetic of forward and backward pass; auto is bf16 on GPUs that have it."""
+
+    def __post_init__(self) -> None:
+        for name in ("d_model", "n_heads", "context", "batch_size", "train_tokens", "valid_tokens"):
+            if getattr(self, name) < 1:
+                raise LabError(f"course.{name} must be at least 1, got {getattr(self, name)}")
+        if self.n_layers < 0 or self.d_model % self.n_heads:
+            raise LabError(
+                f"course.n_layers must not be negative and d_model a multiple of n_heads, got {self.n_layers} layers, "
+                f"{self.d_model} and {self.n_heads}"
+            )
+        for name in ("warmup", "final_fraction"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise LabError(f"course.{name} must lie between 0 and 1, got {getattr(self, name)}")
+
+    @property
+    def vocabulary(self) -> int:
+        """Ids of the language."""
+        return VOCAB_SIZE
+
+    @property
+    def config(self) -> TransformerConfig:
+        """The model: GPT-2 without biases in its linear maps, tied head."""
+        return gpt2_config(
+            vocab_size=self.vocabulary,
+            d_model=self.d_model,
+            n_layers=self.n_layers,
+            n_heads=self.n_heads,
+            max_positions=self.context,
+            qkv_bias=False,
+            attention_out_bias=False,
+            mlp_bias=False,
+        )
+
+    def model(self, seed: int) -> Transformer:
+        """Return the model with the initial weights of a seed."""
+        return Transformer(self.config, generator=torch.Generator().manual_seed(seed))
+
+    def batches(self, seed: int) -> PackedBatches:
+        """Return the training batches of a seed; seed 0 reads stream 1, seed 1 stream 3, ..."""
+        return self._packed(_tokens(2 * seed + 1, self.train_tokens), seed)
+
+    def validation(self, seed: int) -> PackedBatches:
+        """Return the validation windows of a seed, in the order of the stream."""
+        return self._packed(_tokens(2 * seed + 2, self.valid_tokens), None)
+
+    def settings(self, steps: int, learning_rate: float) -> TrainSettings:
+        """Return the loop's settings for a complete schedule of `steps` updates."""
+        return TrainSettings(
+            steps=steps,
+            learning_rate=learning_rate,
+            schedule="cosine",
+            warmup=round(self.warmup * steps),
+            final_fraction=self.final_fraction,
+            clip=self.clip,
+            log_every=5,
+            precision=self.precision,
+        )
+
+    def _packed(self, tokens: ArrayTokens, order: int | None) -> PackedBatches:
+        """Return rows of tokens in the order of a seed; None: as they stand, more at a time."""
+        return PackedBatches(
+            tokens,
+            batch_size=self.batch_size if order is not None else 128,
+            context=self.context,
+            seed=order or 0,
+            shuffle=order is not None,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextCourse(Course):
+    """The same model on text: stories, docstrings, files. Every seed reads the same split, in an order of its own."""
+
+    data: tuple[str, ...] = ("tinystories",)
+    """Files, folders, globs, hub:ID, built-in sources (tinystories is tinyworld), or topic-bigrams, which is no text."""
+    field: str = "text"
+    """Field of jsonl, csv, parquet and hub rows that holds the text."""
+    vocab_size: int = 1024
+    """Most ids of the byte-level BPE that is made from the training documents."""
+    valid_fraction: float = 0.1
+    """Share of the documents kept for validation, chosen by the hash of their text."""
+
+    @property
+    def vocabulary(self) -> int:
+        """Ids of the tokenizer."""
+        if self.data == BIGRAMS:
+            return super().vocabulary
+        return self.text.tokenizer.vocab_size
+
+    @property
+    def text(self) -> "Text":
+        """The documents, split and encoded; read once in a process. LabError for topic-bigrams, which has none."""
+        if self.data == BIGRAMS:
+            raise LabError(
+                "topic-bigrams: generated ids without words; what reads or writes text takes another source"
+            )
+        return _read(
+            tuple(_source(name) for name in self.data),
+            self.field,
+            self.vocab_size,
+            self.valid_fraction,
+            self.train_tokens,
+            self.valid_tokens,
+        )
+
+    def batches(self, seed: int) -> PackedBatches:
+        """Return the training batches in the order of a seed."""
+        if self.data == BIGRAMS:
+            return super().batches(seed)
+        return self._packed(self.text.train, seed)
+
+    def validation(self, seed: int) -> PackedBatches:
+        """Return the validation windows; those of a text are the same for every seed."""
+        if self.data == BIGRAMS:
+            return super().validation(seed)
+        return self._packed(self.text.valid, None)
+
+
+@dataclass(frozen=True)
+class Text:
+    """Documents in two splits."""
+
+    tokenizer: Tokenizer
+    """Made from the training documents."""
+    train: ArrayTokens
+    """The training documents one after the other, each with the end token behind it; at most train_tokens."""
+    valid: ArrayTokens
+    """The validation documents; at most valid_tokens."""
+    valid_documents: tuple[str, ...]
+    """The validation documents themselves."""
+
+
+def is_text(name: str) -> bool:
+    """Tell whether a word names text that the lab makes or fetches itself: no file and no model."""
+    return name in BIGRAMS or name.startswith("hub:") or _source(name).partition(":")[0] in sources.BUILT_IN
+
+
+def check_sources(data: Sequence[str]) -> None:
+    """LabError for a file, folder or built-in source that is not there; the hub is not asked."""
+    if tuple(data) != BIGRAMS:
+        sources.files([_source(name) for name in data])
+
+
+def _source(name: str) -> str:
+    head, colon, size = name.partition(":")
+    return f"tinyworld{colon}{size}" if head == STORIES else name
+
+
+@cache
+def _tokens(seed: int, size: int) -> ArrayTokens:
+    return ArrayTokens(stream(seed, size).tokens)
+
+
+@cache
+def _read(
+    data: tuple[str, ...],
+    field: str,
+    vocab_size: int,
+    valid_fraction: float,
+    train_tokens: int,
+    valid_tokens: int,
+) -> Text:
+    """Read as much text as the two streams need. LabError if it is too little to split."""
+    if not 0 < valid_fraction < 1:
+        raise LabError(f"valid_fraction must lie between 0 and 1, got {valid_fraction}")
+    sides: tuple[list[str], list[str]] = [], []
+    room = [_CHARACTERS * train_tokens, _CHARACTERS * valid_tokens]
+    for document in sources.documents(data, field=field):
+        valid = _hash(document) < valid_fraction * _HASHES
+        if room[valid] > 0:
+            sides[valid].append(document)
+            room[valid] -= len(document)
+        elif room[not valid] <= 0:
+            break
+    train, held_out = sides
+    if not train or not held_out:
+        raise LabError(
+            f"{', '.join(data)}: {len(train) + len(held_out)} documents are too few to keep some for validation"
+        )
+    tokenizer = train_bpe(train, vocab_size)
+    return Text(
+        tokenizer,
+        _encoded(tokenizer, train, train_tokens),
+        _encoded(tokenizer, held_out, valid_tokens),
+        tuple(held_out),
+    )
+
+
+def _hash(document: str) -> int:
+    return int.from_bytes(hashlib.sha256(document.encode("utf-8", "replace")).digest()[:4], "big")
+
+
+def _encoded(tokenizer: Tokenizer, documents: Sequence[str], most: int) -> ArrayTokens:
+    assert tokenizer.eos is not None
+    ids: list[int] = []
+    for encoded in tokenizer.encode_batch(documents):
+        ids += [*encoded, tokenizer.eos]
+        if len(ids) >= most:
+            break
+    return ArrayTokens(ids[:most])

@@ -1,0 +1,138 @@
+"""The baseline optimizer, how parameters are grouped for decay, and what an optimizer may ask of the loop."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from gpt2lab.model import Transformer
+from gpt2lab.model.adapters.layers import AdaptedLinear
+from gpt2lab.model.experts import ExpertLinear
+from gpt2lab.model.matrices import stacks
+from gpt2lab.training.objectives import Batch, Objective
+from gpt2lab.training.settings import TrainSettings
+
+
+@runtime_checkable
+class ReadsCurvature(Protocol):
+    """An optimizer that now and then looks at more than the gradient of the update."""
+
+    def refreshes(self, step: int) -> Literal["before", "after"] | None:
+        """Say whether update `step` (0 is the first) is preceded or followed by a refresh, or neither."""
+        ...
+
+    def refresh(
+        self, model: Transformer, batches: Sequence[Batch], objective: Objective, generator: torch.Generator
+    ) -> dict[str, float]:
+        """Read the curvature on the micro-batches of one update and return numbers for the log.
+
+        Before an update the batches are its own, after it those of the next one, which the weights have not seen.
+        `generator` is a function of the run's seed and the step. Parameters and their `.grad` stay as they are.
+        """
+        ...
+
+
+@runtime_checkable
+class ChecksObjective(Protocol):
+    """An optimizer that cannot read every objective."""
+
+    def check_objective(self, objective: Objective) -> None:
+        """LabError for one that it cannot read; the loop calls this before the first update."""
+        ...
+
+
+@dataclass(frozen=True)
+class LinearWeight:
+    """The tensor of a linear map in a model: one matrix, or several that are stored together."""
+
+    name: str
+    """Of its module, as in `named_modules`."""
+    weight: Tensor
+    """[out, in], unless one of the following says otherwise."""
+    transposed: bool = False
+    """Stored [in, out], as Hugging Face's Conv1D does."""
+    stacked: bool = False
+    """[experts, out, in], each expert by itself."""
+    rows: tuple[int, ...] = ()
+    """Rows of the matrices that lie one below the other in it (in each expert); () is one matrix."""
+
+
+def linear_weights(model: nn.Module) -> list[LinearWeight]:
+    """Return the trainable weights of a model's linear maps, each once: nn.Linear, experts, low-rank adapters.
+
+    Hugging Face's Conv1D and Mixtral's experts and routers are linear maps too. Which matrices a tensor of the lab's own
+    models holds is as in the published form (`gpt2lab.model.matrices`).
+    """
+    together = {path: tuple(stack.parts.values()) for path, stack in stacks(model).items() if stack.apart}
+    found = dict[int, LinearWeight]()
+    for name, module in model.named_modules():
+        # The layer below an adapter is named `base`.
+        rows = together.get(name.removesuffix(".base"), ())
+        for one in _weights(name, module, rows):
+            if isinstance(one.weight, nn.Parameter) and one.weight.requires_grad:
+                found.setdefault(id(one.weight), one)
+    return list(found.values())
+
+
+def _weights(name: str, module: nn.Module, rows: tuple[int, ...]) -> list[LinearWeight]:
+    if isinstance(module, nn.Linear):
+        return [LinearWeight(name, module.weight, rows=rows)]
+    if isinstance(module, ExpertLinear):
+        return [LinearWeight(name, module.weight, stacked=True, rows=rows)]
+    if isinstance(module, AdaptedLinear):
+        ranks = [part for adapter in module.adapters for part in module.parts(adapter).values()]
+        return [LinearWeight(name, weight) for part in ranks for weight in (part.A, part.B)]
+    return _of_hugging_face(name, module)
+
+
+def _of_hugging_face(name: str, module: nn.Module) -> list[LinearWeight]:
+    """Linear maps of transformers' that are no nn.Linear; found by name, since that package is not imported here."""
+    own = dict(module.named_parameters(recurse=False))
+    match type(module).__name__:
+        case "Conv1D":
+            return [LinearWeight(name, own["weight"], transposed=True)]
+        case "MixtralTopKRouter":
+            return [LinearWeight(name, own["weight"])]
+        case "MixtralExperts":  # its files have gates and ups of every expert apart
+            half = own["gate_up_proj"].shape[1] // 2
+            both = LinearWeight(name, own["gate_up_proj"], stacked=True, rows=(half, half))
+            return [both, LinearWeight(name, own["down_proj"], stacked=True)]
+    return []
+
+
+def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """Split trainable parameters in two groups: matrices and embeddings decay, vectors (biases, norms) do not."""
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    matrices = [parameter for parameter in trained if parameter.dim() >= 2]
+    vectors = [parameter for parameter in trained if parameter.dim() < 2]
+    groups = [{"params": matrices, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0}]
+    return [group for group in groups if group["params"]]
+
+
+def adamw(model: nn.Module, settings: TrainSettings) -> torch.optim.AdamW:
+    """AdamW with decoupled decay (Loshchilov & Hutter 2019, algorithm 2), in torch's fused form.
+
+    One kernel a tensor: on two CPU cores a step takes a third of the for-loop form's time (benchmarks/training.py).
+    """
+    groups = parameter_groups(model, settings.weight_decay)
+    return torch.optim.AdamW(
+        groups, lr=settings.learning_rate, betas=settings.betas, eps=settings.eps, fused=True
+    )
+
+
+def make_optimizer(
+    cls: type[Optimizer], model: nn.Module, *, learning_rate: float, weight_decay: float, **options: Any
+) -> Optimizer:
+    """Make an optimizer of this class for a model's trainable parameters.
+
+    A class that treats parameters by their place in the model has `for_model(model, lr=, weight_decay=, **options)`;
+    any other gets `parameter_groups`. LabError or ValueError for options out of range.
+    """
+    for_model = getattr(cls, "for_model", None)
+    if for_model is not None:
+        made: Optimizer = for_model(model, lr=learning_rate, weight_decay=weight_decay, **options)
+        return made
+    return cls(parameter_groups(model, weight_decay), lr=learning_rate, **options)  # type: ignore[call-arg]  # every optimizer has lr

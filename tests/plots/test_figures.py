@@ -1,0 +1,119 @@
+"""Figures: text as text, the same bytes again, labels that keep apart."""
+
+import itertools
+import math
+import re
+import xml.etree.ElementTree as ElementTree
+
+import pytest
+
+from gpt2lab.base.errors import LabError
+from gpt2lab.plots.figures import (
+    band_over_seeds,
+    bars,
+    heatmap,
+    line_chart,
+    scatter,
+    spread,
+    tidy_svg,
+    to_svg,
+)
+
+pytest.importorskip("matplotlib")
+CURVES = {"adamw": ([1, 2, 3], [3.0, 2.5, 2.2]), "conda": ([1, 2, 3], [3.0, 2.4, 2.19])}
+
+
+def lines():
+    return line_chart(
+        CURVES, x_label="updates", y_label="loss", bands={"conda": ([2.9, 2.3, 2.1], [3.1, 2.5, 2.3])}
+    )
+
+
+def texts(svg):
+    return [element.text for element in ElementTree.fromstring(svg).iter() if element.tag.endswith("text")]
+
+
+def test_a_figure_is_one_svg_element_with_its_title_and_its_text_as_text():
+    svg = to_svg(lines(), "Loss <by> optimizer")
+    root = ElementTree.fromstring(svg)
+    assert root.tag.endswith("svg")
+    assert "<title>Loss &lt;by&gt; optimizer</title>" in svg
+    assert {"adamw", "conda", "updates", "loss"} <= set(texts(svg))
+    assert "<style" not in svg
+    assert "metadata" not in svg
+    assert "DejaVu" not in svg
+
+
+def test_the_same_figure_gives_the_same_bytes():
+    assert to_svg(lines()) == to_svg(lines())
+
+
+def test_a_heatmap_writes_its_numbers():
+    figure = heatmap([[0.25, 1.0], [0.5, float("nan")]], rows=[16, 32], columns=[1, 2], label="grammar")
+    assert {"0.25", "1", "0.5", "–", "16", "32", "grammar"} <= set(texts(to_svg(figure)))
+
+
+def test_a_large_heatmap_is_small():
+    big = heatmap([[float(i * j) for i in range(64)] for j in range(64)], rows=range(64), columns=range(64))
+    assert len(to_svg(big)) < 100_000
+
+
+def test_a_heatmap_of_equal_values_is_drawn():
+    to_svg(heatmap([[1.0, 1.0]], rows=["a"], columns=["b", "c"], diverging=True))
+
+
+def test_bars_show_number_interval_seeds_and_reference():
+    figure = bars(
+        {"conda": 0.8, "adamw": -0.2},
+        label="gain",
+        intervals={"conda": (0.7, 0.9)},
+        points={"adamw": [-0.3, -0.1]},
+        reference={"paper": 1.0},
+    )
+    assert {"conda", "adamw", "gain", "0.8", "-0.2", "paper"} <= set(texts(to_svg(figure)))
+
+
+def test_nothing_to_draw_is_said():
+    with pytest.raises(LabError, match="at least one series"):
+        line_chart({}, x_label="", y_label="")
+    with pytest.raises(LabError, match="at least one value"):
+        bars({}, label="")
+
+
+@pytest.mark.parametrize("places", [[1, 2, 3], [0, 0, 0, 0], [0, 30, 31, 90, 91, 92], [5.0]])
+def test_labels_are_moved_apart_and_stay_in_order_around_their_places(places):
+    moved = spread(places, 10.0)
+    assert all(b - a >= 10.0 - 1e-9 for a, b in itertools.pairwise(moved))
+    assert sum(moved) == pytest.approx(sum(places))
+
+
+def test_labels_that_are_apart_stay():
+    assert spread([0.0, 20.0, 40.0], 10.0) == [0.0, 20.0, 40.0]
+
+
+def test_the_band_over_seeds_is_mean_and_range_where_all_seeds_have_a_value():
+    mean, band = band_over_seeds([([1, 2, 3], [1.0, 2.0, 9.0]), ([1, 2], [3.0, 2.0])])
+    assert mean == ([1, 2], [2.0, 2.0])
+    assert band == ([1.0, 2.0], [3.0, 2.0])
+
+
+def test_no_two_figures_of_the_lab_name_a_font_that_a_machine_may_lack():
+    assert not re.search("Bitstream|Lucida|Verdana", to_svg(lines()))
+
+
+def test_a_figure_made_elsewhere_is_tidied_and_what_is_none_is_refused():
+    drawn = '<?xml version="1.0"?><!DOCTYPE svg><svg width="9"><defs><style>*{x: y}</style></defs><g/></svg>'
+    tidy = tidy_svg(drawn, "A & B")
+    head = '<svg xmlns="http://www.w3.org/2000/svg" width="9" role="img" stroke-linejoin="round">'
+    assert tidy == f"{head}<title>A &amp; B</title>\n<g/></svg>"
+    assert tidy_svg(tidy, "A & B") == tidy
+    with pytest.raises(LabError, match="must be SVG text"):
+        tidy_svg("a picture")
+
+
+def test_a_scatter_plot_names_every_mean_in_its_colour_and_leaves_out_what_is_no_number() -> None:
+    points = {"beam": ([2.0, 4.0], [0.5, 0.7]), "greedy": ([3.0], [math.nan]), "none": ([1.0], [0.9])}
+    svg = to_svg(scatter(points, x_label="perplexity", y_label="diversity", log_x=True))
+    assert "beam" in svg and "none" in svg and "greedy" not in svg
+    with pytest.raises(LabError, match="at least one point"):
+        scatter({"greedy": ([3.0], [math.nan])}, x_label="x", y_label="y")

@@ -1,0 +1,135 @@
+"""Optimizers under equal conditions: what is equal, how a sweep chooses, how steps to a loss are counted."""
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from gpt2lab.base.errors import LabError
+from gpt2lab.studies.sweep import (
+    Contestant,
+    Course,
+    best_on_grid,
+    race,
+    step_ratio,
+    steps_to_reach,
+    tune,
+    validation_loss,
+)
+
+COURSE = Course(d_model=16, n_heads=2, context=16, batch_size=8, train_tokens=4000, valid_tokens=1500)
+ADAMW = Contestant(name="adamw", optimizer=torch.optim.AdamW, learning_rates=(1e-3, 4e-3))
+
+
+def test_every_contestant_starts_from_the_same_weights_and_sees_the_same_batches() -> None:
+    firsts: list[torch.Tensor] = []
+
+    def prepare(model: Any, optimizer: torch.optim.Optimizer) -> None:
+        firsts.append(torch.cat([p.detach().flatten() for p in model.parameters()]))
+
+    losses: dict[str, list[float]] = {"adamw": [], "sgd": []}
+    for name, cls in (("adamw", torch.optim.AdamW), ("sgd", torch.optim.SGD)):
+        contestant = Contestant(name=name, optimizer=cls, learning_rates=(1e-3,))
+        race(
+            COURSE,
+            contestant,
+            steps=3,
+            learning_rate=1e-9,
+            seed=4,
+            prepare=prepare,
+            log=lambda step, name=name, **numbers: losses[name].append(numbers["loss"]),
+        )
+    assert torch.equal(firsts[0], firsts[1])
+    assert losses["adamw"][0] == losses["sgd"][0]  # the first batch, before any update
+    assert losses["adamw"][-1] == pytest.approx(
+        losses["sgd"][-1], abs=1e-6
+    )  # the third batch, nothing learnt
+
+
+def test_the_validation_loss_is_the_mean_over_every_token_of_all_windows() -> None:
+    model = COURSE.model(0)
+    tokens = torch.from_numpy(COURSE.validation(3).stream.read(0, 1500))
+    covered = len(tokens) // 16 * 16
+    rows, following = tokens[:covered].view(-1, 16), tokens[1 : covered + 1].view(-1, 16)
+    with torch.no_grad():
+        slow = F.cross_entropy(model(rows).double().flatten(0, 1), following.flatten())
+    assert validation_loss(model, COURSE.validation(3)) == pytest.approx(float(slow), rel=1e-6)
+
+
+def test_the_model_learns_and_a_rate_that_is_too_high_is_a_loss_of_infinity_not_a_crash() -> None:
+    finish = race(COURSE, ADAMW, steps=40, learning_rate=4e-3)
+    assert finish.steps == 40
+    assert 0 < finish.optimizer_seconds < finish.seconds
+    assert finish.loss < math.log(256)
+    wild = Contestant(name="sgd", optimizer=torch.optim.SGD, learning_rates=(1e30,))
+    assert race(COURSE, wild, steps=10, learning_rate=1e30).loss == math.inf
+
+
+def test_a_sweep_takes_the_best_of_rates_and_options_and_goes_on_beyond_an_edge() -> None:
+    tuned = tune(
+        COURSE,
+        Contestant(
+            name="adamw",
+            optimizer=torch.optim.AdamW,
+            learning_rates=(1e-4, 2e-4),
+            options=({"eps": 1e-8}, {"eps": 1e9}),  # the second never moves
+        ),
+        steps=15,
+        widen=1,
+    )
+    assert tuned.options == {"eps": 1e-8}
+    assert tuned.learning_rate == pytest.approx(4e-4)  # too low all of them: the highest tried
+    assert tuned.at_edge
+    assert len(tuned.tried) == 6
+    assert tuned.loss == min(trial["loss"] for trial in tuned.tried)
+
+
+@pytest.mark.parametrize(
+    ("minimum", "widen", "best", "edge", "asked"),
+    [(2.0, 2, 2.0, False, 3), (16.0, 2, 16.0, True, 5), (16.0, 3, 16.0, False, 6), (0.5, 2, 0.5, False, 5)],
+)
+def test_a_grid_is_widened_towards_the_minimum(
+    minimum: float, widen: int, best: float, edge: bool, asked: int
+) -> None:
+    seen: list[float] = []
+
+    def loss_of(value: float) -> float:
+        seen.append(value)
+        return abs(math.log(value / minimum))
+
+    value, _, at_edge = best_on_grid((1.0, 2.0, 4.0), loss_of, widen=widen)
+    assert (value, at_edge, len(seen)) == (best, edge, asked)
+    assert len(set(seen)) == len(seen)
+
+
+@pytest.mark.parametrize("void", [1.0, 2.0, 4.0])
+def test_a_loss_that_is_no_number_is_never_the_best(void: float) -> None:
+    value, loss, _ = best_on_grid((1.0, 2.0, 4.0), lambda rate: math.nan if rate == void else rate, widen=0)
+    assert (value, loss) == ((2.0, 2.0) if void == 1.0 else (1.0, 1.0))
+    assert best_on_grid((1.0, 2.0), lambda rate: math.nan, widen=0)[1] == math.inf
+
+
+def test_grids_that_are_none_are_refused() -> None:
+    for grid in ((), (2.0, 1.0), (0.0, 1.0), (1.0, 1.0)):
+        with pytest.raises(LabError, match="ascends"):
+            best_on_grid(grid, lambda value: value, widen=0)
+
+
+def test_steps_to_a_loss_are_read_between_complete_schedules() -> None:
+    losses = {100: 4.0, 200: 3.0, 400: 2.5}
+    assert steps_to_reach(losses, 3.5) == pytest.approx(100 * 2**0.5)
+    assert steps_to_reach(losses, 2.75) == pytest.approx(200 * 2**0.5)
+    assert steps_to_reach(losses, 3.0) == 200
+    assert steps_to_reach(losses, 4.5) == 100  # an upper bound
+    assert steps_to_reach(losses, 2.4) == math.inf
+    assert steps_to_reach({100: math.inf, 200: 3.0}, 3.0) == 200
+
+
+def test_a_ratio_of_steps_is_above_one_for_the_faster_and_its_inverse_side_for_the_slower() -> None:
+    slow, fast = {200: 4.0, 400: 3.5, 800: 3.0}, {200: 3.5, 400: 3.0, 800: 2.8}
+    assert step_ratio(slow, fast) == pytest.approx(2.0)
+    assert step_ratio(slow, slow) == pytest.approx(1.0)
+    assert step_ratio(fast, slow) == pytest.approx(0.5)
+    assert step_ratio(slow, {200: 9.0, 400: 9.0, 800: math.inf}) == 0.0
