@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Entrant:
+class Entry:
     """A part with its options."""
 
     kind: str
@@ -55,35 +55,35 @@ class Entrant:
             )  # else the comparison gives the rest, such as data
 
 
-def line_up(kind: str, only: Sequence[str], variants: Sequence[str] = ()) -> list[Entrant]:
+def chosen_entries(kind: str, only: Sequence[str], variants: Sequence[str] = ()) -> list[Entry]:
     """Return who takes part: those named by `only`, else every built part of the kind and the usual `variants`.
 
     Each is written `NAME` or `NAME OPTION=VALUE ...`. LabError for a part that does not exist or is not built, and
     for two that are the same.
     """
     everyone = [one.name for one in parts(kind) if one.built] + list(variants)
-    entrants = [_entrant(kind, words) for words in only or everyone]
-    arms = [entrant.arm for entrant in entrants]
-    twice = next((entrant.label for entrant in entrants if arms.count(entrant.arm) > 1), None)
+    entries = [_entry(kind, words) for words in only or everyone]
+    arms = [entry.arm for entry in entries]
+    twice = next((entry.label for entry in entries if arms.count(entry.arm) > 1), None)
     if twice is not None:
         raise LabError(f"--only {twice}: named twice")
-    for entrant in entrants if only else ():
-        entrant.check()  # whoever is asked for by name must be there; of all, one that cannot be had is left out
-    return entrants
+    for entry in entries if only else ():
+        entry.check()  # whoever is asked for by name must be there; of all, one that cannot be had is left out
+    return entries
 
 
-def labels(entrants: Sequence[Entrant]) -> dict[str, str]:
+def labels(entries: Sequence[Entry]) -> dict[str, str]:
     """Return arm → label."""
-    return {entrant.arm: entrant.label for entrant in entrants}
+    return {entry.arm: entry.label for entry in entries}
 
 
-def tell_left_out(study: "Study", left_out: Mapping[str, str]) -> None:
+def report_left_out(study: "Study", left_out: Mapping[str, str]) -> None:
     """Put who was left out, and why, into the report."""
     if left_out:
         lines = [f"{label}: {reason}" for label, reason in left_out.items()]
         study.text("left_out", "\n".join(lines), "Left out, and why")
 
 
-def _entrant(kind: str, words: str) -> Entrant:
+def _entry(kind: str, words: str) -> Entry:
     name, *chosen = words.split()
-    return Entrant(kind, name, parse_assignments(chosen, f"--only {name}"))
+    return Entry(kind, name, parse_assignments(chosen, f"--only {name}"))

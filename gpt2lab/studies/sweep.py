@@ -1,6 +1,6 @@
 """Optimizers side by side under equal conditions, as papers about optimizers compare them.
 
-Every contestant trains the same model from the same initial weights on the same batches in the same order, with the
+Every candidate trains the same model from the same initial weights on the same batches in the same order, with the
 same schedule, clipping and number of updates. Each first tunes its learning rate, and the options it names, by the same
 rule: all values of its grid over a shorter complete schedule, and further values on the side where the best one lies at
 the edge. Losses of different lengths come from complete schedules of their own, never from the middle of a longer one.
@@ -20,7 +20,7 @@ from torch.optim import Optimizer
 from gpt2lab.base.errors import LabError
 from gpt2lab.base.ordering import or_worst
 from gpt2lab.model import Transformer, linear_cross_entropy
-from gpt2lab.studies.workload import Course as Course
+from gpt2lab.studies.workload import Workload as Workload
 from gpt2lab.text.batches import PackedBatches
 from gpt2lab.training import make_optimizer, train
 from gpt2lab.training.loop import NotFinite
@@ -34,7 +34,7 @@ Prepare = Callable[[Transformer, Optimizer], None]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Contestant:
+class Candidate:
     """An optimizer with what it may choose from."""
 
     name: str
@@ -48,7 +48,7 @@ class Contestant:
     options: tuple[Mapping[str, Any], ...] = field(default_factory=lambda: ({},))
     """Alternatives of further arguments; the sweep crosses them with the learning rates."""
     warmup: float | None = None
-    """Share of the updates in which its learning rate rises; None: the course's."""
+    """Share of the updates in which its learning rate rises; None: the workload's."""
 
 
 @dataclass(frozen=True)
@@ -82,8 +82,8 @@ class Tuned:
 
 
 def race(
-    course: Course,
-    contestant: Contestant,
+    workload: Workload,
+    candidate: Candidate,
     *,
     steps: int,
     learning_rate: float,
@@ -97,15 +97,15 @@ def race(
 
     log(step, **numbers) gets the training's rows. A loss or gradient that is not finite ends the training with loss inf.
     """
-    if contestant.warmup is not None:
-        course = dataclasses.replace(course, warmup=contestant.warmup)
-    model = course.model(seed).to(device)
+    if candidate.warmup is not None:
+        workload = dataclasses.replace(workload, warmup=candidate.warmup)
+    model = workload.model(seed).to(device)
     optimizer = make_optimizer(
-        contestant.optimizer,
+        candidate.optimizer,
         model,
         learning_rate=learning_rate,
-        weight_decay=contestant.weight_decay,
-        **(options if options is not None else contestant.options[0]),
+        weight_decay=candidate.weight_decay,
+        **(options if options is not None else candidate.options[0]),
     )
     watch = _Stopwatch(optimizer, clock(device))
     if prepare is not None:
@@ -113,23 +113,25 @@ def race(
     try:
         done = train(
             model,
-            course.batches(seed),
-            settings=course.settings(steps, learning_rate),
+            workload.batches(seed),
+            settings=workload.settings(steps, learning_rate),
             optimizer=optimizer,
             log=log,
             seed=seed,
-            label=f"{contestant.name} lr {learning_rate:.2g}",
+            label=f"{candidate.name} lr {learning_rate:.2g}",
         )
     except NotFinite:
         return Finish(math.inf, watch.total, watch.inside, watch.steps)
     total = watch.total
-    loss = or_worst(validation_loss(model, course.validation(seed)), math.inf)  # the last update may diverge
+    loss = or_worst(
+        validation_loss(model, workload.validation(seed)), math.inf
+    )  # the last update may diverge
     return Finish(loss, total, watch.inside, done.steps)
 
 
 def tune(
-    course: Course,
-    contestant: Contestant,
+    workload: Workload,
+    candidate: Candidate,
     *,
     steps: int,
     seed: int = 0,
@@ -146,8 +148,8 @@ def tune(
 
     def loss_of(rate: float, options: Mapping[str, Any]) -> float:
         finish = race(
-            course,
-            contestant,
+            workload,
+            candidate,
             steps=steps,
             learning_rate=rate,
             options=options,
@@ -158,10 +160,10 @@ def tune(
         tried.append({"learning_rate": rate, **options, "loss": finish.loss})
         return finish.loss
 
-    best, best_options, best_loss, edge = math.nan, contestant.options[0], math.inf, True
-    for options in contestant.options:
+    best, best_options, best_loss, edge = math.nan, candidate.options[0], math.inf, True
+    for options in candidate.options:
         rate, loss, at_edge = best_on_grid(
-            contestant.learning_rates, partial(loss_of, options=options), widen=widen
+            candidate.learning_rates, partial(loss_of, options=options), widen=widen
         )
         if loss < best_loss or math.isnan(best):
             best, best_options, best_loss, edge = rate, options, loss, at_edge
@@ -228,23 +230,21 @@ def step_ratio(baseline: Mapping[int, float], other: Mapping[int, float]) -> flo
 
 
 def compete(
-    course: Course,
-    contestant: Contestant,
+    workload: Workload,
+    candidate: Candidate,
     run: "Run",
     *,
     tuning_steps: int,
     lengths: Sequence[int],
     prepare: Prepare | None = None,
 ) -> Tuned:
-    """Tune a contestant, let it race over every length, and report to `run`; `prepare` sees the longest race only.
+    """Tune a candidate, let it race over every length, and report to `run`; `prepare` sees the longest race only.
 
     Results: learning_rate, at_edge, option.NAME, loss.sSTEPS, seconds_per_step, optimizer_share; table `sweep`; the
     longest race's rows are logged.
     """
-    share = _Share(
-        run, tuning_steps * len(contestant.learning_rates) * len(contestant.options) + sum(lengths)
-    )
-    tuned = tune(course, contestant, steps=tuning_steps, seed=run.seed, device=run.device, log=share.trial)
+    share = _Share(run, tuning_steps * len(candidate.learning_rates) * len(candidate.options) + sum(lengths))
+    tuned = tune(workload, candidate, steps=tuning_steps, seed=run.seed, device=run.device, log=share.trial)
     run.table("sweep", tuned.tried, f"Validation loss after {tuning_steps} updates for every setting tried")
     run.result("learning_rate", tuned.learning_rate)
     run.result("at_edge", tuned.at_edge)
@@ -256,8 +256,8 @@ def compete(
         share.begin(sum(lengths) - sum(length for length in lengths if length < steps))
         longest = steps == max(lengths)
         finish = race(
-            course,
-            contestant,
+            workload,
+            candidate,
             steps=steps,
             learning_rate=tuned.learning_rate,
             options=tuned.options,
@@ -338,7 +338,7 @@ def clock(device: str) -> Callable[[], float]:
 
 
 class _Share:
-    """How far a contestant is: updates done of all that are planned; those of a widened grid are not among them."""
+    """How far a candidate is: updates done of all that are planned; those of a widened grid are not among them."""
 
     def __init__(self, run: "Run", total: int) -> None:
         self.run, self.total, self.done, self.last = run, total, 0, 0

@@ -1,4 +1,4 @@
-"""What contestants train, and on what: a small GPT-2 on a generated language, or on text."""
+"""What candidates train, and on what: a small GPT-2 on a generated language, or on text."""
 
 import hashlib
 from collections.abc import Sequence
@@ -27,8 +27,8 @@ _CHARACTERS = 8  # read for each token that is wanted: more than a byte-level BP
 
 
 @dataclass(frozen=True, kw_only=True)
-class Course:
-    """What every contestant trains, and on what: a small GPT-2 on the generated language of topics and bigrams."""
+class Workload:
+    """What every candidate trains, and on what: a small GPT-2 on the generated language of topics and bigrams."""
 
     n_layers: int = 2
     """Blocks."""
@@ -56,15 +56,15 @@ class Course:
     def __post_init__(self) -> None:
         for name in ("d_model", "n_heads", "context", "batch_size", "train_tokens", "valid_tokens"):
             if getattr(self, name) < 1:
-                raise LabError(f"course.{name} must be at least 1, got {getattr(self, name)}")
+                raise LabError(f"workload.{name} must be at least 1, got {getattr(self, name)}")
         if self.n_layers < 0 or self.d_model % self.n_heads:
             raise LabError(
-                f"course.n_layers must not be negative and d_model a multiple of n_heads, got {self.n_layers} layers, "
+                f"workload.n_layers must not be negative and d_model a multiple of n_heads, got {self.n_layers} layers, "
                 f"{self.d_model} and {self.n_heads}"
             )
         for name in ("warmup", "final_fraction"):
             if not 0 <= getattr(self, name) <= 1:
-                raise LabError(f"course.{name} must lie between 0 and 1, got {getattr(self, name)}")
+                raise LabError(f"workload.{name} must lie between 0 and 1, got {getattr(self, name)}")
 
     @property
     def vocabulary(self) -> int:
@@ -122,7 +122,7 @@ class Course:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TextCourse(Course):
+class TextWorkload(Workload):
     """The same model on text: stories, docstrings, files. Every seed reads the same split, in an order of its own."""
 
     data: tuple[str, ...] = ("tinystories",)

@@ -88,7 +88,7 @@ def test_measure_and_apply_read_their_options_from_a_file(said: Lab, tmp_path: P
         ("generate small-1 a", "json = 1", "json must be true or false, got 1"),
         ("generate small-1 a", "top_p = 0.9", "top_p: no such option of generate with decoder greedy"),
         ("apply quantize small-1", "bits = 5", "bits must be one of 4, 8"),
-        ("reproduce conda --scale smoke", "[course]\nd_modl = 3", "no setting course.d_modl"),
+        ("reproduce conda --scale smoke", "[workload]\nd_modl = 3", "no setting workload.d_modl"),
         ("predict small-1 a", "hed = 3", "hed: no such option; did you mean head?"),
     ],
 )

@@ -179,7 +179,7 @@ def test_help_of_a_comparison_lists_its_settings_at_the_scale(
     with pytest.raises(SystemExit):
         said("compare", "optimizers", "--scale", "smoke", "--help")
     told = capsys.readouterr().out
-    assert "course.vocab_size=300" in told
+    assert "workload.vocab_size=300" in told
     assert "--only" in told
 
 

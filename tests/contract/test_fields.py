@@ -7,13 +7,13 @@ import pytest
 
 from gpt2lab.actions.train import TrainingSettings
 from gpt2lab.base.settings import field_docs
-from gpt2lab.studies.workload import TextCourse
+from gpt2lab.studies.workload import TextWorkload
 from tests.contract.parts import built
 
 READERS: list[Any] = [
     *(pytest.param(made.values[0].load(), id=made.id) for kind in ("measure", "transform") for made in built(kind)),
     pytest.param(TrainingSettings, id="train"),
-    pytest.param(TextCourse, id="compare"),
+    pytest.param(TextWorkload, id="compare"),
 ]  # fmt: skip
 
 

@@ -12,10 +12,10 @@ from gpt2lab.base.errors import LabError
 from gpt2lab.measures.text_metrics import diversity
 from gpt2lab.studies.comparison import compare_parts
 from gpt2lab.studies.comparison.decoders import given_model
-from gpt2lab.studies.entries import line_up
+from gpt2lab.studies.entries import chosen_entries
 from gpt2lab.studies.resume import resume
-from gpt2lab.studies.sweep import Course
-from gpt2lab.studies.workload import TextCourse
+from gpt2lab.studies.sweep import Workload
+from gpt2lab.studies.workload import TextWorkload
 from gpt2lab.text.language_model import LanguageModel, load, save
 from gpt2lab.text.tokenizer import byte_level
 from tests.tiny import tiny
@@ -38,35 +38,35 @@ def spoken(tmp_path: Path) -> Path:
     return folder
 
 
-def test_a_line_up_is_all_that_is_built_or_those_named_with_their_options() -> None:
-    everyone = [entrant.name for entrant in line_up("optimizer", ())]
+def test_the_entries_are_all_that_is_built_or_those_named_with_their_options() -> None:
+    everyone = [entry.name for entry in chosen_entries("optimizer", ())]
     assert everyone == [one.name for one in registry.parts("optimizer") if one.built]
-    chosen = line_up("decoder", ("greedy", "sampling top_p=0.9 temperature=0.7"))
-    assert [entrant.arm for entrant in chosen] == ["greedy", "sampling_top_p_0_9_temperature_0_7"]
+    chosen = chosen_entries("decoder", ("greedy", "sampling top_p=0.9 temperature=0.7"))
+    assert [entry.arm for entry in chosen] == ["greedy", "sampling_top_p_0_9_temperature_0_7"]
     assert chosen[1].options == {"top_p": "0.9", "temperature": "0.7"}
     with pytest.raises(LabError, match="did you mean greedy"):
-        line_up("decoder", ("gredy",))
+        chosen_entries("decoder", ("gredy",))
     with pytest.raises(LabError, match="named twice"):
-        line_up("decoder", ("greedy", "greedy"))
+        chosen_entries("decoder", ("greedy", "greedy"))
 
 
-def test_topic_bigrams_are_the_same_course_by_either_name_and_text_is_split_once_for_all_seeds() -> None:
-    plain, named = Course(**SHAPE), TextCourse(**SHAPE, data=("topic-bigrams",))
+def test_topic_bigrams_are_the_same_workload_by_either_name_and_text_is_split_once_for_all_seeds() -> None:
+    plain, named = Workload(**SHAPE), TextWorkload(**SHAPE, data=("topic-bigrams",))
     assert named.config == plain.config
     assert torch.equal(named.batches(1)[3]["tokens"], plain.batches(1)[3]["tokens"])
     assert torch.equal(named.validation(1)[0]["tokens"], plain.validation(1)[0]["tokens"])
     with pytest.raises(LabError, match="ids without words"):
         _ = named.text
 
-    stories = TextCourse(**SHAPE, data=("tinystories:150",), vocab_size=300)
-    assert stories.text is TextCourse(**SHAPE, data=("tinystories:150",), vocab_size=300, clip=2.0).text
+    stories = TextWorkload(**SHAPE, data=("tinystories:150",), vocab_size=300)
+    assert stories.text is TextWorkload(**SHAPE, data=("tinystories:150",), vocab_size=300, clip=2.0).text
     assert torch.equal(stories.validation(0)[0]["tokens"], stories.validation(5)[0]["tokens"])
     assert not torch.equal(stories.batches(0)[0]["tokens"], stories.batches(5)[0]["tokens"])
     read = stories.text.tokenizer.decode(stories.text.train.ids.tolist())
     assert all(document not in read for document in stories.text.valid_documents)
     assert len(stories.text.train) == 4000
     with pytest.raises(LabError, match="too few"):
-        _ = TextCourse(**SHAPE, data=("tinystories:1",)).text
+        _ = TextWorkload(**SHAPE, data=("tinystories:1",)).text
 
 
 def test_optimizers_are_compared_with_intervals_and_a_stranger_takes_part(home: Path, tide: Path) -> None:
@@ -92,7 +92,7 @@ def test_optimizers_are_compared_with_intervals_and_a_stranger_takes_part(home: 
         "training_loss", "loss_by_length", "loss_by_time", "sweeps",
     }  # fmt: skip
     assert (
-        "gpt2lab compare optimizers --scale smoke --seeds 2 --set course.data=tinystories:120"
+        "gpt2lab compare optimizers --scale smoke --seeds 2 --set workload.data=tinystories:120"
         in (study.folder / "report.md").read_text()
     )
     report = (study.folder / "report.html").read_text()
@@ -120,11 +120,11 @@ def test_a_comparison_that_was_stopped_goes_on_with_the_units_that_are_left(
 
     done, once = [], optimizers.compete
 
-    def compete(course: Any, contestant: Any, *given: Any, **more: Any) -> Any:
-        done.append(contestant.name)
+    def compete(workload: Any, candidate: Any, *given: Any, **more: Any) -> Any:
+        done.append(candidate.name)
         if len(done) == 2:
             raise KeyboardInterrupt
-        return once(course, contestant, *given, **more)
+        return once(workload, candidate, *given, **more)
 
     monkeypatch.setattr(optimizers, "compete", compete)
     with pytest.raises(KeyboardInterrupt, match="gpt2lab resume compare-optimizers-smoke-1"):
@@ -247,8 +247,8 @@ def test_a_comparison_of_what_is_no_kind_or_of_nothing_is_refused(home: Path) ->
         ("optimizers", {"settings": {"lengths": "0,5"}}, "lengths ascend from above 0"),
         ("optimizers", {"settings": {"learning_rates": ""}}, "learning_rates ascend from above 0, got none"),
         ("optimizers", {"settings": {"tuning_steps": "0"}}, "tuning_steps must be at least 1"),
-        ("optimizers", {"settings": {"course.precision": "fp8"}}, "precision must be"),
-        ("optimizers", {"settings": {"course.batch_size": "0"}}, "batch_size must be at least 1, got 0"),
+        ("optimizers", {"settings": {"workload.precision": "fp8"}}, "precision must be"),
+        ("optimizers", {"settings": {"workload.batch_size": "0"}}, "batch_size must be at least 1, got 0"),
         ("decoders", {"settings": {"prompts": "0"}}, "prompts must be at least 2, got 0"),
         ("decoders", {"settings": {"new_tokens": "99"}}, "the model has 32 positions"),
         ("decoders", {"on": "nobody/nothing"}, "nobody/nothing"),

@@ -9,8 +9,8 @@ from torch.nn import functional as F
 
 from gpt2lab.base.errors import LabError
 from gpt2lab.studies.sweep import (
-    Contestant,
-    Course,
+    Candidate,
+    Workload,
     best_on_grid,
     race,
     step_ratio,
@@ -19,11 +19,11 @@ from gpt2lab.studies.sweep import (
     validation_loss,
 )
 
-COURSE = Course(d_model=16, n_heads=2, context=16, batch_size=8, train_tokens=4000, valid_tokens=1500)
-ADAMW = Contestant(name="adamw", optimizer=torch.optim.AdamW, learning_rates=(1e-3, 4e-3))
+WORKLOAD = Workload(d_model=16, n_heads=2, context=16, batch_size=8, train_tokens=4000, valid_tokens=1500)
+ADAMW = Candidate(name="adamw", optimizer=torch.optim.AdamW, learning_rates=(1e-3, 4e-3))
 
 
-def test_every_contestant_starts_from_the_same_weights_and_sees_the_same_batches() -> None:
+def test_every_candidate_starts_from_the_same_weights_and_sees_the_same_batches() -> None:
     firsts: list[torch.Tensor] = []
 
     def prepare(model: Any, optimizer: torch.optim.Optimizer) -> None:
@@ -31,10 +31,10 @@ def test_every_contestant_starts_from_the_same_weights_and_sees_the_same_batches
 
     losses: dict[str, list[float]] = {"adamw": [], "sgd": []}
     for name, cls in (("adamw", torch.optim.AdamW), ("sgd", torch.optim.SGD)):
-        contestant = Contestant(name=name, optimizer=cls, learning_rates=(1e-3,))
+        candidate = Candidate(name=name, optimizer=cls, learning_rates=(1e-3,))
         race(
-            COURSE,
-            contestant,
+            WORKLOAD,
+            candidate,
             steps=3,
             learning_rate=1e-9,
             seed=4,
@@ -49,28 +49,28 @@ def test_every_contestant_starts_from_the_same_weights_and_sees_the_same_batches
 
 
 def test_the_validation_loss_is_the_mean_over_every_token_of_all_windows() -> None:
-    model = COURSE.model(0)
-    tokens = torch.from_numpy(COURSE.validation(3).stream.read(0, 1500))
+    model = WORKLOAD.model(0)
+    tokens = torch.from_numpy(WORKLOAD.validation(3).stream.read(0, 1500))
     covered = len(tokens) // 16 * 16
     rows, following = tokens[:covered].view(-1, 16), tokens[1 : covered + 1].view(-1, 16)
     with torch.no_grad():
         slow = F.cross_entropy(model(rows).double().flatten(0, 1), following.flatten())
-    assert validation_loss(model, COURSE.validation(3)) == pytest.approx(float(slow), rel=1e-6)
+    assert validation_loss(model, WORKLOAD.validation(3)) == pytest.approx(float(slow), rel=1e-6)
 
 
 def test_the_model_learns_and_a_rate_that_is_too_high_is_a_loss_of_infinity_not_a_crash() -> None:
-    finish = race(COURSE, ADAMW, steps=40, learning_rate=4e-3)
+    finish = race(WORKLOAD, ADAMW, steps=40, learning_rate=4e-3)
     assert finish.steps == 40
     assert 0 < finish.optimizer_seconds < finish.seconds
     assert finish.loss < math.log(256)
-    wild = Contestant(name="sgd", optimizer=torch.optim.SGD, learning_rates=(1e30,))
-    assert race(COURSE, wild, steps=10, learning_rate=1e30).loss == math.inf
+    wild = Candidate(name="sgd", optimizer=torch.optim.SGD, learning_rates=(1e30,))
+    assert race(WORKLOAD, wild, steps=10, learning_rate=1e30).loss == math.inf
 
 
 def test_a_sweep_takes_the_best_of_rates_and_options_and_goes_on_beyond_an_edge() -> None:
     tuned = tune(
-        COURSE,
-        Contestant(
+        WORKLOAD,
+        Candidate(
             name="adamw",
             optimizer=torch.optim.AdamW,
             learning_rates=(1e-4, 2e-4),

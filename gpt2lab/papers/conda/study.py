@@ -21,7 +21,7 @@ from gpt2lab.papers.conda.muon import Muon
 from gpt2lab.papers.conda.optimizer import Conda
 from gpt2lab.studies.claim import Above, AtLeast, AtMost, Claim, Results
 from gpt2lab.studies.judge import Status, Verdict
-from gpt2lab.studies.sweep import Contestant, Course, compete, standings, step_ratio
+from gpt2lab.studies.sweep import Candidate, Workload, compete, standings, step_ratio
 from gpt2lab.training import parameter_groups
 
 if TYPE_CHECKING:
@@ -55,9 +55,9 @@ class _Control(torch.optim.AdamW):
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """The course, its lengths, and what every optimizer may choose from."""
+    """The workload, its lengths, and what every optimizer may choose from."""
 
-    course: Course = field(default_factory=Course)
+    workload: Workload = field(default_factory=Workload)
     """Model and data."""
     lengths: tuple[int, ...] = (200, 400, 800)
     """Updates of the complete schedules that are compared; the last is the reference."""
@@ -83,7 +83,7 @@ class Settings:
 
 PRESETS: dict[str, Settings] = {
     "smoke": Settings(
-        course=Course(d_model=16, n_heads=2, context=16, batch_size=8, train_tokens=8000, valid_tokens=2000),
+        workload=Workload(d_model=16, n_heads=2, context=16, batch_size=8, train_tokens=8000, valid_tokens=2000),
         lengths=(5, 10, 20),
         tuning_steps=10,
         adamw_rates=(3e-3,),
@@ -95,7 +95,7 @@ PRESETS: dict[str, Settings] = {
     ),
     "laptop": Settings(),
     "gpu": Settings(
-        course=Course(
+        workload=Workload(
             n_layers=4, d_model=128, n_heads=4, context=128, batch_size=64, train_tokens=4_000_000
         ),
         lengths=(500, 1000, 2000, 4000),
@@ -108,7 +108,7 @@ PRESETS: dict[str, Settings] = {
         watched=(100, 4000, 300),
     ),
     "paper": Settings(
-        course=Course(
+        workload=Workload(
             n_layers=12, d_model=768, n_heads=12, context=1024, batch_size=480, train_tokens=400_000_000,
             warmup=0.02, precision="bf16",
         ),
@@ -141,8 +141,8 @@ def run_arm(settings: Settings, arm: str, run: "Run") -> None:
             optimizer.seconds = {}
 
     tuned = compete(
-        settings.course,
-        contestant(settings, arm),
+        settings.workload,
+        candidate(settings, arm),
         run,
         tuning_steps=settings.tuning_steps,
         lengths=settings.lengths,
@@ -160,7 +160,7 @@ def run_arm(settings: Settings, arm: str, run: "Run") -> None:
             run.result(f"tuning_loss.t{period}", min(found))
 
 
-def contestant(settings: Settings, arm: str) -> Contestant:
+def candidate(settings: Settings, arm: str) -> Candidate:
     """Return an arm's optimizer with what it may choose from."""
     chosen: dict[str, dict[str, Any]] = {
         "adamw": {"optimizer": _AdamW, "learning_rates": settings.adamw_rates},
@@ -178,7 +178,7 @@ def contestant(settings: Settings, arm: str) -> Contestant:
             "options": tuple({"refresh": period, "scale": settings.scale} for period in settings.refreshes),
         },
     }
-    return Contestant(name=arm, **chosen[arm])
+    return Candidate(name=arm, **chosen[arm])
 
 
 def run(settings: Settings, run: "Run") -> None:
@@ -305,9 +305,9 @@ CLAIMS = [
 def summarise(settings: Settings, study: "Study") -> None:
     """Add the figures: loss against updates and time, losses by length, spectra of the updates, the sweep of Conda."""
     from gpt2lab.plots import figures
-    from gpt2lab.studies.comparison import figures as contest_figures
+    from gpt2lab.studies.comparison import figures as comparison_figures
 
-    contest_figures.add(study, ARMS, settings.lengths, baseline="adamw")
+    comparison_figures.add(study, ARMS, settings.lengths, baseline="adamw")
     spectra: Mapping[str, Mapping[str, float]] = {
         arm: {name: fmean(run.results[f"{arm}.{name}"] for run in study.runs) for name in _SPECTRA}
         for arm in ARMS

@@ -23,7 +23,7 @@ from gpt2lab.papers.sophia.lion import Lion
 from gpt2lab.papers.sophia.optimizer import Sophia, SophiaG, SophiaH
 from gpt2lab.studies.claim import Above, AtMost, Claim, Results
 from gpt2lab.studies.judge import Status, Verdict
-from gpt2lab.studies.sweep import Contestant, Course, clock, compete, standings, step_ratio
+from gpt2lab.studies.sweep import Candidate, Workload, clock, compete, standings, step_ratio
 from gpt2lab.training import parameter_groups
 
 if TYPE_CHECKING:
@@ -43,9 +43,9 @@ class _AdamW(torch.optim.AdamW):
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """The course, its lengths, and what every optimizer may choose from."""
+    """The workload, its lengths, and what every optimizer may choose from."""
 
-    course: Course = field(default_factory=Course)
+    workload: Workload = field(default_factory=Workload)
     """Model and data."""
     lengths: tuple[int, ...] = (200, 400, 800)
     """Updates of the complete schedules that are compared; the last is T, and T/2 must be among them."""
@@ -75,7 +75,7 @@ class Settings:
 
 PRESETS: dict[str, Settings] = {
     "smoke": Settings(
-        course=Course(d_model=16, n_heads=2, context=16, batch_size=8, train_tokens=8000, valid_tokens=2000),
+        workload=Workload(d_model=16, n_heads=2, context=16, batch_size=8, train_tokens=8000, valid_tokens=2000),
         lengths=(5, 10, 20),
         tuning_steps=10,
         adamw_rates=(3e-3,),
@@ -86,7 +86,7 @@ PRESETS: dict[str, Settings] = {
     ),
     "laptop": Settings(),
     "gpu": Settings(
-        course=Course(
+        workload=Workload(
             n_layers=4, d_model=128, n_heads=4, context=128, batch_size=64, train_tokens=4_000_000
         ),
         lengths=(1000, 2000, 4000),
@@ -101,7 +101,7 @@ PRESETS: dict[str, Settings] = {
         memory=0.95,
     ),
     "paper": Settings(
-        course=Course(
+        workload=Workload(
             n_layers=12, d_model=768, n_heads=12, context=1024, batch_size=480, train_tokens=400_000_000,
             warmup=0.02, precision="bf16",
         ),
@@ -129,15 +129,15 @@ def run_arm(settings: Settings, arm: str, run: "Run") -> None:
     """Tune one optimizer and race it over all lengths; watch how often gradients and steps are clipped."""
     watches = list[_Watch]()
     compete(
-        settings.course,
-        contestant(settings, arm),
+        settings.workload,
+        candidate(settings, arm),
         run,
         tuning_steps=settings.tuning_steps,
         lengths=settings.lengths,
         prepare=lambda model, optimizer: watches.append(_Watch(optimizer, clock(run.device))),
     )
     norms = run.record.series("gradient_norm")[1]
-    run.result("clip_rate", sum(norm > settings.course.clip for norm in norms) / max(len(norms), 1))
+    run.result("clip_rate", sum(norm > settings.workload.clip for norm in norms) / max(len(norms), 1))
     watch = watches[0]
     if watch.refreshes:
         longest = max(settings.lengths)
@@ -168,10 +168,10 @@ class _Watch:
         return timed
 
 
-def contestant(settings: Settings, arm: str) -> Contestant:
+def candidate(settings: Settings, arm: str) -> Candidate:
     """Return an arm's optimizer with what it may choose from."""
     adapted = {"refresh_every": settings.interval, "betas": (0.965, settings.memory)}
-    half = max(1, settings.course.batch_size // 2)
+    half = max(1, settings.workload.batch_size // 2)
     chosen: dict[str, tuple[type[torch.optim.Optimizer], list[dict[str, Any]]]] = {
         "adamw": (_AdamW, [{}]),
         "lion": (Lion, [{}]),
@@ -192,8 +192,8 @@ def contestant(settings: Settings, arm: str) -> Contestant:
     }
     cls, options = chosen[arm]
     if arm == "adamw":
-        return Contestant(name=arm, optimizer=cls, learning_rates=settings.adamw_rates)
-    return Contestant(
+        return Candidate(name=arm, optimizer=cls, learning_rates=settings.adamw_rates)
+    return Candidate(
         name=arm,
         optimizer=cls,
         learning_rates=settings.sign_rates,
@@ -345,9 +345,9 @@ def summarise(settings: Settings, study: "Study") -> None:
     """Add the figures: losses, sweeps, unclipped share, and the two-dimensional example."""
     from gpt2lab.papers.sophia import toy
     from gpt2lab.plots import figures
-    from gpt2lab.studies.comparison import figures as contest_figures
+    from gpt2lab.studies.comparison import figures as comparison_figures
 
-    contest_figures.add(study, ARMS, settings.lengths, baseline="adamw")
+    comparison_figures.add(study, ARMS, settings.lengths, baseline="adamw")
     shares = {}
     for arm in ("sophia_g", "sophia_g_published", "sophia_h"):
         curves = [run.arms[arm].series("win_rate") for run in study.runs]

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 KINDS = ("optimizers", "decoders", "measures")
 """What can be compared."""
-_ON = {"optimizers": "course.data", "decoders": "on", "measures": "data"}
+_ON = {"optimizers": "workload.data", "decoders": "on", "measures": "data"}
 
 
 def module_of(kind: str) -> str:
@@ -47,12 +47,12 @@ def compare_parts(
     only: some of the parts, each a name with options if need be, "sampling top_p=0.9"; the others as for
     `gpt2lab.studies.study.reproduce`. LabError for what does not exist, and if there is nothing to compare.
     """
-    from gpt2lab.studies.entries import line_up
+    from gpt2lab.studies.entries import chosen_entries
     from gpt2lab.studies.experiment import load_comparison
     from gpt2lab.studies.study import run_study
 
     module = module_of(kind)
-    line_up(kind.removesuffix("s"), only)  # a mistake in a name is told before any work
+    chosen_entries(kind.removesuffix("s"), only)  # a mistake in a name is told before any work
     chosen: dict[str, object] = {}
     if on:
         chosen[_ON[kind]] = (on,) if isinstance(on, str) else tuple(on)

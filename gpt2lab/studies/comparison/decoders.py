@@ -24,9 +24,9 @@ from gpt2lab.measures.scoring import Row, score_rows
 from gpt2lab.measures.text_metrics import diversity, repetition_n
 from gpt2lab.studies.claim import Claim
 from gpt2lab.studies.comparison.figures import interval_columns
-from gpt2lab.studies.entries import labels, line_up, tell_left_out
+from gpt2lab.studies.entries import chosen_entries, labels, report_left_out
 from gpt2lab.studies.sweep import clock
-from gpt2lab.studies.workload import TextCourse, check_sources, is_text
+from gpt2lab.studies.workload import TextWorkload, check_sources, is_text
 from gpt2lab.text import sources
 from gpt2lab.text.language_model import LanguageModel
 from gpt2lab.text.pieces import frame
@@ -60,7 +60,7 @@ class Settings:
     """Decoders that take part, with options if need be, `sampling top_p=0.9`; none: all built ones and usual variants."""
     data: tuple[str, ...] = ("docstrings",)
     """Texts whose beginnings a given model continues; one that is trained here continues its own validation texts."""
-    course: TextCourse = field(default_factory=lambda: TextCourse(context=128, batch_size=16))
+    workload: TextWorkload = field(default_factory=lambda: TextWorkload(context=128, batch_size=16))
     """Shape and text of the model that is trained; its data are those of `on`."""
     steps: int = 600
     """Updates of its training."""
@@ -87,7 +87,7 @@ PRESETS: dict[str, Settings] = {
     "smoke": Settings(
         on=("tinystories:300",),
         data=("docstrings:100000",),
-        course=TextCourse(
+        workload=TextWorkload(
             d_model=16, n_heads=2, context=32, batch_size=8, train_tokens=8000, valid_tokens=4000, vocab_size=300
         ),
         steps=5,
@@ -99,7 +99,7 @@ PRESETS: dict[str, Settings] = {
     "laptop": Settings(),
     "gpu": Settings(
         on=("tinystories:100000",),
-        course=TextCourse(
+        workload=TextWorkload(
             n_layers=6, d_model=384, n_heads=6, context=256, batch_size=64, train_tokens=20_000_000,
             valid_tokens=400_000, vocab_size=4096, precision="auto",
         ),
@@ -117,7 +117,7 @@ def check(settings: Settings) -> None:
     """LabError for a model or data that are not there, and for a model without the positions that are asked for."""
     given = given_model(settings.on)
     check_sources(settings.on if given is None else settings.data)
-    room = model_config(given).max_positions if given is not None else settings.course.context
+    room = model_config(given).max_positions if given is not None else settings.workload.context
     if settings.prompt_tokens + settings.new_tokens > room:
         raise LabError(
             f"compare decoders: {settings.prompt_tokens} prompt_tokens and {settings.new_tokens} new_tokens, and the model "
@@ -132,18 +132,18 @@ def run(settings: Settings, run: "Run") -> None:
     texts = {REAL: _text_numbers(lm, prompts, real, settings.batch_size)}
     left_out: dict[str, str] = {}
     written: dict[str, list[Generation]] = {}
-    for entrant in line_up("decoder", settings.only, VARIANTS):
+    for entry in chosen_entries("decoder", settings.only, VARIANTS):
         try:
-            made: Decoder = with_models(build(entrant.load(), entrant.options, f"decoder {entrant.name}"))
-            written[entrant.label], seconds = _write(lm, prompts, made, settings, run)
+            made: Decoder = with_models(build(entry.load(), entry.options, f"decoder {entry.name}"))
+            written[entry.label], seconds = _write(lm, prompts, made, settings, run)
         except (
             LabError
         ) as error:  # a decoder for models of another kind, or of a package that cannot be imported
-            left_out[entrant.label] = str(error)
+            left_out[entry.label] = str(error)
             continue
-        tokens = [one.tokens for one in written[entrant.label]]
-        texts[entrant.arm] = _text_numbers(lm, prompts, tokens, settings.batch_size)
-        texts[entrant.arm]["tokens_per_second"] = sum(map(len, tokens)) / max(seconds, 1e-9)
+        tokens = [one.tokens for one in written[entry.label]]
+        texts[entry.arm] = _text_numbers(lm, prompts, tokens, settings.batch_size)
+        texts[entry.arm]["tokens_per_second"] = sum(map(len, tokens)) / max(seconds, 1e-9)
     if not written:
         raise LabError(f"no decoder can continue the prompts: {next(iter(left_out.values()))}")
     for arm, numbers in texts.items():
@@ -161,13 +161,13 @@ def _model(settings: Settings, run: "Run") -> tuple[LanguageModel, Sequence[str]
         if lm.tokenizer is None:
             raise LabError(f"{given}: holds no tokenizer, so it can neither read nor write text")
         return lm, list(_some(settings))
-    course = _course(settings)
-    text = course.text
-    model = course.model(run.seed).to(run.device)
+    workload = _workload(settings)
+    text = workload.text
+    model = workload.model(run.seed).to(run.device)
     train(
         model,
-        course.batches(run.seed),
-        settings=course.settings(settings.steps, settings.learning_rate),
+        workload.batches(run.seed),
+        settings=workload.settings(settings.steps, settings.learning_rate),
         log=run.log,
         checkpoints=run.checkpoints,
         resume=True,
@@ -177,15 +177,15 @@ def _model(settings: Settings, run: "Run") -> tuple[LanguageModel, Sequence[str]
     return LanguageModel(model.eval(), text.tokenizer), text.valid_documents
 
 
-def _course(settings: Settings) -> TextCourse:
-    return replace(settings.course, data=settings.on)
+def _workload(settings: Settings) -> TextWorkload:
+    return replace(settings.workload, data=settings.on)
 
 
 def _some(settings: Settings) -> Sequence[str]:
     """Return enough documents to choose prompts from, 16 for each."""
     long = 8 * (settings.prompt_tokens + settings.new_tokens)  # characters
     found: list[str] = []
-    for document in sources.documents(list(settings.data), field=settings.course.field):
+    for document in sources.documents(list(settings.data), field=settings.workload.field):
         if len(document) >= long:
             found.append(document[: 4 * long])
         if len(found) == 16 * settings.prompts:
@@ -284,7 +284,7 @@ def summarise(settings: Settings, study: "Study") -> None:
     """Add the table, variety against plausibility, and speed."""
     from gpt2lab.plots import figures
 
-    names = {REAL: "real text", **labels(line_up("decoder", settings.only, VARIANTS))}
+    names = {REAL: "real text", **labels(chosen_entries("decoder", settings.only, VARIANTS))}
     ran = [arm for arm in names if all(f"{arm}.diversity" in run.results for run in study.runs)]
     values = {
         arm: {name: _over_seeds(study, arm, name) for name in (*_NUMBERS, "tokens_per_second")} for arm in ran
@@ -311,7 +311,7 @@ def summarise(settings: Settings, study: "Study") -> None:
         f"Speed at batch {settings.batch_size}; on a CPU in processor time of one thread unless --threads says else",
     )
     reasons = {row["decoder"]: row["reason"] for run in study.runs for row in run.tables.get("left_out", ())}
-    tell_left_out(study, {str(label): str(reason) for label, reason in reasons.items()})
+    report_left_out(study, {str(label): str(reason) for label, reason in reasons.items()})
 
 
 def _over_seeds(study: "Study", arm: str, name: str) -> list[float]:

@@ -1,4 +1,4 @@
-"""The figures that papers about optimizers show, from a study whose arms are the contestants of `contest`."""
+"""The figures that papers about optimizers show, from a study whose arms are the candidates of `comparison`."""
 
 import math
 from collections.abc import Mapping, Sequence

@@ -16,7 +16,7 @@ from gpt2lab.base.errors import LabError
 from gpt2lab.base.settings import build
 from gpt2lab.studies.claim import Claim
 from gpt2lab.studies.comparison.figures import interval_columns
-from gpt2lab.studies.entries import Entrant, labels, line_up, tell_left_out
+from gpt2lab.studies.entries import Entry, chosen_entries, labels, report_left_out
 from gpt2lab.text import sources
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def arms(settings: Settings) -> list[str]:
         raise LabError("compare measures: name the models, such as `gpt2lab compare measures gpt2 train-1`")
     if len(set(settings.models)) < len(settings.models):
         raise LabError(f"compare measures: a model is named twice among {', '.join(settings.models)}")
-    return [entrant.arm for entrant in line_up("measure", settings.only)]
+    return [entry.arm for entry in chosen_entries("measure", settings.only)]
 
 
 def check(settings: Settings) -> None:
@@ -70,12 +70,12 @@ def check(settings: Settings) -> None:
 
 def run_arm(settings: Settings, arm: str, run: "Run") -> None:
     """Take one measure of every model; the results are MODEL.NUMBER, models counted from m1."""
-    entrant = next(one for one in line_up("measure", settings.only) if one.arm == arm)
+    entry = next(one for one in chosen_entries("measure", settings.only) if one.arm == arm)
     left_out: list[dict[str, str]] = []
     units: dict[str, str] = {}
     for place, model in enumerate(settings.models, start=1):
         try:
-            measured = _measure(entrant, settings, model, run)
+            measured = _measure(entry, settings, model, run)
         except LabError as error:
             left_out.append({"model": model, "reason": str(error)})
             continue
@@ -95,19 +95,19 @@ def run_arm(settings: Settings, arm: str, run: "Run") -> None:
     )
 
 
-def _measure(entrant: Entrant, settings: Settings, model: str, run: "Run") -> "Measurement | None":
+def _measure(entry: Entry, settings: Settings, model: str, run: "Run") -> "Measurement | None":
     """Return what a measure says of a model; None if an earlier seed has said it."""
-    cls = entrant.load()
+    cls = entry.load()
     own = {field.name: field.default for field in fields(cls)}
     if "seed" not in own and run.seed != settings.first_seed:
         return None
-    options: dict[str, object] = dict(entrant.options)
+    options: dict[str, object] = dict(entry.options)
     takes_text = isinstance(own.get("data"), tuple) and own["data"]  # labelled rows have no default
     if settings.data and (takes_text or ("data" in own and settings.only)):
         options.setdefault("data", settings.data)
     if "seed" in own:
         options.setdefault("seed", run.seed)
-    made = with_models(build(cls, options, f"measure {entrant.name}"))
+    made = with_models(build(cls, options, f"measure {entry.name}"))
     measured: Measurement = made(load(model, device=run.device))
     return measured
 
@@ -123,24 +123,24 @@ def summarise(settings: Settings, study: "Study") -> None:
     """Add a table by model with the first number of every measure, one table a measure, and a figure of each."""
     from gpt2lab.plots import figures
 
-    entrants = line_up("measure", settings.only)
-    names = labels(entrants)
+    entries = chosen_entries("measure", settings.only)
+    names = labels(entries)
     headline: list[dict[str, Any]] = [{"model": model} for model in settings.models]
-    for entrant in entrants:
-        numbers = _numbers(study, entrant.arm)
+    for entry in entries:
+        numbers = _numbers(study, entry.arm)
         for row, place in zip(headline, range(1, len(headline) + 1), strict=True):
             for number in numbers[:1]:
-                values = _values(study, entrant.arm, place, number["result"])
-                row[_column(names[entrant.arm], number)] = fmean(values) if values else None
+                values = _values(study, entry.arm, place, number["result"])
+                row[_column(names[entry.arm], number)] = fmean(values) if values else None
     study.table("measures", headline, "The first number of every measure, mean over seeds")
-    for entrant in entrants:
-        numbers = _numbers(study, entrant.arm)
+    for entry in entries:
+        numbers = _numbers(study, entry.arm)
         if not numbers:
             continue
-        rows = [_row(study, entrant.arm, place, model, numbers) for place, model in _places(settings)]
-        study.table(entrant.arm, rows, names[entrant.arm])
+        rows = [_row(study, entry.arm, place, model, numbers) for place, model in _places(settings)]
+        study.table(entry.arm, rows, names[entry.arm])
         points = {
-            model: _values(study, entrant.arm, place, numbers[0]["result"])
+            model: _values(study, entry.arm, place, numbers[0]["result"])
             for place, model in _places(settings)
         }
         finite = {
@@ -148,15 +148,15 @@ def summarise(settings: Settings, study: "Study") -> None:
         }
         if finite:
             study.figure(
-                entrant.arm,
+                entry.arm,
                 figures.bars(
                     {model: fmean(values) for model, values in finite.items()},
-                    label=_column(names[entrant.arm], numbers[0]),
+                    label=_column(names[entry.arm], numbers[0]),
                     points=finite,
                 ),
-                f"{names[entrant.arm]}, by model; a dot a seed",
+                f"{names[entry.arm]}, by model; a dot a seed",
             )
-    tell_left_out(study, _left_out(study, names))
+    report_left_out(study, _left_out(study, names))
 
 
 def _places(settings: Settings) -> list[tuple[int, str]]:

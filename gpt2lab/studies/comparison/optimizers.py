@@ -1,7 +1,7 @@
 """Every built optimizer under equal conditions: the same model, weights, batches in their order, schedule and updates.
 
 Each tunes its learning rate, in every seed, by the same sweep over the same grid, at half of the longest schedule; an
-optimizer of somebody else's package takes part like any other. Options keep the part's defaults unless an entrant
+optimizer of somebody else's package takes part like any other. Options keep the part's defaults unless an entry
 names them (`conda refresh=50`).
 """
 
@@ -16,9 +16,9 @@ from gpt2lab.actions.optimizer_options import typed_options
 from gpt2lab.base.errors import LabError
 from gpt2lab.base.values import show
 from gpt2lab.studies.claim import Claim
-from gpt2lab.studies.entries import Entrant, labels, line_up, tell_left_out
-from gpt2lab.studies.sweep import Contestant, compete, standings, step_ratio
-from gpt2lab.studies.workload import TextCourse, check_sources
+from gpt2lab.studies.entries import Entry, chosen_entries, labels, report_left_out
+from gpt2lab.studies.sweep import Candidate, compete, standings, step_ratio
+from gpt2lab.studies.workload import TextWorkload, check_sources
 from gpt2lab.training import TrainSettings, make_optimizer, parameter_groups
 
 if TYPE_CHECKING:
@@ -31,9 +31,9 @@ CLAIMS: list[Claim] = []
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """The course, its lengths, and the grid that is everybody's."""
+    """The workload, its lengths, and the grid that is everybody's."""
 
-    course: TextCourse = field(default_factory=TextCourse)
+    workload: TextWorkload = field(default_factory=TextWorkload)
     """Model and data."""
     only: tuple[str, ...] = ()
     """Optimizers that take part, with options if need be, `conda refresh=50`; none: all that are built."""
@@ -62,7 +62,7 @@ class Settings:
 
 PRESETS: dict[str, Settings] = {
     "smoke": Settings(
-        course=TextCourse(
+        workload=TextWorkload(
             data=("tinystories:200",), d_model=16, n_heads=2, context=16, batch_size=8, train_tokens=8000,
             valid_tokens=2000, vocab_size=300,
         ),
@@ -72,7 +72,7 @@ PRESETS: dict[str, Settings] = {
     ),
     "laptop": Settings(),
     "gpu": Settings(
-        course=TextCourse(
+        workload=TextWorkload(
             data=("tinystories:100000",), n_layers=4, d_model=256, n_heads=8, context=128, batch_size=64,
             train_tokens=8_000_000, valid_tokens=200_000, vocab_size=4096, precision="auto",
         ),
@@ -85,7 +85,7 @@ PRESETS: dict[str, Settings] = {
 
 def check(settings: Settings) -> None:
     """LabError for data that are not there."""
-    check_sources(settings.course.data)
+    check_sources(settings.workload.data)
 
 
 class _AdamW(torch.optim.AdamW):
@@ -99,31 +99,31 @@ class _AdamW(torch.optim.AdamW):
 
 def arms(settings: Settings) -> list[str]:
     """Return the optimizers."""
-    return [entrant.arm for entrant in line_up("optimizer", settings.only)]
+    return [entry.arm for entry in chosen_entries("optimizer", settings.only)]
 
 
 def run_arm(settings: Settings, arm: str, run: "Run") -> None:
     """Tune one optimizer and race it over all lengths; one that cannot be made for the model says why instead."""
-    entrant = next(one for one in line_up("optimizer", settings.only) if one.arm == arm)
-    model = settings.course.model(0)
+    entry = next(one for one in chosen_entries("optimizer", settings.only) if one.arm == arm)
+    model = settings.workload.model(0)
     try:
-        contestant = _contestant(settings, entrant, model)
+        candidate = _candidate(settings, entry, model)
     except (LabError, TypeError, ValueError) as error:
         run.text(
             "left_out", f"{error}" if isinstance(error, LabError) else f"{type(error).__name__}: {error}"
         )
         return
-    compete(settings.course, contestant, run, tuning_steps=settings.tuning_steps, lengths=settings.lengths)
+    compete(settings.workload, candidate, run, tuning_steps=settings.tuning_steps, lengths=settings.lengths)
 
 
-def _contestant(settings: Settings, entrant: Entrant, model: nn.Module) -> Contestant:
+def _candidate(settings: Settings, entry: Entry, model: nn.Module) -> Candidate:
     """Return an optimizer with the common grid. LabError, TypeError or ValueError if it cannot be made for the model."""
-    cls = _AdamW if entrant.name == BASELINE else entrant.load()
-    options = typed_options(entrant.name, cls, entrant.options)
+    cls = _AdamW if entry.name == BASELINE else entry.load()
+    options = typed_options(entry.name, cls, entry.options)
     rate = settings.learning_rates[0]
     make_optimizer(cls, model, learning_rate=rate, weight_decay=settings.weight_decay, **options)
-    return Contestant(
-        name=entrant.label,
+    return Candidate(
+        name=entry.label,
         optimizer=cls,
         learning_rates=settings.learning_rates,
         weight_decay=settings.weight_decay,
@@ -154,9 +154,9 @@ def summarise(settings: Settings, study: "Study") -> None:
     """Add the figures that papers about optimizers show, and a table with intervals over the seeds."""
     from gpt2lab.studies.comparison import figures
 
-    names = labels(line_up("optimizer", settings.only))
+    names = labels(chosen_entries("optimizer", settings.only))
     ran = [arm for arm in names if all(f"{arm}.gain" in run.results for run in study.runs)]
     figures.add(study, ran, settings.lengths, baseline=_baseline(ran), names=names)
-    tell_left_out(
+    report_left_out(
         study, {names[arm]: study.runs[0].arms[arm].texts["left_out"] for arm in names if arm not in ran}
     )

@@ -344,14 +344,14 @@ def test_what_muon_does_not_orthogonalise_moves_as_in_adamw() -> None:
 
 
 def test_a_model_trains_with_either() -> None:
-    from gpt2lab.studies.sweep import Contestant, Course, race
+    from gpt2lab.studies.sweep import Candidate, Workload, race
 
-    course = Course(d_model=16, n_heads=2, context=16, batch_size=8, train_tokens=4000, valid_tokens=800)
+    workload = Workload(d_model=16, n_heads=2, context=16, batch_size=8, train_tokens=4000, valid_tokens=800)
     for cls, rate in ((Conda, 2e-2), (Muon, 5e-3)):
-        contestant = Contestant(name=cls.__name__, optimizer=cls, learning_rates=(rate,))
+        candidate = Candidate(name=cls.__name__, optimizer=cls, learning_rates=(rate,))
         with warnings.catch_warnings():
             warnings.simplefilter("error")
-            finish = race(course, contestant, steps=40, learning_rate=rate)
+            finish = race(workload, candidate, steps=40, learning_rate=rate)
         assert finish.loss < 5.3  # ln 256 = 5.55; p0 alone gives about 5.2
 
 

@@ -9,7 +9,7 @@ from torch import nn
 
 from gpt2lab.papers.conda import Conda
 from gpt2lab.papers.conda.diagnostics import UpdateWatch, drift, spectrum
-from gpt2lab.papers.conda.study import CLAIMS, PRESETS, Settings, arms, contestant
+from gpt2lab.papers.conda.study import CLAIMS, PRESETS, Settings, arms, candidate
 from gpt2lab.studies.claim import Results
 from gpt2lab.studies.judge import Status
 from gpt2lab.studies.study import reproduce
@@ -64,8 +64,8 @@ def test_the_control_gives_embeddings_and_norms_the_rate_of_conda() -> None:
     from gpt2lab.training import make_optimizer
 
     settings = Settings()
-    control = contestant(settings, "adamw_control")
-    model = settings.course.model(0)
+    control = candidate(settings, "adamw_control")
+    model = settings.workload.model(0)
     optimizer = make_optimizer(
         control.optimizer, model, learning_rate=3e-3, weight_decay=0.01, **control.options[0]
     )
