@@ -86,7 +86,7 @@ def test_import_gpt2lab_offers_the_verbs_as_functions_without_torch() -> None:
         "import sys, gpt2lab; assert 'torch' not in sys.modules; "
         "names = 'load save train generate apply measure reproduce compare resume report'.split(); "
         "assert all(callable(getattr(gpt2lab, name)) for name in names), names; "
-        "import gpt2lab.train; from gpt2lab.measures import Measurement; "
+        "import gpt2lab.training; from gpt2lab.measures import Measurement; "
         "assert callable(gpt2lab.train) and callable(gpt2lab.measure) and gpt2lab.training.TrainSettings"
     )
     done = _python("-c", code)
