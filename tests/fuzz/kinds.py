@@ -129,7 +129,9 @@ def _their_logits(folder: Path) -> object:
     kind = AutoModelForMaskedLM if masked else AutoModelForCausalLM
     with torch.no_grad():
         return (
-            kind.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager").eval()(IDS).logits
+            kind.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager")
+            .eval()(IDS, return_dict=True)
+            .logits
         )
 
 
@@ -163,7 +165,7 @@ def _theirs_adapted(folder: Path) -> object:
         save_model(_base(), Path(base) / "base", layout="huggingface")
         theirs = AutoModelForCausalLM.from_pretrained(Path(base) / "base", attn_implementation="eager")
         with torch.no_grad():
-            return PeftModel.from_pretrained(theirs, str(folder)).eval()(IDS).logits
+            return PeftModel.from_pretrained(theirs, str(folder)).eval()(IDS, return_dict=True).logits
 
 
 def _their_states(folder: Path) -> object:

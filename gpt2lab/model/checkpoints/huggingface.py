@@ -83,6 +83,7 @@ def _family_config(entries: dict[str, Any], where: str) -> TransformerConfig:
         stored = entries.get(key)
         if stored is not None and stored not in _DTYPES:
             raise LabError(f"{where}: {key} must be one of {', '.join(_DTYPES)}, got {shown(stored)}")
+    reader.refuse_null(FAMILIES[name].not_null)
     try:
         fields = FAMILIES[name].read(reader)
         return TransformerConfig(**fields, family=name, extra=reader.rest())

@@ -146,7 +146,7 @@ def test_a_mistral_without_the_entry_has_the_window_that_transformers_fills_in(t
             "names 1000000000 layers",
         ),
         ("gpt2", {"scale_attn_by_inverse_layer_idx": True, "n_layer": 10**12}, "n_layers must be a whole"),
-        ("gpt_neo", {"num_heads": None}, "num_heads must be a whole number, got null"),
+        ("gpt_neo", {"num_heads": None}, "num_heads must not be null; leave it out for its default"),
         (
             "gpt_neo",
             {"attention_layers": ["local", "local"], "attention_types": ["local"]},

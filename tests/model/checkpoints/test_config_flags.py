@@ -1,5 +1,6 @@
 """Every entry that a family's config.json may hold is followed as transformers follows it, or refused by its name."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,8 @@ import torch
 from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, PreTrainedConfig, PreTrainedModel
 
 from gpt2lab.base.errors import LabError
-from gpt2lab.model import Transformer, load_model
+from gpt2lab.model import Transformer, TransformerConfig, load_model, save_model
+from gpt2lab.model.checkpoints.families import CONSTRUCTORS
 from tests.model.checkpoints.test_families import HF_CONFIGS
 from tests.tiny import tokens
 
@@ -106,3 +108,32 @@ def test_each_entry_is_followed_or_refused_by_name(family: str, tmp_path: Path) 
             assert (ours(ids) - expected).abs().max() <= 2e-5 * expected.abs().max(), f"{name}={other!r}"
             compared += 1
     assert compared >= 12, f"only {compared} entries could be compared"
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("family", CONFIGS)
+def test_null_is_refused_by_name_where_transformers_refuses_it_and_read_as_there_elsewhere(
+    family: str, tmp_path: Path
+) -> None:
+    save_model(Transformer(_tiny(family)), tmp_path, layout="huggingface")
+    written = json.loads((tmp_path / "config.json").read_text(encoding="utf-8"))
+    masked, ids, refused = family in ("bert", "roberta", "distilbert"), 5 + tokens(1, 7, vocab=45), []
+    auto = AutoModelForMaskedLM if masked else AutoModelForCausalLM
+    for name in sorted({*own_entries(CONFIGS[family]), *written} - {"model_type"}):
+        (tmp_path / "config.json").write_text(json.dumps({**written, name: None}), encoding="utf-8")
+        ours = opened(tmp_path)
+        try:
+            theirs = auto.from_pretrained(tmp_path, attn_implementation="eager").eval()(ids).logits
+        except Exception:  # whatever transformers says of it
+            assert isinstance(ours, LabError), f"{name} is read"
+            assert name in str(ours)
+            refused.append(name)
+            continue
+        assert not isinstance(ours, LabError), f"{name}: {ours}"
+        torch.testing.assert_close(ours(ids), theirs, atol=1e-5, rtol=1e-4, msg=name)
+    assert len(refused) >= 10
+
+
+def _tiny(family: str) -> TransformerConfig:
+    sizes = {"vocab_size": 53, "d_model": 32, "n_layers": 2, "n_heads": 2, "max_positions": 32}
+    return CONSTRUCTORS[family](**sizes).replace(bos=0, eos=1)

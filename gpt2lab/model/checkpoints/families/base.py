@@ -1,7 +1,7 @@
 """How a family of checkpoints maps to the transformer: configuration entries and a table of weight names."""
 
 import math
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -75,6 +75,8 @@ class Family:
     """Name of the head's weight in today's model of `transformers`, where files keep an older one."""
     renamed: Mapping[str, str] = field(default_factory=dict)
     """Old endings of names → today's."""
+    not_null: tuple[str, ...] = ()
+    """Entries with a default that may be left out but not be null, whether they are read here or not, as in transformers."""
     aliases: Mapping[str, str] = field(default_factory=dict)
     """Other names of config.json's entries, which transformers takes too → the family's own."""
     held: Callable[[Collection[str]], dict[str, Any]] = lambda names: {}
@@ -113,15 +115,15 @@ class Entries:
             raise LabError(f"{self.where}: {name} must be a number with a point, got {shown(value)}")
         return value
 
-    def size(self, name: str, default: int) -> Any:
-        """Return a size or its default; LabError for null, which transformers refuses here: it is no default."""
-        if name in self.entries and self.entries[name] is None:
-            raise LabError(f"{self.where}: {name} must be a whole number, got null")
-        return self.get(name, default)
+    def refuse_null(self, names: Iterable[str]) -> None:
+        """LabError if one of these entries is there and null."""
+        for name in names:
+            if name in self.entries and self.entries[name] is None:
+                raise LabError(f"{self.where}: {name} must not be null; leave it out for its default")
 
     def layers(self, name: str, default: int | None = None) -> int:
         """Return the number of layers; LabError for none without a default, and for one that no model has."""
-        value = self.need(name) if default is None else self.size(name, default)
+        value = self.need(name) if default is None else self.get(name, default)
         check_size("n_layers", value)
         return int(value)
 

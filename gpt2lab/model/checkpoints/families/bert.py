@@ -59,14 +59,14 @@ def bert_fields(entries: Entries) -> dict[str, Any]:
     entries.refuse("add_cross_attention", False)
     entries.refuse("position_embedding_type", "absolute")
     return {
-        "vocab_size": entries.size("vocab_size", 30522),
-        "d_model": entries.size("hidden_size", 768),
+        "vocab_size": entries.get("vocab_size", 30522),
+        "d_model": entries.get("hidden_size", 768),
         "n_layers": entries.layers("num_hidden_layers", 12),
-        "n_heads": entries.size("num_attention_heads", 12),
-        "d_mlp": entries.size("intermediate_size", 3072),
-        "max_positions": entries.size("max_position_embeddings", 512),
+        "n_heads": entries.get("num_attention_heads", 12),
+        "d_mlp": entries.get("intermediate_size", 3072),
+        "max_positions": entries.get("max_position_embeddings", 512),
         "norm_eps": entries.fraction("layer_norm_eps", 1e-12),
-        "token_types": entries.size("type_vocab_size", 2),
+        "token_types": entries.get("type_vocab_size", 2),
         "activation": entries.choose("hidden_act", "gelu", ACTIVATION_NAMES),
         "head": "transform",
         "tied_head": entries.get("tie_word_embeddings", True),
@@ -155,6 +155,12 @@ BODY: tuple[Weight, ...] = (
 )
 """All but the head, whose names BERT and RoBERTa do not share."""
 
+_NOT_NULL = (
+    "vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size",
+    "max_position_embeddings", "type_vocab_size", "hidden_act", "tie_word_embeddings", "hidden_dropout_prob",
+    "attention_probs_dropout_prob", "is_decoder", "add_cross_attention", "chunk_size_feed_forward", "use_cache",
+)  # fmt: skip
+
 BERT = Family(
     name="bert",
     architecture="BertForMaskedLM",
@@ -169,6 +175,7 @@ BERT = Family(
     dropped=("embeddings.position_ids", "embeddings.token_type_ids", "cls.seq_relationship.*"),
     renamed={"LayerNorm.gamma": "LayerNorm.weight", "LayerNorm.beta": "LayerNorm.bias"},
     head="cls.predictions.decoder.weight",
+    not_null=_NOT_NULL,
     read=bert_fields,
     write=_write,
     held=_held,

@@ -39,12 +39,12 @@ def distilbert_config(
 
 def _read(entries: Entries) -> dict[str, Any]:
     return {
-        "vocab_size": entries.size("vocab_size", 30522),
-        "d_model": entries.size("dim", 768),
+        "vocab_size": entries.get("vocab_size", 30522),
+        "d_model": entries.get("dim", 768),
         "n_layers": entries.layers("n_layers", 6),
-        "n_heads": entries.size("n_heads", 12),
-        "d_mlp": entries.size("hidden_dim", 3072),
-        "max_positions": entries.size("max_position_embeddings", 512),
+        "n_heads": entries.get("n_heads", 12),
+        "d_mlp": entries.get("hidden_dim", 3072),
+        "max_positions": entries.get("max_position_embeddings", 512),
         "norm_eps": _EPS,
         "activation": entries.choose("activation", "gelu", ACTIVATION_NAMES),
         "head": "transform",
@@ -82,6 +82,12 @@ def _held(names: Collection[str]) -> dict[str, Any]:
 
 
 _LAYER = "transformer.layer.{i}"
+_NOT_NULL = (
+    "vocab_size", "dim", "n_layers", "n_heads", "hidden_dim", "max_position_embeddings", "activation",
+    "tie_word_embeddings", "dropout", "attention_dropout", "qa_dropout", "seq_classif_dropout",
+    "sinusoidal_pos_embds", "chunk_size_feed_forward",
+)  # fmt: skip
+
 DISTILBERT = Family(
     name="distilbert",
     architecture="DistilBertForMaskedLM",
@@ -105,6 +111,7 @@ DISTILBERT = Family(
     renamed={"LayerNorm.gamma": "LayerNorm.weight", "LayerNorm.beta": "LayerNorm.bias"},
     head="vocab_projector.weight",
     aliases={"hidden_size": "dim", "num_attention_heads": "n_heads", "num_hidden_layers": "n_layers"},
+    not_null=_NOT_NULL,
     read=_read,
     write=_write,
     held=_held,

@@ -40,12 +40,12 @@ def _read(entries: Entries) -> dict[str, Any]:
     # of any order, and attention here keeps scores in float32 for 16-bit weights anyway. It is written back as it was.
     return {
         "attention_scale": _read_scale(entries),
-        "vocab_size": entries.size("vocab_size", 50257),
-        "d_model": entries.size("n_embd", 768),
+        "vocab_size": entries.get("vocab_size", 50257),
+        "d_model": entries.get("n_embd", 768),
         "n_layers": entries.layers("n_layer", 12),
-        "n_heads": entries.size("n_head", 12),
+        "n_heads": entries.get("n_head", 12),
         "d_mlp": entries.get("n_inner", None),
-        "max_positions": entries.size("n_positions", 1024),
+        "max_positions": entries.get("n_positions", 1024),
         "norm_eps": entries.fraction("layer_norm_epsilon", 1e-5),
         "activation": entries.choose("activation_function", "gelu_new", ACTIVATION_NAMES),
         "tied_head": entries.get("tie_word_embeddings", True),
@@ -77,7 +77,7 @@ def _read_scale(entries: Entries) -> float | tuple[float, ...] | None:
     for name, value in (("scale_attn_weights", by_width), ("scale_attn_by_inverse_layer_idx", by_layer)):
         if not isinstance(value, bool):
             raise LabError(f"{entries.where}: {name} must be true or false, got {shown(value)}")
-    width, heads = entries.size("n_embd", 768), entries.size("n_head", 12)
+    width, heads = entries.get("n_embd", 768), entries.get("n_head", 12)
     if by_width and not by_layer:
         return None
     if not all(isinstance(n, int) and n > 0 for n in (width, heads)):
@@ -144,6 +144,13 @@ def _linear(ours: str, theirs: str) -> tuple[Weight, ...]:
     )
 
 
+_NOT_NULL = (
+    "vocab_size", "n_embd", "n_layer", "n_head", "n_positions", "activation_function", "tie_word_embeddings",
+    "embd_pdrop", "attn_pdrop", "resid_pdrop", "scale_attn_weights", "scale_attn_by_inverse_layer_idx",
+    "reorder_and_upcast_attn", "add_cross_attention", "summary_type", "summary_use_proj", "summary_proj_to_labels",
+    "summary_first_dropout", "use_cache",
+)  # fmt: skip
+
 GPT2 = Family(
     name="gpt2",
     architecture="GPT2LMHeadModel",
@@ -167,6 +174,7 @@ GPT2 = Family(
         "num_attention_heads": "n_head",
         "num_hidden_layers": "n_layer",
     },
+    not_null=_NOT_NULL,
     read=_read,
     write=_write,
 )

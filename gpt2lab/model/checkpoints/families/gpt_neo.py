@@ -57,19 +57,19 @@ def _windows(entries: Entries, n_layers: int) -> tuple[int | None, ...]:
         raise LabError(
             f"{entries.where}: attention is global or local, attention_types has {shown(unknown_kinds)}"
         )
-    window = entries.size("window_size", 256)
+    window = entries.get("window_size", 256)
     return tuple(window if kind == "local" else None for kind in kinds)
 
 
 def _read(entries: Entries) -> dict[str, Any]:
     n_layers = entries.layers("num_layers", 24)
     return {
-        "vocab_size": entries.size("vocab_size", 50257),
-        "d_model": entries.size("hidden_size", 2048),
+        "vocab_size": entries.get("vocab_size", 50257),
+        "d_model": entries.get("hidden_size", 2048),
         "n_layers": n_layers,
-        "n_heads": entries.size("num_heads", 16),
+        "n_heads": entries.get("num_heads", 16),
         "d_mlp": entries.get("intermediate_size", None),
-        "max_positions": entries.size("max_position_embeddings", 2048),
+        "max_positions": entries.get("max_position_embeddings", 2048),
         "norm_eps": entries.fraction("layer_norm_epsilon", 1e-5),
         "activation": entries.choose("activation_function", "gelu_new", ACTIVATION_NAMES),
         "tied_head": entries.get("tie_word_embeddings", True),
@@ -128,6 +128,12 @@ def _linear(ours: str, theirs: str) -> tuple[Weight, ...]:
     )
 
 
+_NOT_NULL = (
+    "vocab_size", "hidden_size", "num_layers", "num_heads", "max_position_embeddings", "activation_function",
+    "tie_word_embeddings", "attention_layers", "window_size", "embed_dropout", "attention_dropout", "resid_dropout",
+    "classifier_dropout", "use_cache",
+)  # fmt: skip
+
 GPT_NEO = Family(
     name="gpt_neo",
     architecture="GPTNeoForCausalLM",
@@ -149,6 +155,7 @@ GPT_NEO = Family(
     dropped=("h.*.attn.attention.bias", "h.*.attn.attention.masked_bias"),
     head="lm_head.weight",
     aliases={"num_attention_heads": "num_heads", "num_hidden_layers": "num_layers"},
+    not_null=_NOT_NULL,
     read=_read,
     write=_write,
 )

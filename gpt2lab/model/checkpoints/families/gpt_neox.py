@@ -42,15 +42,15 @@ def gpt_neox_config(
 
 
 def _read(entries: Entries) -> dict[str, Any]:
-    max_positions = entries.size("max_position_embeddings", 2048)
+    max_positions = entries.get("max_position_embeddings", 2048)
     base, share = entries.get("rotary_emb_base", 10000.0), entries.get("rotary_pct", 0.25)
     rotary = read_rotary(entries, max_positions, base=base, share=share)
     return {
-        "vocab_size": entries.size("vocab_size", 50432),
-        "d_model": entries.size("hidden_size", 6144),
+        "vocab_size": entries.get("vocab_size", 50432),
+        "d_model": entries.get("hidden_size", 6144),
         "n_layers": entries.layers("num_hidden_layers", 44),
-        "n_heads": entries.size("num_attention_heads", 64),
-        "d_mlp": entries.size("intermediate_size", 24576),
+        "n_heads": entries.get("num_attention_heads", 64),
+        "d_mlp": entries.get("intermediate_size", 24576),
         "max_positions": max_positions,
         "norm_eps": entries.fraction("layer_norm_eps", 1e-5),
         "positions": "rotary",
@@ -106,6 +106,12 @@ def _linear(ours: str, theirs: str, *, by_head: bool = False) -> tuple[Weight, .
     )
 
 
+_NOT_NULL = (
+    "vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size",
+    "max_position_embeddings", "hidden_act", "attention_bias", "use_parallel_residual", "tie_word_embeddings",
+    "hidden_dropout", "attention_dropout", "classifier_dropout", "is_decoder", "use_cache",
+)  # fmt: skip
+
 GPT_NEOX = Family(
     name="gpt_neox",
     architecture="GPTNeoXForCausalLM",
@@ -127,6 +133,7 @@ GPT_NEOX = Family(
     ),
     head="embed_out.weight",
     head_in_model="lm_head.weight",
+    not_null=_NOT_NULL,
     read=_read,
     write=_write,
 )

@@ -156,6 +156,9 @@ def _stacked(ours: str, *theirs: str) -> tuple[Weight, ...]:
     )
 
 
+NOT_NULL = ("max_position_embeddings", "hidden_act", "tie_word_embeddings", "use_cache")
+"""`Family.not_null` of Llama and its heirs alike; each has further ones."""
+
 LLAMA = Family(
     name="llama",
     architecture="LlamaForCausalLM",
@@ -172,6 +175,7 @@ LLAMA = Family(
     ),
     dropped=("layers.*.self_attn.rotary_emb.inv_freq",),
     head="lm_head.weight",
+    not_null=(*NOT_NULL, "attention_bias", "mlp_bias"),
     read=llama_fields,
     write=_write,
 )

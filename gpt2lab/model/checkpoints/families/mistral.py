@@ -7,6 +7,7 @@ from gpt2lab.base.errors import LabError
 from gpt2lab.model.checkpoints.families.base import Entries, require
 from gpt2lab.model.checkpoints.families.llama import (
     LLAMA,
+    NOT_NULL,
     llama_config,
     llama_entries,
     llama_fields,
@@ -52,4 +53,11 @@ def _write(config: TransformerConfig) -> dict[str, Any]:
     return {**llama_entries(config), "sliding_window": sizes.pop() if sizes else None, **kinds}
 
 
-MISTRAL = replace(LLAMA, name="mistral", architecture="MistralForCausalLM", read=_read, write=_write)
+MISTRAL = replace(
+    LLAMA,
+    name="mistral",
+    architecture="MistralForCausalLM",
+    not_null=(*NOT_NULL, "num_key_value_heads", "attention_dropout"),
+    read=_read,
+    write=_write,
+)

@@ -4,7 +4,13 @@ from dataclasses import replace
 from typing import Any
 
 from gpt2lab.model.checkpoints.families.base import Entries, Weight, require, require_uniform
-from gpt2lab.model.checkpoints.families.llama import LLAMA, llama_config, llama_entries, llama_fields
+from gpt2lab.model.checkpoints.families.llama import (
+    LLAMA,
+    NOT_NULL,
+    llama_config,
+    llama_entries,
+    llama_fields,
+)
 from gpt2lab.model.config import TransformerConfig
 
 
@@ -38,8 +44,8 @@ def _read(entries: Entries) -> dict[str, Any]:
         **fields,
         "norm_eps": entries.fraction("rms_norm_eps", 1e-5),
         "windows": (window,) * fields["n_layers"] if window is not None else None,
-        "n_experts": entries.size("num_local_experts", 8),
-        "experts_per_token": entries.size("num_experts_per_tok", 2),
+        "n_experts": entries.get("num_local_experts", 8),
+        "experts_per_token": entries.get("num_experts_per_tok", 2),
         "balance_weight": entries.get("router_aux_loss_coef", 0.001),
         "router_z_weight": entries.get("router_z_loss_coef", 0.0),  # ours; transformers keeps and ignores it
     }
@@ -64,6 +70,11 @@ def _expert(ours: str, *theirs: str) -> Weight:
     return Weight(f"blocks.{{i}}.mlp.{ours}.weight", names)
 
 
+_NOT_NULL = (
+    *NOT_NULL, "num_key_value_heads", "attention_dropout", "num_local_experts", "num_experts_per_tok",
+    "output_router_logits", "router_aux_loss_coef", "router_jitter_noise",
+)  # fmt: skip
+
 MIXTRAL = replace(
     LLAMA,
     name="mixtral",
@@ -75,6 +86,7 @@ MIXTRAL = replace(
         _expert("down", "w2"),
     ),
     aliases={"num_experts": "num_local_experts"},
+    not_null=_NOT_NULL,
     read=_read,
     write=_write,
 )

@@ -7,6 +7,7 @@ from gpt2lab.base.errors import LabError
 from gpt2lab.model.checkpoints.families.base import Entries, require
 from gpt2lab.model.checkpoints.families.llama import (
     LLAMA,
+    NOT_NULL,
     llama_config,
     llama_entries,
     llama_fields,
@@ -28,7 +29,7 @@ def _read(entries: Entries) -> dict[str, Any]:
     fields = llama_fields(entries, n_kv_heads=32, max_positions=32768)
     fields |= {"qkv_bias": True, "attention_out_bias": False, "mlp_bias": False}
     window = entries.get("sliding_window", 4096) if entries.get("use_sliding_window", False) else None
-    first = entries.size("max_window_layers", 28)
+    first = entries.get("max_window_layers", 28)
     kinds = entries.get("layer_types", None)
     if kinds is None:
         kinds = ["full_attention" if i < first else "sliding_attention" for i in range(fields["n_layers"])]
@@ -52,4 +53,11 @@ def _write(config: TransformerConfig) -> dict[str, Any]:
     }
 
 
-QWEN2 = replace(LLAMA, name="qwen2", architecture="Qwen2ForCausalLM", read=_read, write=_write)
+QWEN2 = replace(
+    LLAMA,
+    name="qwen2",
+    architecture="Qwen2ForCausalLM",
+    not_null=(*NOT_NULL, "attention_dropout", "use_sliding_window", "max_window_layers", "head_dim"),
+    read=_read,
+    write=_write,
+)
