@@ -1,8 +1,6 @@
 """`python -m gpt2lab` is the command line."""
 
-import sys
-
-from gpt2lab.cli import main
+from gpt2lab.cli import script
 
 if __name__ == "__main__":
-    sys.exit(main())
+    script()

@@ -322,15 +322,19 @@ def _experts(settings: TrainingSettings) -> dict[str, Any]:
 def _new_tokenizer(settings: TrainingSettings) -> Tokenizer:
     """Make the tokenizer that the settings ask for, from the data if they say so."""
     documents: Iterable[str] = sources.documents(settings.data, field=settings.field)
+    size = sources.text_bytes(settings.data)
     if settings.task.kind == "tokens":
         documents = [example.text for example in settings.task.read(settings.data, settings.field)]
+        size = None  # the list tells it
     fills_in = not _config(settings).causal
     special = (PAD, MASK) if fills_in else ()
     match settings.tokenizer:
         case "auto":
-            tokenizer = train_bpe(documents, settings.vocab_size, special=special)
+            tokenizer = train_bpe(documents, settings.vocab_size, special=special, text_bytes=size)
         case "words":
-            tokenizer = word_level(documents, vocab_size=settings.vocab_size, special=special)
+            tokenizer = word_level(
+                documents, vocab_size=settings.vocab_size, special=special, text_bytes=size
+            )
         case "bytes":
             tokenizer = byte_level()
         case given:

@@ -21,6 +21,7 @@ from pathlib import Path
 
 from gpt2lab.base.errors import LabError
 from gpt2lab.base.lease import NO_LOCKS, check_writable
+from gpt2lab.base.progress import Progress
 
 try:
     import fcntl
@@ -30,6 +31,7 @@ except ImportError:  # Windows has no locks that a folder can have; nothing is s
 SUMS = "SHA256SUMS"
 """The file of `write_sums`, in the form of coreutils: `sha256sum -c SHA256SUMS` checks a folder by hand."""
 
+_PIECE = 1 << 20  # bytes read at a time
 _LEFT = re.compile(r"\.(?P<name>.+)\.(?P<kind>[^.]+\.tmp|old-\d+|lock)")
 _RENAME_EXCHANGE = 2  # linux/fs.h
 
@@ -188,8 +190,16 @@ def locked(path: Path) -> Iterator[None]:
 
 def sha256(path: Path | str) -> str:
     """Return the hex SHA-256 of a file, read in pieces."""
-    with Path(path).open("rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()
+    digest, path = hashlib.sha256(), Path(path)
+    total = path.stat().st_size
+    with (
+        path.open("rb") as handle,
+        Progress[None](total=total, label=f"reading {path.name}", unit="bytes") as bar,
+    ):
+        while piece := handle.read(_PIECE):
+            digest.update(piece)
+            bar.advance(len(piece))
+    return digest.hexdigest()
 
 
 def write_sums(folder: Path) -> None:

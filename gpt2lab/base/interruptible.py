@@ -11,20 +11,27 @@ class _Stopped(Exception):
     """Ends the reading of a thread whose result nobody waits for any more."""
 
 
-def interruptible(work: Callable[[Iterable[T]], object], items: Iterable[T]) -> None:
+def interruptible(
+    work: Callable[[Iterable[T]], object],
+    items: Iterable[T],
+    *,
+    afterwards: Callable[[], object] = lambda: None,
+) -> None:
     """Call work(items) in a thread and wait for it; Ctrl-C is raised here at once, whatever the thread is busy with.
 
     After Ctrl-C the thread reads no further item; what it computes without Python ends with it, or with the process.
+    `afterwards` is called ten times a second from when the last item was read until the work ends.
     What `work` raises is raised here.
     """
-    stopped = threading.Event()
+    stopped, all_read = threading.Event(), threading.Event()
     failures: list[BaseException] = []
 
     def read() -> Iterator[T]:
         for item in items:
+            yield item
             if stopped.is_set():
                 raise _Stopped
-            yield item
+        all_read.set()
 
     def run() -> None:
         try:
@@ -37,6 +44,8 @@ def interruptible(work: Callable[[Iterable[T]], object], items: Iterable[T]) -> 
     try:
         while thread.is_alive():
             thread.join(0.1)  # a wait without an end would hold signals back on some systems
+            if all_read.is_set():
+                afterwards()
     finally:
         stopped.set()
     if failures:

@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sized
 from types import TracebackType
-from typing import Generic, TextIO, TypeVar
+from typing import Generic, Self, TextIO, TypeVar
 
 from gpt2lab.base.wording import visible
 
@@ -65,6 +65,7 @@ class Progress(Generic[T]):
         self._terminal = self._stream.isatty()
         self._started = clock()
         self._drawn: float | None = None
+        self._closed = False
         self._note = ""
 
     def __iter__(self) -> Iterator[T]:
@@ -76,8 +77,8 @@ class Progress(Generic[T]):
                 yield item
                 self.advance()
 
-    def __enter__(self) -> "Progress[T]":
-        self._started = self._clock()
+    def __enter__(self) -> Self:
+        self._started, self._closed = self._clock(), False
         return self
 
     def __exit__(
@@ -96,7 +97,8 @@ class Progress(Generic[T]):
         self._draw()
 
     def close(self) -> None:
-        """End the line, with the final count and the time it took, if it ever appeared."""
+        """End the line, with the final count and the time it took, if it ever appeared; nothing is drawn after."""
+        self._closed = True
         if self._drawn is not None:
             self._write(self.line(final=True), end="\n")
             self._drawn = None
@@ -122,7 +124,7 @@ class Progress(Generic[T]):
 
     def _draw(self) -> None:
         now = self._clock()
-        if not self.enabled or now - self._started < _APPEARS_AFTER:
+        if not self.enabled or self._closed or now - self._started < _APPEARS_AFTER:
             return
         if self._drawn is not None and now - self._drawn < (_REDRAW if self._terminal else _LINE_EVERY):
             return
@@ -135,6 +137,31 @@ class Progress(Generic[T]):
             line = "\r\x1b[2K" + visible(line)[:width]  # back to the first column, erase, write
         self._stream.write(line + end)
         self._stream.flush()
+
+
+class Waiting(Progress[None]):
+    """The line of work that does not tell how far it is: what it is, and how long it has taken."""
+
+    def __init__(
+        self,
+        label: str,
+        *,
+        enabled: bool | None = None,
+        stream: TextIO | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        super().__init__(label=label, enabled=enabled, stream=stream, clock=clock)
+        self._begun = False
+
+    def show(self) -> None:
+        """Draw the line; the first call begins the time."""
+        if not self._begun:
+            self._begun, self._started = True, self._clock()
+        self._draw()
+
+    def line(self, final: bool = False) -> str:
+        """Return the line as it would be drawn now."""
+        return f"{self.label}: {duration(self._clock() - self._started)}"
 
 
 def progress(

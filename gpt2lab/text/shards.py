@@ -174,7 +174,7 @@ def build(
         made_from = key(source, tokenizer, valid_fraction=valid_fraction, field=field, format=format)
         if reuse and (built := _built(folder, made_from, tokenizer)):
             return built
-        total = _text_bytes(source, format)
+        total = sources.text_bytes(source, format=format)
         source = sources.documents(source, field=field, format=format)
     with locked(folder):
         if made_from is not None and reuse and (built := _built(folder, made_from, tokenizer)):
@@ -222,10 +222,3 @@ def _built(folder: Path, made_from: str, tokenizer: Tokenizer) -> Shards | None:
         return None
     same = shards.manifest.key == made_from and shards.manifest.tokenizer == tokenizer.fingerprint
     return shards if same else None
-
-
-def _text_bytes(source: SourceLike, format: str | None) -> int | None:
-    """Return how many bytes of text to expect, None where file sizes do not tell."""
-    files = sources.files(source, format=format)
-    plain = [path for path in files if path.suffix in (".txt", ".text", ".md") or format == "txt"]
-    return sum(path.stat().st_size for path in files) if files and len(plain) == len(files) else None

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 from gpt2lab.base.errors import LabError, nearest, unknown
 from gpt2lab.base.extras import install
 from gpt2lab.base.files import sha256, user_path
-from gpt2lab.text import readers, rows
+from gpt2lab.text import docstrings, readers, rows
 from gpt2lab.text.bounded import EmptyFile, string
 
 T = TypeVar("T")
@@ -34,6 +34,8 @@ class BuiltIn:
     """What the function is called with."""
     size: str
     """The argument that SIZE of `NAME:SIZE` sets."""
+    in_characters: bool = False
+    """Whether that size counts characters, of which nearly all are one byte."""
     summary: str
     """One line for people; says whether the text is generated."""
 
@@ -41,8 +43,9 @@ class BuiltIn:
 BUILT_IN: dict[str, BuiltIn] = {
     "docstrings": BuiltIn(
         function="gpt2lab.text.docstrings:documents",
-        arguments={"show": False},  # who reads a source shows how far he is
+        arguments={"limit": docstrings.LIMIT, "show": False},  # who reads a source shows how far he is
         size="limit",
+        in_characters=True,
         summary="documentation strings of the standard library and the installed packages; SIZE in characters",
     ),
     "tinyworld": BuiltIn(
@@ -108,6 +111,23 @@ def files(source: SourceLike, *, format: str | None = None) -> list[Path]:
     """Return the files of a source in the order they are read; hub ids and built-in sources have none."""
     parts = [_resolve(item, format) for item in _listed(source)]
     return [path for part in parts if isinstance(part, list) for path in part]
+
+
+def text_bytes(source: SourceLike, *, format: str | None = None) -> int | None:
+    """Return about how many bytes of text a source holds, None where neither sizes of files nor its name tell."""
+    total = 0
+    for item in _listed(source):
+        part = _resolve(item, format)
+        if isinstance(part, list):
+            if any(path.suffix == ".gz" or (format or readers.format_of(path)) != "txt" for path in part):
+                return None
+            total += sum(path.stat().st_size for path in part)
+        elif part.startswith("hub:") or not BUILT_IN[part.split(":")[0]].in_characters:
+            return None
+        else:
+            name, arguments = _built_in(part)
+            total += arguments[BUILT_IN[name].size]
+    return total
 
 
 def read_files(paths: Sequence[Path], read: Callable[[Path], Iterator[T]]) -> Iterator[T]:

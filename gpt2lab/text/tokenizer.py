@@ -11,7 +11,7 @@ import tokenizers
 
 from gpt2lab.base.errors import LabError, brief
 from gpt2lab.base.interruptible import interruptible
-from gpt2lab.base.progress import Progress
+from gpt2lab.base.progress import Progress, Waiting
 from gpt2lab.text.chat_templates import chat_templates
 from gpt2lab.text.long_words import with_bounded_words
 
@@ -250,6 +250,7 @@ def train_bpe(
     special: Sequence[str] = (),
     min_frequency: int = 2,
     add_prefix_space: bool = False,
+    text_bytes: int | None = None,
 ) -> Tokenizer:
     """Train a byte-level BPE as GPT-2's on any stream of documents, of which none is kept.
 
@@ -257,6 +258,7 @@ def train_bpe(
     which get the lowest ids; a small corpus may give fewer ids. The same documents give the same tokenizer.
     A word of more than 1,000 characters (genes, base64, blanks) is learnt from in pieces of so many: the time that
     training takes grows with the length of the text, not with its square.
+    `text_bytes`: bytes of UTF-8 to expect of a stream, for the share and the time left that the progress line shows.
     LabError if `vocab_size` is too small or there is no text.
     Sennrich et al. 2016; bytes as in Radford et al. 2019.
     """
@@ -280,12 +282,16 @@ def train_bpe(
     )
     # One of its own: the trainer holds a lock on the tokenizer and its parts while it asks for documents.
     splitter = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
-    texts = (
-        piece
-        for document in _some(documents, "train a tokenizer on")
-        for piece in with_bounded_words(document, splitter)
-    )
-    interruptible(lambda pieces: backend.train_from_iterator(pieces, trainer), texts)
+    bar = _bar(documents, text_bytes, "counting words, then merging")
+    with bar, Waiting(f"tokenizer (merging pairs, {vocab_size:,} ids at most)") as merging:
+        texts = (
+            piece
+            for document in _some(documents, "train a tokenizer on", bar)
+            for piece in with_bounded_words(document, splitter)
+        )
+        interruptible(
+            lambda pieces: backend.train_from_iterator(pieces, trainer), texts, afterwards=merging.show
+        )
     return _with_eos(backend, eos)
 
 
@@ -298,19 +304,22 @@ def word_level(
     unk: str | None = "<unk>",
     eos: str | None = END_OF_TEXT,
     special: Sequence[str] = (),
+    text_bytes: int | None = None,
 ) -> Tokenizer:
     """Make one id per word, most frequent first (ties by appearance), after `unk`, `eos`, `special`.
 
     Words are separated by blanks, and with `punctuation` also from the punctuation beside them; decoding puts
     one blank between words. `vocab_size` counts special tokens. With `unk=None` an unknown word is refused.
+    `text_bytes` as for `train_bpe`.
     """
     splitter = (
         tokenizers.pre_tokenizers.Whitespace() if punctuation else tokenizers.pre_tokenizers.WhitespaceSplit()
     )
     counts: dict[str, int] = {}
-    for document in _some(documents, "collect words from"):
-        for word, _ in splitter.pre_tokenize_str(document):
-            counts[word] = counts.get(word, 0) + 1
+    with _bar(documents, text_bytes, "counting words") as bar:
+        for document in _some(documents, "collect words from", bar):
+            for word, _ in splitter.pre_tokenize_str(document):
+                counts[word] = counts.get(word, 0) + 1
     names = list(dict.fromkeys(name for name in (unk, eos, *special) if name is not None))
     ranked = sorted(
         (word for word in counts if counts[word] >= min_frequency), key=lambda word: -counts[word]
@@ -379,15 +388,26 @@ def _with_eos(backend: tokenizers.Tokenizer, eos: str) -> Tokenizer:
     return Tokenizer(backend, bos=id, eos=id)
 
 
-def _some(documents: Iterable[str], purpose: str) -> Iterable[str]:
-    """Pass documents on; LabError if there is no text in them at all."""
+def _bar(documents: Iterable[str], text_bytes: int | None, phase: str) -> Progress[None]:
+    """Return the progress line of reading documents; how many bytes there are is counted where they are at hand."""
+    if text_bytes is None and isinstance(documents, Sequence):
+        text_bytes = sum(map(_bytes, documents))
+    return Progress(total=text_bytes, label=f"tokenizer ({phase})", unit="bytes")
+
+
+def _bytes(text: str) -> int:
+    return len(text.encode("utf-8", "surrogatepass"))
+
+
+def _some(documents: Iterable[str], purpose: str, bar: Progress[None]) -> Iterable[str]:
+    """Pass documents on, whose bytes `bar` counts, and close it; LabError if there is no text in them at all."""
     if isinstance(documents, str):
         raise LabError(f"documents to {purpose}: got one str; give [text], or the documents of a source")
     empty = True
-    with Progress[None](label="tokenizer", unit="characters") as bar:
-        for document in documents:
-            empty = empty and not document
-            yield document
-            bar.advance(len(document))
+    for document in documents:
+        empty = empty and not document
+        yield document
+        bar.advance(_bytes(document))
+    bar.close()
     if empty:
         raise LabError(f"no text to {purpose}: the documents are empty")

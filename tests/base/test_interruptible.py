@@ -39,3 +39,14 @@ def test_ctrl_c_is_raised_within_a_second_and_nothing_more_is_read() -> None:
     count = len(read)
     time.sleep(0.7)
     assert len(read) == count < 10
+
+
+def test_what_follows_the_last_item_is_told() -> None:
+    told: list[int] = []
+
+    def work(items: object) -> None:
+        list(items)  # type: ignore[call-overload]  # any iterable
+        time.sleep(0.5)
+
+    interruptible(work, range(3), afterwards=lambda: told.append(1))
+    assert 1 <= len(told) <= 5

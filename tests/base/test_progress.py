@@ -4,7 +4,7 @@ import io
 
 import pytest
 
-from gpt2lab.base.progress import Progress, duration, progress, quantity
+from gpt2lab.base.progress import Progress, Waiting, duration, progress, quantity
 
 
 class Clock:
@@ -67,6 +67,28 @@ def test_slow_work_is_shown_as_seconds_per_unit_and_the_note_comes_last() -> Non
     bar.advance(2)
     bar.note("loss 1.5")
     assert bar.line() == "2 seed · 4.0 s/seed · loss 1.5"
+
+
+def test_nothing_is_drawn_after_the_end() -> None:
+    stream, clock = io.StringIO(), Clock()
+    bar: Progress[None] = Progress(total=9, stream=stream, clock=clock, enabled=True)
+    with bar:
+        clock.now += 3
+        bar.advance()
+    said = stream.getvalue()
+    clock.now += 30
+    bar.advance()  # by a thread that has not heard of it
+    assert stream.getvalue() == said != ""
+
+
+def test_work_that_does_not_tell_how_far_it_is_shows_its_time_from_the_first_call() -> None:
+    stream, clock = io.StringIO(), Clock()
+    with Waiting("merging", stream=stream, clock=clock, enabled=True) as bar:
+        clock.now += 60
+        for _ in range(130):
+            bar.show()
+            clock.now += 0.125
+    assert stream.getvalue().splitlines() == ["merging: 2s", "merging: 12s", "merging: 16s"]
 
 
 def test_iterating_yields_every_item_and_takes_the_length_as_total() -> None:

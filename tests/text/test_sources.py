@@ -271,3 +271,15 @@ def test_the_same_bytes_in_another_format_are_another_source(tmp_path: Path) -> 
     keys = [sources.cache_key(tmp_path / name) for name in ("a.txt", "a.jsonl", "a.txt.gz")]
     assert len(set(keys)) == 3
     assert sources.cache_key(tmp_path / "a.jsonl", format="txt") not in keys
+
+
+def test_the_size_of_a_text_is_told_where_files_and_names_tell_it(tmp_path: Path) -> None:
+    for name in ("a.txt", "b.md", "c.jsonl"):
+        (tmp_path / name).write_text("dé\n", encoding="utf-8")
+    with gzip.open(tmp_path / "d.txt.gz", "wt") as handle:
+        handle.write("text")
+    assert sources.text_bytes([tmp_path / "a.txt", tmp_path / "b.md", "docstrings:1000"]) == 8 + 1000
+    assert sources.text_bytes("docstrings") == 8_000_000
+    assert sources.text_bytes(tmp_path / "c.jsonl", format="txt") == 4
+    for untold in (tmp_path, tmp_path / "c.jsonl", tmp_path / "d.txt.gz", "tinyworld:3", "hub:someone/text"):
+        assert sources.text_bytes(untold) is None, untold

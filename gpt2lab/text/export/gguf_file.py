@@ -11,6 +11,7 @@ from torch import Tensor
 
 from gpt2lab.base.errors import LabError
 from gpt2lab.base.extras import install
+from gpt2lab.base.progress import progress
 from gpt2lab.base.wording import listed
 from gpt2lab.model import Transformer, TransformerConfig
 from gpt2lab.model.architecture import architecture_name
@@ -58,7 +59,8 @@ def write_gguf(lm: LanguageModel, path: Path, *, precision: str) -> list[str]:
         writer.add_file_type(getattr(gguf.LlamaFileType, file_type))
         for name, value in fields:
             getattr(writer, f"add_{name}")(value)
-        for name, tensor in _tensors(model, kind):
+        total = sum(1 for _ in model.parameters())  # of experts, several become one
+        for name, tensor in progress(_tensors(model, kind), total=total, label="gguf", unit="tensor"):
             data, stored = _stored(name, tensor, precision)
             writer.add_tensor(name, data, raw_dtype=stored)
         writer.write_header_to_file()
