@@ -1,0 +1,1 @@
+"""Rollouts, rewards, advantages, policy-gradient and preference losses."""
