@@ -139,7 +139,7 @@ def run_ours(
 ) -> tuple[float, float, list[list[int]]]:
     """Return the seconds of packing and of decoding, and the new tokens."""
     start = time.perf_counter()
-    rows = len(prompts) * getattr(decoder, "rows_per_prompt", 1)
+    rows = len(prompts) * decoder.rows_per_prompt
     packed = pack(model, rows=rows, weights=weights)
     middle = time.perf_counter()
     decoded = decoder.decode(packed, prompts.tolist(), Limits(max_new_tokens=new))

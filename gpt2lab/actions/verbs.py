@@ -199,9 +199,9 @@ def _made(decoder: str, settings: dict[str, Any]) -> "tuple[Decoder, dict[str, A
 
 def _room(lm: "LanguageModel", prompts: "str | Sequence[str]", most: int = 64) -> int:
     """Return how many tokens fit behind the longest prompt, at most `most`; `most` if none fits."""
-    from gpt2lab.decode.generate import prompt_tokens
+    from gpt2lab.decode.prompts import prompt_row
 
-    longest = max((len(prompt_tokens(lm, one)) for one in _several(prompts)), default=0)
+    longest = max((len(prompt_row(lm, one)) for one in _several(prompts)), default=0)
     if longest > lm.model.context:
         return most  # decoding says what is wrong
     return min(most, max(lm.model.context - longest, 1))  # some decoders read the last new token too

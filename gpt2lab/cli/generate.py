@@ -89,8 +89,9 @@ _OWN = ("seed", "device", "dtype", "stop", "max_new_tokens", "min_new_tokens")
 def run(arguments: argparse.Namespace) -> None:
     """Print each prompt with its continuation; one prompt is streamed as it grows."""
     from gpt2lab.actions import remember
+    from gpt2lab.decode.generate import decoder_class
 
-    kind = part("decoder", arguments.decoder)
+    kind = decoder_class(arguments.decoder)
     settings: dict[str, Any] = {**given(arguments, kind), **arguments.settings}
     for name in (*_OWN, "decoder", "model", "prompt", "prompts", "field", "stream", "command"):
         if name in arguments.settings:
@@ -98,7 +99,7 @@ def run(arguments: argparse.Namespace) -> None:
                 f"--set {name}: no option of a decoder; flags and arguments are given as such, see --help"
             )
     prompts = _prompts(arguments)
-    streamed = len(prompts) == 1 and not arguments.json and getattr(kind, "streams", True)
+    streamed = len(prompts) == 1 and not arguments.json and kind.streams
     stream = _Stream(prompts[0]) if streamed else None
     results = remember.generate(
         arguments.model,

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from gpt2lab.base.errors import LabError
-from gpt2lab.decode.interface import Decoded, Generators, Limits, OnToken
+from gpt2lab.decode.interface import Decoded, Decoder, Generators, Limits, OnToken, PromptRow
 from gpt2lab.decode.loop import Continuation, deciding, hold_back
 from gpt2lab.decode.processors import repetition_penalty
 from gpt2lab.model import Transformer
@@ -20,7 +20,7 @@ _MOST = 1024  # each beam is a row of the batch with a cache of its own
 
 
 @dataclass(frozen=True, kw_only=True)
-class Beam:
+class Beam(Decoder):
     """Keep the `beams` best unfinished sequences by log p, and the `beams` best finished ones by score.
 
     score(y) = log p(y) / |y|^length_penalty, |y| in new tokens, the end token included (the length normalisation of
@@ -50,6 +50,11 @@ class Beam:
             )
 
     @property
+    def needs_prompt_tokens(self) -> bool:
+        """A repetition penalty counts the prompt's tokens."""
+        return self.repetition_penalty != 1.0
+
+    @property
     def rows_per_prompt(self) -> int:
         """Rows of the model's batch that one prompt takes."""
         return self.beams
@@ -57,7 +62,7 @@ class Beam:
     def decode(
         self,
         model: Transformer,
-        prompts: Sequence[Sequence[int]],
+        prompts: Sequence[PromptRow],
         limits: Limits,
         *,
         generator: Generators = None,
@@ -69,7 +74,7 @@ class Beam:
                 "beam search knows its tokens only at the end and cannot stream them; use greedy or sampling"
             )
         with deciding(model):
-            text = Continuation(model, prompts, limits)
+            text = Continuation(model, prompts, limits, needs_tokens=self.needs_prompt_tokens)
             logits = text.start().repeat_interleave(self.beams, dim=0)
             text.select(torch.arange(len(prompts), device=text.device).repeat_interleave(self.beams))
             search = _Search(self, len(prompts), limits, text.device)

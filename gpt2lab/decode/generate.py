@@ -1,18 +1,18 @@
 """Text from a language model: prompts in, continuations out."""
 
-import dataclasses
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, overload
 
 import torch
+from torch import Tensor
 
+from gpt2lab.base import settings
 from gpt2lab.base.errors import LabError, unknown
 from gpt2lab.base.progress import Progress, progress
 from gpt2lab.base.registry import part
-from gpt2lab.base.settings import build
-from gpt2lab.decode.interface import Decoded, Decoder, Finish, Limits
+from gpt2lab.decode.interface import Decoded, Decoder, Finish, Limits, PromptRow
 from gpt2lab.decode.loop import StepDecoder, check_prompts
 from gpt2lab.decode.packed import Weights, pack
 from gpt2lab.decode.prompts import (
@@ -21,7 +21,7 @@ from gpt2lab.decode.prompts import (
     end_tokens,
     need_tokenizer,
     pad_token,
-    prompt_tokens,
+    prompt_row,
     suppressed_tokens,
 )
 from gpt2lab.decode.transcript import Transcript
@@ -37,7 +37,8 @@ class Generation:
     """A prompt and how it went on; as a string, both."""
 
     prompt: str
-    """The prompt as it was given; of token ids their text, with the special tokens among them, empty without a tokenizer."""
+    """The prompt as it was given; of token ids their text, with the special tokens among them, empty without a tokenizer
+    and for embeddings."""
     text: str
     """The new text, without special tokens."""
     tokens: list[int]
@@ -45,7 +46,7 @@ class Generation:
     finished: Finish
     """Why it ended: "eos" (an end token), "stop" (a stop string) or "length" (max_new_tokens)."""
     prompt_tokens: list[int]
-    """What the model was given."""
+    """What the model was given; empty for embeddings."""
     logprobs: list[float] | None = None
     """If asked for: log p of each new token under the model's own distribution (nats)."""
     sampling_logprobs: list[float] | None = None
@@ -78,7 +79,7 @@ def generate(
     weights: Weights = "auto",
     **options: object,
 ) -> Generation | list[Generation]:
-    """Continue one prompt, or each of several; a prompt is text or token ids.
+    """Continue one prompt, or each of several; a prompt is text, token ids, or embeddings [time, d_model].
 
     decoder: the name of a decoder, of the floors or of a paper, made with `options` (such as top_p=0.9), or a decoder
     object. max_new_tokens, min_new_tokens: length of the continuation in tokens. stop: strings that end a text, cut
@@ -95,7 +96,7 @@ def generate(
     stops = (stop,) if isinstance(stop, str) else tuple(stop)
     _check(chosen, stops, batch_size=batch_size, streamed=stream is not None, logprobs=logprobs)
     given: Sequence[Prompt] = [prompts] if isinstance(prompts, str) else prompts
-    tokens = [prompt_tokens(lm, prompt) for prompt in given]
+    rows = [prompt_row(lm, prompt) for prompt in given]
     limits = Limits(
         max_new_tokens=max_new_tokens,
         min_new_tokens=min_new_tokens,
@@ -103,13 +104,20 @@ def generate(
         pad=pad_token(lm),
         **suppressed_tokens(lm),
     )
-    if not tokens:
+    if not rows:
         return []
-    check_prompts(lm.model, tokens, limits, reads_last=getattr(chosen, "reads_last", False))
+    for alike in _alike(rows):
+        check_prompts(
+            lm.model,
+            [rows[index] for index in alike],
+            limits,
+            reads_last=chosen.reads_last,
+            needs_tokens=chosen.needs_prompt_tokens,
+        )
     job = _Job(
         lm,
         chosen,
-        tokens,
+        rows,
         limits,
         given=given,
         seed=seed,
@@ -125,33 +133,46 @@ def generate(
 def build_decoder(decoder: str | Decoder, options: Mapping[str, object]) -> Decoder:
     """Make the decoder of that name. A decoder object is returned as it is.
 
-    LabError: a name or an option that does not exist (with the nearest), options beside a decoder object.
+    LabError: a name or an option that does not exist (with the nearest), options beside a decoder object, an object
+    that is no decoder.
     """
     if not isinstance(decoder, str):
+        if not isinstance(decoder, Decoder):
+            raise LabError(f"{type(decoder).__name__} is no decoder; derive it from gpt2lab.decode.Decoder")
         if options:
             raise LabError(
                 f"{', '.join(options)}: options belong to a decoder given by name; set them on the object"
             )
         return decoder
-    kind = part("decoder", decoder)
+    kind = decoder_class(decoder)
     options = _in_own_words(kind, options, decoder)
-    known = [field.name for field in dataclasses.fields(kind)]
+    known = [option.name for option in settings.options(kind)]
     for option in options:
         if option not in known:
             raise unknown(f"option of generate with decoder {decoder}", option, [*known, *_OWN_OPTIONS])
-    made: Decoder = build(kind, options, f"decoder {decoder}")
+    made: Decoder = settings.build(kind, options, f"decoder {decoder}")
     return made
 
 
-def _in_own_words(kind: type, options: Mapping[str, object], decoder: str) -> dict[str, object]:
+def decoder_class(name: str) -> type[Decoder]:
+    """Return the class of the decoder of that name. LabError if there is none, or its class is no `Decoder`."""
+    kind = part("decoder", name)
+    if Decoder not in kind.__mro__:
+        raise LabError(
+            f"decoder {name}: {kind.__name__} does not derive from gpt2lab.decode.Decoder, which declares what "
+            "generate asks of a decoder"
+        )
+    return kind
+
+
+def _in_own_words(kind: type[Decoder], options: Mapping[str, object], decoder: str) -> dict[str, object]:
     """Return options under the decoder's own names; its `other_names` says what another library calls them (None: no-op).
 
     LabError for one option under two names.
     """
-    others: Mapping[str, str | None] = getattr(kind, "other_names", {})
     named: dict[str, object] = {}
     for option, value in options.items():
-        name = others.get(option, option)
+        name = kind.other_names.get(option, option)
         if name in named:
             raise LabError(f"decoder {decoder}: {option} and {name} are the same option; give one of them")
         if name is not None:
@@ -166,7 +187,7 @@ class _Job:
         self,
         lm: LanguageModel,
         decoder: Decoder,
-        prompts: list[list[int]],
+        prompts: Sequence[PromptRow],
         limits: Limits,
         *,
         given: Sequence[Prompt],
@@ -183,21 +204,24 @@ class _Job:
 
     def run(self, batch_size: int, weights: Weights) -> list[Generation]:
         """Decode batch by batch; results in the order of the prompts."""
-        order = list(range(len(self.prompts)))
-        if self.stream is None:
-            order.sort(key=lambda index: -len(self.prompts[index]))  # like with like: little padding
-        batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
-        rows = len(batches[0]) * getattr(self.decoder, "rows_per_prompt", 1)
+        batches = []
+        for order in _alike(self.prompts):
+            if self.stream is None:
+                order.sort(key=lambda index: -len(self.prompts[index]))  # like with like: little padding
+            batches += [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
+        rows = len(batches[0]) * self.decoder.rows_per_prompt
         new = self.limits.max_new_tokens
         model = pack(self.lm.model, rows=rows, weights=weights, steps=new * len(batches))
         results: dict[int, Generation] = {}
         enabled = None if self.stream is None else False
-        bar: Progress[None] = progress(total=len(order) * new, label="generate", unit="tok", enabled=enabled)
+        bar: Progress[None] = progress(
+            total=len(self.prompts) * new, label="generate", unit="tok", enabled=enabled
+        )
         with bar:
             self.advance = bar.advance
             for batch in batches:
                 results.update(self.batch(model, batch))
-        return [results[index] for index in range(len(order))]
+        return [results[index] for index in range(len(self.prompts))]
 
     def batch(self, model: Transformer, batch: list[int]) -> dict[int, Generation]:
         """Continue some of the prompts together."""
@@ -209,7 +233,7 @@ class _Job:
             return transcript is not None and transcript.push(token)
 
         extra = {"logprobs": True} if self.logprobs else {}
-        streams = _streams(self.decoder)
+        streams = self.decoder.streams
         decoded = self.decoder.decode(
             model,
             [self.prompts[index] for index in batch],
@@ -232,14 +256,21 @@ class _Job:
         emit = None if stream is None else lambda piece: stream(index, piece)
         tokenizer = need_tokenizer(self.lm, "stop strings and streaming")
         return Transcript(
-            tokenizer, self.prompts[index], stop=self.stops, keep_stop=self.keep_stop, emit=emit
+            tokenizer, self.token_ids(index), stop=self.stops, keep_stop=self.keep_stop, emit=emit
         )
+
+    def token_ids(self, index: int) -> list[int]:
+        """Return the token ids of one prompt; none of embeddings."""
+        prompt = self.prompts[index]
+        return [] if isinstance(prompt, Tensor) else list(prompt)
 
     def shown(self, index: int) -> str:
         """Return the text of one prompt."""
         prompt = self.given[index]
         if isinstance(prompt, str):
             return prompt
+        if isinstance(prompt, Tensor):
+            return ""
         return "" if self.lm.tokenizer is None else self.lm.tokenizer.decode(prompt, skip_special=False)
 
     def generation(self, index: int, row: int, decoded: Decoded, transcript: Transcript | None) -> Generation:
@@ -249,7 +280,7 @@ class _Job:
             transcript = self.transcript(index)
             kept = next((at + 1 for at, token in enumerate(tokens) if transcript.push(token)), len(tokens))
             tokens, finished = tokens[:kept], "stop" if transcript.stopped else finished
-        prompt = self.prompts[index]
+        prompt = self.token_ids(index)
         return Generation(
             prompt=self.shown(index),
             text=transcript.close()
@@ -270,9 +301,12 @@ def row_generator(seed: int, index: int) -> torch.Generator:
     return torch.Generator().manual_seed(int.from_bytes(digest, "big") >> 1)
 
 
-def _streams(decoder: Decoder) -> bool:
-    """Whether the decoder calls on_token; one that does not says `streams = False`."""
-    return bool(getattr(decoder, "streams", True))
+def _alike(prompts: Sequence[PromptRow]) -> list[list[int]]:
+    """Indices of the prompts of token ids and of those of embeddings, which are decoded apart; no empty list."""
+    kinds: dict[bool, list[int]] = {}
+    for index, prompt in enumerate(prompts):
+        kinds.setdefault(isinstance(prompt, Tensor), []).append(index)
+    return list(kinds.values())
 
 
 def _check(
@@ -283,7 +317,7 @@ def _check(
         raise LabError(f"batch_size must be at least 1, got {batch_size}")
     if any(not string for string in stops):
         raise LabError("a stop string is empty; it would end every text at once")
-    if streamed and not _streams(decoder):
+    if streamed and not decoder.streams:
         raise LabError(
             f"decoder {name} knows its text only at the end and cannot stream it; use greedy or sampling"
         )

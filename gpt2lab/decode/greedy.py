@@ -22,6 +22,11 @@ class Greedy(StepDecoder):
                 f"greedy: repetition_penalty must be positive, got {self.repetition_penalty}; 1 is none"
             )
 
+    @property
+    def needs_prompt_tokens(self) -> bool:
+        """A repetition penalty counts the prompt's tokens."""
+        return self.repetition_penalty != 1.0
+
     def process(self, logits: Tensor, tokens: Tensor, real: Tensor) -> Tensor:
         """Apply the repetition penalty, if any."""
         if self.repetition_penalty == 1.0:

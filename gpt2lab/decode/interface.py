@@ -1,8 +1,10 @@
 """What every decoder takes and gives back."""
 
-from collections.abc import Callable, Sequence
+from abc import abstractmethod
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol, overload, runtime_checkable
+from types import MappingProxyType
+from typing import ClassVar, Literal, Protocol, overload, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -15,6 +17,9 @@ OnToken = Callable[[int, int], object]
 
 Finish = Literal["eos", "stop", "length"]
 """Why a row ended: it said an end token, the caller stopped it, or max_new_tokens was reached."""
+
+PromptRow = Sequence[int] | Tensor
+"""A prompt of the loop: token ids, or embeddings [time, d_model] in their place, without positions and padding."""
 
 Generators = torch.Generator | Sequence[torch.Generator] | None
 """One source of randomness for all rows, or one for each; None stands for one with seed 0."""
@@ -77,29 +82,65 @@ class Decoded(Sequence[list[int]]):
 
 @runtime_checkable
 class Decoder(Protocol):
-    """A way of choosing tokens: a frozen keyword-only dataclass whose fields are its options.
+    """A way of choosing tokens: a frozen keyword-only dataclass that derives from this; its fields are its options.
 
-    What most need is in `gpt2lab.decode.loop`: a decoder that picks from the logits of one step derives from
-    `StepDecoder`; one with a loop of its own builds it from `Continuation` (padding, cache, steps) and `Rows`
-    (who still runs).
+    The members below with a value are defaults, which a decoder overrides where it differs. What most decoders need is
+    in `gpt2lab.decode.loop`: one that picks from the logits of one step derives from `StepDecoder`; one with a loop of
+    its own builds it from `Continuation` (padding, cache, steps) and `Rows` (who still runs).
     """
 
+    streams: ClassVar[bool] = True
+    """Whether on_token is called while the text grows; False for a decoder that knows its tokens only at the end."""
+    reads_last: ClassVar[bool] = False
+    """Whether the last token, too, takes a position of the model, because the decoder reads it before choosing it."""
+    other_names: ClassVar[Mapping[str, str | None]] = MappingProxyType({})
+    """What another library calls the options → their names here; None for one that needs nothing done."""
+
+    @property
+    def rows_per_prompt(self) -> int:
+        """Rows of the model's matrices that one prompt takes."""
+        return 1
+
+    @property
+    def needs_prompt_tokens(self) -> bool:
+        """Whether, with these options, a prompt's token ids decide the text; such a decoder takes no embeddings."""
+        return False
+
+    @abstractmethod
     def decode(
         self,
         model: Transformer,
-        prompts: Sequence[Sequence[int]],
+        prompts: Sequence[PromptRow],
         limits: Limits,
         *,
         generator: Generators = None,
         on_token: OnToken | None = None,
     ) -> Decoded:
-        """Continue each prompt (token ids, none empty) by at most limits.max_new_tokens tokens.
+        """Continue each prompt by at most limits.max_new_tokens tokens.
 
+        prompts: all are token ids, or all are embeddings [time, d_model] as `model.embed` gives them; none is empty.
+        Embeddings of tokens are continued as the tokens are. `embedded_prompts` takes padding away.
         A row's result does not depend on the other rows, but for the rounding of bfloat16 and float16.
         The model is left as it was found.
-        LabError: an empty prompt, more tokens than the model has positions, logits that are not numbers.
+        LabError: an empty prompt, more tokens than the model has positions, logits that are not numbers, embeddings
+        for a decoder that needs_prompt_tokens.
         """
         ...
+
+
+def embedded_prompts(embeddings: Tensor, mask: Tensor | None = None) -> list[Tensor]:
+    """Return the rows of embeddings [batch, time, d_model] as prompts, each [its time, d_model], without padding.
+
+    mask [batch, time] is true or 1 at real places; padding may lie on either side. LabError for other shapes.
+    """
+    if embeddings.dim() != 3 or (mask is not None and mask.shape != embeddings.shape[:2]):
+        raise LabError(
+            f"embeddings are [batch, time, d_model] and their mask [batch, time], got {list(embeddings.shape)}"
+            f"{'' if mask is None else f' and {list(mask.shape)}'}"
+        )
+    if mask is None:
+        return list(embeddings)
+    return [row[real] for row, real in zip(embeddings, mask.bool(), strict=True)]
 
 
 def row_generators(generator: Generators, rows: int) -> list[torch.Generator]:

@@ -7,14 +7,24 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from gpt2lab.base.errors import LabError
-from gpt2lab.decode.interface import Decoded, Finish, Generators, Limits, OnToken, row_generators
+from gpt2lab.decode.interface import (
+    Decoded,
+    Decoder,
+    Finish,
+    Generators,
+    Limits,
+    OnToken,
+    PromptRow,
+    row_generators,
+)
 from gpt2lab.model import Transformer
 
 
 @dataclass(frozen=True, kw_only=True)
-class StepDecoder(ABC):
+class StepDecoder(Decoder, ABC):
     """A decoder that chooses each token from the logits of its own step."""
 
     @abstractmethod
@@ -22,7 +32,7 @@ class StepDecoder(ABC):
         """Return the logits to choose from, leaving the given ones as they are.
 
         logits [batch, vocab] float32, of a float64 model float64; tokens [batch, length] is all so far, prompt included;
-        real is False at padding.
+        real is False at padding, and where a prompt of embeddings has no token.
         """
 
     @abstractmethod
@@ -32,7 +42,7 @@ class StepDecoder(ABC):
     def decode(
         self,
         model: Transformer,
-        prompts: Sequence[Sequence[int]],
+        prompts: Sequence[PromptRow],
         limits: Limits,
         *,
         generator: Generators = None,
@@ -48,7 +58,7 @@ class StepDecoder(ABC):
         rows = Rows(len(prompts), limits, on_token)
         record = Record(len(prompts)) if logprobs else None
         with deciding(model):
-            text = Continuation(model, prompts, limits)
+            text = Continuation(model, prompts, limits, needs_tokens=self.needs_prompt_tokens)
             draws = Draws(row_generators(generator, len(prompts)), text.device)
             force = _Forced(forced, len(prompts), limits, text.device)
             logits = text.start()
@@ -77,22 +87,30 @@ class Continuation:
     """Prompts of unequal length, padded on the left, and the cache that continues them all at once.
 
     `tokens` [batch, capacity] holds prompts and new tokens, `real` is False at padding, `length` counts the columns in
-    use, `hidden` [batch, time, d_model] are the states of the latest forward pass. LabError: an empty prompt, or
-    one that with its new tokens has more tokens than the model has positions.
+    use, `hidden` [batch, time, d_model] are the states of the latest forward pass. A prompt of embeddings has the
+    pad id in place of its tokens. LabError: see `check_prompts`.
     A decoder that looks at several candidates in one pass asks for `spare` slots of the cache, and rewinds it.
     """
 
     def __init__(
-        self, model: Transformer, prompts: Sequence[Sequence[int]], limits: Limits, *, spare: int = 0
+        self,
+        model: Transformer,
+        prompts: Sequence[PromptRow],
+        limits: Limits,
+        *,
+        spare: int = 0,
+        needs_tokens: bool = False,
     ) -> None:
-        check_prompts(model, prompts, limits, reads_last=spare > 0)
+        check_prompts(model, prompts, limits, reads_last=spare > 0, needs_tokens=needs_tokens)
         self.model, self.device = model, model.device
         self.width = max(len(prompt) for prompt in prompts)
         capacity = self.width + limits.max_new_tokens
-        rows = [[limits.pad] * (self.width - len(prompt)) + list(prompt) for prompt in prompts]
         known = [[False] * (self.width - len(prompt)) + [True] * len(prompt) for prompt in prompts]
         self.tokens = torch.full((len(prompts), capacity), limits.pad, dtype=torch.int64, device=self.device)
-        self.tokens[:, : self.width] = torch.tensor(rows, device=self.device)
+        self.embeddings = _padded_embeddings(model, prompts, self.width)
+        if self.embeddings is None:
+            rows = [[limits.pad] * (self.width - len(prompt)) + list(prompt) for prompt in prompts]
+            self.tokens[:, : self.width] = torch.tensor(rows, device=self.device)
         self.real = torch.ones(len(prompts), capacity, dtype=torch.bool, device=self.device)
         self.real[:, : self.width] = torch.tensor(known, device=self.device)
         self.padded = any(len(prompt) < self.width for prompt in prompts)
@@ -104,7 +122,10 @@ class Continuation:
     def start(self) -> Tensor:
         """Read the prompts and return the logits of the first new token, [batch, vocab]."""
         mask = self.real[:, : self.width] if self.padded else None
-        self.hidden = self.model.hidden(self.tokens[:, : self.width], attention_mask=mask, cache=self.cache)
+        tokens = self.tokens[:, : self.width] if self.embeddings is None else None
+        self.hidden = self.model.hidden(
+            tokens, embeddings=self.embeddings, attention_mask=mask, cache=self.cache
+        )
         return self.model.unembed(self.hidden[:, -1:])[:, 0]
 
     def step(self, tokens: Tensor) -> Tensor:
@@ -119,8 +140,11 @@ class Continuation:
         self.length += 1
 
     def so_far(self) -> tuple[Tensor, Tensor]:
-        """Return all tokens and where they are real, both [batch, length]."""
-        return self.tokens[:, : self.length], self.real[:, : self.length]
+        """Return all tokens and where there are any, both [batch, length]: not at padding, not in embeddings."""
+        real = self.real[:, : self.length]
+        if self.embeddings is not None:
+            real = real & (torch.arange(self.length, device=self.device) >= self.width)
+        return self.tokens[:, : self.length], real
 
     def select(self, rows: Tensor) -> None:
         """Let row r be a copy of what was row rows[r]; there may be more rows than before (beams) or fewer."""
@@ -259,17 +283,29 @@ def deciding(model: Transformer) -> Iterator[None]:
 
 
 def check_prompts(
-    model: Transformer, prompts: Sequence[Sequence[int]], limits: Limits, *, reads_last: bool = False
+    model: Transformer,
+    prompts: Sequence[PromptRow],
+    limits: Limits,
+    *,
+    reads_last: bool = False,
+    needs_tokens: bool = False,
 ) -> None:
     """Raise LabError unless there are prompts that a causal model has room for: none empty, with their new tokens.
 
     The last new token needs no position, because it is not fed to the model, unless the decoder reads_last.
+    Prompts are all token ids or all embeddings [time, d_model], and token ids for a decoder that needs_tokens.
     """
     if not prompts:
         raise LabError("no prompts to continue")
     config = model.config
     config.require_causal("decoding")
     for index, prompt in enumerate(prompts):
+        if isinstance(prompt, Tensor) != isinstance(prompts[0], Tensor):
+            raise LabError(
+                "some prompts are token ids and some embeddings; decode them apart, or embed all with model.embed"
+            )
+        if isinstance(prompt, Tensor):
+            _check_embeddings(prompt, index, config.d_model, needs_tokens)
         if len(prompt) == 0:
             raise LabError(f"prompt {index} is empty; a model continues at least one token")
         fits = model.context - len(prompt) + (not reads_last)
@@ -279,6 +315,27 @@ def check_prompts(
                 f"{max(fits, 0)} new tokens fit, not {limits.max_new_tokens}"
                 f"{' (this decoder reads the last one too)' if reads_last else ''}"
             )
+
+
+def _check_embeddings(prompt: Tensor, index: int, d_model: int, needs_tokens: bool) -> None:
+    if prompt.dim() != 2 or prompt.shape[1] != d_model or not prompt.is_floating_point():
+        raise LabError(
+            f"prompt {index}: embeddings are real numbers [time, {d_model}], got {prompt.dtype} "
+            f"{list(prompt.shape)}; token ids are a list"
+        )
+    if needs_tokens:
+        raise LabError(
+            "this decoder reads the token ids of its prompts, as a repetition penalty does, and embeddings have none; "
+            "leave that option out"
+        )
+
+
+def _padded_embeddings(model: Transformer, prompts: Sequence[PromptRow], width: int) -> Tensor | None:
+    """Return prompts of embeddings as [batch, width, d_model], zeros at padding; None for prompts of token ids."""
+    rows = [prompt.to(model.device, model.dtype) for prompt in prompts if isinstance(prompt, Tensor)]
+    if not rows:
+        return None
+    return torch.stack([F.pad(row, (0, 0, width - len(row), 0)) for row in rows])
 
 
 def hold_back(logits: Tensor, step: int, limits: Limits) -> Tensor:

@@ -3,19 +3,27 @@
 import warnings
 from collections.abc import Sequence
 
+from torch import Tensor
+
 from gpt2lab.base.errors import LabError
 from gpt2lab.base.wording import listed
+from gpt2lab.decode.interface import PromptRow
 from gpt2lab.decode.transcript import CONTEXT
 from gpt2lab.text.generation_config import GENERATION_CONFIG
 from gpt2lab.text.language_model import LanguageModel
 from gpt2lab.text.pieces import frame
 from gpt2lab.text.tokenizer import Tokenizer
 
-Prompt = str | Sequence[int]
-"""Text, or token ids as they are."""
+Prompt = str | Sequence[int] | Tensor
+"""Text, token ids as they are, or embeddings [time, d_model] in their place."""
 
 
-def prompt_tokens(lm: LanguageModel, prompt: Prompt) -> list[int]:
+def prompt_row(lm: LanguageModel, prompt: Prompt) -> PromptRow:
+    """Return what the loop reads of a prompt: its token ids, or its embeddings as they are."""
+    return prompt if isinstance(prompt, Tensor) else prompt_tokens(lm, prompt)
+
+
+def prompt_tokens(lm: LanguageModel, prompt: str | Sequence[int]) -> list[int]:
     """Return the ids that a prompt gives the model: with what its tokenizer puts before a text (a bos) and not after it.
 
     An empty prompt becomes the bos, or the eos. LabError if the model has neither, for text without a tokenizer, and
@@ -31,7 +39,7 @@ def prompt_tokens(lm: LanguageModel, prompt: Prompt) -> list[int]:
         ids = [int(token) for token in prompt]
     else:
         raise LabError(
-            f"a prompt is text or a list of token ids, got {prompt!r}; several are a list of those"
+            f"a prompt is text, a list of token ids or a tensor of embeddings, got {prompt!r}; several are a list of those"
         )
     if ids:
         return ids

@@ -52,6 +52,11 @@ class Sampling(StepDecoder):
                 f"sampling: repetition_penalty must be positive, got {self.repetition_penalty}; 1 is none"
             )
 
+    @property
+    def needs_prompt_tokens(self) -> bool:
+        """A repetition penalty counts the prompt's tokens."""
+        return self.repetition_penalty != 1.0
+
     def process(self, logits: Tensor, tokens: Tensor, real: Tensor) -> Tensor:
         """Apply the processors that are asked for."""
         if self.repetition_penalty != 1.0:

@@ -8,7 +8,16 @@ import tokenizers
 import torch
 
 from gpt2lab.base.errors import LabError
-from gpt2lab.decode import Beam, Decoded, Generation, Greedy, Sampling, build_decoder, generate
+from gpt2lab.decode import (
+    Beam,
+    Decoded,
+    Decoder,
+    Generation,
+    Greedy,
+    Sampling,
+    build_decoder,
+    generate,
+)
 from gpt2lab.decode.prompts import prompt_tokens
 from gpt2lab.model import Transformer, TransformerConfig
 from gpt2lab.text.language_model import LanguageModel, load
@@ -186,7 +195,7 @@ def test_options_as_text_become_their_types() -> None:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Parrot:
+class Parrot(Decoder):
     """A foreign decoder: repeats the prompt's last token."""
 
     def decode(
@@ -225,7 +234,7 @@ def test_a_character_that_the_prompt_leaves_open_belongs_to_the_new_text(
 
 
 @dataclass(frozen=True, kw_only=True)
-class Says:
+class Says(Decoder):
     """Says the same tokens whatever the model."""
 
     tokens: list[int]
@@ -265,3 +274,30 @@ def test_ids_without_a_token_are_not_said_but_one_may_end_a_text() -> None:
     texts = generate(lm, [[0]] * 40, decoder="sampling", max_new_tokens=12)
     assert {token for text in texts for token in text.tokens} == {0, 2, 5, 7}
     assert all(text.finished == "eos" for text in texts if 7 in text.tokens)
+
+
+def test_embeddings_beside_text_are_continued_as_their_tokens_are(lm: LanguageModel) -> None:
+    with torch.no_grad():
+        embedded = lm.model.embed(torch.tensor([list(b"Once upon")]))[0]
+    for options in ({}, {"decoder": "sampling", "temperature": 0.7}, {"decoder": "beam"}):
+        texts = generate(lm, ["a", "Once upon", "bc"], max_new_tokens=12, stop="qq", batch_size=2, **options)
+        mixed = generate(lm, ["a", embedded, "bc"], max_new_tokens=12, stop="qq", batch_size=2, **options)
+        assert [(one.tokens, one.text) for one in mixed] == [(one.tokens, one.text) for one in texts]
+        assert (mixed[1].prompt, mixed[1].prompt_tokens) == ("", [])
+
+
+def test_log_probabilities_follow_embeddings_too(lm: LanguageModel) -> None:
+    with torch.no_grad():
+        embedded = lm.model.embed(torch.tensor([list(b"Once upon")]))[0]
+    (from_tokens,) = generate(lm, ["Once upon"], max_new_tokens=6, logprobs=True)
+    (found,) = generate(lm, [embedded], max_new_tokens=6, logprobs=True)
+    assert found.logprobs == pytest.approx(from_tokens.logprobs, abs=1e-6)
+
+
+def test_what_is_no_decoder_is_refused(lm: LanguageModel) -> None:
+    with pytest.raises(LabError, match=r"str is no decoder|dict is no decoder"):
+        build_decoder({}, {})
+    with pytest.raises(LabError, match=r"embeddings are real numbers \[time, 24\]"):
+        generate(lm, [torch.zeros(3, 7)], max_new_tokens=2)
+    with pytest.raises(LabError, match="token ids are a list"):
+        generate(lm, [torch.tensor([1, 2])], max_new_tokens=2)

@@ -19,7 +19,15 @@ import torch
 from torch import Tensor
 
 from gpt2lab.base.errors import LabError
-from gpt2lab.decode.interface import Decoded, Generators, Limits, OnToken, row_generators
+from gpt2lab.decode.interface import (
+    Decoded,
+    Decoder,
+    Generators,
+    Limits,
+    OnToken,
+    PromptRow,
+    row_generators,
+)
 from gpt2lab.decode.loop import Continuation, Draws, Rows, deciding, hold_back, refuse_nan
 from gpt2lab.decode.processors import IMPOSSIBLE, repetition_penalty
 from gpt2lab.decode.sampling import Sampling
@@ -48,7 +56,7 @@ class Step:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ContrastiveSearch:
+class ContrastiveSearch(Decoder):
     """Contrastive search, deterministic; α = 0 or k = 1 is greedy decoding.
 
     The defaults are the paper's for English; it takes k 3 or 4 in other languages and k 3, α 0.4 for code.
@@ -92,6 +100,11 @@ class ContrastiveSearch:
             )
 
     @property
+    def needs_prompt_tokens(self) -> bool:
+        """A repetition penalty counts the prompt's tokens."""
+        return self.repetition_penalty != 1.0
+
+    @property
     def rows_per_prompt(self) -> int:
         """Rows of the model's matrices that one prompt takes."""
         return self._read
@@ -104,7 +117,7 @@ class ContrastiveSearch:
     def decode(
         self,
         model: Transformer,
-        prompts: Sequence[Sequence[int]],
+        prompts: Sequence[PromptRow],
         limits: Limits,
         *,
         generator: Generators = None,
@@ -123,7 +136,7 @@ class ContrastiveSearch:
         rows = Rows(len(prompts), limits, on_token)
         with deciding(model):
             # The last token is read too, beside the other candidates.
-            text = Continuation(model, prompts, limits, spare=self.k)
+            text = Continuation(model, prompts, limits, spare=self.k, needs_tokens=self.needs_prompt_tokens)
             draws = Draws(row_generators(generator, len(prompts)), text.device)
             read = self.k if steps is not None else self._read
             logits = text.start()

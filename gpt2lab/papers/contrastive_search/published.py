@@ -7,18 +7,22 @@ out as of `decoder.ContrastiveSearch`, slower and in k times the memory.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 
-from gpt2lab.decode.interface import Decoded, Generators, Limits, OnToken
+from gpt2lab.decode.interface import Decoded, Decoder, Generators, Limits, OnToken, PromptRow
 from gpt2lab.decode.loop import Continuation, Rows, deciding, hold_back
 from gpt2lab.model import Transformer
 from gpt2lab.papers.contrastive_search.decoder import States, likeliest
 
 
 @dataclass(frozen=True, kw_only=True)
-class CopyingContrastiveSearch:
+class CopyingContrastiveSearch(Decoder):
     """Contrastive search by copies of the cache; rows go on to the end, whether they have ended or not."""
+
+    reads_last: ClassVar[bool] = True
+    """Every candidate is read before one is chosen."""
 
     k: int = 5
     """Candidates at each step."""
@@ -33,7 +37,7 @@ class CopyingContrastiveSearch:
     def decode(
         self,
         model: Transformer,
-        prompts: Sequence[Sequence[int]],
+        prompts: Sequence[PromptRow],
         limits: Limits,
         *,
         generator: Generators = None,
