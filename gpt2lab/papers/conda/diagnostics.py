@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.optimizer import Optimizer
 
+from gpt2lab.measures.spectra import effective_rank, stable_rank
 from gpt2lab.papers.conda.matrices import PROJECTED, apart, matrices_and_others
 
 
@@ -29,13 +30,11 @@ def spectrum(update: Tensor) -> Spectrum:
     values = torch.linalg.svdvals(update.detach().double())
     if not values.numel() or values[0] == 0:
         return Spectrum(math.nan, math.nan, math.nan)
-    shares = values / values.sum()
-    entropy = -(shares * shares.clamp_min(1e-300).log()).sum()
     smallest = float(values[-1])
     return Spectrum(
         condition=float(values[0]) / smallest if smallest > 0 else math.inf,
-        stable_rank=float(values.square().sum() / values[0] ** 2),
-        effective_rank=float(entropy.exp()),
+        stable_rank=stable_rank(values.cpu().numpy()),
+        effective_rank=effective_rank(values.cpu().numpy()),
     )
 
 
