@@ -116,6 +116,10 @@ def measure(
             names = result_names(result.tables)
             for key, rows in result.tables.items():
                 run.table(names[key], rows, caption=key)
+            for key, array in result.arrays.items():
+                run.array(key, array)
+            for key, content in result.files.items():
+                run.file(key, content)
     return result
 
 

@@ -1,14 +1,18 @@
-"""What a measure returns: numbers with units, tables, figures, and the settings and counts behind them."""
+"""What a measure returns: numbers with units, tables, figures, arrays, files, and the settings and counts behind them."""
 
+import hashlib
 import html
 import io
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Union
 
+from gpt2lab.base.arrays import FILE_NAME, Array, array_sha256, number_array, read_npy
 from gpt2lab.base.errors import LabError, brief
+from gpt2lab.base.files import sha256
 from gpt2lab.base.json_files import parse_json
 from gpt2lab.base.wording import printable
 
@@ -36,6 +40,10 @@ class Measurement:
     """Rows of plain values."""
     figures: Mapping[str, "Drawing"] = field(default_factory=dict)
     """SVG files, matplotlib figures, or functions that make one when called."""
+    arrays: Mapping[str, Array] = field(default_factory=dict)
+    """Arrays of numbers, by names that can be files'; a run keeps each as arrays/NAME.npy."""
+    files: Mapping[str, bytes | Path] = field(default_factory=dict)
+    """Contents, or paths of files, by file name; a run keeps each as files/NAME."""
     about: Mapping[str, Any] = field(default_factory=dict)
     """Settings, counts and whatever else one must know to compare the numbers; plain values."""
 
@@ -46,6 +54,13 @@ class Measurement:
         for key in self.units:
             if key not in self.numbers:
                 raise LabError(f"{self.name}: a unit for {key}, which was not measured")
+        for key in (*self.arrays, *self.files):
+            if not FILE_NAME.fullmatch(key):
+                raise LabError(
+                    f"{self.name}: {printable(key)!r} cannot name an array or a file; use letters, digits and . _ + = -"
+                )
+        arrays = {key: number_array(key, values) for key, values in self.arrays.items()}
+        object.__setattr__(self, "arrays", arrays)
 
     def __getitem__(self, name: str) -> float:
         """Return one number; LabError with the names there are if it is not among them."""
@@ -69,21 +84,29 @@ class Measurement:
         """Write the measurement as one JSON object; `figures` draws and includes them as SVG text.
 
         JSON has no NaN or infinity: in numbers they become the words "nan", "inf" and "-inf", elsewhere null.
+        Arrays and files are described by shape, type, size and checksum; their content lies beside, see `from_json`.
         """
-        content = {
+        content: dict[str, Any] = {
             "name": self.name,
             "numbers": {key: _number(value) for key, value in self.numbers.items()},
             "units": dict(self.units),
             "tables": _plain(self.tables),
             "about": _plain(self.about),
         }
+        if self.arrays:
+            content["arrays"] = {key: _described(array) for key, array in self.arrays.items()}
+        if self.files:
+            content["files"] = {key: _weighed(file) for key, file in self.files.items()}
         if figures:
             content["figures"] = {key: self.figure_svg(key).decode("utf-8") for key in self.figures}
         return json.dumps(content, ensure_ascii=False, allow_nan=False)
 
     @staticmethod
-    def from_json(text: str) -> "Measurement":
-        """Read what `to_json` wrote. LabError if it is something else."""
+    def from_json(text: str, folder: Path | None = None) -> "Measurement":
+        """Read what `to_json` wrote; with arrays and files if `folder` is that of the run that holds them.
+
+        LabError if it is something else, and for an array or a file that is missing or not the one that was measured.
+        """
         where = "this is not a measurement written by gpt2lab"
         content = parse_json(text, where)
         try:
@@ -93,8 +116,12 @@ class Measurement:
                 units={key: _text(unit) for key, unit in content["units"].items()},
                 tables={name: [dict(row) for row in rows] for name, rows in content["tables"].items()},
                 figures={key: _text(svg).encode("utf-8") for key, svg in content.get("figures", {}).items()},
+                arrays={} if folder is None else _read_arrays(content.get("arrays", {}), folder),
+                files={} if folder is None else _find_files(content.get("files", {}), folder),
                 about=dict(content["about"]),
             )
+        except LabError:
+            raise
         except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
             raise LabError(f"{where}: {type(error).__name__} {brief(error)}") from error
         return found
@@ -106,6 +133,10 @@ class Measurement:
             width = max(len(key) for key in self.about)
             parts.append("\n".join(f"  {key:<{width}}  {show(value)}" for key, value in self.about.items()))
         parts += [f"{name}\n{show_table(rows)}" for name, rows in self.tables.items() if rows]
+        if self.arrays:
+            parts.append(f"arrays\n{show_table(array_rows(self.arrays))}")
+        if self.files:
+            parts.append("files\n" + "\n".join(f"  {name}" for name in self.files))
         return "\n\n".join(parts)
 
     def _repr_html_(self) -> str:
@@ -114,8 +145,53 @@ class Measurement:
             {"number": key, "value": value, "unit": self.units.get(key, "")}
             for key, value in self.numbers.items()
         ]
-        tables = [(self.name, numbers), *self.tables.items()]
+        tables = [(self.name, numbers), *self.tables.items(), ("arrays", array_rows(self.arrays))]
         return "\n".join(_html_table(name, rows) for name, rows in tables if rows)
+
+
+def array_rows(arrays: Mapping[str, Array]) -> Table:
+    """Return name, shape and type of each array, as rows of a table."""
+    return [
+        {"array": name, "shape": " × ".join(map(str, array.shape)) or "one number", "type": str(array.dtype)}
+        for name, array in arrays.items()
+    ]
+
+
+def _described(array: Array) -> dict[str, Any]:
+    return {"shape": list(array.shape), "dtype": str(array.dtype), "sha256": array_sha256(array)}
+
+
+def _weighed(file: bytes | Path) -> dict[str, Any]:
+    if isinstance(file, bytes):
+        return {"bytes": len(file), "sha256": hashlib.sha256(file).hexdigest()}
+    return {"bytes": file.stat().st_size, "sha256": sha256(file)}
+
+
+def _read_arrays(described: Mapping[str, Mapping[str, Any]], folder: Path) -> dict[str, Array]:
+    found = {}
+    for name, told in described.items():
+        path = folder / "arrays" / f"{_plain_name(name)}.npy"
+        found[name] = read_npy(path)
+        if _described(found[name]) != told:
+            raise LabError(f"{path}: not the array that was measured; shape, type or checksum differ")
+    return found
+
+
+def _find_files(described: Mapping[str, Mapping[str, Any]], folder: Path) -> dict[str, bytes | Path]:
+    found: dict[str, bytes | Path] = {}
+    for name, told in described.items():
+        path = folder / "files" / _plain_name(name)
+        if not path.is_file() or _weighed(path) != told:
+            raise LabError(f"{path}: missing, or not the file that was measured; size or checksum differ")
+        found[name] = path
+    return found
+
+
+def _plain_name(name: str) -> str:
+    """Return a name that was read; ValueError for one that would lead out of its folder."""
+    if not FILE_NAME.fullmatch(name):
+        raise ValueError(f"{name!r} names no file")
+    return name
 
 
 def _html_table(caption: str, rows: Sequence[Mapping[str, Any]]) -> str:

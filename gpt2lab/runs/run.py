@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TextIO, TypeVar
 
 from gpt2lab.base.errors import LabError, system_error
-from gpt2lab.base.files import atomic_write, sweep
+from gpt2lab.base.files import atomic_file, atomic_write, sweep
 from gpt2lab.base.lease import Lease, LeaseLost
 from gpt2lab.base.progress import Progress
 from gpt2lab.base.progress import progress as show_progress
@@ -43,7 +43,7 @@ _RESULT = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*", re.ASCII)
 
 
 class Run:
-    """Where an experiment reports: numbers over steps, results, tables, figures, texts, models.
+    """Where an experiment reports: numbers over steps, results, tables, figures, texts, arrays, files, models.
 
     A context manager: leaving it writes the results and marks the run finished, failed (with the sentence) or
     interrupted; a LabError or OSError before it has logged or reported anything leaves no run. Make one with `Run.start`
@@ -139,7 +139,7 @@ class Run:
         # It may have died between its row and this file, and a file may be damaged.
         run.write_file("settings.json", encode(json.loads(row.settings), indent=2))
         if clean:
-            for leftover in ("tables", "figures", "texts", "model"):
+            for leftover in ("tables", "figures", "texts", "arrays", "files", "model"):
                 shutil.rmtree(run.folder / leftover, ignore_errors=True)
             for leftover in ("captions.json", "results.json"):
                 (run.folder / leftover).unlink(missing_ok=True)
@@ -233,6 +233,16 @@ class Run:
         """Write a text, such as samples, to texts/NAME.txt."""
         self._keep("texts", name, "txt", text, caption)
 
+    def array(self, name: str, values: Any, caption: str = "") -> None:
+        """Write an array of numbers to arrays/NAME.npy. LabError for what is no array of numbers or truth values."""
+        from gpt2lab.base.arrays import npy_bytes, number_array
+
+        self._keep("arrays", name, "npy", npy_bytes(number_array(name, values)), caption)
+
+    def file(self, name: str, content: bytes | Path, caption: str = "") -> None:
+        """Write files/NAME (with its ending) from bytes or from a file; for what is no table, figure, text or array."""
+        self._keep("files", name, "", content, caption)
+
     def model(self, lm: "LanguageModel", name: str = "model") -> Path:
         """Save a language model in Hugging Face's layout below the run's folder; return that folder."""
         from gpt2lab.text.language_model import save
@@ -242,10 +252,15 @@ class Run:
             save(lm, self.folder / name)
         return self.folder / name
 
-    def write_file(self, name: str, content: str) -> None:
-        r"""Write a file of the run's folder, whole or not at all; halves of characters as `\udcef`."""
+    def write_file(self, name: str, content: str | bytes | Path) -> None:
+        r"""Write a file of the run's folder, whole or not at all; a Path is copied, halves of characters as `\udcef`."""
         with self._writing():
-            atomic_write(self.folder / name, content.encode("utf-8", "backslashreplace"))
+            if isinstance(content, Path):
+                with atomic_file(self.folder / name) as temporary:
+                    shutil.copyfile(content, temporary)
+                return
+            data = content.encode("utf-8", "backslashreplace") if isinstance(content, str) else content
+            atomic_write(self.folder / name, data)
 
     def note(self, sentence: str) -> None:
         """Append a line with the time to log.txt."""
@@ -332,10 +347,10 @@ class Run:
             events.restart(step)
         return path.open("a", encoding="utf-8"), events
 
-    def _keep(self, what: str, name: str, ending: str, content: str, caption: str) -> None:
-        """Write one table, figure or text, and its caption."""
+    def _keep(self, what: str, name: str, ending: str, content: str | bytes | Path, caption: str) -> None:
+        """Write one table, figure, text, array or file, and its caption."""
         check_name(name)
-        self.write_file(f"{what}/{name}.{ending}", content)
+        self.write_file(f"{what}/{name}.{ending}" if ending else f"{what}/{name}", content)
         path = self.folder / "captions.json"
         captions = read_json(path) if path.exists() else {}
         captions.setdefault(what, {})[name] = caption

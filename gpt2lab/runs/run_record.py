@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gpt2lab.base import json_files
 from gpt2lab.base.errors import LabError
@@ -15,6 +15,9 @@ from gpt2lab.base.json_files import read_text
 from gpt2lab.runs.home import is_name
 from gpt2lab.runs.metrics import metric_points, metric_rows
 from gpt2lab.runs.store import Row
+
+if TYPE_CHECKING:
+    from gpt2lab.base.arrays import Array
 
 _NUMBER = re.compile(r"-?(?:(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:e[+-]?[0-9]+)?|inf)|nan", re.ASCII)
 """A number as Python writes it; 007, 1_000, +5 and Infinity are texts: tokens, labels, names."""
@@ -61,8 +64,20 @@ class RunRecord:
         """The file of every figure by name."""
         return {name: self.folder / "figures" / f"{name}.svg" for name in self.captions("figures")}
 
+    @cached_property
+    def arrays(self) -> "dict[str, Array]":
+        """Every array by name, read-only and read from the disk as it is used."""
+        from gpt2lab.base.arrays import read_npy
+
+        return {name: read_npy(self.folder / "arrays" / f"{name}.npy") for name in self.captions("arrays")}
+
+    @cached_property
+    def files(self) -> dict[str, Path]:
+        """Every other file that was reported, by its name."""
+        return {name: self.folder / "files" / name for name in self.captions("files")}
+
     def captions(self, what: str) -> dict[str, str]:
-        """Return the captions of the run's `tables`, `figures` or `texts` by name, in order."""
+        """Return the captions of the run's `tables`, `figures`, `texts`, `arrays` or `files` by name, in order."""
         path = self.folder / "captions.json"
         found = read_json(path).get(what, {}) if path.exists() else {}
         if not isinstance(found, dict) or not all(

@@ -9,6 +9,7 @@ import pytest
 
 from gpt2lab.base.errors import LabError
 from gpt2lab.base.lease import LeaseLost
+from gpt2lab.runs.report.write import write_report
 from gpt2lab.runs.run import Run
 from gpt2lab.runs.run_record import read_metrics, record
 from gpt2lab.runs.store import Store
@@ -65,6 +66,31 @@ def test_the_record_of_a_run_gives_everything_back(home):
     assert found.series("loss") == ([0, 5], [3.0, 2.0])
     assert math.isnan(found.series("validation_loss")[1][0])
     assert found.json("settings.json") == {}
+
+
+def test_arrays_and_files_come_back_and_the_report_lists_them(home, tmp_path):
+    (tmp_path / "some").write_bytes(b"12345")
+    with start(home) as run:
+        run.array("scores", np.arange(6.0).reshape(2, 3), caption="By item")
+        run.file("graph.dot", b"digraph {}", caption="A graph")
+        run.file("copied.bin", tmp_path / "some")
+        with pytest.raises(LabError, match="array words: must hold numbers"):
+            run.array("words", ["a"])
+        with pytest.raises(LabError, match="name"):
+            run.file("../out", b"")
+    found = record(Store(home).find("tide"), home)
+    np.testing.assert_array_equal(found.arrays["scores"], [[0, 1, 2], [3, 4, 5]])
+    assert found.captions("arrays") == {"scores": "By item"}
+    assert {name: path.read_bytes() for name, path in found.files.items()} == {
+        "graph.dot": b"digraph {}",
+        "copied.bin": b"12345",
+    }
+    text = write_report("tide", home=home).read_text()
+    for word in ("arrays/scores.npy", "2 × 3", "float64", "By item", "files/graph.dot", "files/copied.bin"):
+        assert word in text
+    (found.folder / "arrays" / "scores.npy").write_bytes(b"no array")
+    with pytest.raises(LabError, match=r"scores\.npy: this is no array"):
+        write_report("tide", home=home)
 
 
 def test_the_environment_names_versions_and_no_place(home):

@@ -231,12 +231,34 @@ def _trouble(row: Row) -> list[Block]:
 
 
 def _reported(run: RunRecord) -> list[Section]:
-    """Return the figures, tables and texts of a run, each kind a section."""
+    """Return the figures, tables, texts, arrays and files of a run, each kind a section."""
     figures = [_picture(run, name, path) for name, path in run.figures.items()]
     tables = [DataTable(run.captions("tables")[name] or name, rows) for name, rows in run.tables.items()]
     texts = [Passage(run.captions("texts")[name] or name, text) for name, text in run.texts.items()]
-    kinds: list[tuple[str, Sequence[Block]]] = [("Figures", figures), ("Tables", tables), ("Texts", texts)]
+    kinds: list[tuple[str, Sequence[Block]]] = [
+        ("Figures", figures),
+        ("Tables", tables),
+        ("Texts", texts),
+        ("Arrays and files", _stored(run)),
+    ]
     return [Section(title, blocks) for title, blocks in kinds if blocks]
+
+
+def _stored(run: RunRecord) -> list[Block]:
+    """Return a table of what lies beside the run as arrays (`numpy.load` opens them) and as other files."""
+    rows: list[dict[str, Any]] = [
+        {
+            "file": f"arrays/{name}.npy",
+            "shape": " × ".join(map(str, array.shape)) or "one number",
+            "type": str(array.dtype),
+            "about": run.captions("arrays")[name],
+        }
+        for name, array in run.arrays.items()
+    ]
+    rows += [
+        {"file": f"files/{name}", "about": run.captions("files")[name]} for name, path in run.files.items()
+    ]
+    return [DataTable("", rows)] if rows else []
 
 
 def _picture(run: RunRecord, name: str, path: Path) -> Picture:
