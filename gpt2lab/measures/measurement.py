@@ -10,11 +10,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Union
 
-from gpt2lab.base.arrays import FILE_NAME, Array, array_sha256, number_array, read_npy
 from gpt2lab.base.errors import LabError, brief
 from gpt2lab.base.files import sha256
 from gpt2lab.base.json_files import parse_json
 from gpt2lab.base.wording import printable
+from gpt2lab.measures.arrays import FILE_NAME, Array, array_sha256, number_array, read_npy
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

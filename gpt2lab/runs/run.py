@@ -235,7 +235,7 @@ class Run:
 
     def array(self, name: str, values: Any, caption: str = "") -> None:
         """Write an array of numbers to arrays/NAME.npy. LabError for what is no array of numbers or truth values."""
-        from gpt2lab.base.arrays import npy_bytes, number_array
+        from gpt2lab.measures.arrays import npy_bytes, number_array
 
         self._keep("arrays", name, "npy", npy_bytes(number_array(name, values)), caption)
 

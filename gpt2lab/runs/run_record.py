@@ -17,7 +17,7 @@ from gpt2lab.runs.metrics import metric_points, metric_rows
 from gpt2lab.runs.store import Row
 
 if TYPE_CHECKING:
-    from gpt2lab.base.arrays import Array
+    from gpt2lab.measures.arrays import Array
 
 _NUMBER = re.compile(r"-?(?:(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:e[+-]?[0-9]+)?|inf)|nan", re.ASCII)
 """A number as Python writes it; 007, 1_000, +5 and Infinity are texts: tokens, labels, names."""
@@ -67,7 +67,7 @@ class RunRecord:
     @cached_property
     def arrays(self) -> "dict[str, Array]":
         """Every array by name, read-only and read from the disk as it is used."""
-        from gpt2lab.base.arrays import read_npy
+        from gpt2lab.measures.arrays import read_npy
 
         return {name: read_npy(self.folder / "arrays" / f"{name}.npy") for name in self.captions("arrays")}
 

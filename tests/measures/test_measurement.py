@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 import torch
 
-from gpt2lab.base.arrays import npy_bytes
 from gpt2lab.base.errors import LabError
 from gpt2lab.base.files import atomic_write
 from gpt2lab.measures import Measurement
+from gpt2lab.measures.arrays import npy_bytes
 from gpt2lab.measures.measurement import show, show_table
 from gpt2lab.plots.measured import line_plot
 
