@@ -109,7 +109,10 @@ def _averaged(segments: Floats, rate: float, window: str, detrend: bool, scaling
     power[..., 1 : (n + 1) // 2] *= (
         2  # every frequency but 0 and the highest of an even n stands for its negative too
     )
-    return PowerSpectrum(np.fft.rfftfreq(n, 1 / rate), np.asarray(power.mean(axis=-2), dtype=np.float64))
+    return PowerSpectrum(
+        np.asarray(np.fft.rfftfreq(n, 1 / rate), dtype=np.float64),
+        np.asarray(power.mean(axis=-2), dtype=np.float64),
+    )
 
 
 def singular_values(matrix: ArrayLike) -> Floats:
