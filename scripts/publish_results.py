@@ -51,13 +51,14 @@ def main() -> None:
 
 
 def verdicts(report: str) -> str:
-    """Return the verdicts.toml of a report in Markdown: scale, seeds, and the verdict on each claim by its letter."""
-    scale, seeds = re.search(r"(\w+) scale · (\d+) of \d+ seeds?", report).groups()
+    """Return the verdicts.toml of a report in Markdown: scale, seeds, time, and the verdict on each claim."""
+    scale, seeds, took = re.search(r"(\w+) scale · (\d+) of \d+ seeds? · (\w+) ·", report).groups()
     table = report.partition("## Verdicts")[2].partition("\n## ")[0]
     rows = re.findall(r"^\| (\w+) \| .*? \| \S+ \*\*(.+?)\*\* \|", table, re.MULTILINE)
     lines = [
         f'scale = "{scale}"',
         f"seeds = {seeds}",
+        f'took = "{took}"',
         "",
         "[verdicts]",
         *(f'{name} = "{verdict}"' for name, verdict in rows),

@@ -10,6 +10,7 @@ from gpt2lab.base.registry import Paper, papers
 from gpt2lab.base.shipped import shipped_verdicts
 from gpt2lab.cli import main
 from gpt2lab.runs.store import Row, Store
+from gpt2lab.studies import study
 
 ROOT = Path(__file__).parents[1]
 PUBLISHED = [paper for paper in papers() if (ROOT / "docs" / "results" / f"{paper.slug}.md").is_file()]
@@ -40,8 +41,36 @@ def test_papers_shows_the_published_verdicts_before_a_study_was_run_here(
     assert "built, not run yet" not in told
     assert main(["papers", "conda"]) == 0
     told = capsys.readouterr().out
-    assert "published verdicts, laptop scale, 3 seeds\n  A  holds in part\n" in told
+    assert (
+        "published verdicts, laptop scale, 3 seeds, which took 58m54s on two cores that other work shared\n  A"
+        in told
+    )
     assert "docs/papers/conda.md, docs/results/conda.md" in told
+
+
+@pytest.mark.parametrize("paper", PUBLISHED, ids=lambda paper: paper.slug)
+def test_the_guide_gives_the_time_that_the_published_page_gives(paper: Paper) -> None:
+    shipped = shipped_verdicts(paper)
+    assert shipped is not None
+    guide = (ROOT / "docs" / "guide" / "command-line.md").read_text(encoding="utf-8")
+    assert f"| [{paper.slug}](../results/{paper.slug}.md) | {shipped.took} |" in guide
+
+
+def test_reproduce_says_at_its_beginning_how_long_the_published_study_took(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("GPT2LAB_QUIET", raising=False)
+    monkeypatch.setattr(study, "reproduce", _stopped)
+    said = []
+    for scale in ("laptop", "smoke"):
+        assert main(["reproduce", "conda", "--scale", scale]) == 130
+        said.append(capsys.readouterr().err)
+    assert "the published study: laptop scale, 3 seeds, which took 58m54s on two cores" in said[0]
+    assert "the published study" not in said[1]
+
+
+def _stopped(*_: object, **__: object) -> None:
+    raise KeyboardInterrupt
 
 
 def test_a_smoke_study_does_not_hide_the_published_verdicts_and_a_longer_one_does(

@@ -4,6 +4,7 @@ import tomllib
 from dataclasses import dataclass
 
 from gpt2lab.base.registry import Paper
+from gpt2lab.base.wording import count
 
 
 @dataclass(frozen=True)
@@ -14,6 +15,8 @@ class Shipped:
     """Scale of the study."""
     seeds: int
     """How many seeds finished."""
+    took: str
+    """How long it took on two cores that other work shared, as its page says: `58m54s`."""
     verdicts: dict[str, str]
     """The verdict on each claim, by its letter."""
 
@@ -27,4 +30,10 @@ def shipped_verdicts(paper: Paper) -> Shipped | None:
     if not path.is_file():
         return None
     found = tomllib.loads(path.read_text(encoding="utf-8"))
-    return Shipped(found["scale"], found["seeds"], dict(found["verdicts"]))
+    return Shipped(found["scale"], found["seeds"], found["took"], dict(found["verdicts"]))
+
+
+def published_study(shipped: Shipped) -> str:
+    """Return what a published study was and how long it took, in words."""
+    seeds = count(shipped.seeds, "seed")
+    return f"{shipped.scale} scale, {seeds}, which took {shipped.took} on two cores that other work shared"

@@ -16,8 +16,7 @@ from typing import Any
 
 from gpt2lab.base.errors import LabError, nearest
 from gpt2lab.base.registry import PART_KINDS, WORKS, Paper, Part, papers
-from gpt2lab.base.shipped import shipped_verdicts
-from gpt2lab.base.wording import count
+from gpt2lab.base.shipped import published_study, shipped_verdicts
 from gpt2lab.cli.parser import Parser
 from gpt2lab.cli.show import pairs, paragraph, print_json
 from gpt2lab.runs.store import Row, Store
@@ -195,7 +194,7 @@ def _published(paper: Paper) -> list[str]:
     shipped = shipped_verdicts(paper)
     if shipped is None:
         return []
-    lines = [f"published verdicts, {shipped.scale} scale, {count(shipped.seeds, 'seed')}"]
+    lines = [f"published verdicts, {published_study(shipped)}"]
     lines += [f"  {name}  {verdict}" for name, verdict in shipped.verdicts.items()]
     return [*lines, f"read    docs/papers/{paper.slug}.md, docs/results/{paper.slug}.md", ""]
 

@@ -7,13 +7,15 @@ examples:
 """
 
 import argparse
+import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from gpt2lab.base.errors import LabError, brief, unknown
-from gpt2lab.base.progress import duration
+from gpt2lab.base.progress import duration, quiet
 from gpt2lab.base.registry import papers
 from gpt2lab.base.settings import options
+from gpt2lab.base.shipped import published_study, shipped_verdicts
 from gpt2lab.base.wording import count, listed, number
 from gpt2lab.cli.parser import Parser, add_device, add_seed, add_set, settings_help, typed, whole
 from gpt2lab.cli.show import paragraph, print_json
@@ -41,7 +43,8 @@ def add_study(parser: Parser) -> None:
         "--scale",
         default="laptop",
         metavar="SCALE",
-        help="smoke (seconds), laptop (2 cores, at most 10 minutes a seed), gpu, paper (default: laptop)",
+        help="smoke (seconds), laptop (meant for 2 idle cores and ten minutes a seed; `gpt2lab papers NAME` says what the "
+        "published study took), gpu, paper (default: laptop)",
     )
     parser.add_argument(
         "--seeds",
@@ -87,6 +90,7 @@ def run(arguments: argparse.Namespace) -> None:
     from gpt2lab.studies.study import reproduce  # torch, of which a wrong word need not wait
 
     device = _device(arguments.scale, arguments.device)
+    _announce(arguments.paper, arguments.scale)
     study = reproduce(
         arguments.paper,
         scale=arguments.scale,
@@ -97,6 +101,13 @@ def run(arguments: argparse.Namespace) -> None:
         threads=arguments.threads,
     )
     show_study(study, as_json=arguments.json)
+
+
+def _announce(slug: str, scale: str) -> None:
+    """Say on stderr how long the published study of this scale took; nothing where there is none."""
+    shipped = next((shipped_verdicts(paper) for paper in papers() if paper.slug == slug), None)
+    if shipped is not None and shipped.scale == scale and not quiet():
+        print(f"the published study: {published_study(shipped)}", file=sys.stderr)
 
 
 def _device(scale: str, device: str | None) -> str | None:
