@@ -1,5 +1,5 @@
 # make reproduce   install, run a paper's study, print what it measured, its verdicts and where the report is
-# make test        install, check style, floors and types, run the tests
+# make test        install, check style, package layers and types, run the tests
 #                  PAPER=tinystories SCALE=laptop SEEDS=3 WORKERS=2 choose another study and how it is run
 # Both create .venv if there is none. PYTHON= names another interpreter (3.11 or newer).
 

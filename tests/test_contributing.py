@@ -99,7 +99,7 @@ assert not torch.equal(tap["first:logits"], tap["logits"])
     _keeps_the_style(file)
 
 
-def test_the_example_keeps_the_rules_of_the_house(tmp_path: Path) -> None:
+def test_the_example_keeps_the_rules(tmp_path: Path) -> None:
     folder = tmp_path / "gpt2lab" / "papers" / "lion"
     folder.mkdir(parents=True)
     for name, text in _blocks().items():

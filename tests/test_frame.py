@@ -122,8 +122,8 @@ def test_no_file_of_a_paper_but_its_study_imports_what_records_and_runs_studies(
 
 
 def test_nothing_below_the_papers_knows_a_papers_name() -> None:
-    floors = [p for p in PACKAGE.rglob("*.py") if (PACKAGE / "papers") not in p.parents]
-    for path in floors:
+    layers = [p for p in PACKAGE.rglob("*.py") if (PACKAGE / "papers") not in p.parents]
+    for path in layers:
         assert not {name for name in _imports(path) if name.startswith("gpt2lab.papers.")}, path
 
 
