@@ -9,13 +9,13 @@ from torch.nn import functional as F
 
 from gpt2lab.model import (
     Architecture,
+    Backbone,
     Cache,
     CacheGroup,
     Inner,
     Inputs,
     NewCache,
     Pass,
-    Transformer,
     Wrapper,
     drawn,
     under,
@@ -33,7 +33,7 @@ class MarkedAttention:
     layers: tuple[int, ...] = (0, 2)
     """Blocks that get one."""
 
-    def attach(self, model: Transformer, *, generator: torch.Generator | None = None) -> None:
+    def attach(self, model: Backbone, *, generator: torch.Generator | None = None) -> None:
         for index in self.layers:
             marked = Marked(model.config.d_model, f"blocks.{index}.marked")
             model.blocks[index] = MarkedFirst(drawn(marked, model, generator, std=0.3), model.blocks[index])
@@ -47,7 +47,7 @@ class Marking(Wrapper):
         super().__init__()
         self.layers = layers
 
-    def forward(self, model: Transformer, inner: Inner, inputs: Inputs) -> Tensor:
+    def forward(self, model: Backbone, inner: Inner, inputs: Inputs) -> Tensor:
         marks = inputs.embeddings[..., 0] > 0
         if inputs.attention_mask is not None:
             marks = marks & inputs.attention_mask.bool()
@@ -109,7 +109,7 @@ class FixedNorms:
     scale: float = 0.7
     """What it multiplies with."""
 
-    def attach(self, model: Transformer, *, generator: torch.Generator | None = None) -> None:
+    def attach(self, model: Backbone, *, generator: torch.Generator | None = None) -> None:
         for block in model.blocks:
             block.norm1 = Fixed(self.scale).to(model.device, model.dtype)
         inside = [
@@ -136,7 +136,7 @@ class PrefixLM:
     prefix: int = 4
     """How many."""
 
-    def attach(self, model: Transformer, *, generator: torch.Generator | None = None) -> None:
+    def attach(self, model: Backbone, *, generator: torch.Generator | None = None) -> None:
         model.wrappers.append(Both(self.prefix))
 
 
@@ -145,7 +145,7 @@ class Both(Wrapper):
         super().__init__()
         self.prefix = prefix
 
-    def forward(self, model: Transformer, inner: Inner, inputs: Inputs) -> Tensor:
+    def forward(self, model: Backbone, inner: Inner, inputs: Inputs) -> Tensor:
         def order(query: Tensor, key: Tensor, valid: Tensor | None) -> Tensor:
             place = (
                 key if valid is None else (valid.long().cumsum(1) - 1)[:, None, :]
@@ -164,7 +164,7 @@ class Again:
     project: bool = False
     """The expected embedding goes through a learned map."""
 
-    def attach(self, model: Transformer, *, generator: torch.Generator | None = None) -> None:
+    def attach(self, model: Backbone, *, generator: torch.Generator | None = None) -> None:
         model.wrappers.append(drawn(Repeated(self, model.config.d_model), model, generator, std=0.2))
 
 
@@ -174,7 +174,7 @@ class Repeated(Wrapper):
         self.steps = options.steps
         self.map = nn.Linear(width, width, bias=False) if options.project else nn.Identity()
 
-    def forward(self, model: Transformer, inner: Inner, inputs: Inputs) -> Tensor:
+    def forward(self, model: Backbone, inner: Inner, inputs: Inputs) -> Tensor:
         *early, last = inputs.caches(self.steps + 1)
         for step, cache in enumerate(early):
             with under(model, f"again.{step}"):

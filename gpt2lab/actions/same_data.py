@@ -9,6 +9,7 @@ from gpt2lab.base.errors import LabError
 from gpt2lab.base.files import atomic_folder, check_sums, restore, write_sums
 from gpt2lab.runs.run import Run
 from gpt2lab.text.tokenizer import Tokenizer
+from gpt2lab.text.tokenizer_files import load_tokenizer, save_tokenizer
 
 _KEY = re.compile("[0-9a-f]{64}( [0-9a-f]{64})?")
 
@@ -19,9 +20,9 @@ def kept_tokenizer(run: Run, make: Callable[[], Tokenizer], *, again: bool) -> T
     restore(folder)
     if not (again and _is_whole(folder)):
         with atomic_folder(folder) as temporary:
-            make().save(temporary)
+            save_tokenizer(make(), temporary)
             write_sums(temporary)
-    return Tokenizer.load(folder)
+    return load_tokenizer(folder)
 
 
 def _is_whole(folder: Path) -> bool:

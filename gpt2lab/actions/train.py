@@ -29,7 +29,8 @@ from gpt2lab.base.settings import Model, from_plain
 from gpt2lab.model import Transformer, TransformerConfig, Wrapper, attach
 from gpt2lab.model.adapters import Lora
 from gpt2lab.model.checkpoints.families import CONSTRUCTORS
-from gpt2lab.model.limits import SIZES, check_batch
+from gpt2lab.model.limits import SIZES
+from gpt2lab.model.memory import check_batch
 from gpt2lab.model.quantization import QuantizationOptions, refuse_full_training
 from gpt2lab.runs.lineage import about
 from gpt2lab.runs.report.write import write_report
@@ -42,6 +43,7 @@ from gpt2lab.text.language_model import LanguageModel
 from gpt2lab.text.language_model import load as load_folder
 from gpt2lab.text.shards import Shards
 from gpt2lab.text.tokenizer import MASK, PAD, Tokenizer, byte_level, for_masking, train_bpe, word_level
+from gpt2lab.text.tokenizer_files import load_tokenizer
 from gpt2lab.training import TrainResult, TrainSettings, default_objective, train
 from gpt2lab.training.contrastive import SimCSE
 from gpt2lab.training.parts import refuse_parts
@@ -338,7 +340,7 @@ def _new_tokenizer(settings: TrainingSettings) -> Tokenizer:
         case "bytes":
             tokenizer = byte_level()
         case given:
-            tokenizer = Tokenizer.load(find_model(given))
+            tokenizer = load_tokenizer(find_model(given))
     return for_masking(tokenizer) if fills_in else tokenizer
 
 

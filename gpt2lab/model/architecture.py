@@ -13,10 +13,9 @@ around that of the earlier one.
 """
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar, runtime_checkable
+from typing import Protocol, TypeVar, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -24,20 +23,72 @@ from torch import Tensor, nn
 from gpt2lab.base.errors import LabError
 from gpt2lab.base.registry import parts
 from gpt2lab.model.cache import Cache
-from gpt2lab.model.masks import Order
-from gpt2lab.model.tap import TapUnder
-
-if TYPE_CHECKING:
-    from gpt2lab.model.transformer import Transformer
+from gpt2lab.model.config import TransformerConfig
+from gpt2lab.model.forward import Inner, Inputs, NewCache
+from gpt2lab.model.norms import Norm
+from gpt2lab.model.tap import Tap, TapUnder
 
 M = TypeVar("M", bound=nn.Module)
+B = TypeVar("B", bound="Backbone")
+
+
+class Backbone(nn.Module):
+    """What an architecture may use of the `Transformer` that it changes, which implements this."""
+
+    config: TransformerConfig
+    embedding: nn.Embedding
+    """The table of token embeddings, [vocab, d_model]."""
+    blocks: nn.ModuleList
+    final_norm: Norm
+    head: nn.Linear
+    """The matrix from states to logits; absent where config.head is "none"."""
+    wrappers: nn.ModuleList
+    """What architectures put around the forward pass, the innermost first."""
+    architectures: "tuple[Architecture, ...]"
+    """What `attach` has attached, in order."""
+    open_tap: Tap | TapUnder | None
+
+    @property
+    def device(self) -> torch.device:
+        """Device of the weights."""
+        return next(self.parameters()).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Type of the weights: of the first, where some are kept in another (adapters, 4-bit codes)."""
+        return next(self.parameters()).dtype
+
+    @property
+    def context(self) -> int:
+        """Most tokens of text in a row: the configuration's positions less those that architectures take up."""
+        raise NotImplementedError
+
+    def embed(self, tokens: Tensor) -> Tensor:
+        """Look up token embeddings (without positions); tokens [batch, time] int64 → [batch, time, d_model]."""
+        raise NotImplementedError
+
+    def unembed(self, hidden: Tensor) -> Tensor:
+        """Return logits for the last states; [..., d_model] → [..., vocab]. LabError for a model without a head."""
+        raise NotImplementedError
+
+    def head_input(self, hidden: Tensor) -> Tensor:
+        """Return what the head's matrix reads: the last states [..., d_model], transformed where the head does so."""
+        raise NotImplementedError
+
+    def count_parameters(self) -> dict[str, int]:
+        """Count weights: total (tied tables once), embedding, non_embedding, and active where there are experts."""
+        raise NotImplementedError
+
+    def activation_names(self) -> list[str]:
+        """Return the names that a tap knows, in the order of the forward pass."""
+        raise NotImplementedError
 
 
 @runtime_checkable
 class Architecture(Protocol):
     """A frozen keyword-only dataclass of options that changes the structure of a model."""
 
-    def attach(self, model: "Transformer", *, generator: torch.Generator | None = None) -> None:
+    def attach(self, model: Backbone, *, generator: torch.Generator | None = None) -> None:
         """Change `model` in place; new weights are drawn from `generator` (see `drawn`), torch's own included.
 
         The model may be on the meta device, where there are shapes but no numbers. `model.config` stays as it is.
@@ -46,9 +97,7 @@ class Architecture(Protocol):
         ...
 
 
-def attach(
-    model: "Transformer", architecture: Architecture, *, generator: torch.Generator | None = None
-) -> "Transformer":
+def attach(model: B, architecture: Architecture, *, generator: torch.Generator | None = None) -> B:
     """Attach an architecture to a model, in place, and return the model.
 
     generator: where new weights come from (default: seed 0). The global generator is left alone, and torch's own
@@ -85,86 +134,13 @@ def architecture_name(architecture: Architecture) -> str:
     return kind.__name__
 
 
-@dataclass(frozen=True, kw_only=True)
-class Inputs:
-    """What one forward pass is given; `dataclasses.replace` makes a changed copy for what stands inside a wrapper."""
-
-    embeddings: Tensor
-    """[batch, time, d_model], without positions."""
-    tokens: Tensor | None
-    """[batch, time] int64, -1 where a wrapper has put an embedding of its own; None if embeddings were given instead."""
-    attention_mask: Tensor | None
-    """[batch, time], 1 at real tokens; None if all are."""
-    positions: Tensor | None
-    """[batch or 1, time]; None counts real tokens from 0 (with a cache: goes on counting)."""
-    token_types: Tensor | None
-    """[batch, time], for models that have them; None is type 0 everywhere."""
-    cache: Cache | None
-    """As made by the `new_cache` of the model, or of what stands inside the wrapper."""
-    siblings: bool = False
-    """Whether the tokens are alternatives for one place, of which none sees another."""
-    order: Order | None = None
-    """Which keys a query may look at, padding aside; None: its own and those before it. See `masks.Order`."""
-    notes: Mapping[str, Any] = field(default_factory=dict)
-    """What wrappers have to say to blocks, which read it as `run.notes`."""
-
-    def caches(self, count: int) -> Sequence[Cache | None]:
-        """Return the `count` caches of a wrapper that keeps several; without a cache, as many None."""
-        if self.cache is None:
-            return [None] * count
-        found = getattr(self.cache, "parts", ())
-        if len(found) != count:
-            raise LabError("this cache was made for another model; make it with model.new_cache(...)")
-        if len({part.length for part in found}) > 1:
-            raise LabError(
-                "a forward pass over this cache was broken off, so its parts hold different numbers of tokens; "
-                "make a new one, or rewind it to 0"
-            )
-        return list(found)
-
-    def behind(self, first: Tensor) -> "Inputs":
-        """Return these inputs with embeddings in front, [n, d_model] or [batch, n, d_model]; all else follows.
-
-        Those of every row are real, take the positions from 0 on, and have token -1 and token type 0.
-        """
-        if not first.shape[-2]:
-            return self
-        rows, n = len(self.embeddings), first.shape[-2]
-        ones = torch.ones(rows, n, dtype=torch.int64, device=self.embeddings.device)
-
-        def joined(new: Tensor, old: Tensor | None) -> Tensor | None:
-            return (
-                None
-                if old is None
-                else torch.cat([new.to(old.dtype), old.expand(rows, *old.shape[1:])], dim=1)
-            )
-
-        return dataclasses.replace(
-            self,
-            embeddings=torch.cat(
-                [first.to(self.embeddings.dtype).expand(rows, -1, -1), self.embeddings], dim=1
-            ),
-            tokens=joined(-ones, self.tokens),
-            attention_mask=joined(ones, self.attention_mask),
-            positions=joined(ones.cumsum(1) - 1, None if self.positions is None else self.positions + n),
-            token_types=joined(0 * ones, self.token_types),
-        )
-
-
-Inner = Callable[[Inputs], Tensor]
-"""The forward pass inside a wrapper: inputs → states after the final norm, [batch, time, d_model]."""
-
-NewCache = Callable[..., Cache]
-"""Called as make(batch=..., length=...)."""
-
-
 class Wrapper(nn.Module):
     """A module around the forward pass of a model. It keeps no reference to the model, which is handed to it."""
 
     positions_taken: int = 0
     """Positions in front of the text that the wrapper uses up."""
 
-    def forward(self, model: "Transformer", inner: Inner, inputs: Inputs) -> Tensor:
+    def forward(self, model: Backbone, inner: Inner, inputs: Inputs) -> Tensor:
         """Return the states after the final norm, [batch, time, d_model], time being that of `inputs`.
 
         `inner` may be called several times, each time with a cache of its own (or with the same, for later tokens).
@@ -175,17 +151,17 @@ class Wrapper(nn.Module):
         """Return a cache for `length` tokens, made of those that `inner(batch=, length=)` makes."""
         return inner(batch=batch, length=length)
 
-    def require_steps(self, model: "Transformer", steps: int) -> None:
+    def require_steps(self, model: Backbone, steps: int) -> None:
         """Hear, before data is read, how long a run of the verb `train` is to be. LabError if that is too short."""
 
-    def before_update(self, model: "Transformer", step: int) -> None:
+    def before_update(self, model: Backbone, step: int) -> None:
         """Hear that update `step` of a training run (0 is the first) begins; what it changes, buffers must hold."""
 
-    def after_update(self, model: "Transformer", step: int) -> dict[str, float]:
+    def after_update(self, model: Backbone, step: int) -> dict[str, float]:
         """Hear that the weights are updated, before a checkpoint is written; return numbers for the log."""
         return {}
 
-    def training_flops(self, model: "Transformer", time_steps: int, inner: float) -> float:
+    def training_flops(self, model: Backbone, time_steps: int, inner: float) -> float:
         """Return the operations of training on one token, given those of what stands inside; `time_steps` in a row."""
         return inner
 
@@ -195,7 +171,7 @@ class Wrapper(nn.Module):
 
 
 @contextmanager
-def under(model: "Transformer", prefix: str) -> Iterator[None]:
+def under(model: Backbone, prefix: str) -> Iterator[None]:
     """Let a tap see the activations of the passes inside this scope under names that begin with `prefix` and a colon.
 
     A wrapper that runs the pass several times does so for all runs but the last, and announces the names.
@@ -212,9 +188,7 @@ def under(model: "Transformer", prefix: str) -> Iterator[None]:
 
 
 @torch.no_grad()
-def drawn(
-    module: M, model: "Transformer", generator: torch.Generator | None, *, std: float | None = None
-) -> M:
+def drawn(module: M, model: Backbone, generator: torch.Generator | None, *, std: float | None = None) -> M:
     """Draw the weights of a new module as the model's own are drawn, and return it on the model's device and in its type.
 
     Matrices come from N(0, std), by default the configuration's `init_std`; vectors named `weight` are ones, others

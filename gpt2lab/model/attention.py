@@ -5,8 +5,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gpt2lab.model.config import TransformerConfig
+from gpt2lab.model.forward import Pass
 from gpt2lab.model.rotary import rotate
-from gpt2lab.model.tap import Pass
 
 
 class Attention(nn.Module):

@@ -7,8 +7,8 @@ from gpt2lab.model.attention import Attention
 from gpt2lab.model.config import TransformerConfig
 from gpt2lab.model.experts import MixtureOfExperts
 from gpt2lab.model.feedforward import FeedForward
+from gpt2lab.model.forward import Pass
 from gpt2lab.model.norms import Norm
-from gpt2lab.model.tap import Pass
 
 
 class Block(nn.Module):

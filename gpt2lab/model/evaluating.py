@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from gpt2lab.base.errors import LabError
+from gpt2lab.model.tap import Tapped
 
 if TYPE_CHECKING:
     from gpt2lab.model.transformer import Transformer
@@ -28,7 +29,7 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def unseen(model: "Transformer") -> Iterator[None]:
+def unseen(model: Tapped) -> Iterator[None]:
     """Hide what is computed inside from the tap that is open around it, if any."""
     before, model.open_tap = model.open_tap, None
     try:

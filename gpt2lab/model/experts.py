@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from gpt2lab.model.config import TransformerConfig
 from gpt2lab.model.counts import count_weights
 from gpt2lab.model.feedforward import ACTIVATIONS
-from gpt2lab.model.tap import Pass
+from gpt2lab.model.forward import Pass
 
 
 class MixtureOfExperts(nn.Module):

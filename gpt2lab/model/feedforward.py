@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gpt2lab.model.config import TransformerConfig
-from gpt2lab.model.tap import Pass
+from gpt2lab.model.forward import Pass
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu_tanh": partial(F.gelu, approximate="tanh"),  # Hendrycks & Gimpel 2016, the tanh form: "gelu_new"

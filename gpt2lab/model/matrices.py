@@ -13,8 +13,8 @@ from typing import Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
+from gpt2lab.model.architecture import Backbone
 from gpt2lab.model.checkpoints.families import FAMILIES, Weight
-from gpt2lab.model.transformer import Transformer
 
 _ATTENTION = "qkv"
 
@@ -44,7 +44,7 @@ def stacks(model: nn.Module) -> dict[str, Stack]:
     one_below: list[tuple[str, bool]] = []  # models so far, and whether theirs publish q, k and v as one
     for path, module in model.named_modules():
         before = f"{path}." if path else ""
-        if isinstance(module, Transformer):
+        if isinstance(module, Backbone):
             one_below.append((before, _fused(module)))
         if isinstance(module, StoresTogether):
             fused = next((fused for prefix, fused in reversed(one_below) if path.startswith(prefix)), False)
@@ -53,7 +53,7 @@ def stacks(model: nn.Module) -> dict[str, Stack]:
     return found
 
 
-def _fused(model: Transformer) -> bool:
+def _fused(model: Backbone) -> bool:
     """Whether the family's checkpoints hold queries, keys and values as one matrix."""
     rows = FAMILIES[model.config.family].weights if model.config.family in FAMILIES else ()
     return any(len(row.theirs) == 1 for row in rows if row.ours.endswith(f".{_ATTENTION}.weight"))
@@ -97,7 +97,7 @@ class Matrix:
         return matrix.T if self.published.transposed else matrix
 
 
-def matrices(model: Transformer) -> list[Matrix]:
+def matrices(model: Backbone) -> list[Matrix]:
     """Return all matrices of a model: linear maps, tables, experts; in the order of its modules, a tied head not again."""
     known, published = stacks(model), _published(model)
     found: list[Matrix] = []
@@ -123,7 +123,7 @@ def _heights(path: str, module: nn.Module, stack: Stack | None) -> list[tuple[st
     return [(f"{one}.{part}" if part else one, height) for one in before for part, height in parts.items()]
 
 
-def _published(model: Transformer) -> dict[str, list[Published]]:
+def _published(model: Backbone) -> dict[str, list[Published]]:
     """What the family's files have of each of our linear maps, by its path."""
     config = model.config
     if config.family not in FAMILIES:
@@ -189,7 +189,7 @@ class Form:
         return published if self.heads is None else _regrouped(published, (self.heads, 3))
 
 
-def forms(model: Transformer) -> dict[str, Form]:
+def forms(model: Backbone) -> dict[str, Form]:
     """Return the form of every layer's tensor, by the layer's path."""
     found: dict[str, Form] = {}
     for matrix in matrices(model):

@@ -4,8 +4,8 @@ from torch import Tensor, nn
 
 from gpt2lab.model.config import TransformerConfig
 from gpt2lab.model.feedforward import ACTIVATIONS
+from gpt2lab.model.forward import Seen
 from gpt2lab.model.norms import Norm
-from gpt2lab.model.tap import Seen
 
 
 class HeadTransform(nn.Module):

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gpt2lab.model.config import TransformerConfig
-from gpt2lab.model.tap import Seen
+from gpt2lab.model.forward import Seen
 
 
 class Norm(nn.Module):

@@ -2,17 +2,13 @@
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from gpt2lab.base.errors import LabError
 from gpt2lab.model.limits import check_size
-
-if TYPE_CHECKING:
-    from gpt2lab.model.config import TransformerConfig
-
 
 ROWS = 2**17
 """Positions for which tables are made at once; a model of more (config.json may say any) has them made as it reads."""
@@ -128,29 +124,30 @@ def rotary_tables(
 class RotaryTables:
     """The tables of a model, made when they are needed and made anew when they no longer fit."""
 
-    def __init__(self) -> None:
+    def __init__(
+        self, width: int, base: float, max_positions: int, scaling: RotaryScaling | None = None
+    ) -> None:
+        self.width, self.base, self.max_positions, self.scaling = width, base, max_positions, scaling
         self.held: tuple[Tensor, Tensor] | None = None
 
-    def at(self, config: "TransformerConfig", positions: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-        """Return cos and sin at positions [batch or 1, time], each [batch or 1, 1, time, rotary_width] of `dtype`.
+    def at(self, positions: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """Return cos and sin at positions [batch or 1, time], each [batch or 1, 1, time, width] of `dtype`.
 
         The tables are held in float32, for a float64 model in float64.
         """
         wide = torch.promote_types(dtype, torch.float32)
-        scaling = config.rotary_scaling
+        scaling = self.scaling
         # torch.export cannot look at values; there, the table made before has all positions.
         needed = int(positions.max()) + 1 if positions.numel() and not torch.compiler.is_exporting() else 1
         # Dynamic scaling turns longer texts by the length at hand: their table is made anew whenever that changes.
         stretched = scaling is not None and scaling.kind == "dynamic" and needed > scaling.original_positions
-        length = needed if stretched else max(needed, min(config.max_positions, max(2 * needed, ROWS)))
+        length = needed if stretched else max(needed, min(self.max_positions, max(2 * needed, ROWS)))
         cos = self.held[0] if self.held is not None else None
         fits = cos is not None and (
-            cos.shape[0] == length
-            if stretched
-            else needed <= cos.shape[0] <= max(length, config.max_positions)
+            cos.shape[0] == length if stretched else needed <= cos.shape[0] <= max(length, self.max_positions)
         )
         if cos is None or not fits or cos.device != positions.device or cos.dtype != wide:
-            tables = rotary_tables(config.rotary_width, config.rotary_base, length, scaling, dtype=wide)
+            tables = rotary_tables(self.width, self.base, length, scaling, dtype=wide)
             self.held = tables[0].to(positions.device), tables[1].to(positions.device)
         assert self.held is not None
         cos, sin = self.held

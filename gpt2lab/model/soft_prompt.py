@@ -6,9 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from gpt2lab.base.errors import LabError
-from gpt2lab.model.architecture import Inner, Inputs, NewCache, Wrapper
+from gpt2lab.model.architecture import Backbone, Wrapper
 from gpt2lab.model.cache import Cache, CacheGroup
-from gpt2lab.model.transformer import Transformer
+from gpt2lab.model.forward import Inner, Inputs, NewCache
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,7 +20,7 @@ class SoftPrompt:
     freeze: bool = True
     """Train only the prompt, and what is attached later."""
 
-    def attach(self, model: Transformer, *, generator: torch.Generator | None = None) -> None:
+    def attach(self, model: Backbone, *, generator: torch.Generator | None = None) -> None:
         """Put the prompt in front of all that the model reads. LabError if no position is left for text."""
         if not 1 <= self.length < model.context:
             raise LabError(f"soft-prompt: length must lie in [1, {model.context}), got {self.length}")
@@ -39,7 +39,7 @@ class Prompt(Wrapper):
         self.weight = nn.Parameter(start)
         self.positions_taken = len(start)
 
-    def forward(self, model: Transformer, inner: Inner, inputs: Inputs) -> Tensor:
+    def forward(self, model: Backbone, inner: Inner, inputs: Inputs) -> Tensor:
         """Return the states of the text; a cache holds the prompt from its first pass on."""
         (cache,) = inputs.caches(1)
         inputs = replace(inputs, cache=cache)

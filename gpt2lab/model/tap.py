@@ -12,9 +12,8 @@ import itertools
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -22,63 +21,18 @@ from torch import Tensor
 from gpt2lab.base.errors import LabError, nearest
 from gpt2lab.model.hook_names import BY_HEAD, PATTERNS, matching, time_axis, within
 
-if TYPE_CHECKING:
-    from gpt2lab.model.cache import KeyValueCache
-    from gpt2lab.model.transformer import Transformer
-
 Write = Callable[[Tensor, str], Tensor] | Tensor | tuple[Any, Tensor | float]
 """What takes the place of an activation x: a function of (a copy of x, its name), a tensor, or (index, values)."""
 
 
-@dataclass
-class Seen:
-    """A place of the forward pass that shows its tensors to the open tap."""
+class Tapped(Protocol):
+    """A model whose activations a tap can see."""
 
-    tap: "Tap | TapUnder | None"
+    open_tap: "Tap | TapUnder | None"
 
-    def see(self, x: Tensor, name: str) -> Tensor:
-        """Show the tensor at the place `name` to the open tap, if any, and go on with what it returns."""
-        return x if self.tap is None else self.tap.visit(x, name)
-
-
-@dataclass
-class Pass(Seen):
-    """What one forward pass shares with all of its blocks."""
-
-    mask: Callable[[int | None], Tensor | None]
-    """Window → boolean mask [batch or 1, 1, time, keys], True where a query may look; None = plainly causal."""
-    causal: bool
-    """Without a mask: whether the model is causal and queries and keys start together: the kernel's own mask applies."""
-    rotary: tuple[Tensor, Tensor] | None
-    """cos and sin, each [batch or 1, 1, time, rotary_width]."""
-    cache: "KeyValueCache | None"
-    slots: slice
-    """Where this pass's keys and values go in the cache."""
-    notes: Mapping[str, Any] = field(default_factory=dict)
-    """What the wrappers of architectures have to say to blocks."""
-    again: bool = False
-    """Whether the backward pass is computing a block a second time: writes are repeated, nothing is read twice."""
-
-    def see(self, x: Tensor, name: str) -> Tensor:
-        """Show the tensor at the place `name` to the open tap, if any, and go on with what it returns."""
-        return x if self.tap is None else self.tap.visit(x, name, self.slots, again=self.again)
-
-    def twice(self) -> tuple[AbstractContextManager[None], "_Again"]:
-        """Return what surrounds the first and the second computation of a block under gradient checkpointing."""
-        return contextlib.nullcontext(), _Again(self)
-
-
-class _Again:
-    """Marks a pass as computed again; entered anew for every backward pass."""
-
-    def __init__(self, run: Pass) -> None:
-        self.run = run
-
-    def __enter__(self) -> None:
-        self.run.again = True
-
-    def __exit__(self, *_: object) -> None:
-        self.run.again = False
+    def activation_names(self) -> list[str]:
+        """Return the names of its activations, in the order of the forward pass."""
+        ...
 
 
 class TapUnder:
@@ -113,7 +67,7 @@ class Tap:
 
     def __init__(
         self,
-        model: "Transformer",
+        model: Tapped,
         read: Sequence[str] | str,
         write: Mapping[str, Write],
         *,

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gpt2lab.base.errors import LabError, shown, unknown
+from gpt2lab.model.architecture import Backbone
 from gpt2lab.model.transformer import Transformer
 
 Kind = Literal["classification", "multilabel", "regression", "tokens", "embedding"]
@@ -72,7 +73,7 @@ class Head:
         """Names of the outputs, numbers where none were given."""
         return self.labels or tuple(str(i) for i in range(self.outputs))
 
-    def attach(self, model: Transformer, *, generator: torch.Generator | None = None) -> None:
+    def attach(self, model: Backbone, *, generator: torch.Generator | None = None) -> None:
         """Add this head to the model, in place. Weights N(0, init_std), biases 0, drawn from `generator` (or seed 0).
 
         LabError if the model has a head of this name.
@@ -155,7 +156,7 @@ class NoLanguageHead(nn.Module):
         raise LabError("this model has lost its language head to a classification head; it cannot write text")
 
 
-def _drop_language_head(model: Transformer) -> None:
+def _drop_language_head(model: Backbone) -> None:
     """Take away a language head that has weights of its own; one that is the embedding table costs nothing."""
     config = model.config
     if config.head == "transform":
@@ -195,16 +196,16 @@ def _wide(hidden: Tensor) -> torch.dtype:
     return torch.promote_types(hidden.dtype, torch.float32)
 
 
-def heads(model: Transformer) -> dict[str, Head]:
+def heads(model: Backbone) -> dict[str, Head]:
     """Return what is attached to a model, by name, in the order of attachment."""
     return {name: cast(ReadOut, module).spec for name, module in _modules(model).items()}
 
 
-def _modules(model: Transformer) -> nn.ModuleDict:
+def _modules(model: Backbone) -> nn.ModuleDict:
     return cast(nn.ModuleDict, model.heads) if hasattr(model, "heads") else nn.ModuleDict()
 
 
-def find_head(model: Transformer, name: str | None = None, kinds: tuple[str, ...] = ()) -> Head:
+def find_head(model: Backbone, name: str | None = None, kinds: tuple[str, ...] = ()) -> Head:
     """Return the head of this name, or the only one of these kinds.
 
     LabError if there is none, if it is of another kind, or if several could be meant.
@@ -270,7 +271,7 @@ def read_states(
     return said
 
 
-def has_dropout(model: Transformer) -> bool:
+def has_dropout(model: Backbone) -> bool:
     """Tell whether any dropout acts in training: of the backbone or of a head."""
     config = model.config
     rates = [config.embedding_dropout, config.attention_dropout, config.residual_dropout]

@@ -1,9 +1,8 @@
 """The one transformer: every family and every paper's model is a configuration of this."""
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
 from functools import partial
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -11,27 +10,25 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from gpt2lab.base.errors import LabError
-from gpt2lab.model.architecture import Architecture, Inner, Inputs, NewCache, Wrapper
+from gpt2lab.model.architecture import Backbone, Wrapper
 from gpt2lab.model.block import Block
 from gpt2lab.model.cache import Cache, CacheGroup, GrowingCache, KeyValueCache
 from gpt2lab.model.config import TransformerConfig
 from gpt2lab.model.counts import count_weights
 from gpt2lab.model.experts import MixtureOfExperts
+from gpt2lab.model.forward import Inner, Inputs, NewCache, Pass, Seen
 from gpt2lab.model.hook_names import activation_names
 from gpt2lab.model.initialisation import draw_parameters
-from gpt2lab.model.limits import check_memory
 from gpt2lab.model.masks import attention_masks
+from gpt2lab.model.memory import check_memory
 from gpt2lab.model.mlm_head import HeadTransform, Pooler
 from gpt2lab.model.norms import Norm
 from gpt2lab.model.positions import check_positions, count_positions
 from gpt2lab.model.rotary import RotaryTables
-from gpt2lab.model.tap import Pass, Seen, Tap, TapUnder, Write
-
-if TYPE_CHECKING:
-    from gpt2lab.model.interpret.edits import Edit
+from gpt2lab.model.tap import Tap, Write
 
 
-class Transformer(nn.Module):
+class Transformer(Backbone):
     """A transformer language model: causal, or reading in both directions.
 
     What its configuration cannot say, an architecture changes (`gpt2lab.model.architecture`).
@@ -42,9 +39,6 @@ class Transformer(nn.Module):
     give evaluation mode, and decoders and measures read in evaluation mode whatever the mode is.
     LabError, before anything is allocated, for a model larger than the machine's memory.
     """
-
-    head: nn.Linear
-    """The matrix from states to logits; absent where config.head is "none"."""
 
     def __init__(self, config: TransformerConfig, *, generator: torch.Generator | None = None) -> None:
         super().__init__()
@@ -72,12 +66,12 @@ class Transformer(nn.Module):
         self.tie_head()
         self.gradient_checkpointing = False
         """Recompute each block in the backward pass instead of keeping its activations."""
-        self.open_tap: Tap | TapUnder | None = None
+        self.open_tap = None
         self.wrappers = nn.ModuleList()
-        """What architectures put around the forward pass, the innermost first."""
-        self.architectures: tuple[Architecture, ...] = ()
-        """What `architecture.attach` has attached, in order."""
-        self._rotary = RotaryTables()
+        self.architectures = ()
+        self._rotary = RotaryTables(
+            config.rotary_width, config.rotary_base, config.max_positions, config.rotary_scaling
+        )
         if self.embedding.weight.device.type != "meta":
             self.reset_parameters(generator)
 
@@ -89,16 +83,6 @@ class Transformer(nn.Module):
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
         """Draw all weights anew, in the order of `named_parameters`."""
         draw_parameters(self, self.config, generator)
-
-    @property
-    def device(self) -> torch.device:
-        """Device of the weights."""
-        return next(self.parameters()).device
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """Type of the weights: of the first, where some are kept in another (adapters, 4-bit codes)."""
-        return next(self.parameters()).dtype
 
     def new_cache(
         self,
@@ -273,9 +257,7 @@ class Transformer(nn.Module):
         x = self._embed_rest(x, positions, inputs.token_types)
         if self.training and self.config.embedding_dropout:
             x = F.dropout(x, self.config.embedding_dropout)
-        rotary = (
-            self._rotary.at(self.config, positions, x.dtype) if self.config.positions == "rotary" else None
-        )
+        rotary = self._rotary.at(positions, x.dtype) if self.config.positions == "rotary" else None
         padded = (
             attention_mask if cache is None else (cache.attention[:, : slots.stop] if cache.padded else None)
         )
@@ -360,12 +342,6 @@ class Transformer(nn.Module):
             stop_after=stop_after,
             reduce=reduce,
         )
-
-    def edited(self, changes: "Mapping[str, Edit]") -> AbstractContextManager["Transformer"]:
-        """Open a scope in which weights are changed, by our names or the family's; see `activations.edited`."""
-        from gpt2lab.model.interpret.edits import edited  # which builds on models
-
-        return edited(self, changes)
 
     def activation_names(self) -> list[str]:
         """Return the names that `tap` knows, in the order of the forward pass; shapes in `gpt2lab.model.hook_names`."""

@@ -21,7 +21,7 @@ from gpt2lab.text.hub import MODEL_FILES, SIDE_FILES, resolve
 from gpt2lab.text.sentence_encoder import SentenceEncoder, read_sentence_encoder
 from gpt2lab.text.side_files import read_side_files, write_side_files
 from gpt2lab.text.tokenizer import Tokenizer
-from gpt2lab.text.tokenizer_files import has_tokenizer, insist
+from gpt2lab.text.tokenizer_files import has_tokenizer, insist, load_tokenizer, save_tokenizer
 
 
 @dataclass
@@ -91,7 +91,7 @@ def load(
     if is_adapter(folder):
         return _load_with_adapter(folder, device=device, dtype=dtype, architectures=architectures)
     model = load_model(folder, device=device, dtype=dtype, architectures=architectures)
-    tokenizer = Tokenizer.load(folder) if has_tokenizer(folder) else None
+    tokenizer = load_tokenizer(folder) if has_tokenizer(folder) else None
     try:
         lm = LanguageModel(model, tokenizer, read_side_files(folder))
         _ = lm.generation  # broken, it should not be found after an hour of decoding
@@ -124,7 +124,7 @@ def _load_with_adapter(
         )
     lm = load(found, device=device, dtype=dtype, architectures=architectures)
     load_adapter(lm.model, folder)
-    tokenizer = Tokenizer.load(folder) if has_tokenizer(folder) else lm.tokenizer
+    tokenizer = load_tokenizer(folder) if has_tokenizer(folder) else lm.tokenizer
     return LanguageModel(lm.model, tokenizer, {**lm.side_files, **read_side_files(folder)})
 
 
@@ -140,7 +140,7 @@ def save_adapter(lm: LanguageModel, folder: Path | str, *, base: str, name: str 
         write_side_files(lm.side_files, temporary)
         write_adapter(lm.model, temporary, base=base, name=name)
         if lm.tokenizer is not None:
-            lm.tokenizer.save(temporary)
+            save_tokenizer(lm.tokenizer, temporary)
 
 
 def save(lm: LanguageModel, folder: Path | str, *, layout: Layout = "auto") -> None:
@@ -155,7 +155,7 @@ def save(lm: LanguageModel, folder: Path | str, *, layout: Layout = "auto") -> N
         write_side_files(lm.side_files, temporary)
         write_model(lm.model, temporary, layout=layout)
         if lm.tokenizer is not None:
-            lm.tokenizer.save(temporary)
+            save_tokenizer(lm.tokenizer, temporary)
             _name_special_ids(temporary / "config.json", lm.tokenizer)
             insist(lm.tokenizer, temporary)
 

@@ -214,8 +214,3 @@ class ReducedTokenizer(Tokenizer):
     def fingerprint(self) -> str:
         """SHA-256 (hex) of the base tokenizer's fingerprint and the kept ids."""
         return hashlib.sha256(f"{self.base.fingerprint} {self.reduction.kept}".encode()).hexdigest()
-
-    def save(self, folder: Path | str) -> None:
-        """Write the mapping and the base tokenizer; `Tokenizer.load` reads both, and finds none before the last file."""
-        self.reduction.save(folder)
-        self.base.save(folder)

@@ -4,7 +4,6 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
-from pathlib import Path
 from typing import Any, TypeVar
 
 import tokenizers
@@ -204,24 +203,6 @@ class Tokenizer:
             canonical = json.dumps(kept, sort_keys=True, ensure_ascii=True, separators=(",", ":"))
             self._fingerprint = hashlib.sha256(canonical.encode()).hexdigest()
         return self._fingerprint
-
-    def save(self, folder: Path | str) -> None:
-        """Write `tokenizer.json` and the two files beside it, as transformers reads them."""
-        from gpt2lab.text.tokenizer_files import save
-
-        save(self, Path(folder))
-
-    @staticmethod
-    def load(source: Path | str) -> "Tokenizer":
-        """Open a tokenizer from a folder, or from the hub if there is no such folder.
-
-        Understood are `tokenizer.json`, `vocab.json` with `merges.txt` (GPT-2's kind), `vocab.txt` (BERT's), a `vocab.json`
-        of words. Which class of transformers a folder names decides what ids a text has, as AutoTokenizer does.
-        LabError names the file and what is wrong with it.
-        """
-        from gpt2lab.text.tokenizer_files import load
-
-        return load(source)
 
 
 def is_from_tokenizers(error: BaseException) -> bool:

@@ -54,8 +54,13 @@ FILES = (
 """What is fetched from the hub for a tokenizer alone."""
 
 
-def load(source: Path | str) -> Tokenizer:
-    """Open the tokenizer of a folder, a `tokenizer.json`, or a hub id; LabError says what is missing."""
+def load_tokenizer(source: Path | str) -> Tokenizer:
+    """Open the tokenizer of a folder, of a `tokenizer.json`, or of a hub id if there is no such folder.
+
+    Understood are `tokenizer.json`, `vocab.json` with `merges.txt` (GPT-2's kind), `vocab.txt` (BERT's), a `vocab.json`
+    of words. Which class of transformers a folder names decides what ids a text has, as AutoTokenizer does.
+    LabError names the file and what is wrong with it.
+    """
     path = user_path(source)
     if path.is_file():
         return _with_entries(_opened(TokenizerFolder.of(path.parent, path)), path)
@@ -78,15 +83,20 @@ def _with_entries(found: Tokenizer, path: Path) -> Tokenizer:
 
 
 def has_tokenizer(folder: Path) -> bool:
-    """Tell whether a folder holds a tokenizer that `load` opens."""
+    """Tell whether a folder holds a tokenizer that `load_tokenizer` opens."""
     return any((folder / name).is_file() for name in ("tokenizer.json", "vocab.json", "vocab.txt"))
 
 
-def save(tokenizer: Tokenizer, folder: Path) -> None:
+def save_tokenizer(tokenizer: Tokenizer, folder: Path | str) -> None:
     """Write the files of Hugging Face's layout; tokenizer.json comes last, and without it the folder holds no tokenizer.
 
-    A token has its role in them if it is special: naming a plain word would change what transformers makes of a text.
+    Of a reduced tokenizer the mapping is written, then its base. A token has its role in them if it is special: naming
+    a plain word would change what transformers makes of a text.
     """
+    folder = Path(folder)
+    if isinstance(tokenizer, ReducedTokenizer):
+        tokenizer.reduction.save(folder)
+        tokenizer = tokenizer.base
     roles = {f"{role}_token": getattr(tokenizer, role) for role in ROLES}
     names = {key: tokenizer.token(id) for key, id in roles.items() if id in tokenizer.special_ids}
     settings = {

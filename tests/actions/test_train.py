@@ -25,6 +25,7 @@ from gpt2lab.studies.resume import resume
 from gpt2lab.text import tokenizer_files
 from gpt2lab.text.language_model import load
 from gpt2lab.text.tokenizer import byte_level
+from gpt2lab.text.tokenizer_files import save_tokenizer
 from gpt2lab.training import loop
 
 WORDS = re.findall(
@@ -132,7 +133,7 @@ def test_tokens_are_encoded_once_for_all_runs_on_the_same_data(text, home):
 @pytest.mark.parametrize("tokenizer", ["bytes", "words", "folder"])
 def test_the_tokenizer_can_be_chosen(text, home, tmp_path, tokenizer):
     if tokenizer == "folder":
-        byte_level().save(tmp_path / "bytes")
+        save_tokenizer(byte_level(), tmp_path / "bytes")
     run = train_model(
         small(text, tokenizer=str(tmp_path / "bytes") if tokenizer == "folder" else tokenizer), home=home
     )

@@ -28,7 +28,8 @@ from gpt2lab.runs.run_record import RunRecord
 from gpt2lab.text import records, shards, sources
 from gpt2lab.text.labelled import Target, read_examples
 from gpt2lab.text.reduction import VocabularyReduction, count_tokens, reduce_vocabulary
-from gpt2lab.text.tokenizer import Tokenizer, byte_level, train_bpe, word_level
+from gpt2lab.text.tokenizer import byte_level, train_bpe, word_level
+from gpt2lab.text.tokenizer_files import load_tokenizer
 from gpt2lab.training.checkpoints import load_checkpoint, newest_checkpoint, save_checkpoint
 
 SENTENCE = "low lower the lowest of them, é 12  <|endoftext|> end"
@@ -208,7 +209,7 @@ def _reduced(folder: Path) -> None:
 
 
 def _ids(folder: Path) -> object:
-    tokenizer = Tokenizer.load(folder)
+    tokenizer = load_tokenizer(folder)
     ids = tokenizer.encode(SENTENCE)
     tokenizer.decode(ids)
     return ids

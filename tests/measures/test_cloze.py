@@ -14,6 +14,7 @@ from gpt2lab.measures.continuation import score_continuations, split_continuatio
 from gpt2lab.model import Transformer, TransformerConfig
 from gpt2lab.text.language_model import LanguageModel, load
 from gpt2lab.text.tokenizer import Tokenizer, byte_level, word_level
+from gpt2lab.text.tokenizer_files import load_tokenizer
 from tests.measures.tools import ignorant, reader
 
 PASSAGES = [
@@ -132,7 +133,7 @@ def test_a_start_token_stands_first_and_survives_the_cut(tmp_path: Path) -> None
 
 
 def test_the_lambada_file_has_the_papers_5153_passages(shared_data: Path) -> None:
-    tokenizer = Tokenizer.load(shared_data / "gpt2-tokenizer")
+    tokenizer = load_tokenizer(shared_data / "gpt2-tokenizer")
     path = shared_data / "megatron" / "lambada_test.jsonl"
     passages = [json.loads(line)["text"] for line in path.read_text(encoding="utf-8").splitlines()]
     items = [cloze_item(tokenizer, text) for text in passages]
@@ -193,7 +194,7 @@ def test_a_tokenizer_that_puts_a_blank_before_texts_is_asked_for_the_passages_ow
 
 def test_the_words_tokens_end_the_passage_for_every_tokenizer(shared_data: Path) -> None:
     for name in ("models/stories260k-llama", "models/tinystories-656k-llama", "gpt2-tokenizer"):
-        tokenizer = Tokenizer.load(shared_data / name)
+        tokenizer = load_tokenizer(shared_data / name)
         for passage in ("Max had a ball", "Max said, “Bye!”", "see 日本", "a  wide gap"):
             item = cloze_item(tokenizer, passage)
             joined = " ".join(passage.rsplit(maxsplit=1))

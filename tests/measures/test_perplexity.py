@@ -17,7 +17,8 @@ from gpt2lab.measures.scoring import Row, score_rows
 from gpt2lab.model import Transformer
 from gpt2lab.text.language_model import LanguageModel, load
 from gpt2lab.text.pieces import aligned
-from gpt2lab.text.tokenizer import Tokenizer, byte_level, word_level
+from gpt2lab.text.tokenizer import byte_level, word_level
+from gpt2lab.text.tokenizer_files import load_tokenizer
 from tests.measures.tools import START, TEXT, ignorant, reader, slow_losses
 from tests.tiny import CAUSAL, CONFIGS, tiny, tokens
 
@@ -222,7 +223,7 @@ def test_a_capped_perplexity_says_so(tmp_path: Path) -> None:
 
 def test_wikitext_arithmetic_on_the_real_file(shared_data: Path) -> None:
     file = shared_data / "megatron" / "wikitext2_test.txt"
-    tokenizer = Tokenizer.load(shared_data / "gpt2-tokenizer")
+    tokenizer = load_tokenizer(shared_data / "gpt2-tokenizer")
     passage = corpus.stream(corpus.read_texts(str(file)), tokenizer, style="wikitext")
     assert passage.n_words == 245_566  # the paper's To
     # The paper's T is 270,329, on WikiText-103, where these 15,218 "<unk>" (3 tokens each) are mostly words.
@@ -315,7 +316,7 @@ def test_real_stories_are_far_likelier_than_their_words_shuffled(shared_data: Pa
     from gpt2lab.model import load_model
 
     folder = shared_data / "models" / "stories260k-llama"
-    model, tokenizer = load_model(folder), Tokenizer.load(folder)
+    model, tokenizer = load_model(folder), load_tokenizer(folder)
     text = (shared_data / "tinystories" / "tinystories_sample.txt").read_text(encoding="utf-8")[:4000]
     words = text.split()
     shuffled = " ".join(

@@ -11,7 +11,7 @@ from gpt2lab.decode.greedy import Greedy
 from gpt2lab.decode.interface import Limits
 from gpt2lab.model import KeyValueCache, Transformer, load_model, save_model
 from gpt2lab.model.experts import MixtureOfExperts, balance_loss, router_z_loss
-from gpt2lab.model.tap import Pass
+from gpt2lab.model.forward import Pass
 from gpt2lab.training import next_token
 from tests.tiny import CONFIGS, tiny, tokens
 

@@ -11,9 +11,10 @@ from tests.tiny import tiny, tokens
 
 def test_a_float64_model_turns_by_float64_angles() -> None:
     config = tiny("llama").config
-    tables, positions = RotaryTables(), torch.tensor([[0, 7, config.max_positions - 1]])
+    tables = RotaryTables(config.rotary_width, config.rotary_base, config.max_positions)
+    positions = torch.tensor([[0, 7, config.max_positions - 1]])
     for dtype in (torch.float32, torch.float64, torch.bfloat16, torch.float64):
-        cos, sin = tables.at(config, positions, dtype)
+        cos, sin = tables.at(positions, dtype)
         assert cos.dtype == sin.dtype == dtype
     for place, position in enumerate(positions[0].tolist()):
         for pair in range(config.rotary_width // 2):

@@ -10,13 +10,14 @@ import pytest
 
 from gpt2lab.base.errors import LabError
 from gpt2lab.text.reduction import VocabularyReduction, count_tokens, reduce_vocabulary
-from gpt2lab.text.tokenizer import Tokenizer, byte_level, train_bpe
+from gpt2lab.text.tokenizer import byte_level, train_bpe
+from gpt2lab.text.tokenizer_files import load_tokenizer
 
 
 def _refused(folder: Path, sentence: str) -> None:
     start = time.process_time()
     with pytest.raises(LabError, match=sentence) as error:
-        Tokenizer.load(folder).encode("a" * 40 + "b")
+        load_tokenizer(folder).encode("a" * 40 + "b")
     assert "\n" not in str(error.value) and len(str(error.value)) < 500
     assert time.process_time() - start < 5
 
@@ -79,7 +80,7 @@ def test_padding_to_a_billion_tokens_is_not_done(tmp_path: Path) -> None:
         "pad_token": "x",
     }  # fmt: skip
     _tokenizer_json(tmp_path, lambda content: content.update({"padding": padding}))
-    assert len(Tokenizer.load(tmp_path).encode("low")) < 4
+    assert len(load_tokenizer(tmp_path).encode("low")) < 4
 
 
 def test_files_that_are_not_utf8_are_one_sentence(tmp_path: Path) -> None:

@@ -8,8 +8,10 @@ import gpt2lab
 from gpt2lab.base.errors import LabError
 from gpt2lab.model import Transformer
 from gpt2lab.model.checkpoints.families import gpt2_config
+from gpt2lab.text import language_model
 from gpt2lab.text.language_model import LanguageModel, load, save
 from gpt2lab.text.tokenizer import Tokenizer, byte_level
+from gpt2lab.text.tokenizer_files import save_tokenizer
 
 MODELS = ("capp-gpt2-237k", "gpt-nano-sort-85k", "stories260k-llama", "tinystories-656k-llama")
 
@@ -57,7 +59,7 @@ def test_a_tokenizer_larger_than_the_model_is_refused_with_both_numbers(tmp_path
         LanguageModel(tiny(256), byte_level())
     assert LanguageModel(tiny(300), byte_level()).config.vocab_size == 300
     save(LanguageModel(tiny(256)), tmp_path / "m")
-    byte_level().save(tmp_path / "m")
+    save_tokenizer(byte_level(), tmp_path / "m")
     with pytest.raises(LabError, match="m: the tokenizer has 257 ids"):
         load(tmp_path / "m")
 
@@ -74,10 +76,10 @@ def test_saving_never_takes_the_place_of_other_files(tmp_path: Path) -> None:
 def test_a_failed_save_leaves_the_old_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     save(LanguageModel(tiny(257), byte_level()), tmp_path / "m")
 
-    def full(self: Tokenizer, folder: Path) -> None:
+    def full(tokenizer: Tokenizer, folder: Path) -> None:
         raise OSError("no space left on device")
 
-    monkeypatch.setattr(Tokenizer, "save", full)
+    monkeypatch.setattr(language_model, "save_tokenizer", full)
     with pytest.raises(OSError, match="no space"):
         save(LanguageModel(tiny(300), byte_level()), tmp_path / "m")
     assert load(tmp_path / "m").config.vocab_size == 257

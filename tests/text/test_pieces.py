@@ -15,6 +15,7 @@ from gpt2lab.text.encoding import Encoder
 from gpt2lab.text.pieces import aligned, beginning, bytes_of, encode_long, frame, split_text
 from gpt2lab.text.reduction import ReducedTokenizer, count_tokens, reduce_vocabulary
 from gpt2lab.text.tokenizer import Tokenizer, byte_level, train_bpe, word_level
+from gpt2lab.text.tokenizer_files import load_tokenizer
 
 CORPUS = ["One day, Lily saw 12345 red balls.  \n\nShe didn't like “né” or 日本 🙂; it's\ta b-c. " * 3]
 WORDS = [
@@ -81,9 +82,9 @@ KINDS: dict[str, Callable[[Path], Tokenizer]] = {
     "bytes": lambda shared: byte_level(),
     "byte-bpe": lambda shared: train_bpe(CORPUS, 330),
     "byte-bpe-prefix-space": lambda shared: train_bpe(CORPUS, 330, add_prefix_space=True),
-    "gpt2": lambda shared: Tokenizer.load(shared / "gpt2-tokenizer"),
-    "llama": lambda shared: Tokenizer.load(shared / "models" / "stories260k-llama"),
-    "blank-at-the-end-of-tokens": lambda shared: Tokenizer.load(shared / "models" / "tinystories-656k-llama"),
+    "gpt2": lambda shared: load_tokenizer(shared / "gpt2-tokenizer"),
+    "llama": lambda shared: load_tokenizer(shared / "models" / "stories260k-llama"),
+    "blank-at-the-end-of-tokens": lambda shared: load_tokenizer(shared / "models" / "tinystories-656k-llama"),
     "modern-splits": lambda shared: _bpe(
         pre_tokenizers.Sequence(
             [pre_tokenizers.Split(tokenizers.Regex(MODERN), "isolated"), pre_tokenizers.ByteLevel(False, use_regex=False)]

@@ -19,6 +19,7 @@ from gpt2lab.base.errors import LabError
 from gpt2lab.text import shard_builder
 from gpt2lab.text.shards import Shards, build
 from gpt2lab.text.tokenizer import Tokenizer, byte_level, train_bpe, word_level
+from gpt2lab.text.tokenizer_files import load_tokenizer
 
 ROOT = Path(__file__).parents[2]
 BYTES = byte_level()
@@ -109,12 +110,12 @@ def test_ids_beyond_65535_are_kept(tmp_path: Path) -> None:
 def test_a_tokenizer_that_writes_a_bos_keeps_it_and_no_eos_is_doubled(
     shared_data: Path, tmp_path: Path
 ) -> None:
-    llama = Tokenizer.load(shared_data / "models" / "stories260k-llama")
+    llama = load_tokenizer(shared_data / "models" / "stories260k-llama")
     split = build(iter(["Once upon a time"]), llama, tmp_path / "s", valid_fraction=0).split("train")
     assert split.document(0) == [1, *llama.encode("Once upon a time"), 2]
     split = build(iter(["a<|endoftext|>"]), BYTES, tmp_path / "t", valid_fraction=0).split("train")
     assert split.document(0) == [97, 256]
-    letters = Tokenizer.load(shared_data / "models" / "gpt-nano-sort-85k")
+    letters = load_tokenizer(shared_data / "models" / "gpt-nano-sort-85k")
     assert build(iter(["CAB"]), letters, tmp_path / "u", valid_fraction=0).split("train").document(0) == [
         2,
         0,

@@ -20,6 +20,7 @@ from gpt2lab.text.export import export
 from gpt2lab.text.language_model import LanguageModel, load, save, save_adapter
 from gpt2lab.text.side_files import read_side_files
 from gpt2lab.text.tokenizer import Tokenizer, byte_level, train_bpe, word_level
+from gpt2lab.text.tokenizer_files import load_tokenizer, save_tokenizer
 
 SIDE: dict[str, str] = {
     "README.md": "# A model\n",
@@ -223,8 +224,8 @@ def test_a_qwen2_with_a_tokenizer_of_its_own_gives_the_same_ids_after_saving(
 
 def test_a_tokenizer_keeps_its_chat_templates(folder: Path, tmp_path: Path) -> None:
     transformers = pytest.importorskip("transformers")
-    tokenizer = Tokenizer.load(folder)
+    tokenizer = load_tokenizer(folder)
     assert tokenizer.chat_templates == {"default": "{{ messages }}", "tools": "{{ tools }}"}
-    tokenizer.save(tmp_path / "t")
+    save_tokenizer(tokenizer, tmp_path / "t")
     theirs = transformers.AutoTokenizer.from_pretrained(tmp_path / "t")
     assert theirs.chat_template == tokenizer.chat_templates

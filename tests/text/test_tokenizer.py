@@ -19,6 +19,7 @@ from gpt2lab.text.tokenizer import (
     train_bpe,
     word_level,
 )
+from gpt2lab.text.tokenizer_files import load_tokenizer, save_tokenizer
 
 TEXT = st.text(st.characters(exclude_categories=("Cs",)), max_size=60)
 MODELS = ("capp-gpt2-237k", "gpt-nano-sort-85k", "stories260k-llama", "tinystories-656k-llama")
@@ -28,10 +29,10 @@ BPE = train_bpe(["a rose is a rose is a rose, “né” — 日本 🙂"] * 4, 2
 
 @pytest.mark.parametrize("where", ["merges", "saved"])
 def test_gpt2_encodes_the_twenty_known_texts(shared_data: Path, tmp_path: Path, where: str) -> None:
-    tokenizer = Tokenizer.load(shared_data / "gpt2-tokenizer")
+    tokenizer = load_tokenizer(shared_data / "gpt2-tokenizer")
     if where == "saved":
-        tokenizer.save(tmp_path)
-        tokenizer = Tokenizer.load(tmp_path)
+        save_tokenizer(tokenizer, tmp_path)
+        tokenizer = load_tokenizer(tmp_path)
     known = json.loads((shared_data / "gpt2-tokenizer" / "known_encodings.json").read_text(encoding="utf-8"))
     assert len(known) == 20
     for row in known:
@@ -44,10 +45,10 @@ def test_gpt2_encodes_the_twenty_known_texts(shared_data: Path, tmp_path: Path, 
 
 @pytest.mark.parametrize("name", MODELS)
 def test_the_small_models_tokenizers_survive_saving(shared_data: Path, tmp_path: Path, name: str) -> None:
-    tokenizer = Tokenizer.load(shared_data / "models" / name)
+    tokenizer = load_tokenizer(shared_data / "models" / name)
     config = json.loads((shared_data / "models" / name / "config.json").read_text())
-    tokenizer.save(tmp_path)
-    again = Tokenizer.load(tmp_path)
+    save_tokenizer(tokenizer, tmp_path)
+    again = load_tokenizer(tmp_path)
     assert tokenizer.vocab_size == config["vocab_size"]
     assert again.fingerprint == tokenizer.fingerprint
     assert again.vocabulary == tokenizer.vocabulary
@@ -56,7 +57,7 @@ def test_the_small_models_tokenizers_survive_saving(shared_data: Path, tmp_path:
 
 
 def test_a_list_of_words_may_hold_words_with_blanks(shared_data: Path) -> None:
-    tokenizer = Tokenizer.load(shared_data / "models" / "capp-gpt2-237k")
+    tokenizer = load_tokenizer(shared_data / "models" / "capp-gpt2-237k")
     text = "holes_normal <SOS> 5-axis Milling Secondary  5-axis Milling Milling\n<EOC> <EOS>"
     assert tokenizer.encode(text) == [8, 49, 39, 31, 30, 50, 51]
     assert tokenizer.decode([8, 49, 39, 50, 51, 52]) == "holes_normal 5-axis Milling Secondary <EOC>"
@@ -64,7 +65,7 @@ def test_a_list_of_words_may_hold_words_with_blanks(shared_data: Path) -> None:
 
 
 def test_a_list_of_letters_splits_at_every_letter(shared_data: Path) -> None:
-    tokenizer = Tokenizer.load(shared_data / "models" / "gpt-nano-sort-85k")
+    tokenizer = load_tokenizer(shared_data / "models" / "gpt-nano-sort-85k")
     assert tokenizer.encode("CABBA") == [2, 0, 1, 1, 0]
     assert tokenizer.decode([2, 0, 1]) == "CAB"
     with pytest.raises(LabError, match="'D' is not among the 3 words"):
@@ -72,8 +73,8 @@ def test_a_list_of_letters_splits_at_every_letter(shared_data: Path) -> None:
 
 
 def _all_kinds(shared_data: Path) -> dict[str, Tokenizer]:
-    kinds = {name: Tokenizer.load(shared_data / "models" / name) for name in MODELS[2:]}
-    kinds["gpt2"] = Tokenizer.load(shared_data / "gpt2-tokenizer")
+    kinds = {name: load_tokenizer(shared_data / "models" / name) for name in MODELS[2:]}
+    kinds["gpt2"] = load_tokenizer(shared_data / "gpt2-tokenizer")
     kinds["bpe"], kinds["bytes"] = BPE, BYTES
     kinds["words"] = word_level(["Once upon a time, there was a girl."], special=["<sep>"])
     return kinds
@@ -83,7 +84,7 @@ def test_transformers_opens_every_saved_kind_with_the_same_ids(shared_data: Path
     transformers = pytest.importorskip("transformers")
     texts = ["Once upon a time, there was a girl.", "é 日本 🙂\n\n  two  blanks", "<|endoftext|> a", ""]
     for kind, tokenizer in _all_kinds(shared_data).items():
-        tokenizer.save(tmp_path / kind)
+        save_tokenizer(tokenizer, tmp_path / kind)
         for opener in (transformers.AutoTokenizer, transformers.PreTrainedTokenizerFast):
             theirs = opener.from_pretrained(tmp_path / kind)
             for text in texts:
@@ -97,7 +98,7 @@ def test_transformers_opens_every_saved_kind_with_the_same_ids(shared_data: Path
 def test_transformers_own_gpt2_encodes_as_ours(shared_data: Path) -> None:
     transformers = pytest.importorskip("transformers")
     theirs = transformers.GPT2TokenizerFast.from_pretrained(shared_data / "gpt2-tokenizer")
-    ours = Tokenizer.load(shared_data / "gpt2-tokenizer")
+    ours = load_tokenizer(shared_data / "gpt2-tokenizer")
     text = (shared_data / "english-corpus" / "carroll-alice.txt").read_text()[:20_000]
     assert theirs(text)["input_ids"] == ours.encode(text)
 
@@ -127,7 +128,7 @@ def test_streamed_pieces_of_any_bytes_join_to_the_decoded_whole(ids: list[int]) 
 
 def test_streaming_keeps_the_blanks_of_a_sentencepiece_tokenizer(shared_data: Path) -> None:
     for name in MODELS[2:]:
-        tokenizer = Tokenizer.load(shared_data / "models" / name)
+        tokenizer = load_tokenizer(shared_data / "models" / name)
         ids = tokenizer.encode("Once upon a time there was é a 🙂🙂 girl.", special=True)
         stream = StreamDecoder(tokenizer)
         assert "".join(stream.push(id) for id in ids) + stream.flush() == tokenizer.decode(ids)
@@ -181,18 +182,18 @@ def test_a_fingerprint_tells_vocabularies_apart_and_ignores_templates(bpe: Token
 
 
 def test_a_stored_truncation_or_padding_is_not_obeyed(bpe: Tokenizer, tmp_path: Path) -> None:
-    bpe.save(tmp_path)
+    save_tokenizer(bpe, tmp_path)
     content = json.loads((tmp_path / "tokenizer.json").read_text())
     content["truncation"] = {"direction": "Right", "max_length": 3, "strategy": "LongestFirst", "stride": 0}
     (tmp_path / "tokenizer.json").write_text(json.dumps(content))
-    assert len(Tokenizer.load(tmp_path).encode("a long text " * 9)) > 3
+    assert len(load_tokenizer(tmp_path).encode("a long text " * 9)) > 3
 
 
 def test_what_else_a_tokenizer_config_holds_is_kept_on_saving(bpe: Tokenizer, tmp_path: Path) -> None:
-    bpe.save(tmp_path / "a")
+    save_tokenizer(bpe, tmp_path / "a")
     config = json.loads((tmp_path / "a" / "tokenizer_config.json").read_text())
     (tmp_path / "a" / "tokenizer_config.json").write_text(json.dumps(config | {"chat_template": "{{ x }}"}))
-    Tokenizer.load(tmp_path / "a").save(tmp_path / "b")
+    save_tokenizer(load_tokenizer(tmp_path / "a"), tmp_path / "b")
     assert json.loads((tmp_path / "b" / "tokenizer_config.json").read_text())["chat_template"] == "{{ x }}"
 
 
@@ -235,7 +236,7 @@ def test_a_broken_tokenizer_folder_is_named_in_one_sentence(
     for name, content in files.items():
         (tmp_path / name).write_text(content, encoding="utf-8")
     with pytest.raises(LabError, match=message) as error:
-        Tokenizer.load(tmp_path)
+        load_tokenizer(tmp_path)
     assert "\n" not in str(error.value)
 
 
@@ -244,20 +245,20 @@ def test_tokens_added_to_gpt2s_vocabulary_keep_their_ids(shared_data: Path, tmp_
         (tmp_path / name).symlink_to(shared_data / "gpt2-tokenizer" / name)
     (tmp_path / "added_tokens.json").write_text('{"<sep>": 50258, "<pad>": 50257}')
     (tmp_path / "special_tokens_map.json").write_text('{"pad_token": "<pad>"}')
-    tokenizer = Tokenizer.load(tmp_path)
+    tokenizer = load_tokenizer(tmp_path)
     assert (tokenizer.vocab_size, tokenizer.pad, tokenizer.eos) == (50259, 50257, 50256)
     assert tokenizer.encode("a<sep>") == [64, 50258]
     (tmp_path / "added_tokens.json").write_text('{"<pad>": 50300}')
     with pytest.raises(LabError, match="'<pad>' should have id 50257, found 50300"):
-        Tokenizer.load(tmp_path)
+        load_tokenizer(tmp_path)
 
 
 def test_a_missing_folder_names_the_nearest_one(bpe: Tokenizer, tmp_path: Path) -> None:
-    bpe.save(tmp_path / "stories")
+    save_tokenizer(bpe, tmp_path / "stories")
     with pytest.raises(LabError, match=r"no such folder; did you mean .*stories\?"):
-        Tokenizer.load(tmp_path / "storys")
+        load_tokenizer(tmp_path / "storys")
     with pytest.raises(LabError, match="does not exist either"):
-        Tokenizer.load(tmp_path / "no" / "where")
+        load_tokenizer(tmp_path / "no" / "where")
 
 
 @pytest.mark.parametrize("added", [0, 1])
@@ -270,7 +271,7 @@ def test_a_tokenizer_without_entries_is_refused(tmp_path: Path, added: int) -> N
         with pytest.raises(
             LabError, match="the tokenizer's vocabulary has no entries, so that every text would"
         ):
-            Tokenizer.load(source)
+            load_tokenizer(source)
 
 
 def test_too_small_a_vocabulary_and_an_empty_corpus_are_refused() -> None:
@@ -311,7 +312,7 @@ def test_a_save_that_is_cut_off_leaves_no_tokenizer_rather_than_half_of_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, written: int, before: bool
 ) -> None:
     if before:
-        word_level(["another one"]).save(tmp_path)
+        save_tokenizer(word_level(["another one"]), tmp_path)
     write, left = tokenizer_files.atomic_write, [written]
 
     def dies(path: Path, content: str) -> None:
@@ -322,11 +323,11 @@ def test_a_save_that_is_cut_off_leaves_no_tokenizer_rather_than_half_of_one(
 
     monkeypatch.setattr(tokenizer_files, "atomic_write", dies)
     with pytest.raises(KeyboardInterrupt):
-        byte_level().save(tmp_path)
+        save_tokenizer(byte_level(), tmp_path)
     assert not tokenizer_files.has_tokenizer(tmp_path)
     monkeypatch.setattr(tokenizer_files, "atomic_write", write)
-    byte_level().save(tmp_path)
-    assert Tokenizer.load(tmp_path).fingerprint == byte_level().fingerprint
+    save_tokenizer(byte_level(), tmp_path)
+    assert load_tokenizer(tmp_path).fingerprint == byte_level().fingerprint
 
 
 def test_a_word_that_is_too_long_is_learnt_from_in_pieces_and_other_text_stays_whole(story: str) -> None:

@@ -13,6 +13,7 @@ from gpt2lab.base.errors import LabError
 from gpt2lab.text.special_tokens import ROLES
 from gpt2lab.text.streaming import StreamDecoder
 from gpt2lab.text.tokenizer import Tokenizer, train_bpe
+from gpt2lab.text.tokenizer_files import load_tokenizer, save_tokenizer
 from tests.text import tokenizer_folders as folders
 
 transformers = pytest.importorskip("transformers")
@@ -81,18 +82,18 @@ def test_a_folder_has_the_ids_and_the_text_it_has_in_transformers_before_and_aft
             named = (made.config or {}).get("tokenizer_class") or made.model.get("tokenizer_class")
             if made.tokenizer is None and named == "NobodysTokenizer":
                 with pytest.raises(LabError, match="for NobodysTokenizer, whose rule"):
-                    Tokenizer.load(tmp_path / f"{seed}")
+                    load_tokenizer(tmp_path / f"{seed}")
             else:
-                Tokenizer.load(tmp_path / f"{seed}")
+                load_tokenizer(tmp_path / f"{seed}")
             continue
         OPENED.add(seed)
-        ours, expected = Tokenizer.load(tmp_path / f"{seed}"), their_view(theirs)
+        ours, expected = load_tokenizer(tmp_path / f"{seed}"), their_view(theirs)
         assert our_view(ours) == expected, f"folder {seed}: {made.family} {made.config}"
-        ours.save(tmp_path / f"{seed} saved")
+        save_tokenizer(ours, tmp_path / f"{seed} saved")
         if made.family is not None:
             config = (tmp_path / f"{seed}" / "config.json").read_text()
             (tmp_path / f"{seed} saved" / "config.json").write_text(config)
-        again, saved = Tokenizer.load(tmp_path / f"{seed} saved"), of_transformers(tmp_path / f"{seed} saved")
+        again, saved = load_tokenizer(tmp_path / f"{seed} saved"), of_transformers(tmp_path / f"{seed} saved")
         assert their_view(saved) == expected, f"folder {seed} saved: {made.family} {made.config}"
         assert what_stays(saved) == what_stays(theirs), f"folder {seed} saved"
         assert our_view(again) == expected
@@ -135,7 +136,7 @@ def test_the_named_end_of_text_is_special_even_where_it_is_a_plain_word_of_the_v
     tmp_path: Path,
 ) -> None:
     folder = bpe_folder(tmp_path, "tokenizer.json", config={"eos_token": "</s>"})
-    tokenizer = Tokenizer.load(folder)
+    tokenizer = load_tokenizer(folder)
     assert tokenizer.encode("low</s>") == of_transformers(folder)("low</s>")["input_ids"]
     assert tokenizer.encode("low</s>")[-1] == tokenizer.eos
     assert tokenizer.decode(tokenizer.encode("low</s>")) == "low"
@@ -147,14 +148,14 @@ def test_a_blank_in_front_is_put_there_where_the_configuration_of_a_gpt2_tokeniz
     asked = bpe_folder(
         tmp_path, "tokenizer.json", config={"tokenizer_class": "GPT2Tokenizer", "add_prefix_space": True}
     )
-    assert Tokenizer.load(asked).encode("lower") == Tokenizer.load(asked).encode(" lower")
+    assert load_tokenizer(asked).encode("lower") == load_tokenizer(asked).encode(" lower")
     plain = bpe_folder(tmp_path, "tokenizer.json", config={"tokenizer_class": "GPT2Tokenizer"})
-    assert Tokenizer.load(plain).encode("lower") != Tokenizer.load(plain).encode(" lower")
+    assert load_tokenizer(plain).encode("lower") != load_tokenizer(plain).encode(" lower")
 
 
 def test_robertas_vocabulary_and_merges_alone_put_both_ends_around_a_text(tmp_path: Path) -> None:
     folder = bpe_folder(tmp_path, config={"tokenizer_class": "RobertaTokenizer"})
-    tokenizer = Tokenizer.load(folder)
+    tokenizer = load_tokenizer(folder)
     ids = tokenizer.encode("low lower", special=True)
     assert (ids[0], ids[-1]) == (tokenizer.cls, tokenizer.sep) == (tokenizer.id("<s>"), tokenizer.id("</s>"))
     assert ids == of_transformers(folder)("low lower")["input_ids"]
@@ -166,7 +167,7 @@ def test_a_bos_is_put_in_front_where_vocabulary_and_merges_are_told_so(
 ) -> None:
     config = {"add_bos_token": True} | ({} if family else {"tokenizer_class": "GPT2Tokenizer"})
     folder = bpe_folder(tmp_path, config=config, family=family)
-    tokenizer = Tokenizer.load(folder)
+    tokenizer = load_tokenizer(folder)
     assert tokenizer.encode("low", special=True) == [tokenizer.bos, *tokenizer.encode("low")]
     assert tokenizer.encode("low", special=True) == of_transformers(folder)("low")["input_ids"]
 
@@ -186,14 +187,14 @@ def test_a_rule_for_digits_in_tokenizer_json_counts_unless_the_folder_is_read_by
         digits = {"type": "Digits", "individual_digits": True}
         content["pre_tokenizer"] = {"type": "Sequence", "pretokenizers": [digits, content["pre_tokenizer"]]}
         (folder / "tokenizer.json").write_text(json.dumps(content))
-        tokenizer = Tokenizer.load(folder)
+        tokenizer = load_tokenizer(folder)
         assert (len(tokenizer.encode("1234")) == 4) is alone
         assert tokenizer.encode("1234") == of_transformers(folder)("1234")["input_ids"]
 
 
 def test_a_vocabulary_of_lines_alone_is_a_bert(tmp_path: Path) -> None:
     (tmp_path / "vocab.txt").write_text("[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\nsun\n##ny\n")
-    tokenizer = Tokenizer.load(tmp_path)
+    tokenizer = load_tokenizer(tmp_path)
     assert tokenizer.encode("SUNNY [MASK] rain", special=True) == [2, 5, 6, 4, 1, 3]
     assert (tokenizer.pad, tokenizer.unk, tokenizer.cls, tokenizer.sep, tokenizer.mask) == (0, 1, 2, 3, 4)
     (tmp_path / "config.json").write_text('{"model_type": "bert", "vocab_size": 7}')
@@ -204,16 +205,16 @@ def test_a_default_that_the_model_has_no_row_for_is_not_added(tmp_path: Path) ->
     config = {"tokenizer_class": "GPTNeoXTokenizer"}
     folder = bpe_folder(tmp_path, "tokenizer.json", config=config, family="gpt_neox")
     size = len(json.loads((folder / "tokenizer.json").read_text())["model"]["vocab"])
-    assert Tokenizer.load(folder).pad == of_transformers(folder).pad_token_id == size  # <|padding|>
+    assert load_tokenizer(folder).pad == of_transformers(folder).pad_token_id == size  # <|padding|>
     (folder / "config.json").write_text(json.dumps({"model_type": "gpt_neox", "vocab_size": size}))
-    assert (Tokenizer.load(folder).vocab_size, Tokenizer.load(folder).pad) == (size, None)
+    assert (load_tokenizer(folder).vocab_size, load_tokenizer(folder).pad) == (size, None)
 
 
 def test_an_added_token_whose_id_is_not_the_next_is_named(tmp_path: Path) -> None:
     added = {"500": {"content": "<new>", "special": True}}
     folder = bpe_folder(tmp_path, "tokenizer.json", config={"added_tokens_decoder": added})
     with pytest.raises(LabError, match=r"'<new>' should have id 2.., found 500"):
-        Tokenizer.load(folder)
+        load_tokenizer(folder)
 
 
 @pytest.mark.parametrize(
@@ -230,7 +231,7 @@ def test_an_added_token_whose_id_is_not_the_next_is_named(tmp_path: Path) -> Non
 def test_an_entry_that_is_no_token_is_named(tmp_path: Path, entries: dict[str, Any], message: str) -> None:
     folder = bpe_folder(tmp_path, "tokenizer.json", config=entries)
     with pytest.raises(LabError, match=message) as error:
-        Tokenizer.load(folder)
+        load_tokenizer(folder)
     assert "\n" not in str(error.value)
 
 
@@ -241,7 +242,7 @@ def test_blanks_before_punctuation_go_as_the_configuration_says_and_streaming_sh
     (tmp_path / "vocab.txt").write_text("\n".join(words))
     (tmp_path / "config.json").write_text('{"model_type": "bert", "vocab_size": 13}')
     (tmp_path / "tokenizer_config.json").write_text('{"clean_up_tokenization_spaces": true}')
-    tokenizer = Tokenizer.load(tmp_path)
+    tokenizer = load_tokenizer(tmp_path)
     ids = [5, 6, 7, 8, 9, 5, 11, 12, 8, 10, 6, 7]
     assert (
         tokenizer.decode(ids) == of_transformers(tmp_path).decode(ids) == "she didn't say, she's say. didn't"
@@ -259,7 +260,7 @@ def test_a_class_that_the_lab_does_not_know_reads_a_word_level_file_as_it_is(tmp
     backend.pre_tokenizer = tokenizers.pre_tokenizers.WhitespaceSplit()
     backend.save(str(tmp_path / "tokenizer.json"))
     (tmp_path / "config.json").write_text('{"model_type": "gpt2", "vocab_size": 3}')
-    assert Tokenizer.load(tmp_path).encode("b a") == [
+    assert load_tokenizer(tmp_path).encode("b a") == [
         1,
         0,
     ]  # GPT2Tokenizer would make a BPE without merges of it
@@ -285,7 +286,7 @@ def test_a_further_token_that_is_written_with_its_flags_keeps_them(
     entries[file] = entries.get(file, {}) | {key: ["<end>", token]}
     for name, content in entries.items():
         (tmp_path / name).write_text(json.dumps(content))
-    ours, theirs = Tokenizer.load(tmp_path), of_transformers(tmp_path)
+    ours, theirs = load_tokenizer(tmp_path), of_transformers(tmp_path)
     ids = theirs("low <tool> lower<end>")["input_ids"]
     assert ours.encode("low <tool> lower<end>") == ids
     assert ours.decode(ids) == theirs.decode(ids, skip_special_tokens=True)
@@ -313,7 +314,7 @@ def test_a_vocabulary_of_a_class_whose_rule_is_not_known_is_refused(
     for name, content in {**files, place: json.dumps({"tokenizer_class": named})}.items():
         (tmp_path / name).write_text(content)
     with pytest.raises(LabError, match=f"a vocabulary for {named}, whose rule is not known here"):
-        Tokenizer.load(tmp_path)
+        load_tokenizer(tmp_path)
 
 
 @pytest.mark.parametrize("named", ["LayoutLMTokenizer", "ConvBertTokenizer", "DPRQuestionEncoderTokenizer"])
@@ -321,6 +322,6 @@ def test_classes_that_are_berts_under_another_name_read_its_vocabulary(tmp_path:
     words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "low", "##er", "new", "."]
     (tmp_path / "vocab.txt").write_text("\n".join(words) + "\n")
     (tmp_path / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": named}))
-    ours, theirs = Tokenizer.load(tmp_path), of_transformers(tmp_path)
+    ours, theirs = load_tokenizer(tmp_path), of_transformers(tmp_path)
     for text in ("Lower new.", "low[MASK] x"):
         assert ours.encode(text, special=True) == theirs(text)["input_ids"]

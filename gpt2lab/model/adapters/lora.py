@@ -13,7 +13,7 @@ from torch import nn
 from gpt2lab.base.errors import LabError, unknown
 from gpt2lab.model.adapters.layers import WHOLE, Adapted, AdaptedEmbedding, AdaptedLinear, LowRank, untouched
 from gpt2lab.model.adapters.targets import ALL_LINEAR, Site, chosen, looked_up, refuse_unused
-from gpt2lab.model.transformer import Transformer
+from gpt2lab.model.architecture import Backbone
 
 _NAME = re.compile(r"[A-Za-z0-9_-]+")
 _READ_AS_WEIGHT = ("head", "router")
@@ -72,7 +72,7 @@ class Lora:
         """Return the factor on B A."""
         return alpha / math.sqrt(rank) if self.rslora else alpha / rank
 
-    def attach(self, model: Transformer, *, generator: torch.Generator | None = None) -> None:
+    def attach(self, model: Backbone, *, generator: torch.Generator | None = None) -> None:
         """Freeze the model and add the adapter, A drawn from `generator` (default: seed 0).
 
         LabError, the model unchanged: a pattern that stands for nothing, a name that is taken, merged adapters.
@@ -93,7 +93,7 @@ class Lora:
         for site in places:
             self._add(model, site, generator)
 
-    def _add(self, model: Transformer, site: Site, generator: torch.Generator) -> None:
+    def _add(self, model: Backbone, site: Site, generator: torch.Generator) -> None:
         layer = model.get_submodule(site.module)
         if not isinstance(layer, Adapted):
             layer = AdaptedEmbedding(layer) if site.table else AdaptedLinear(layer)
@@ -116,7 +116,7 @@ class Lora:
         layer.add(self.name, site.part, matrices.train(model.training), self.strength)
 
 
-def _place(base: nn.Module, model: Transformer) -> tuple[torch.device, torch.dtype]:
+def _place(base: nn.Module, model: Backbone) -> tuple[torch.device, torch.dtype]:
     """Device of a base layer, and the number type of its adapters: at least float32, in which small steps count."""
     tensors = [*base.parameters(), *base.buffers()]
     kinds = [tensor.dtype for tensor in tensors if tensor.is_floating_point()]
@@ -131,12 +131,12 @@ def adapted(model: nn.Module) -> Iterator[tuple[str, Adapted]]:
             yield name, module
 
 
-def adapters(model: Transformer) -> dict[str, Lora]:
+def adapters(model: Backbone) -> dict[str, Lora]:
     """Return the adapters of a model by name, in the order in which they were attached."""
     return {one.name: one for one in model.architectures if isinstance(one, Lora)}
 
 
-def adapter_parameters(model: Transformer, names: Collection[str] | None = None) -> dict[str, nn.Parameter]:
+def adapter_parameters(model: Backbone, names: Collection[str] | None = None) -> dict[str, nn.Parameter]:
     """Return the A and B of the adapters (of all, or of those named), by their names in the model's state.
 
     LabError if there are none, or for a name that is no adapter.
@@ -154,7 +154,7 @@ def adapter_parameters(model: Transformer, names: Collection[str] | None = None)
     return found
 
 
-def activate(model: Transformer, strengths: Mapping[str, float]) -> None:
+def activate(model: Backbone, strengths: Mapping[str, float]) -> None:
     """Set which adapters take part, and how much of each is added; those not named are switched off.
 
     LabError for a name that is no adapter, and while the adapters are merged.
@@ -170,7 +170,7 @@ def activate(model: Transformer, strengths: Mapping[str, float]) -> None:
     )
 
 
-def train_only(model: Transformer, *names: str) -> None:
+def train_only(model: Backbone, *names: str) -> None:
     """Let the adapters named train, and nothing else of the model. LabError for a name that is no adapter."""
     parameters = adapter_parameters(model, names)
     model.requires_grad_(False)
@@ -178,7 +178,7 @@ def train_only(model: Transformer, *names: str) -> None:
         parameter.requires_grad_(True)
 
 
-def remove(model: Transformer, name: str) -> None:
+def remove(model: Backbone, name: str) -> None:
     """Take an adapter off; a layer without any is the base's own again. The weights stay frozen.
 
     LabError if there is none of this name, or while the adapters are merged.
@@ -195,7 +195,7 @@ def remove(model: Transformer, name: str) -> None:
     _restate(model, {name: None})
 
 
-def combine(model: Transformer, weights: Mapping[str, float], name: str) -> Lora:
+def combine(model: Backbone, weights: Mapping[str, float], name: str) -> Lora:
     """Add an adapter that is Σ weight · ΔW of others, exactly: their A stacked, their B side by side.
 
     Its rank at each place is the sum of theirs. The others are switched off; the new one is not trainable until
@@ -255,7 +255,7 @@ def count_trainable(model: nn.Module) -> Trainable:
     return Trainable(sum(n for n, trains in sizes if trains), sum(n for n, _ in sizes))
 
 
-def known_names(model: Transformer, names: Collection[str] | None) -> list[str]:
+def known_names(model: Backbone, names: Collection[str] | None) -> list[str]:
     """Return the names of adapters asked for (None: all); LabError for one that the model has not."""
     have = list(adapters(model))
     for name in names or ():
@@ -268,7 +268,7 @@ def known_names(model: Transformer, names: Collection[str] | None) -> list[str]:
     return have if names is None else [name for name in have if name in names]
 
 
-def _restate(model: Transformer, changed: Mapping[str, Lora | None]) -> None:
+def _restate(model: Backbone, changed: Mapping[str, Lora | None]) -> None:
     """Replace adapters among the model's architectures, or drop those that are None."""
     kept = []
     for one in model.architectures:

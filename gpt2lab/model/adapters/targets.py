@@ -8,8 +8,8 @@ from typing import TypeVar
 
 from gpt2lab.base.errors import LabError, nearest
 from gpt2lab.model.adapters.layers import WHOLE
+from gpt2lab.model.architecture import Backbone
 from gpt2lab.model.matrices import Stack, holders, is_table, matrices, sizes, stacks
-from gpt2lab.model.transformer import Transformer
 
 V = TypeVar("V")
 ALL_LINEAR = "all-linear"
@@ -42,7 +42,7 @@ class Site:
         return self.names[0]
 
 
-def sites(model: Transformer) -> list[Site]:
+def sites(model: Backbone) -> list[Site]:
     """Return every place for an adapter, in the order of the modules; the whole of a tensor before its parts."""
     theirs = {matrix.name: matrix.published.name.removesuffix(".weight") for matrix in matrices(model)}
     known = stacks(model)
@@ -85,7 +85,7 @@ def _sites(
     return made
 
 
-def chosen(model: Transformer, patterns: Sequence[str], exclude: Sequence[str] = ()) -> list[Site]:
+def chosen(model: Backbone, patterns: Sequence[str], exclude: Sequence[str] = ()) -> list[Site]:
     """Return the sites that patterns stand for, without those of `exclude`, in the order of the model.
 
     A pattern is an exact name (`blocks.0.attention.qkv`), its end (`mlp.up`), a glob (`blocks.[01].*.q`), a name of the

@@ -21,7 +21,7 @@ Edit = Callable[[Tensor], Tensor] | Tensor | tuple[Any, Tensor | float]
 def edited(model: "Transformer", changes: Mapping[str, Edit]) -> "Iterator[Transformer]":
     """Change weights while the block is open; afterwards, exceptions or not, every bit is as before.
 
-        with model.edited({"h.9.mlp.c_proj.weight": (1853, delta)}):   # what neuron 1853 of layer 9 writes
+        with edited(model, {"h.9.mlp.c_proj.weight": (1853, delta)}):   # what neuron 1853 of layer 9 writes
             logits = model(tokens)
 
     Names are ours (`blocks.9.mlp.down.weight`) or those of the family's Hugging Face files, with or without their

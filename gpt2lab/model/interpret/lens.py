@@ -8,8 +8,8 @@ from torch import Tensor
 
 from gpt2lab.base.errors import LabError
 from gpt2lab.model.evaluating import unseen
+from gpt2lab.model.forward import Seen
 from gpt2lab.model.norms import Norm
-from gpt2lab.model.tap import Seen
 
 if TYPE_CHECKING:
     from gpt2lab.model.transformer import Transformer

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from gpt2lab.base.errors import LabError
-from gpt2lab.model.architecture import attach
+from gpt2lab.model.architecture import Backbone, attach
 from gpt2lab.model.experts import ExpertLinear
 from gpt2lab.model.matrices import Form, forms
 from gpt2lab.model.quantization.codes import Format
@@ -51,7 +51,7 @@ class Quantized(QuantizationOptions):
     )
     """What to do where codes or scales in a file have another form."""
 
-    def attach(self, model: Transformer, *, generator: torch.Generator | None = None) -> None:
+    def attach(self, model: Backbone, *, generator: torch.Generator | None = None) -> None:
         """Round the matrices in place. LabError: nothing of that name, already quantised, NaN or infinity in a weight."""
         if any(True for _ in quantized_layers(model)):
             raise LabError(
@@ -65,7 +65,7 @@ class Quantized(QuantizationOptions):
         if _is_tied(model) and isinstance(model.embedding, QuantizedEmbedding):
             model.head = TiedHead(model.embedding, model.head.bias)  # type: ignore[assignment]  # maps like a Linear
 
-    def _chosen(self, model: Transformer) -> dict[str, nn.Module]:
+    def _chosen(self, model: Backbone) -> dict[str, nn.Module]:
         """Modules to round, by name, in the order of the model; a tied head stands for its table."""
         matrices = {
             name: module
@@ -184,5 +184,5 @@ def _matches(name: str, patterns: tuple[str, ...]) -> bool:
     return any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
 
 
-def _is_tied(model: Transformer) -> bool:
+def _is_tied(model: Backbone) -> bool:
     return model.config.tied_head and model.config.head != "none"

@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gpt2lab.base.errors import LabError
-from gpt2lab.model import Block, Inner, Inputs, Transformer, TransformerConfig, Wrapper
+from gpt2lab.model import Backbone, Block, Inner, Inputs, Transformer, TransformerConfig, Wrapper
 from gpt2lab.model.attention import Attention
+from gpt2lab.model.forward import Seen
 from gpt2lab.model.norms import Norm
-from gpt2lab.model.tap import Seen
 from gpt2lab.papers.layernorm_removal.schedule import LATE, Schedule, check_length
 
 _PLACES = "norm_places"
@@ -49,7 +49,7 @@ class StagedNorms:
                 f"staged-norms: momentum must lie in [0, 1), got {self.momentum}; 0.9 is the paper's"
             )
 
-    def attach(self, model: Transformer, *, generator: torch.Generator | None = None) -> None:
+    def attach(self, model: Backbone, *, generator: torch.Generator | None = None) -> None:
         """Put norms that can be frozen, all real still, in the place of the model's. LabError if it has none such."""
         require_plain(model, "staged-norms")
         config = model.config
@@ -68,7 +68,7 @@ class StagedNorms:
         model.wrappers.append(Stage(self, config))
 
 
-def require_plain(model: Transformer, what: str) -> None:
+def require_plain(model: Backbone, what: str) -> None:
     """Refuse models whose norms cannot be taken out. LabError, beginning with `what`."""
     config = model.config
     if config.norm_placement == "post":
@@ -247,7 +247,7 @@ class Stage(Wrapper):
         self.end = config.eos if options.end_of_text is None else options.end_of_text
         self.steps = options.schedule.steps_of(config.n_layers, late=options.special_positions)
 
-    def forward(self, model: Transformer, inner: Inner, inputs: Inputs) -> Tensor:
+    def forward(self, model: Backbone, inner: Inner, inputs: Inputs) -> Tensor:
         """Run the pass with a note of what each token is, where the norms need one."""
         if not self.options.special_positions and inputs.attention_mask is None:
             return inner(inputs)
@@ -264,13 +264,13 @@ class Stage(Wrapper):
             places = torch.where((mask.cumsum(1) == 1) & (mask > 0) & begins, FIRST, places)
         return torch.where(mask > 0, places, PADDING)
 
-    def require_steps(self, model: Transformer, steps: int) -> None:
+    def require_steps(self, model: Backbone, steps: int) -> None:
         """Refuse a run that ends before the events that are left. LabError."""
         left = {unit: at for unit, at in self.steps.items() if not _has_fired(model, unit)}
         if left:
             check_length(left, steps)
 
-    def before_update(self, model: Transformer, step: int) -> None:
+    def before_update(self, model: Backbone, step: int) -> None:
         """Fire the events of this step, then measure σ in its forward passes."""
         for unit, at in self.steps.items():
             if at == step:
@@ -278,7 +278,7 @@ class Stage(Wrapper):
         for norm in staged(model):
             norm.measuring, norm.sums = True, None
 
-    def after_update(self, model: Transformer, step: int) -> dict[str, float]:
+    def after_update(self, model: Backbone, step: int) -> dict[str, float]:
         """Update the running means; return how many units are fake."""
         close(model)
         return {"fake_units": float(sum(int(norm.fake.sum()) for norm in staged(model)))}
@@ -302,7 +302,7 @@ class Stage(Wrapper):
 # What is done to a model with staged norms.
 
 
-def staged(model: Transformer) -> Iterator[StagedNorm]:
+def staged(model: Backbone) -> Iterator[StagedNorm]:
     """Yield the staged norms of a model, in the order of the forward pass. LabError if it has none."""
     if not isinstance(model.final_norm, StagedNorm):
         raise LabError("this model has no staged norms; attach StagedNorms first")
@@ -313,7 +313,7 @@ def staged(model: Transformer) -> Iterator[StagedNorm]:
     yield model.final_norm
 
 
-def unit_of(model: Transformer, unit: str) -> tuple[StagedNorm, int]:
+def unit_of(model: Backbone, unit: str) -> tuple[StagedNorm, int]:
     """Return the norm that a unit is a path of, and the number of the path."""
     kind, _, layer = unit.partition(".")
     if kind == "f":
@@ -322,14 +322,14 @@ def unit_of(model: Transformer, unit: str) -> tuple[StagedNorm, int]:
     return (block.norm2, 0) if kind == "mlp" else (block.norm1, int(kind == "v"))  # type: ignore[return-value]  # likewise
 
 
-def _has_fired(model: Transformer, unit: str) -> bool:
+def _has_fired(model: Backbone, unit: str) -> bool:
     if unit in LATE:
         return all(bool(norm.late[LATE.index(unit)]) for norm in staged(model))
     norm, path = unit_of(model, unit)
     return bool(norm.fake[path])
 
 
-def fire(model: Transformer, unit: str) -> None:
+def fire(model: Backbone, unit: str) -> None:
     """Make a unit fake, or end what is special about ends of texts (`eot`) or about position 0 (`bos`), in place."""
     if unit in LATE:
         for norm in staged(model):
@@ -341,7 +341,7 @@ def fire(model: Transformer, unit: str) -> None:
     norm.freeze(path)
 
 
-def close(model: Transformer) -> None:
+def close(model: Backbone) -> None:
     """End the measuring of a step."""
     options = stage_of(model).options
     for norm in staged(model):
@@ -349,7 +349,7 @@ def close(model: Transformer) -> None:
         norm.close_step(options.momentum, options.update_frozen)
 
 
-def stage_of(model: Transformer) -> Stage:
+def stage_of(model: Backbone) -> Stage:
     """Return the wrapper that stages a model's norms. LabError if there is none."""
     for wrapper in model.wrappers:
         if isinstance(wrapper, Stage):
@@ -377,7 +377,7 @@ def calibrate(model: Transformer, batches: list[dict[str, Tensor]]) -> None:
         close(model)
 
 
-def unit_table(model: Transformer) -> list[dict[str, object]]:
+def unit_table(model: Backbone) -> list[dict[str, object]]:
     """Return a row for each unit: fake or real, its constant, its running mean of σ, and the step of its event."""
     steps, rows = stage_of(model).steps, list[dict[str, object]]()
     for unit in steps:

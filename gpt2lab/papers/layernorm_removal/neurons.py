@@ -11,8 +11,8 @@ from gpt2lab.base.errors import LabError
 from gpt2lab.measures.measurement import Measurement
 from gpt2lab.model import Transformer
 from gpt2lab.model.evaluating import evaluating
+from gpt2lab.model.forward import Seen
 from gpt2lab.model.interpret import as_read, neuron_table, output_vectors, processed_unembed
-from gpt2lab.model.tap import Seen
 from gpt2lab.papers.layernorm_removal.measure import read_rows
 
 if TYPE_CHECKING:

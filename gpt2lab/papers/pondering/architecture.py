@@ -9,81 +9,28 @@ for each pass, decode exactly what computing everything anew would.
 
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import dataclass, fields, replace
-from typing import Literal
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from gpt2lab.base.errors import LabError
-from gpt2lab.model import Cache, CacheGroup, Inner, Inputs, NewCache, Transformer, Wrapper, drawn, under
+from gpt2lab.model import Backbone, Cache, CacheGroup, Inner, Inputs, NewCache, Wrapper, drawn, under
+from gpt2lab.papers.pondering.compute import training_flops
 from gpt2lab.papers.pondering.initialisation import draw_small
 from gpt2lab.papers.pondering.mixture import expected_embedding, input_table, mix_all, mix_likeliest
-from gpt2lab.papers.pondering.pause import Pause, drawn_steps, is_count
+from gpt2lab.papers.pondering.options import PonderingOptions
+from gpt2lab.papers.pondering.pause import Pause, drawn_steps
 
-Feedback = Literal["embedding", "hidden", "hidden_linear", "loop", "pause"]
 Watch = Callable[[Tensor, Tensor], None]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Pondering:
+class Pondering(PonderingOptions):
     """Run the stack `steps` times more, each time on its input plus the embedding that its own prediction expects."""
 
-    steps: int = 3
-    """Extra passes before every prediction; 0 is the plain model."""
-    top_k: int | None = None
-    """Likeliest tokens that the expected embedding is a mean of; none is all of them. 100 suits 10,000 tokens or more."""
-    temperature: float = 1.0
-    """Of the softmax that is fed back; the last pass's logits stay as they are."""
-    scale_embeddings: bool = False
-    """Multiply the input embeddings and the table of the mixture by sqrt(d_model), as all published runs do."""
-    multiply_by_steps: bool = False
-    """The first input is E_0 times the number of steps, as in the published runs from 410M on."""
-    feedback: Feedback = "embedding"
-    """embedding: the paper. hidden, hidden_linear: the last state, or a learned map of it, is added instead. loop: the
-    last state is the next input. pause: no further pass; `steps` learned tokens follow every token."""
-    accumulate: bool = True
-    """E_i = E_{i-1} + what is fed back; otherwise E_0 + what is fed back, which is another model than the paper's."""
-    detach: bool = False
-    """No gradient flows through what is fed back; the paper's flows through all passes."""
-    random_steps: int = 0
-    """In training draw the steps of every batch from 1 up to this number; 0 always takes `steps`."""
-    checkpoint_passes: bool = False
-    """Keep only the inputs of the earlier passes and compute these again in the backward pass, unless a tap is open."""
-    draw: Literal["keep", "layers", "passes"] = "keep"
-    """Draw a new model's weights anew as the published runs do; passes: depth counts the repeated passes too."""
-
-    def __post_init__(self) -> None:
-        for name in ("steps", "random_steps"):
-            if not is_count(getattr(self, name), 0):
-                raise LabError(
-                    f"pondering: {name} must be a whole number of at least 0, got {getattr(self, name)!r}"
-                )
-        if self.top_k is not None and not is_count(self.top_k, 1):
-            raise LabError(f"pondering: top_k must be at least 1, or none for all tokens, got {self.top_k!r}")
-        if not isinstance(self.temperature, int | float) or not 0 < self.temperature < float("inf"):
-            raise LabError(f"pondering: temperature must be above 0 and finite, got {self.temperature!r}")
-        for field in fields(self):
-            if isinstance(field.default, bool) and not isinstance(getattr(self, field.name), bool):
-                raise LabError(
-                    f"pondering: {field.name} is either True or False, got {getattr(self, field.name)!r}"
-                )
-        if self.feedback not in Feedback.__args__ or self.draw not in ("keep", "layers", "passes"):  # type: ignore[attr-defined]  # Literal's
-            raise LabError(
-                f"pondering: feedback is one of {', '.join(Feedback.__args__)} and draw one of keep, layers, passes; "  # type: ignore[attr-defined]  # Literal's
-                f"got {self.feedback!r} and {self.draw!r}"
-            )
-        fixed = {"top_k": None, "temperature": 1.0}
-        if self.feedback in ("loop", "pause"):
-            fixed |= {"accumulate": True}
-        if self.feedback == "pause":
-            fixed |= {"detach": False, "checkpoint_passes": False, "multiply_by_steps": False}
-        for name, value in fixed.items() if self.feedback != "embedding" else ():
-            if getattr(self, name) != value:
-                raise LabError(f"pondering: feedback={self.feedback} has no {name}; leave it out")
-
-    def attach(self, model: Transformer, *, generator: torch.Generator | None = None) -> None:
+    def attach(self, model: Backbone, *, generator: torch.Generator | None = None) -> None:
         """Put the passes around the model. LabError for a model that is not causal, has no head, or ponders already."""
         config = model.config
         config.require_causal("pondering")
@@ -127,7 +74,7 @@ class Ponder(Wrapper):
         self.watch: Watch | None = None
         """Called after every pass with its input E_i and its last states, both [batch, time, d_model]."""
 
-    def forward(self, model: Transformer, inner: Inner, inputs: Inputs) -> Tensor:
+    def forward(self, model: Backbone, inner: Inner, inputs: Inputs) -> Tensor:
         """Return the states of the last pass, [batch, time, d_model]."""
         steps = self.steps if inputs.cache is not None else drawn_steps(self, model)
         *early, last = inputs.caches(steps + 1)
@@ -148,7 +95,7 @@ class Ponder(Wrapper):
         factor = self.scale * (max(steps, 1) if self.options.multiply_by_steps else 1)
         return embeddings if factor == 1 else factor * embeddings
 
-    def _fed_back(self, model: Transformer, inner: Inner, inputs: Inputs, index: int) -> Tensor:
+    def _fed_back(self, model: Backbone, inner: Inner, inputs: Inputs, index: int) -> Tensor:
         """Run one of the earlier passes and return what goes into the next, [batch, time, d_model]."""
 
         def run(x: Tensor) -> Tensor:
@@ -165,7 +112,7 @@ class Ponder(Wrapper):
             return fed
         return run(inputs.embeddings)
 
-    def _expected(self, model: Transformer, hidden: Tensor) -> Tensor:
+    def _expected(self, model: Backbone, hidden: Tensor) -> Tensor:
         """T_i; a tap that asks for this pass's logits gets them whole, and what it writes is fed back."""
         top_k, temperature = self.options.top_k, self.options.temperature
         if model.open_tap is not None and model.open_tap.wants("logits"):
@@ -182,10 +129,8 @@ class Ponder(Wrapper):
         """Return a cache for each pass."""
         return CacheGroup([inner(batch=batch, length=length) for _ in range(self.steps + 1)])
 
-    def training_flops(self, model: Transformer, time_steps: int, inner: float) -> float:
+    def training_flops(self, model: Backbone, time_steps: int, inner: float) -> float:
         """Return what a token costs, see `compute.training_flops`."""
-        from gpt2lab.papers.pondering.compute import training_flops
-
         return training_flops(model, time_steps)
 
     def activation_names(self, names: list[str]) -> list[str]:

@@ -1,11 +1,11 @@
 """What pondering costs: operations of training, beside those of a plain model."""
 
-from gpt2lab.model import Transformer, TransformerConfig
-from gpt2lab.papers.pondering.architecture import Pondering
+from gpt2lab.model import Backbone, TransformerConfig
+from gpt2lab.papers.pondering.options import PonderingOptions
 from gpt2lab.training.throughput import flops_per_token
 
 
-def training_flops(model: Transformer, time_steps: int, *, options: Pondering | None = None) -> float:
+def training_flops(model: Backbone, time_steps: int, *, options: PonderingOptions | None = None) -> float:
     """Return the floating-point operations that training on one token takes, forward and backward.
 
     options: default those attached to the model; without any it is a plain model. Every extra pass costs what a plain one
@@ -20,7 +20,7 @@ def training_flops(model: Transformer, time_steps: int, *, options: Pondering | 
     config, total = model.config, model.count_parameters()
     parameters = total.get("active", total["total"])
     if options is None:
-        options = next((known for known in model.architectures if isinstance(known, Pondering)), None)
+        options = next((known for known in model.architectures if isinstance(known, PonderingOptions)), None)
     if options is None:
         return flops_per_token(config, time_steps, parameters)
     d = config.d_model

@@ -4,11 +4,11 @@ import torch
 from torch import nn
 
 from gpt2lab.base.errors import LabError
-from gpt2lab.model import Transformer
+from gpt2lab.model import Backbone
 
 
 @torch.no_grad()
-def draw_small(model: Transformer, generator: torch.Generator | None = None, *, passes: int = 1) -> None:
+def draw_small(model: Backbone, generator: torch.Generator | None = None, *, passes: int = 1) -> None:
     """Draw all weights anew: normal, cut at 3 sigma, std sqrt(2 / (5 d_model)); biases 0, gains 1 (published code).
 
     The two projections into the residual stream get that std divided by sqrt(2 n_layers · passes): passes is 1 in the

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from gpt2lab.model import Transformer
+from gpt2lab.model import Backbone
 
 CHUNK_ELEMENTS = {"cpu": 1 << 21, "cuda": 1 << 27}
 """Numbers held at a time: logits, or gathered rows of the head."""
@@ -24,7 +24,7 @@ _CHUNK_ROWS = 192
 
 
 def expected_embedding(
-    model: Transformer, hidden: Tensor, *, top_k: int | None = None, temperature: float = 1.0
+    model: Backbone, hidden: Tensor, *, top_k: int | None = None, temperature: float = 1.0
 ) -> Tensor:
     """Return the mean input embedding under the predicted distribution; last states [..., d_model] → same.
 
@@ -50,14 +50,14 @@ def expected_embedding(
     return torch.cat(mixed).view(hidden.shape)
 
 
-def input_table(model: Transformer) -> Tensor:
+def input_table(model: Backbone) -> Tensor:
     """Return the input embeddings of all tokens, [vocab, d_model]; of a table stored otherwise, as numbers."""
     if type(model.embedding) is nn.Embedding:
         return model.embedding.weight
     return model.embed(torch.arange(model.config.vocab_size, device=model.device)[None])[0]
 
 
-def _all(model: Transformer, states: Tensor, *, table: Tensor, temperature: float) -> Tensor:
+def _all(model: Backbone, states: Tensor, *, table: Tensor, temperature: float) -> Tensor:
     """The mean over the whole vocabulary; states [rows, d_model]."""
     logits = model.head(model.head_input(states))
     return mix_all(logits, table, temperature)
@@ -74,9 +74,7 @@ def mix_likeliest(logits: Tensor, table: Tensor, top_k: int, temperature: float)
     return _bag(values, tokens, table, temperature)
 
 
-def _likeliest(
-    model: Transformer, states: Tensor, *, table: Tensor, top_k: int, temperature: float
-) -> Tensor:
+def _likeliest(model: Backbone, states: Tensor, *, table: Tensor, top_k: int, temperature: float) -> Tensor:
     """The mean over the likeliest tokens; states [rows, d_model].
 
     With gradients, the K logits are computed once more from the K rows of the head alone, so that the backward pass never

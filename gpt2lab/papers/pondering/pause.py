@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from gpt2lab.base.errors import LabError
-from gpt2lab.model import Cache, CacheGroup, Inner, Inputs, NewCache, Transformer, Wrapper
+from gpt2lab.model import Backbone, Cache, CacheGroup, Inner, Inputs, NewCache, Wrapper
+from gpt2lab.papers.pondering.compute import training_flops
 
 
 class Pause(Wrapper):
@@ -23,7 +24,7 @@ class Pause(Wrapper):
         self.weight = nn.Parameter(torch.zeros(1, width))
         self.steps, self.random_steps, self.scale = steps, random_steps, scale
 
-    def forward(self, model: Transformer, inner: Inner, inputs: Inputs) -> Tensor:
+    def forward(self, model: Backbone, inner: Inner, inputs: Inputs) -> Tensor:
         """Return the states at the last pause of every token, [batch, time, d_model]."""
         if inputs.order is not None:
             raise LabError(
@@ -71,10 +72,8 @@ class Pause(Wrapper):
         each = self.steps + 1
         return PauseCache(inner(batch=batch, length=length * each), each)
 
-    def training_flops(self, model: Transformer, time_steps: int, inner: float) -> float:
+    def training_flops(self, model: Backbone, time_steps: int, inner: float) -> float:
         """Return what a token costs, see `compute.training_flops`."""
-        from gpt2lab.papers.pondering.compute import training_flops
-
         return training_flops(model, time_steps)
 
 
@@ -113,18 +112,13 @@ class PauseCache(CacheGroup):
         return PauseCache(self.parts[0].select(rows), self.each)
 
 
-def drawn_steps(wrapper: "Wrapper", model: Transformer) -> int:
+def drawn_steps(wrapper: "Wrapper", model: Backbone) -> int:
     """Return the number of steps of a pass: in training with random steps one of 1 … random_steps, all alike.
 
     It comes from the global generator, as dropout does, which the training loop seeds for every micro-batch.
     """
     most, steps = int(wrapper.random_steps), int(wrapper.steps)  # type: ignore[arg-type]  # numbers, not modules
     return int(torch.randint(1, most + 1, (), device="cpu")) if most and model.training else steps
-
-
-def is_count(value: object, least: int) -> bool:
-    """Return whether a value is a whole number of at least `least`."""
-    return isinstance(value, int) and not isinstance(value, bool) and value >= least
 
 
 def _positions(inputs: Inputs) -> Tensor:

@@ -11,7 +11,8 @@ from torch import Tensor
 from gpt2lab.base.errors import LabError
 from gpt2lab.model import Transformer
 from gpt2lab.papers.pondering.architecture import Ponder, Pondering
-from gpt2lab.papers.pondering.pause import Pause, is_count
+from gpt2lab.papers.pondering.options import is_count
+from gpt2lab.papers.pondering.pause import Pause
 
 
 def find_pondering(model: Transformer) -> Ponder | Pause:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from gpt2lab.base.errors import LabError
-from gpt2lab.papers.pondering.pause import is_count
+from gpt2lab.papers.pondering.options import is_count
 from gpt2lab.papers.pondering.steps import with_steps
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from gpt2lab.base.errors import LabError
 from gpt2lab.model import Transformer
-from gpt2lab.model.interpret import ablate, attribution_patch, patch_sweep
+from gpt2lab.model.interpret import ablate, attribution_patch, edited, patch_sweep
 from tests.model.interpret.models import PRE_NORM, model_of, post_norm
 from tests.tiny import tiny, tokens
 
@@ -151,7 +151,7 @@ def test_estimates_approach_patches_as_the_prompts_do() -> None:
     for share in (0.02, 0.01):
         with torch.no_grad():
             rows = difference[corrupt[:, 2]] + share * (difference[clean[:, 2]] - difference[corrupt[:, 2]])
-        with model.edited({"embedding.weight": lambda w, rows=rows: w.index_copy(0, clean[:, 2], rows)}):
+        with edited(model, {"embedding.weight": lambda w, rows=rows: w.index_copy(0, clean[:, 2], rows)}):
             sweep = patch_sweep(model, clean, corrupt, "resid_pre", metric)
             estimate = attribution_patch(model, clean, corrupt, ["resid_pre"], metric)["resid_pre"]
         error = (estimate.transpose(1, 2) - sweep.effects).abs().max()

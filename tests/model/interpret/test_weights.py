@@ -11,6 +11,7 @@ from transformers import AutoModelForCausalLM
 from gpt2lab.base.errors import LabError
 from gpt2lab.model import Transformer, save_model
 from gpt2lab.model.interpret import (
+    edited,
     load_activations,
     neuron_table,
     output_vectors,
@@ -80,7 +81,7 @@ def test_every_weight_can_be_edited_under_the_name_in_its_familys_files(family: 
     theirs = load_file(tmp_path / "plain" / "model.safetensors")
     shifts = {name: torch.arange(tensor.numel()).view(tensor.shape) * 1e-3 for name, tensor in theirs.items()}
     names = [name for name in theirs if not (model.config.tied_head and "decoder" in name)]
-    with model.edited({name: lambda old, name=name: old + shifts[name] for name in names}) as same:
+    with edited(model, {name: lambda old, name=name: old + shifts[name] for name in names}) as same:
         assert same is model
         save_model(model, tmp_path / "edited")
     found = load_file(tmp_path / "edited" / "model.safetensors")
@@ -94,14 +95,14 @@ def test_an_index_adds_and_a_tensor_replaces_under_either_name() -> None:
     before = _bits(model)
     delta = torch.linspace(0, 1, 24)
     old = model.blocks[1].mlp.down.weight[:, 18].detach().clone()
-    with model.edited({"h.1.mlp.c_proj.weight": (18, delta), "transformer.ln_f.bias": torch.ones(24)}):
+    with edited(model, {"h.1.mlp.c_proj.weight": (18, delta), "transformer.ln_f.bias": torch.ones(24)}):
         assert torch.equal(model.blocks[1].mlp.down.weight[:, 18], old + delta)
         assert (model.final_norm.bias == 1).all()
-        with model.edited({"blocks.1.mlp.down.weight": ((slice(None), 18), delta)}):
+        with edited(model, {"blocks.1.mlp.down.weight": ((slice(None), 18), delta)}):
             assert torch.equal(model.blocks[1].mlp.down.weight[:, 18], old + delta + delta)
         assert torch.equal(model.blocks[1].mlp.down.weight[:, 18], old + delta)
     assert _same(model, before)
-    with model.edited({"lm_head.weight": (3, delta)}):
+    with edited(model, {"lm_head.weight": (3, delta)}):
         assert torch.equal(model.embedding.weight[3], before[0][3] + delta)
     assert _same(model, before)
 
@@ -112,10 +113,10 @@ def test_edits_restore_every_bit_also_after_errors_and_of_odd_values() -> None:
         model.blocks[0].mlp.down.weight[0, :3] = torch.tensor([float("nan"), float("-inf"), -0.0])
     before = [tensor.view(torch.int16).clone() for tensor in model.state_dict().values()]
     names = {name: lambda old: old * 1.37 for name, _ in model.named_parameters()}
-    with pytest.raises(ZeroDivisionError), model.edited(names):
+    with pytest.raises(ZeroDivisionError), edited(model, names):
         1 / 0
     misspelt = {**names, "blocks.0.mlp.upp.weight": torch.zeros(1)}
-    with pytest.raises(LabError, match=r"did you mean blocks\.0\.mlp\.up\.weight"), model.edited(misspelt):
+    with pytest.raises(LabError, match=r"did you mean blocks\.0\.mlp\.up\.weight"), edited(model, misspelt):
         pass
     for change, match in (
         (torch.zeros(2, dtype=torch.bfloat16), r"the new model.norm.weight is torch.bfloat16 \[2\]"),
@@ -124,7 +125,7 @@ def test_edits_restore_every_bit_also_after_errors_and_of_odd_values() -> None:
         ((0, torch.zeros(())), "is torch.float32"),
         (lambda old: None, "is NoneType"),
     ):
-        with pytest.raises(LabError, match=match), model.edited({"model.norm.weight": change}):
+        with pytest.raises(LabError, match=match), edited(model, {"model.norm.weight": change}):
             pass
     after = [tensor.view(torch.int16) for tensor in model.state_dict().values()]
     assert all(torch.equal(a, b) for a, b in zip(after, before, strict=True))
@@ -137,7 +138,7 @@ def test_an_edited_model_computes_what_transformers_computes_after_the_same_edit
     theirs = AutoModelForCausalLM.from_pretrained(tmp_path / "m").eval()
     delta = torch.randn(24, generator=torch.Generator().manual_seed(0))
     theirs.transformer.h[2].mlp.c_proj.weight[11] += delta
-    with model.edited({"h.2.mlp.c_proj.weight": (11, delta)}):
+    with edited(model, {"h.2.mlp.c_proj.weight": (11, delta)}):
         assert torch.allclose(model(ids), theirs(ids).logits, atol=1e-5)
 
 

@@ -21,7 +21,8 @@ from gpt2lab.papers.layernorm_removal.patching import compare_patching, english_
 from gpt2lab.papers.layernorm_removal.schedule import Schedule
 from gpt2lab.text.generators.stories import documents
 from gpt2lab.text.language_model import LanguageModel, save
-from gpt2lab.text.tokenizer import Tokenizer, byte_level, train_bpe, word_level
+from gpt2lab.text.tokenizer import byte_level, train_bpe, word_level
+from gpt2lab.text.tokenizer_files import load_tokenizer
 from tests.papers.layernorm_removal.test_transform import frozen
 from tests.tiny import tiny, tokens
 
@@ -314,7 +315,7 @@ def test_prompts_with_two_names_differ_in_one_place() -> None:
 
 
 def test_answers_are_the_tokens_they_have_after_the_prompt(tmp_path: Path, shared_data: Path) -> None:
-    tokenizer = Tokenizer.load(
+    tokenizer = load_tokenizer(
         shared_data / "models" / "stories260k-llama"
     )  # it puts a blank before every text
     file = tmp_path / "prompts.csv"

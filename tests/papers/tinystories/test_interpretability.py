@@ -9,7 +9,7 @@ import torch
 from gpt2lab.base.errors import LabError
 from gpt2lab.papers.tinystories import interpretability as circuits
 from gpt2lab.text.generators.stories import documents
-from gpt2lab.text.tokenizer import Tokenizer
+from gpt2lab.text.tokenizer_files import load_tokenizer
 from tests.papers.tinystories.conftest import make_lm
 
 TEXTS = [*documents(4, 3), "Anna ran .", documents(8, 1)[0].split(" . ")[0] + " ."]
@@ -131,7 +131,7 @@ def test_the_measure_reports_every_head_and_the_paper_s_twenty_stories(story_lm)
 
 
 def test_a_word_keeps_the_blank_that_sentencepieces_decoder_takes_off(shared_data: Path) -> None:
-    tokenizer = Tokenizer.load(shared_data / "models" / "stories260k-llama")
+    tokenizer = load_tokenizer(shared_data / "models" / "stories260k-llama")
     ids, words = circuits.encode_stories(tokenizer, ["There was a girl named Lily. She ran.", "A <unk>"], 12)
     assert [row[0] for row in ids] == [tokenizer.bos] * 2, "stories begin as the model has learnt them"
     assert len(ids[0]) == len(words[0]) == 12

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from gpt2lab.base.errors import LabError
-from gpt2lab.model import Transformer
+from gpt2lab.model import Backbone
 
 
 class Scaled(nn.Module):
@@ -31,7 +31,7 @@ class ExampleArchitecture:
     start: float = 0.1
     """Where every scale begins."""
 
-    def attach(self, model: Transformer, *, generator: torch.Generator | None = None) -> None:
+    def attach(self, model: Backbone, *, generator: torch.Generator | None = None) -> None:
         """Change the model in place; nothing is drawn. LabError if a block does not end in linear layers."""
         parts = dict(model.blocks.named_modules())
         ends = [f"{i}.{part}" for i in range(len(model.blocks)) for part in ("attention.out", "mlp.down")]

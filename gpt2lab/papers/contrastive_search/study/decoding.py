@@ -27,9 +27,9 @@ from gpt2lab.papers.contrastive_search.quality import (
     mean_of,
     variety,
 )
+from gpt2lab.papers.contrastive_search.study.settings import Settings
 
 if TYPE_CHECKING:
-    from gpt2lab.papers.contrastive_search.study import Settings
     from gpt2lab.papers.contrastive_search.study.models import Setup
     from gpt2lab.runs.run import Run
 
@@ -86,10 +86,19 @@ class Judged:
     numbers: dict[str, float]
 
 
-def compare_decoders(settings: "Settings", setup: "Setup", run: "Run") -> None:
-    """Let every decoder continue the prefixes; report the table, the artefacts and the quantities of the claims."""
-    from gpt2lab.papers.contrastive_search.study import trials_of
+def trials_of(settings: Settings) -> list[Trial]:
+    """Return every decoder with every setting that is compared."""
+    return trials(
+        top_k=settings.top_k,
+        top_p=settings.top_p,
+        typical=settings.typical,
+        k=settings.k,
+        alpha=settings.alpha,
+    )
 
+
+def compare_decoders(settings: Settings, setup: "Setup", run: "Run") -> None:
+    """Let every decoder continue the prefixes; report the table, the artefacts and the quantities of the claims."""
     main = next(iter(setup.scorers))
     judge = _Judge(settings, setup)
     people = judge.people()
@@ -114,7 +123,7 @@ def compare_decoders(settings: "Settings", setup: "Setup", run: "Run") -> None:
 class _Judge:
     """Writes and judges the texts of one trial after the other."""
 
-    def __init__(self, settings: "Settings", setup: "Setup") -> None:
+    def __init__(self, settings: Settings, setup: "Setup") -> None:
         self.settings, self.setup = settings, setup
         self.tokenizer = setup.generator.tokenizer
         self.main = next(iter(setup.scorers.values()))
@@ -237,7 +246,7 @@ def _paired(first: Judged | None, second: Judged | None, part: slice, scorer: st
     return mean_of(a - b for a, b in pairs)
 
 
-def _samples(settings: "Settings", setup: "Setup", judged: Sequence[Judged], run: "Run") -> None:
+def _samples(settings: Settings, setup: "Setup", judged: Sequence[Judged], run: "Run") -> None:
     """Show one prefix with its continuations, and how alike the states of their tokens are."""
     by_name = {one.trial.name: one for one in judged}
     default = by_name.get("contrastive_5_60") or next(
@@ -258,7 +267,7 @@ def _samples(settings: "Settings", setup: "Setup", judged: Sequence[Judged], run
         )
 
 
-def compare_loops(settings: "Settings", run: "Run") -> None:
+def compare_loops(settings: Settings, run: "Run") -> None:
     """Time our loop and the published one on the same untrained model and prompts; report ratio and equality."""
     shape = settings.speed_model
     config = gpt2_config(

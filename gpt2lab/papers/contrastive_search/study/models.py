@@ -15,6 +15,7 @@ from gpt2lab.model import Transformer
 from gpt2lab.model.checkpoints.families.gpt2 import gpt2_config
 from gpt2lab.papers.contrastive_search.isotropy import model_sums, of_sums
 from gpt2lab.papers.contrastive_search.quality import Sample, held_out_samples
+from gpt2lab.papers.contrastive_search.study.settings import Settings, Shape
 from gpt2lab.text import sources
 from gpt2lab.text.batches import ArrayTokens, PackedBatches
 from gpt2lab.text.language_model import LanguageModel, load
@@ -23,7 +24,6 @@ from gpt2lab.text.tokenizer import train_bpe
 from gpt2lab.training import TrainSettings, train
 
 if TYPE_CHECKING:
-    from gpt2lab.papers.contrastive_search.study import Settings, Shape
     from gpt2lab.runs.run import Run
 
 _HELD_OUT = 10  # one text in so many
@@ -40,7 +40,7 @@ class Setup:
     """Held-out prefixes with their real continuations."""
 
 
-def train_one(settings: "Settings", arm: str, run: "Run") -> None:
+def train_one(settings: Settings, arm: str, run: "Run") -> None:
     """Train the model of an arm on the text, and report its loss and isotropy."""
     shape: Shape = getattr(settings, arm)
     training, held_out = split(settings.data, run.seed)
@@ -109,7 +109,7 @@ def _hash(text: str) -> int:
     return int.from_bytes(hashlib.blake2b(text.encode("utf-8", "replace"), digest_size=8).digest(), "big")
 
 
-def prepared(settings: "Settings", run: "Run") -> Setup:
+def prepared(settings: Settings, run: "Run") -> Setup:
     """Return models and prefixes of a seed; report what is known of the models."""
     if settings.given:
         generator = load(settings.given, device=run.device)
@@ -142,7 +142,7 @@ def prepared(settings: "Settings", run: "Run") -> Setup:
     return Setup(generator, scorers, people)
 
 
-def _given_isotropy(settings: "Settings", texts: Sequence[str], run: "Run") -> None:
+def _given_isotropy(settings: Settings, texts: Sequence[str], run: "Run") -> None:
     rows = list[dict[str, object]]()
     for name in settings.given_isotropy:
         lm = load(name, device=run.device)

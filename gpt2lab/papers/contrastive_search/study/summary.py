@@ -4,21 +4,20 @@ import math
 from statistics import fmean
 from typing import TYPE_CHECKING
 
+from gpt2lab.papers.contrastive_search.study.decoding import trials_of
+from gpt2lab.papers.contrastive_search.study.settings import Settings
 from gpt2lab.plots import figures
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from gpt2lab.papers.contrastive_search.study import Settings
     from gpt2lab.studies.study import Study
 
 _SHOWN = ("diversity", "rep_2", "rep_3", "rep_4", "mauve", "coherence", "words", "ms_per_token", "mebibytes")
 
 
-def add(settings: "Settings", study: "Study") -> None:
+def add(settings: Settings, study: "Study") -> None:
     """Add the scatter of coherence against diversity, and the table of all decoders."""
-    from gpt2lab.papers.contrastive_search.study import trials_of
-
     every = trials_of(settings)
     points = {"people": [(_mean(study, "people.diversity"), _mean(study, "people.coherence"), "people")]}
     for trial in every:

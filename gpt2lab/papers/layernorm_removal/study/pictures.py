@@ -4,15 +4,15 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
+from gpt2lab.papers.layernorm_removal.study.settings import Settings
 from gpt2lab.plots import figures
 from gpt2lab.plots.figures import Points
 
 if TYPE_CHECKING:
-    from gpt2lab.papers.layernorm_removal.study import Settings
     from gpt2lab.studies.study import Study
 
 
-def add(study: "Study", settings: "Settings", ways: Sequence[str]) -> None:
+def add(study: "Study", settings: Settings, ways: Sequence[str]) -> None:
     """Add losses with the events, scales, losses of all ways, heads, and patching to the report."""
     _losses(study, settings, ways)
     _scales(study, settings, ways)
@@ -23,7 +23,7 @@ def add(study: "Study", settings: "Settings", ways: Sequence[str]) -> None:
             _patching(study, name)
 
 
-def _curves(study: "Study", settings: "Settings", name: str, way: str, ways: Sequence[str]) -> Points:
+def _curves(study: "Study", settings: Settings, name: str, way: str, ways: Sequence[str]) -> Points:
     """Mean over seeds of a logged number, by steps of its own way."""
     offset = settings.pretraining.steps + ways.index(way) * settings.removal.steps
     curves = []
@@ -33,7 +33,7 @@ def _curves(study: "Study", settings: "Settings", name: str, way: str, ways: Seq
     return figures.band_over_seeds(curves)[0]
 
 
-def _losses(study: "Study", settings: "Settings", ways: Sequence[str]) -> None:
+def _losses(study: "Study", settings: Settings, ways: Sequence[str]) -> None:
     series: dict[str, Points] = {way: _curves(study, settings, "cross_entropy", way, ways) for way in ways}
     if not all(x for x, _ in series.values()):
         return
@@ -51,7 +51,7 @@ def _events(study: "Study") -> dict[str, float]:
     return {str(row["unit"]): float(row["step"]) for row in study.runs[0].tables["units"]}
 
 
-def _scales(study: "Study", settings: "Settings", ways: Sequence[str]) -> None:
+def _scales(study: "Study", settings: Settings, ways: Sequence[str]) -> None:
     series: dict[str, Points] = {}
     for way in ways:
         for name, words in (("sigma", ""), ("sigma_first", ", position 0")):

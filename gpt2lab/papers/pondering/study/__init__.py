@@ -6,7 +6,6 @@ gets its best chance by the same rule: in every seed it tries the same learning 
 best of them trains the model that counts.
 """
 
-import dataclasses
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,7 +21,9 @@ from gpt2lab.model.checkpoints.families import CONSTRUCTORS
 from gpt2lab.papers.pondering.analysis import likely_tokens, loss_by_steps, mean_loss, step_statistics
 from gpt2lab.papers.pondering.architecture import Pondering
 from gpt2lab.papers.pondering.compute import training_flops
+from gpt2lab.papers.pondering.study import pictures
 from gpt2lab.papers.pondering.study.claims import CLAIMS
+from gpt2lab.papers.pondering.study.settings import ARMS, PRESETS, Settings
 from gpt2lab.text.batches import ArrayTokens, PackedBatches
 from gpt2lab.text.language_model import LanguageModel
 from gpt2lab.text.sources import documents
@@ -38,126 +39,6 @@ if TYPE_CHECKING:
 
 _BLOCK = 2000
 """Tokens; every twentieth block of the stream is for validation."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Arm:
-    """How an arm differs from the plain model of equal size."""
-
-    options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    """Of `Pondering`; steps None stands for those of the settings."""
-    blocks: int = 1
-    """Times as many blocks; 0: as many passes as pondering makes."""
-    longer: bool = False
-    """As many more updates as it takes for the compute of pondering."""
-
-
-ARMS: dict[str, Arm] = {
-    "ponder": Arm(options={"steps": None}),
-    "vanilla": Arm(),
-    "vanilla_long": Arm(longer=True),
-    "vanilla_double": Arm(blocks=2),
-    "vanilla_deep": Arm(blocks=0),
-    "loop": Arm(options={"steps": None, "feedback": "loop"}),
-    "hidden": Arm(options={"steps": None, "feedback": "hidden"}),
-    "hidden_linear": Arm(options={"steps": None, "feedback": "hidden_linear"}),
-    "pause": Arm(options={"steps": None, "feedback": "pause"}),
-    "detached": Arm(options={"steps": None, "detach": True}),
-    "ponder_one": Arm(options={"steps": 1}),
-    "ponder_random": Arm(options={"steps": None, "random_steps": 10}),
-}
-"""What can be compared; plain arms take no steps."""
-
-_FEW = ("ponder", "vanilla", "vanilla_long", "loop", "hidden")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Settings:
-    """Model, data and schedule that all arms share."""
-
-    arms: tuple[str, ...] = _FEW
-    """What is compared: ponder and vanilla, with any of vanilla_long (equal compute by more updates), vanilla_double
-    (twice the blocks), vanilla_deep (as many times the blocks as pondering passes), loop, hidden, hidden_linear, pause,
-    detached, ponder_one, ponder_random."""
-    data: str = "docstrings:2500000"
-    """Text: a file, folder, hub:ID or built-in name."""
-    vocab_size: int = 512
-    """Of the tokenizer, made from the text."""
-    family: str = "gpt2"
-    """gpt2, gpt_neox or llama."""
-    d_model: int = 96
-    """Width."""
-    n_layers: int = 3
-    """Blocks."""
-    n_heads: int = 4
-    """Attention heads."""
-    context: int = 96
-    """Tokens in a row."""
-    batch_size: int = 16
-    """Rows in an update."""
-    accumulation: int = 1
-    """Batches in an update."""
-    steps: int = 350
-    """Updates."""
-    rates: tuple[float, ...] = (2e-3, 4e-3, 8e-3)
-    """Learning rates that every arm tries, ascending; where the best is the lowest or highest, one more on that side."""
-    trial: float = 0.2
-    """Share of an arm's updates in which each rate is tried, over a complete schedule; the best one then runs them all."""
-    weight_decay: float = 0.01
-    """Of matrices and embeddings."""
-    precision: str = "auto"
-    """float32, bf16 or auto."""
-    pondering_steps: int = 3
-    """Extra passes."""
-    top_k: int | None = None
-    """Tokens in the mixture; none is all."""
-    multiply_by_steps: bool = False
-    """As in the published runs from 410M on."""
-    draw: str = "layers"
-    """Initialisation of the residual projections: layers, or passes, where depth counts the repeated passes."""
-    checkpoint_passes: bool = False
-    """Compute the earlier passes again in the backward pass."""
-    windows: int = 384
-    """Validation windows, always the same."""
-    swept: int = 5
-    """Largest number of steps that the trained model is tried with."""
-
-    def __post_init__(self) -> None:
-        unknown = [arm for arm in self.arms if arm not in ARMS]
-        missing = [arm for arm in ("ponder", "vanilla") if arm not in self.arms]
-        if unknown or missing:
-            raise LabError(
-                f"arms must hold ponder and vanilla and be among {', '.join(ARMS)}; got {self.arms}"
-            )
-        if self.family not in ("gpt2", "gpt_neox", "llama"):
-            raise LabError(f"family must be gpt2, gpt_neox or llama, got {self.family}")
-        if self.pondering_steps < 1 or self.swept < self.pondering_steps:
-            raise LabError("pondering_steps must be at least 1, and swept no less than that")
-        if not self.rates or self.rates[0] <= 0 or list(self.rates) != sorted(set(self.rates)):
-            raise LabError(f"rates must ascend from above 0, got {self.rates}")
-        if not 0 < self.trial <= 1:
-            raise LabError(f"trial must be a share of the updates in (0, 1], got {self.trial}")
-
-
-PRESETS: dict[str, Settings] = {
-    "smoke": Settings(
-        arms=(*_FEW, "vanilla_double", "vanilla_deep", "hidden_linear", "pause", "ponder_one", "ponder_random", "detached"),
-        data="tinyworld:150", vocab_size=280, d_model=16, n_layers=1, n_heads=2, context=24, batch_size=8,
-        steps=6, rates=(2e-3, 4e-3), trial=0.5, pondering_steps=2, windows=16, swept=3,
-    ),
-    "laptop": Settings(),
-    "gpu": Settings(
-        arms=tuple(ARMS), data="docstrings:8000000", vocab_size=2048, d_model=160, n_layers=4, n_heads=4,
-        context=128, batch_size=64, steps=3000, rates=(1e-3, 2e-3, 4e-3),
-        windows=768, swept=10,
-    ),
-    "paper": Settings(
-        arms=(*_FEW, "vanilla_double", "vanilla_deep", "hidden_linear", "pause", "ponder_one", "ponder_random"),
-        data="hub:JeanKaddour/minipile", vocab_size=50_304, family="gpt_neox", d_model=512, n_layers=6, n_heads=8,
-        context=2048, batch_size=8, accumulation=16, steps=5700, rates=(5e-4, 1e-3, 2e-3),
-        precision="bf16", top_k=100, draw="passes", checkpoint_passes=True, windows=384, swept=10,
-    ),
-}  # fmt: skip
 
 
 def arms(settings: Settings) -> list[str]:
@@ -392,6 +273,4 @@ def token_share(curve: Sequence[Mapping[str, Any]], target: float, steps: int) -
 
 def summarise(settings: Settings, study: "Study") -> None:
     """Add the figures over all seeds."""
-    from gpt2lab.papers.pondering.study.pictures import add
-
-    add(settings, study)
+    pictures.add(settings, study)

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
+from gpt2lab.papers.pondering.study.settings import Settings
 from gpt2lab.plots import figures
 
 if TYPE_CHECKING:
-    from gpt2lab.papers.pondering.study import Settings
     from gpt2lab.runs.run_record import RunRecord
     from gpt2lab.studies.study import Study
 
@@ -21,7 +21,7 @@ _PASSES = {
 }
 
 
-def add(settings: "Settings", study: "Study") -> None:
+def add(settings: Settings, study: "Study") -> None:
     """Add losses by arm and by compute, curves, the step sweep, and what every pass does."""
     runs = study.runs
     arms = [arm for arm in settings.arms if all(arm in run.arms for run in runs)]
@@ -80,7 +80,7 @@ def _curves(study: "Study", arms: Sequence[str]) -> None:
     )
 
 
-def _sweep(study: "Study", settings: "Settings") -> None:
+def _sweep(study: "Study", settings: Settings) -> None:
     steps = list(range(settings.swept + 1))
     series: dict[str, Any] = {}
     for arm in ("ponder", "ponder_random"):

@@ -7,7 +7,7 @@ commands run on real stories (`real_text`): loss curves, bits per byte and the f
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from gpt2lab.base.errors import LabError
@@ -15,8 +15,9 @@ from gpt2lab.base.ordering import or_worst
 from gpt2lab.papers.tinystories.diversity import originality
 from gpt2lab.papers.tinystories.grader import calibrate_tinyworld
 from gpt2lab.papers.tinystories.models import Size, count_parameters
-from gpt2lab.papers.tinystories.study import real_text
+from gpt2lab.papers.tinystories.study import real_text, summary
 from gpt2lab.papers.tinystories.study.claims import CLAIMS
+from gpt2lab.papers.tinystories.study.settings import PRESETS, Settings
 from gpt2lab.papers.tinystories.training import (
     REACHED,
     Recipe,
@@ -37,97 +38,6 @@ __all__ = ["CLAIMS", "PRESETS", "Settings", "arms", "run", "run_arm", "summarise
 
 SMALL = 1_000_000
 """Parameters below which claim A asks for grammatical stories."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Settings:
-    """The grid, the binding models, and what they are trained on."""
-
-    widths: tuple[int, ...] = (16, 32, 64, 128)
-    """Widths of the grid."""
-    depths: tuple[int, ...] = (1, 2, 4)
-    """Depths of the grid."""
-    n_heads: int = 4
-    """Attention heads of every model (the paper has 16 at widths from 64)."""
-    steps: int = 1200
-    """Updates of a grid model."""
-    batch_size: int = 16
-    """Stories in an update."""
-    learning_rate: float = 3e-3
-    """Peak for the grid, reached after 30 updates; then linearly to 0."""
-    wide: int = 128
-    """Width from which on the learning rate is `wide_learning_rate`."""
-    wide_learning_rate: float = 1e-3
-    """Peak of the wide models."""
-    init_std: float = 0.02
-    """Standard deviation of the grid's initial weights, as in the paper's models."""
-    train_stories: int = 12_000
-    """Training stories, one in a row."""
-    held_out_stories: int = 200
-    """Stories for losses, calibration and originality."""
-    evaluate_every: int = 200
-    """Updates between two evaluations, each with fresh samples."""
-    samples: int = 64
-    """Stories sampled at an evaluation."""
-    temperature: float = 0.7
-    """Of sampling."""
-    binding_widths: tuple[int, ...] = (44, 32, 24)
-    """Widths of the binding models, chosen for equal parameters at `binding_depths`."""
-    binding_depths: tuple[int, ...] = (1, 2, 4)
-    """Depths of the binding models."""
-    binding_learning_rates: tuple[float, ...] = (3e-3, 6e-3)
-    """The sweep that every binding depth goes through; the lowest held-out loss is taken."""
-    binding_steps: int = 1600
-    """Updates of a binding model."""
-    binding_samples: int = 128
-    """Stories sampled from a binding model."""
-    binding_init_std: float = 0.1
-    """Initial weights of binding models: at 0.02 none of this size learns to copy within the steps."""
-    circuits: tuple[str, ...] = ("d128_l1", "d64_l2")
-    """Grid models whose heads and neurons the report shows."""
-    checkpoint_every: int = 0
-    """Updates between checkpoints; 0: none, a model that was stopped begins again."""
-    data: str = ""
-    """Real stories in place of TinyWorld: a file with separator lines, or any source."""
-    real: real_text.RealSettings = field(default_factory=real_text.RealSettings)
-    """The models and the vocabulary for real stories."""
-
-
-PRESETS: dict[str, Settings] = {
-    "smoke": Settings(
-        widths=(8, 16),
-        depths=(1, 2),
-        steps=40,
-        train_stories=400,
-        held_out_stories=24,
-        evaluate_every=20,
-        samples=6,
-        binding_widths=(20, 16),
-        binding_depths=(1, 2),
-        binding_learning_rates=(3e-3, 6e-3),
-        binding_steps=20,
-        binding_samples=6,
-        circuits=("d16_l1",),
-        real=real_text.SMOKE,
-    ),
-    "laptop": Settings(),
-    "gpu": Settings(
-        widths=(16, 32, 64, 128, 256),
-        depths=(1, 2, 4, 8),
-        steps=6000,
-        batch_size=64,
-        train_stories=200_000,
-        evaluate_every=500,
-        samples=256,
-        binding_widths=(88, 64, 44),
-        binding_learning_rates=(1e-3, 3e-3, 6e-3),
-        binding_steps=6000,
-        binding_samples=256,
-        checkpoint_every=1000,
-        real=real_text.GPU,
-    ),
-    "paper": Settings(data="hub:roneneldan/TinyStories:train", checkpoint_every=1000, real=real_text.PAPER),
-}
 
 
 @dataclass(frozen=True)
@@ -359,6 +269,4 @@ def _binding(records: Mapping[str, "RunRecord"], by_name: Mapping[str, Arm], run
 
 def summarise(settings: Settings, study: "Study") -> None:
     """Add figures and tables over the seeds."""
-    from gpt2lab.papers.tinystories.study import summary
-
     summary.real(study) if settings.data else summary.tinyworld(settings, study)

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 
 from gpt2lab.base.errors import LabError
-from gpt2lab.base.settings import ModelTokenizer
 from gpt2lab.measures.scoring import Row, score_rows
 from gpt2lab.model import Transformer
 from gpt2lab.papers.tinystories import corpus
@@ -22,11 +21,13 @@ from gpt2lab.papers.tinystories.free_text import FreeTextGrader, check_disjoint,
 from gpt2lab.papers.tinystories.grader import sample_stories
 from gpt2lab.papers.tinystories.grading import calibrate
 from gpt2lab.papers.tinystories.models import story_config
+from gpt2lab.papers.tinystories.study.settings import RealSettings
 from gpt2lab.text.batches import ArrayTokens, PackedBatches
 from gpt2lab.text.language_model import LanguageModel
 from gpt2lab.text.language_model import load as load_folder
 from gpt2lab.text.reduction import ReducedTokenizer, count_tokens, reduce_vocabulary
-from gpt2lab.text.tokenizer import Tokenizer, train_bpe
+from gpt2lab.text.tokenizer import train_bpe
+from gpt2lab.text.tokenizer_files import load_tokenizer
 from gpt2lab.training import TrainSettings, train
 
 if TYPE_CHECKING:
@@ -38,73 +39,6 @@ WHY_NO_VERDICT = (
     "on real stories the claim cannot be measured exactly, and a small sample gives no fluent text at all: this run "
     "shows the loader, loss curves, bits per byte and what the free-text grader says"
 )
-
-
-@dataclass(frozen=True, kw_only=True)
-class RealSettings:
-    """Models and vocabulary for real stories."""
-
-    widths: tuple[int, ...] = (32, 64)
-    """Width of each graded model."""
-    depths: tuple[int, ...] = (2, 2)
-    """Depth of each graded model."""
-    n_heads: int = 4
-    """Attention heads of every model."""
-    reference_width: int = 160
-    """Width of the reference model, which needs four times the parameters of the largest graded one."""
-    reference_depth: int = 4
-    """Depth of the reference model."""
-    reference_share: float = 0.4
-    """Share of the training stories kept for the reference model alone."""
-    tokenizer: ModelTokenizer = ""
-    """MODEL whose tokenizer is taken; empty trains a byte-level BPE on the training stories."""
-    bpe_size: int = 3000
-    """Ids of a BPE trained here."""
-    vocabulary: int = 2000
-    """Ids that are kept, <unk> included; the paper keeps 10,000."""
-    context: int = 256
-    """Tokens in a training row."""
-    batch_size: int = 8
-    """Rows in a micro-batch."""
-    accumulation: int = 1
-    """Micro-batches in an update."""
-    steps: int = 400
-    """Updates of every model."""
-    epochs: float = 0.0
-    """Times the training text is read; above 0 it decides the number of steps."""
-    learning_rate: float = 3e-3
-    """Peak of the graded models."""
-    reference_learning_rate: float = 1e-3
-    """Peak of the reference model."""
-    schedule: str = "linear"
-    """Linear to 0, or constant as in the paper."""
-    valid_fraction: float = 0.1
-    """Share of stories held out, by the hash of their text."""
-    samples: int = 32
-    """Stories sampled from each graded model."""
-    temperature: float = 0.7
-    """Of sampling."""
-    max_new_tokens: int = 220
-    """Longest sampled story."""
-    checkpoint_every: int = 0
-    """Updates between checkpoints; 0: none."""
-
-
-SMOKE = RealSettings(
-    widths=(8,), depths=(1,), reference_width=32, reference_depth=2, bpe_size=300, vocabulary=280, context=32,
-    batch_size=2, steps=6, samples=4, max_new_tokens=20,
-)  # fmt: skip
-GPU = RealSettings(
-    widths=(64, 128), depths=(8, 8), reference_width=512, reference_depth=8, bpe_size=12_000, vocabulary=10_000,
-    context=512, batch_size=64, steps=8000, learning_rate=1e-3, reference_learning_rate=5e-4, samples=128,
-    checkpoint_every=1000,
-)  # fmt: skip
-PAPER = RealSettings(
-    widths=(64, 128, 256, 512, 768, 1024, 1024), depths=(8, 8, 8, 8, 4, 1, 2), n_heads=16, reference_width=2048,
-    reference_depth=8, reference_share=0.5, tokenizer="gpt2", vocabulary=10_000, context=512, batch_size=80,
-    accumulation=16, epochs=20, learning_rate=5e-4, reference_learning_rate=3e-4, schedule="constant", samples=440,
-    temperature=1.0, checkpoint_every=1000,
-)  # fmt: skip
 
 
 class _Shape(NamedTuple):
@@ -160,7 +94,7 @@ def real_corpus(settings: RealSettings, data: str, seed: int) -> RealCorpus:
     )
     check_disjoint(reference, training)
     base = (
-        Tokenizer.load(settings.tokenizer) if settings.tokenizer else train_bpe(training, settings.bpe_size)
+        load_tokenizer(settings.tokenizer) if settings.tokenizer else train_bpe(training, settings.bpe_size)
     )
     if base.eos is None:
         raise LabError(

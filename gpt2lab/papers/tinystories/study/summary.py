@@ -6,12 +6,12 @@ from statistics import fmean
 from typing import TYPE_CHECKING
 
 from gpt2lab.papers.tinystories import interpretability as circuits
+from gpt2lab.papers.tinystories.study.settings import Settings
 from gpt2lab.plots import figures
 from gpt2lab.text.generators.stories import documents
 from gpt2lab.text.language_model import load
 
 if TYPE_CHECKING:
-    from gpt2lab.papers.tinystories.study import Settings
     from gpt2lab.runs.run_record import RunRecord
     from gpt2lab.studies.study import Study
 
@@ -19,7 +19,7 @@ _GRADES = {"grammar": "Grammar", "consistency": "Consistency"}
 _MAP_TOKENS = 36
 
 
-def tinyworld(settings: "Settings", study: "Study") -> None:
+def tinyworld(settings: Settings, study: "Study") -> None:
     """Add the figures of the grid, of the binding models, of attention and neurons, and samples."""
     for name, title in _GRADES.items():
         values = [[_mean(study, f"d{d}_l{n}.{name}") for d in settings.widths] for n in settings.depths]
@@ -44,11 +44,11 @@ def _mean(study: "Study", name: str) -> float:
     return fmean(values) if values else math.nan
 
 
-def _models(settings: "Settings") -> list[str]:
+def _models(settings: Settings) -> list[str]:
     return [f"d{d}_l{n}" for d in settings.widths for n in settings.depths]
 
 
-def _scores(settings: "Settings", study: "Study") -> None:
+def _scores(settings: Settings, study: "Study") -> None:
     """Grades against size."""
     models = sorted(_models(settings), key=lambda model: _mean(study, f"{model}.parameters"))
     sizes = [_mean(study, f"{model}.parameters") for model in models]
@@ -62,7 +62,7 @@ def _scores(settings: "Settings", study: "Study") -> None:
     )
 
 
-def _curves(settings: "Settings", study: "Study") -> None:
+def _curves(settings: Settings, study: "Study") -> None:
     """Held-out loss of every width at one depth, and the order in which grammar and consistency come."""
     depth = settings.depths[len(settings.depths) // 2]
     losses = {}
@@ -88,7 +88,7 @@ def _curves(settings: "Settings", study: "Study") -> None:
     )
 
 
-def _binding(settings: "Settings", study: "Study") -> None:
+def _binding(settings: Settings, study: "Study") -> None:
     """Binding accuracy by depth at equal size, and the sweep behind it."""
     names = {
         f"{n} layer{'s' if n > 1 else ''}, d = {d}": f"binding_l{n}.binding"
@@ -109,7 +109,7 @@ def _binding(settings: "Settings", study: "Study") -> None:
     study.table("binding_sweep", rows, "Binding variant: every depth with its own sweep of learning rates")
 
 
-def _table(settings: "Settings", study: "Study") -> None:
+def _table(settings: Settings, study: "Study") -> None:
     columns = ("parameters", "loss", "bits_per_byte", "grammar", "consistency", "plot", "stops")
     rows = [
         {"model": model, **{name: _mean(study, f"{model}.{name}") for name in columns}}
@@ -123,7 +123,7 @@ def _table(settings: "Settings", study: "Study") -> None:
     study.table("originality", first.tables["originality"], f"What is copied (seed {first.seed})")
 
 
-def _circuits(settings: "Settings", study: "Study") -> None:
+def _circuits(settings: Settings, study: "Study") -> None:
     """Heads and neurons of some models of the first seed."""
     first = study.runs[0]
     texts = documents(2 * (first.seed or 0) + 1, 20)
@@ -173,7 +173,7 @@ def _attention_figures(
         )  # fmt: skip
 
 
-def _samples(settings: "Settings", study: "Study") -> None:
+def _samples(settings: Settings, study: "Study") -> None:
     """A few stories of a small, a middling and the best model of the first seed."""
     first = study.runs[0]
     models = sorted(_models(settings), key=lambda model: -first.results[f"{model}.loss"])
