@@ -1,5 +1,6 @@
-"""What there is: the papers, and the parts that they and the floors add. Reading it imports no part and no torch.
+"""What there is: the papers, and the parts that they and the layers add. Reading it imports no part and no torch.
 
+A layer's parts stand in the parts.toml of its folder, so that this module names no layer.
 Papers are the folders below gpt2lab/papers that hold a paper.toml, and the packages that others announce under the
 entry-point group `gpt2lab.papers` (a name, and the dotted path of a package that holds a paper.toml).
 """
@@ -39,115 +40,8 @@ _LARGEST = 2**20  # bytes of a paper.toml
 _SLUG = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 _NUMBER = re.compile(r"[0-9]{1,4}")
 _OBJECT = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
+_PART = ("kind", "name", "object")
 _NEEDED = ("slug", "title", "date", "authors", "work", "summary")
-_FLOOR_PARTS = (
-    ("optimizer", "adamw", "torch.optim:AdamW", "Adam with decoupled weight decay"),
-    (
-        "architecture",
-        "soft-prompt",
-        "gpt2lab.model.soft_prompt:SoftPrompt",
-        "learned embeddings in front of the text",
-    ),
-    ("decoder", "greedy", "gpt2lab.decode.greedy:Greedy", "the likeliest token at every step"),
-    ("decoder", "sampling", "gpt2lab.decode.sampling:Sampling", "temperature, top-k, top-p, min-p, typical"),
-    ("decoder", "beam", "gpt2lab.decode.beam:Beam", "beam search"),
-    ("architecture", "lora", "gpt2lab.model.adapters.lora:Lora", "low-rank adapters on any layer"),
-    (
-        "architecture",
-        "quantized",
-        "gpt2lab.model.quantization.quantized:Quantized",
-        "matrices in 8 or 4 bits",
-    ),
-    (
-        "transform",
-        "quantize",
-        "gpt2lab.model.quantization.quantized:Quantize",
-        "round the matrices to 8 or 4 bits",
-    ),
-    (
-        "transform",
-        "dequantize",
-        "gpt2lab.model.quantization.quantized:Dequantize",
-        "an ordinary model of the rounded weights",
-    ),
-    ("transform", "merge-lora", "gpt2lab.model.adapters.merge:MergeLora", "adapters folded into the weights"),
-    (
-        "architecture",
-        "head",
-        "gpt2lab.model.task_heads:Head",
-        "reads out classes, numbers, labels of tokens, a vector",
-    ),
-    ("measure", "perplexity", "gpt2lab.measures.perplexity:Perplexity", "per token, per byte, per word"),
-    (
-        "measure",
-        "multiple-choice",
-        "gpt2lab.measures.choice:MultipleChoice",
-        "accuracy by likelihood of the answers",
-    ),
-    (
-        "measure",
-        "text-statistics",
-        "gpt2lab.measures.text_statistics:TextStatistics",
-        "diversity, repetition, copying",
-    ),
-    (
-        "measure",
-        "quantization-error",
-        "gpt2lab.measures.quantization_error:QuantizationError",
-        "what rounding the weights costs in perplexity",
-    ),
-    (
-        "measure",
-        "classification",
-        "gpt2lab.measures.labelled:Classification",
-        "accuracy, F1, AUROC, calibration of a head for classes",
-    ),
-    (
-        "measure",
-        "regression",
-        "gpt2lab.measures.labelled:Regression",
-        "errors and correlation of a head for numbers",
-    ),
-    (
-        "measure",
-        "token-classification",
-        "gpt2lab.measures.labelled:TokenClassification",
-        "F1 of the spans that a head for tokens marks",
-    ),
-    (
-        "measure",
-        "retrieval",
-        "gpt2lab.measures.retrieval:Retrieval",
-        "recall, MRR, nDCG, MAP of an embedding head",
-    ),
-    ("measure", "lm-eval", "gpt2lab.measures.lm_eval:LmEval", "tasks of lm-evaluation-harness"),
-    ("measure", "cloze", "gpt2lab.measures.cloze:Cloze", "accuracy at the last word of a passage"),
-    ("measure", "logit-lens", "gpt2lab.measures.logit_lens:LogitLens", "what each block would answer"),
-    (
-        "measure",
-        "attribution",
-        "gpt2lab.measures.attribution:Attribution",
-        "which heads and feed-forwards write an answer",
-    ),
-    (
-        "measure",
-        "patching",
-        "gpt2lab.measures.patching:Patching",
-        "which states carry a clean prompt's answer",
-    ),
-    (
-        "measure",
-        "activations",
-        "gpt2lab.measures.activations:Activations",
-        "records named activations, to a file",
-    ),
-    (
-        "measure",
-        "pseudo-perplexity",
-        "gpt2lab.measures.pseudo_perplexity:PseudoPerplexity",
-        "of bidirectional models, one token hidden at a time",
-    ),
-)
 
 
 @dataclass(frozen=True)
@@ -163,7 +57,7 @@ class Part:
     summary: str = ""
     """What it does, in a few words."""
     paper: str | None = None
-    """Slug of the paper that adds it; None for a part of the floors."""
+    """Slug of the paper that adds it; None for a part of a layer."""
     built: bool = True
     """Whether its code exists; a paper announces its planned parts too."""
 
@@ -289,15 +183,26 @@ def paper(slug: str) -> Paper:
 
 
 def parts(kind: str | None = None) -> tuple[Part, ...]:
-    """Return the parts of one kind, or all: those of the floors, then those of the papers.
+    """Return the parts of one kind, or all: those of the layers, then those of the papers.
 
     LabError for a kind that does not exist.
     """
     if kind is not None and kind not in PART_KINDS:
         raise unknown("kind of part", kind, PART_KINDS)
-    floors = [Part(*entry) for entry in _FLOOR_PARTS]
-    every = [*floors, *(part for paper in papers() for part in paper.parts)]
+    every = [*layer_parts(), *(part for paper in papers() for part in paper.parts)]
     return tuple(part for part in every if kind in (None, part.kind))
+
+
+@functools.cache
+def layer_parts() -> tuple[Part, ...]:
+    """Return the parts of the layers, read from gpt2lab/*/parts.toml. LabError if one is malformed."""
+    return tuple(
+        _announced_part(
+            _entry(row, _PART, ("summary",), f"{path}, [[parts]]"), path, f"gpt2lab.{path.parent.name}"
+        )
+        for path in sorted(Path(__file__).parents[1].glob("*/parts.toml"))
+        for row in _tables(_toml(path).pop("parts", []), "parts", path)
+    )
 
 
 def part(kind: str, name: str) -> Any:
@@ -333,8 +238,7 @@ def read_paper(folder: Path, module: str) -> Paper:
         folder=folder,
         module=module,
         parts=tuple(
-            _announced_part(row, path, module, words["slug"])
-            for row in rows("parts", ("kind", "name", "object"), ("summary",))
+            _announced_part(row, path, module, words["slug"]) for row in rows("parts", _PART, ("summary",))
         ),
         claims=tuple(StatedClaim(**row) for row in rows("claims", ("words",), ("paper", "where"))),
         figures=tuple(HeadlineFigure(**row) for row in rows("figures", ("what", "value"), ("where",))),
@@ -376,8 +280,8 @@ def _entry(
     return {name: str(value) for name, value in entry.items()}
 
 
-def _announced_part(row: dict[str, str], path: Path, module: str, slug: str) -> Part:
-    """Return a part of a paper, with its object's full name and whether its file is there."""
+def _announced_part(row: dict[str, str], path: Path, module: str, slug: str | None = None) -> Part:
+    """Return a part of a paper or layer, with its object's full name and whether its file is there."""
     inside = row["object"].partition(":")[0]
     if row["kind"] not in PART_KINDS or not _OBJECT.fullmatch(row["object"]):
         kinds = listed(PART_KINDS, "or")
@@ -409,7 +313,7 @@ def _taken(paper: Paper, by_slug: Mapping[str, Paper]) -> LabError:
 
 def _with_free_names(paper: Paper, others: Iterable[Paper]) -> Paper:
     """Return a paper without those of its parts whose names are taken, each with a warning."""
-    owners = {(kind, name): "gpt2lab itself" for kind, name, *_ in _FLOOR_PARTS}
+    owners = {(part.kind, part.name): "gpt2lab itself" for part in layer_parts()}
     owners |= {(part.kind, part.name): other.slug for other in others for part in other.parts}
     for part in paper.parts:
         owner = owners.get((part.kind, part.name))

@@ -90,8 +90,8 @@ def train(
     """
     if model.config.norm != "none" and model.config.norm_eps > 1:
         raise LabError(
-            f"norm_eps {model.config.norm_eps:g} switches this model's norms off, with gains to match, which training would "
-            "move; fold them into the weights first (gpt2lab apply fold-layernorm)"
+            f"norm_eps {model.config.norm_eps:g} switches this model's norms off, with gains to match, which training "
+            "would move; fold them into the weights first"
         )
     refuse_parts(objective, settings.accumulation)
     loop = _Loop(model, batches, settings, objective, optimizer or adamw(model, settings), seed)

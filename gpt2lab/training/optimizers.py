@@ -6,7 +6,7 @@ from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
-from torch.optim import Optimizer
+from torch.optim import AdamW, Optimizer
 
 from gpt2lab.model import Transformer
 from gpt2lab.model.adapters.layers import AdaptedLinear
@@ -112,15 +112,13 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, An
     return [group for group in groups if group["params"]]
 
 
-def adamw(model: nn.Module, settings: TrainSettings) -> torch.optim.AdamW:
+def adamw(model: nn.Module, settings: TrainSettings) -> AdamW:
     """AdamW with decoupled decay (Loshchilov & Hutter 2019, algorithm 2), in torch's fused form.
 
     One kernel a tensor: on two CPU cores a step takes a third of the for-loop form's time (benchmarks/training.py).
     """
     groups = parameter_groups(model, settings.weight_decay)
-    return torch.optim.AdamW(
-        groups, lr=settings.learning_rate, betas=settings.betas, eps=settings.eps, fused=True
-    )
+    return AdamW(groups, lr=settings.learning_rate, betas=settings.betas, eps=settings.eps, fused=True)
 
 
 def make_optimizer(

@@ -1,6 +1,7 @@
 """The registry: papers and parts, found without importing them."""
 
 import os
+import re
 import subprocess
 import sys
 import tomllib
@@ -208,3 +209,18 @@ def test_a_part_of_somebody_elses_that_cannot_be_imported_is_a_sentence(tide):
         LabError, match=r"optimizer tide: tide_papers\.tide\.optimizer cannot be imported .*no_such_"
     ):
         part("optimizer", "tide")
+
+
+def test_the_ground_layer_names_no_layer_above_it() -> None:
+    root = Path(registry.__file__).parents[1]
+    above = {path.name for path in root.iterdir() if (path / "__init__.py").is_file()} - {"base", "papers"}
+    for path in sorted((root / "base").glob("*.py")):
+        named = set(re.findall(r"gpt2lab\.(\w+)", path.read_text(encoding="utf-8"))) & above
+        assert not named, f"{path.name} names {sorted(named)}"
+
+
+def test_every_part_of_a_layer_is_there_under_a_name_of_its_own() -> None:
+    found = registry.layer_parts()
+    assert {part.object.split(".")[1] for part in found} == {"decode", "measures", "model", "training"}
+    assert all(part.built and part.load() is not None for part in found)
+    assert len({(part.kind, part.name) for part in found}) == len(found)
