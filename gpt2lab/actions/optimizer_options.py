@@ -15,6 +15,7 @@ from gpt2lab.base.values import Mismatch, fit
 from gpt2lab.model import Transformer
 from gpt2lab.model.checkpoints.families import gpt2_config
 from gpt2lab.training import TrainSettings, adamw, make_optimizer
+from gpt2lab.training.optimizers import MadeForModel
 
 _ARGUMENTS_OF_THE_LOOP = ("self", "params", "model", "lr", "weight_decay", "process_group")
 
@@ -62,7 +63,7 @@ def optimizer_defaults(name: str) -> dict[str, Any]:
 
 def _makers(cls: type[Optimizer]) -> list[Any]:
     """Return what makes an optimizer: its own function for models, and the constructor that this may hand options to."""
-    first = getattr(cls, "for_model", cls.__init__)
+    first: Any = cls.for_model if isinstance(cls, MadeForModel) else cls.__init__
     forwards = any(p.kind is p.VAR_KEYWORD for p in inspect.signature(first).parameters.values())
     return [first, cls.__init__] if forwards else [first]
 

@@ -11,7 +11,7 @@ from gpt2lab.base.settings import build
 from gpt2lab.model import Architecture, Transformer, TransformerConfig, attach
 from gpt2lab.model.architecture import architecture_name
 from gpt2lab.model.checkpoints.native import blueprint
-from gpt2lab.training.objectives import Objective, next_token
+from gpt2lab.training.objectives import LossFunction, Objective, as_objective, next_token
 
 
 def build_architecture(name: str, options: Mapping[str, object]) -> Architecture:
@@ -25,8 +25,10 @@ def chosen_objective(
 ) -> Objective:
     """Make the objective of that name; without one it is the usual. LabError as for `build_architecture`."""
     if name is not None:
-        made: Objective = with_models(build(part("objective", name), options, f"objective {name}"))
-        return made
+        made: Objective | LossFunction = with_models(
+            build(part("objective", name), options, f"objective {name}")
+        )
+        return as_objective(made)
     if options:
         raise LabError("objective_options: name the objective that has them")
     return usual

@@ -46,7 +46,7 @@ from gpt2lab.text.tokenizer import MASK, PAD, Tokenizer, byte_level, for_masking
 from gpt2lab.text.tokenizer_files import load_tokenizer
 from gpt2lab.training import TrainResult, TrainSettings, default_objective, train
 from gpt2lab.training.contrastive import SimCSE
-from gpt2lab.training.parts import refuse_parts
+from gpt2lab.training.objectives import refuse_parts
 
 _SAMPLE_TOKENS = 80
 

@@ -2,16 +2,28 @@
 
 from gpt2lab.training.grouped import GroupedOptimizer
 from gpt2lab.training.loop import train
-from gpt2lab.training.objectives import default_objective, masked_tokens, next_token
+from gpt2lab.training.micro_batches import Batch
+from gpt2lab.training.objectives import (
+    Divisible,
+    Objective,
+    as_objective,
+    default_objective,
+    masked_tokens,
+    next_token,
+)
 from gpt2lab.training.optimizers import ReadsCurvature, adamw, make_optimizer, parameter_groups
 from gpt2lab.training.settings import TrainResult, TrainSettings
 
 __all__ = [
+    "Batch",
+    "Divisible",
     "GroupedOptimizer",
+    "Objective",
     "ReadsCurvature",
     "TrainResult",
     "TrainSettings",
     "adamw",
+    "as_objective",
     "default_objective",
     "make_optimizer",
     "masked_tokens",

@@ -7,7 +7,8 @@ from torch.nn import functional as F
 from gpt2lab.base.errors import LabError
 from gpt2lab.model import Transformer
 from gpt2lab.model.task_heads import find_head, has_dropout, read_out
-from gpt2lab.training.parts import Batch
+from gpt2lab.training.micro_batches import Batch
+from gpt2lab.training.objectives import Objective
 
 
 def info_nce(
@@ -55,7 +56,7 @@ def info_nce(
 IN_BATCH = "the texts of a batch are each other's negatives, so several micro-batches have fewer than one large batch"
 
 
-class Contrastive:
+class Contrastive(Objective):
     """Objective of an embedding head on pairs: InfoNCE with in-batch and, if the batch has any, hard negatives.
 
     Reads batches of `PairBatches`. Where those have no positives, each text is its own: see `SimCSE`. The loop refuses
@@ -106,7 +107,7 @@ class Contrastive:
         return loss, {"in_batch_accuracy": accuracy}
 
 
-class SimCSE:
+class SimCSE(Objective):
     """Objective of an embedding head on plain texts: two passes with different dropout are a pair.
 
     Gao et al. 2021, eq. 4. Reads "tokens", "attention_mask" and "group" of a batch. LabError for a model in training

@@ -23,19 +23,17 @@ from gpt2lab.training.checkpoints import (
     prune,
     save_checkpoint,
 )
-from gpt2lab.training.objectives import next_token
-from gpt2lab.training.optimizers import ChecksObjective, ReadsCurvature, adamw
-from gpt2lab.training.parts import (
-    Batch,
+from gpt2lab.training.micro_batches import Batch, Totals, added, target_count, target_shares
+from gpt2lab.training.objectives import (
     Divisible,
+    LossFunction,
     Objective,
-    Totals,
-    added,
+    as_objective,
+    next_token,
     part,
     refuse_parts,
-    target_count,
-    target_shares,
 )
+from gpt2lab.training.optimizers import ChecksObjective, ReadsCurvature, adamw
 from gpt2lab.training.schedules import learning_rate_share
 from gpt2lab.training.settings import TrainResult, TrainSettings
 from gpt2lab.training.throughput import done_share, flops_per_token, peak_flops, timed_peak
@@ -67,7 +65,7 @@ def train(
     batches: Batches,
     *,
     settings: TrainSettings,
-    objective: Objective = next_token,
+    objective: Objective | LossFunction = next_token,
     optimizer: torch.optim.Optimizer | None = None,
     evaluate: Callable[[], Mapping[str, float]] | None = None,
     log: Callable[..., None] | None = None,
@@ -93,6 +91,7 @@ def train(
             f"norm_eps {model.config.norm_eps:g} switches this model's norms off, with gains to match, which training "
             "would move; fold them into the weights first"
         )
+    objective = as_objective(objective)
     refuse_parts(objective, settings.accumulation)
     loop = _Loop(model, batches, settings, objective, optimizer or adamw(model, settings), seed)
     if isinstance(optimizer, ChecksObjective):

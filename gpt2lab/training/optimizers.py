@@ -12,7 +12,8 @@ from gpt2lab.model import Transformer
 from gpt2lab.model.adapters.layers import AdaptedLinear
 from gpt2lab.model.experts import ExpertLinear
 from gpt2lab.model.matrices import stacks
-from gpt2lab.training.objectives import Batch, Objective
+from gpt2lab.training.micro_batches import Batch
+from gpt2lab.training.objectives import Objective
 from gpt2lab.training.settings import TrainSettings
 
 
@@ -41,6 +42,15 @@ class ChecksObjective(Protocol):
 
     def check_objective(self, objective: Objective) -> None:
         """LabError for one that it cannot read; the loop calls this before the first update."""
+        ...
+
+
+@runtime_checkable
+class MadeForModel(Protocol):
+    """A class of optimizers that treats parameters by their place in the model."""
+
+    def for_model(self, model: nn.Module, *, lr: float, weight_decay: float, **options: Any) -> Optimizer:
+        """Return one for a model's trainable parameters; a classmethod, whose options are its own."""
         ...
 
 
@@ -126,11 +136,9 @@ def make_optimizer(
 ) -> Optimizer:
     """Make an optimizer of this class for a model's trainable parameters.
 
-    A class that treats parameters by their place in the model has `for_model(model, lr=, weight_decay=, **options)`;
-    any other gets `parameter_groups`. LabError or ValueError for options out of range.
+    A class that is `MadeForModel` groups them itself; any other gets `parameter_groups`. LabError or ValueError for
+    options out of range.
     """
-    for_model = getattr(cls, "for_model", None)
-    if for_model is not None:
-        made: Optimizer = for_model(model, lr=learning_rate, weight_decay=weight_decay, **options)
-        return made
+    if isinstance(cls, MadeForModel):
+        return cls.for_model(model, lr=learning_rate, weight_decay=weight_decay, **options)
     return cls(parameter_groups(model, weight_decay), lr=learning_rate, **options)  # type: ignore[call-arg]  # every optimizer has lr

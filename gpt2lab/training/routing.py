@@ -7,7 +7,7 @@ from torch import Tensor
 
 from gpt2lab.model import Transformer
 from gpt2lab.model.experts import Routed, balance_loss, routed, router_z_loss
-from gpt2lab.training.parts import Batch, Totals, share
+from gpt2lab.training.micro_batches import Batch, Totals, share
 
 _ROUTER = "mlp.hook_router_logits"
 
@@ -21,8 +21,8 @@ class RoutingLosses:
 
     They are read through a tap, with their gradient, and belong to this scope: nothing stays on the model. Blocks that
     are computed again in the backward pass (gradient checkpointing) are seen once. Only a model in training mode has
-    these losses; what is evaluated is the objective alone. `whole`: see `gpt2lab.training.parts.Divisible`; the totals are
-    those of `routing_totals`.
+    these losses; what is evaluated is the objective alone. `whole`: see `gpt2lab.training.Divisible`; the totals are those
+    of `routing_totals`.
     """
 
     def __init__(
@@ -72,6 +72,13 @@ class RoutingLosses:
     def routed(self) -> Routed:
         """Return how many times each expert was chosen, and by how many tokens."""
         return routed(list(self.logits.values()), self.config.experts_per_token, self.attention_mask)
+
+
+def balance_is_of_the_batch(model: Transformer) -> str:
+    """Return why rows of a model with experts have no loss of their own, as the end of a sentence; else empty."""
+    if model.config.has_experts and model.config.balance_weight:
+        return "the balance of the experts' load is a statistic of the whole batch (balance_weight 0 leaves it out)"
+    return ""
 
 
 @torch.no_grad()

@@ -12,8 +12,10 @@ from gpt2lab.base.errors import LabError
 from gpt2lab.model import Transformer, linear_cross_entropy
 from gpt2lab.model.loss import IGNORE
 from gpt2lab.model.task_heads import Head, heads, read_states
-from gpt2lab.training.parts import Batch, Totals, share
+from gpt2lab.training.micro_batches import Batch, Totals, share
+from gpt2lab.training.objectives import Divisible
 from gpt2lab.training.routing import RoutingLosses, routing_totals
+from gpt2lab.training.sampled_labels import drawn_labels, sampled_label_loss
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +40,7 @@ class HeadLoss:
             )
 
 
-class Supervised:
+class Supervised(Divisible):
     """Objective: the weighted sum of the losses of one head or several, from one pass of the backbone.
 
     Reads batches of `LabelledBatches`. What a head's loss is follows from its kind: cross entropy for classification
@@ -46,6 +48,8 @@ class Supervised:
     of the label, squared). `language` times the next-token cross entropy of the same texts is added
     (Radford et al. 2018, eq. 5). LabError if the model lacks a head, or class_weights do not fit it.
     """
+
+    samples_labels = True
 
     def __init__(self, losses: Mapping[str, HeadLoss], *, language: float = 0.0) -> None:
         if not losses:
@@ -63,6 +67,7 @@ class Supervised:
         }
         if self.language:
             found["language"] = _language_count(batch)
+        found["terms"] = torch.tensor(self.sampled_terms(batch))
         return {**found, **routing_totals(model, batch)}
 
     def __call__(
@@ -86,6 +91,79 @@ class Supervised:
         total, routed = routing.added_to(torch.stack(list(parts.values())).sum())
         metrics = {f"loss_{name}": float(part.detach()) for name, part in parts.items()}
         return total, {**(metrics if len(parts) > 1 else {}), **routed}
+
+    def sampled_terms(self, batch: Batch) -> int:
+        """Return the number of labels of all heads, and of next tokens where they are learnt too."""
+        terms = sum(int(is_labelled(batch[f"labels.{name}"]).sum()) for name in self.losses)
+        return terms + (int(_language_count(batch)) if self.language else 0)
+
+    def sampled_loss(
+        self,
+        model: Transformer,
+        batch: Batch,
+        whole: Totals | None = None,
+        *,
+        generator: torch.Generator | None = None,
+        vocab_size: int | None = None,
+    ) -> Tensor:
+        """Return the loss at classes, labels, numbers and tokens that the model draws itself; see `Objective`.
+
+        A squared error is the likelihood of a normal distribution of variance 1/2. The routers' losses have no labels.
+        """
+        mask = batch.get("attention_mask")
+        types = batch.get("token_types") if model.config.token_types > 1 else None
+        hidden = model.hidden(batch["tokens"], attention_mask=mask, token_types=types)
+        said, known = read_states(model, hidden, mask, tuple(self.losses)), heads(model)
+        terms = self.sampled_terms(batch) if whole is None else int(whole["terms"])
+        total = torch.zeros((), dtype=torch.promote_types(hidden.dtype, torch.float32), device=hidden.device)
+        for name, how in self.losses.items():
+            labels = batch[f"labels.{name}"]
+            over = label_count(known[name], labels, how) if whole is None else whole[f"labels.{name}"]
+            if over:
+                drawn = sampled_head_loss(known[name], said[name], labels, how, generator)
+                total = total + drawn * math.sqrt(how.weight / (float(over) * terms))
+        own = int(_language_count(batch)) if self.language else 0
+        if own:
+            targets = _language_targets(batch)
+            logits = model.head(hidden[:, :-1][targets != IGNORE])  # [targets, vocab]
+            mean = sampled_label_loss(logits, generator=generator, vocab_size=vocab_size)
+            count = own if whole is None else int(whole["language"])
+            total = total + mean * own * math.sqrt(self.language / (count * terms))
+        return total
+
+
+def is_labelled(labels: Tensor) -> Tensor:
+    """Return where labels are there, bool of the same shape: not NaN, or not -100."""
+    return ~labels.isnan() if labels.is_floating_point() else labels != IGNORE
+
+
+def sampled_head_loss(
+    head: Head, said: Tensor, labels: Tensor, how: HeadLoss, generator: torch.Generator | None = None
+) -> Tensor:
+    """Return Σ √cₜ ℓₜ over the labels that are there, ℓₜ the negative log-likelihood of one drawn from the head itself.
+
+    said and labels as of `head_loss`. cₜ is the factor by which class weights and smoothing multiply the Hessian of term t
+    with respect to the head's output: Σ_c q_c w_c for classes (q the smoothed label), w y + 1 - y for multilabel.
+    """
+    wide, there = said.to(torch.promote_types(said.dtype, torch.float32)), is_labelled(labels)
+    weights = None if how.class_weights is None else wide.new_tensor(how.class_weights)
+    if head.kind in ("classification", "tokens"):
+        logits, chosen = wide[there], labels[there]  # [labels, classes], [labels]
+        nll = F.cross_entropy(logits, drawn_labels(logits.detach(), generator), reduction="none")
+        if weights is None:
+            return nll.sum()
+        factor = (1 - how.smoothing) * weights[chosen] + how.smoothing * weights.mean()
+        return (factor.sqrt() * nll).sum()
+    if head.kind == "regression":
+        noise = torch.empty_like(wide).normal_(generator=generator) * math.sqrt(0.5)
+        return (wide - (wide.detach() + noise))[there].square().sum()
+    logits, truth = wide[there], labels[there].to(wide.dtype) * (1 - how.smoothing) + how.smoothing / 2
+    drawn = torch.empty_like(logits).uniform_(generator=generator) < logits.detach().sigmoid()
+    nll = F.binary_cross_entropy_with_logits(logits, drawn.to(logits.dtype), reduction="none")
+    if weights is None:
+        return nll.sum()
+    factor = weights.expand_as(wide)[there] * truth + 1 - truth
+    return (factor.sqrt() * nll).sum()
 
 
 def label_count(head: Head, labels: Tensor, how: HeadLoss) -> Tensor:

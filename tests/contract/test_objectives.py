@@ -22,7 +22,8 @@ from gpt2lab.text.labelled_batches import LabelledBatches
 from gpt2lab.text.tokenizer import byte_level
 from gpt2lab.training import TrainSettings, masked_tokens, next_token, train
 from gpt2lab.training.contrastive import Contrastive, SimCSE
-from gpt2lab.training.parts import Batch, Indivisible, Objective
+from gpt2lab.training.micro_batches import Batch
+from gpt2lab.training.objectives import LossFunction, Objective, as_objective
 from gpt2lab.training.supervised import HeadLoss, Supervised
 from tests.contract.parts import built, refuses_unknown_options
 from tests.tiny import BIDIRECTIONAL, CAUSAL, tiny, tokens
@@ -39,7 +40,7 @@ class Case:
     """An objective, a model that it trains, and a batch of eight rows."""
 
     model: Callable[[], Transformer]
-    objective: Objective
+    objective: Objective | LossFunction
     batch: Callable[[], dict[str, Tensor]]
 
 
@@ -195,7 +196,7 @@ def test_the_gradient_that_is_clipped_is_that_of_the_large_batch(name: str) -> N
 @pytest.mark.parametrize("sizes", CUTS, ids=str)
 def test_a_registered_objective_does_so_too_or_says_that_it_cannot(part: Part, sizes: Sequence[int]) -> None:
     case = Case(model("gpt2"), part.load()(), padded)
-    if isinstance(case.objective, Indivisible):
+    if as_objective(case.objective).indivisible:
         with pytest.raises(LabError, match=rf"^accumulation {len(sizes)}: .*raise batch_size instead"):
             update(case, sizes)
         return

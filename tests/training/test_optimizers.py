@@ -10,7 +10,8 @@ from torch import nn
 
 from gpt2lab.model import Transformer
 from gpt2lab.training import TrainSettings, make_optimizer, next_token, train
-from gpt2lab.training.objectives import Batch, Objective
+from gpt2lab.training.micro_batches import Batch
+from gpt2lab.training.objectives import Objective
 from tests.tiny import tiny
 from tests.training.data import Counting
 

@@ -9,7 +9,7 @@ from gpt2lab.base.errors import LabError
 from gpt2lab.model.task_heads import Head, read_out
 from gpt2lab.training import TrainSettings, train
 from gpt2lab.training.contrastive import Contrastive, SimCSE, info_nce
-from gpt2lab.training.parts import added
+from gpt2lab.training.micro_batches import added
 from gpt2lab.training.supervised import (
     HeadLoss,
     Supervised,

@@ -14,8 +14,8 @@ from torch import Tensor
 from gpt2lab.base.errors import LabError
 from gpt2lab.model import Transformer, linear_cross_entropy
 from gpt2lab.model.loss import IGNORE
-from gpt2lab.training.objectives import Batch, Totals, next_token, target_share
-from gpt2lab.training.parts import share
+from gpt2lab.training.micro_batches import Batch, Totals, share, target_share
+from gpt2lab.training.objectives import Divisible, next_token
 from gpt2lab.training.routing import RoutingLosses
 
 _SMALLEST_NORM = 1e-12
@@ -64,11 +64,13 @@ class _HingeSum(torch.autograd.Function):
 
 
 @dataclass(frozen=True, kw_only=True)
-class SimCTG:
+class SimCTG(Divisible):
     """Contrastive training: cross entropy of the next token and a margin between the states of a text's tokens.
 
     The paper fine-tunes GPT-2 on WikiText-103, a line an example, at 2e-5 with 10 % warm-up, 40,000 updates of 128.
     """
+
+    samples_labels = True
 
     margin: float = 0.5
     """ρ: cosines above 1 - ρ cost; 0 is plain training."""
@@ -110,6 +112,21 @@ class SimCTG:
             loss = likelihood + apart
         loss, more = routing.added_to(loss)
         return loss, metrics | more
+
+    def sampled_loss(
+        self,
+        model: Transformer,
+        batch: Batch,
+        whole: Totals | None = None,
+        *,
+        generator: torch.Generator | None = None,
+        vocab_size: int | None = None,
+    ) -> Tensor:
+        """Return L_MLE at tokens that the model draws itself.
+
+        L_CL adds nothing to the Gauss-Newton matrix: it is a sum of hinges of cosines, whose second derivative is 0.
+        """
+        return next_token.sampled_loss(model, batch, whole, generator=generator, vocab_size=vocab_size)
 
 
 def _real(batch: Batch) -> Tensor:

@@ -10,11 +10,12 @@ from torch import Tensor
 from gpt2lab.base.errors import LabError
 from gpt2lab.model import Transformer
 from gpt2lab.model.norms import Norm
-from gpt2lab.training.objectives import Batch, Totals, next_token
+from gpt2lab.training.micro_batches import Batch, Totals
+from gpt2lab.training.objectives import Divisible, next_token
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvenScales:
+class EvenScales(Divisible):
     """Cross entropy of the next token + penalty · mean over all tokens of (σ - target)² (Baroni et al. 2025).
 
     σ is what the last norm, were it real, would divide a token by; target is its mean over all tokens but the first of a
@@ -55,6 +56,14 @@ class EvenScales:
             **numbers,
         }
         return (loss + self.penalty * spread if self.penalty else loss), metrics
+
+    def no_example_loss(self, model: Transformer) -> str:
+        """Return why one row has no loss of its own, unless the penalty is 0."""
+        return (
+            "the target of σ is a mean over the whole batch"
+            if self.penalty
+            else super().no_example_loss(model)
+        )
 
     @contextmanager
     def _last_states(self, model: Transformer) -> Iterator[list[Tensor]]:

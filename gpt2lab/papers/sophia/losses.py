@@ -1,18 +1,15 @@
-"""The losses that the training loop's objectives mean, in the forms that curvature is estimated from."""
+"""The batches that curvature is estimated from, and the two losses that are differentiated there."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from gpt2lab.base.errors import LabError
 from gpt2lab.model import Transformer
-from gpt2lab.papers.sophia.estimators import IGNORED, sampled_label_loss
-from gpt2lab.training.objectives import Batch, Divisible, Objective, Totals, masked_tokens, next_token
-from gpt2lab.training.parts import added, part, target_count, target_shares
-from gpt2lab.training.routing import RoutingLosses
+from gpt2lab.training.micro_batches import Batch, Totals, added, row_count, target_count, target_shares
+from gpt2lab.training.objectives import Divisible, LossFunction, Objective, as_objective
 
 
 @dataclass(frozen=True)
@@ -23,24 +20,45 @@ class Sample:
     """With the weights that the curvature is wanted at."""
     parts: tuple[tuple[Batch, float], ...]
     """Micro-batches, each with its share of the targets; those without any are left out."""
-    terms: int
-    """Targets of all together."""
     whole: Totals | None
     """What an objective that is `Divisible` must know of all micro-batches; none for a single one."""
     objective: Objective
     """What is minimised."""
 
+    @property
+    def terms(self) -> int:
+        """Labels that are drawn for all micro-batches together: B of algorithm 2."""
+        return sum(self.objective.sampled_terms(batch) for batch, _ in self.parts)
+
+    def share(self, loss: Tensor, of_targets: float) -> Tensor:
+        """Return a micro-batch's share of a mean; an objective that is `Divisible` has taken it already."""
+        return loss * of_targets if self.whole is None else loss
+
+    def sampled(
+        self, batch: Batch, of_targets: float, generator: torch.Generator, vocab_size: int | None
+    ) -> Tensor:
+        """Return a micro-batch's share of the loss at labels that the model draws itself; see `Objective.sampled_loss`."""
+        loss = self.objective.sampled_loss(
+            self.model, batch, self.whole, generator=generator, vocab_size=vocab_size
+        )
+        return self.share(loss, of_targets)
+
+    def plain(self, batch: Batch, of_targets: float) -> Tensor:
+        """Return a micro-batch's share of the loss, in a form with a second derivative where the objective has one."""
+        return self.share(self.objective.twice_differentiable_loss(self.model, batch, self.whole), of_targets)
+
 
 def drawn_sample(
-    model: Transformer, batches: Sequence[Batch], objective: Objective, *, rows: int | None
+    model: Transformer, batches: Sequence[Batch], objective: Objective | LossFunction, *, rows: int | None
 ) -> Sample:
     """Return the first `rows` rows of the micro-batches together; None: all. LabError if they have no target.
 
     A batch without `targets` has its rows for targets, as in the training loop.
     """
+    objective = as_objective(objective)
     kept, left = list[Batch](), rows
     for batch in batches:
-        size = len(next(iter(batch.values())))
+        size = row_count(batch)
         size = size if left is None else min(left, size)
         kept.append({name: tensor[:size] for name, tensor in batch.items()})
         left = None if left is None else left - size
@@ -52,59 +70,14 @@ def drawn_sample(
     if len(kept) > 1 and isinstance(objective, Divisible):
         with torch.no_grad():
             whole = added(objective.totals(model, batch) for batch in kept)
-    terms = sum(map(target_count, kept))
-    return Sample(model=model, parts=parts, terms=terms, whole=whole, objective=objective)
+    return Sample(model=model, parts=parts, whole=whole, objective=objective)
 
 
-def sampled_loss(
-    model: Transformer,
-    batch: Batch,
-    objective: Objective,
-    *,
-    generator: torch.Generator | None = None,
-    vocab_size: int | None = None,
-) -> Tensor:
-    """Return the objective's cross entropy at labels that the model draws itself, mean over the targets, in nats.
-
-    The losses of a mixture's routers have no labels and are left out. LabError for an objective without a distribution
-    of labels: any but the next token and masked tokens.
-    """
-    require_labels(objective)
-    logits, targets = _logits(model, batch, objective)
-    return sampled_label_loss(logits, generator=generator, keep=targets != IGNORED, vocab_size=vocab_size)
-
-
-def require_labels(objective: Objective) -> None:
-    """LabError for an objective without a distribution of labels that is known here."""
-    if objective not in (next_token, masked_tokens):
+def require_labels(objective: Objective | LossFunction) -> None:
+    """LabError for an objective without a distribution of labels."""
+    objective = as_objective(objective)
+    if not objective.samples_labels:
         raise LabError(
-            f"sophia-g: labels can be drawn for the next token and for masked tokens, not for {_name(objective)}; "
-            "sophia-h needs none, and in a loop of your own add_curvature takes any estimate"
+            f"sophia-g: labels can be drawn for objectives with a likelihood, such as the next token, not for "
+            f"{objective.name}; sophia-h needs none, and in a loop of your own add_curvature takes any estimate"
         )
-
-
-def plain_loss(sample: Sample, batch: Batch, share: float) -> Tensor:
-    """Return a micro-batch's share of the loss, of the next token and masked tokens in a form with a second derivative."""
-    model, objective = sample.model, sample.objective
-    if objective not in (next_token, masked_tokens):
-        return part(objective, model, batch, share, sample.whole)[0]
-    with RoutingLosses(model, batch.get("attention_mask"), sample.whole) as routing:
-        logits, targets = _logits(model, batch, objective)
-    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-    return routing.added_to(F.cross_entropy(logits, targets, ignore_index=IGNORED) * share)[0]
-
-
-def _logits(model: Transformer, batch: Batch, objective: Objective) -> tuple[Tensor, Tensor]:
-    """Logits [rows, vocab] and targets [rows]: of all places, or of the masked ones."""
-    mask, targets = batch.get("attention_mask"), batch["targets"]
-    if objective is next_token:
-        model.config.require_causal("predicting the next token")
-        return model(batch["tokens"], attention_mask=mask).flatten(0, 1), targets.flatten()
-    hidden = model.hidden(batch["tokens"], attention_mask=mask, token_types=batch.get("token_types"))
-    masked = targets != IGNORED
-    states = model.head_input(hidden[masked])
-    return F.linear(states, model.head.weight, model.head.bias), targets[masked]
-
-
-def _name(objective: Objective) -> str:
-    return getattr(objective, "__name__", type(objective).__name__)

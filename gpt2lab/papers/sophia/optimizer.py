@@ -29,7 +29,7 @@ from gpt2lab.papers.sophia.estimators import (
     hutchinson,
     squared,
 )
-from gpt2lab.papers.sophia.losses import Sample, drawn_sample, plain_loss, require_labels, sampled_loss
+from gpt2lab.papers.sophia.losses import Sample, drawn_sample, require_labels
 from gpt2lab.training.grouped import (
     GroupedOptimizer,
     Ready,
@@ -43,7 +43,8 @@ from gpt2lab.training.grouped import (
     widened,
     zeros,
 )
-from gpt2lab.training.objectives import Batch, Objective
+from gpt2lab.training.micro_batches import Batch
+from gpt2lab.training.objectives import LossFunction, Objective
 from gpt2lab.training.optimizers import linear_weights
 
 Moment = Literal["before", "after"]
@@ -198,7 +199,11 @@ class Sophia(GroupedOptimizer):
         return self.refresh_when if step % self.refresh_every == turn else None
 
     def refresh(
-        self, model: Transformer, batches: Sequence[Batch], objective: Objective, generator: torch.Generator
+        self,
+        model: Transformer,
+        batches: Sequence[Batch],
+        objective: Objective | LossFunction,
+        generator: torch.Generator,
     ) -> dict[str, float]:
         """Estimate the curvature on `curvature_rows` rows of the batches; return win_rate and the norms of h.
 
@@ -277,7 +282,7 @@ class SophiaG(Sophia):
             maximize=maximize,
         )
 
-    def check_objective(self, objective: Objective) -> None:
+    def check_objective(self, objective: Objective | LossFunction) -> None:
         """LabError for an objective that has no labels to draw, unless curvature is never estimated."""
         if self.refresh_every is not None:
             require_labels(objective)
@@ -298,12 +303,11 @@ class SophiaG(Sophia):
         )
 
     def _estimate(self, sample: Sample, parameters: list[Tensor], generator: torch.Generator) -> list[Tensor]:
+        require_labels(sample.objective)
         mean = [torch.zeros((), device=parameter.device) for parameter in parameters]
         for batch, share in sample.parts:
-            loss = sampled_loss(
-                sample.model, batch, sample.objective, generator=generator, vocab_size=self.vocab_size
-            )
-            found = torch.autograd.grad(loss * share, parameters, allow_unused=True)
+            loss = sample.sampled(batch, share, generator, self.vocab_size)
+            found = torch.autograd.grad(loss, parameters, allow_unused=True)
             mean = [a + b for a, b in zip(mean, filled(found, parameters), strict=True)]
         return squared(mean, terms=sample.terms, clip=self.clip)
 
@@ -378,7 +382,7 @@ class SophiaH(Sophia):
                 torch.compiler.set_stance("force_eager"),
             ):
                 for batch, share in sample.parts:
-                    loss = plain_loss(sample, batch, share)
+                    loss = sample.plain(batch, share)
                     products = hessian_product(loss, parameters, directions)
                     mean = [a + b for a, b in zip(mean, products, strict=True)]
         finally:

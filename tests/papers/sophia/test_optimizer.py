@@ -24,9 +24,9 @@ from gpt2lab.papers.sophia import (
     hutchinson,
     sampled_label_loss,
 )
-from gpt2lab.papers.sophia.estimators import drawn_labels
 from gpt2lab.training import TrainSettings, masked_tokens, next_token, train
 from gpt2lab.training.checkpoints import load_checkpoint, save_checkpoint
+from gpt2lab.training.sampled_labels import drawn_labels
 from tests.tiny import tiny
 from tests.training.data import Counting
 

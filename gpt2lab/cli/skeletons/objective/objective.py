@@ -7,13 +7,13 @@ from torch.nn import functional as F
 
 from gpt2lab.base.errors import LabError
 from gpt2lab.model import Transformer
-from gpt2lab.training.objectives import Batch
+from gpt2lab.training import Batch, Objective
 
 IGNORE = -100
 
 
 @dataclass(frozen=True, kw_only=True)
-class ExampleObjective:
+class ExampleObjective(Objective):
     """L = cross entropy + weight · log² Z, mean over targets, with Z = Σ exp(logits) of each target."""
 
     weight: float = 1e-4
