@@ -17,7 +17,8 @@ from gpt2lab.base.errors import LabError
 from gpt2lab.model import Transformer
 from gpt2lab.reinforce.reference import Reference
 from gpt2lab.reinforce.rollouts import Continuations, score_tokens, summed
-from gpt2lab.training.parts import Batch, Totals, share
+from gpt2lab.training.micro_batches import Batch, Totals, share
+from gpt2lab.training.objectives import Divisible
 
 
 class Preference(NamedTuple):
@@ -50,7 +51,7 @@ def dpo_loss(
     return Preference(-F.logsigmoid(better - worse), better, worse)
 
 
-class DPO:
+class DPO(Divisible):
     """Objective on batches of `PreferenceBatches`: β, the weight λ of the ground truth, and a reference.
 
     reference: the policy before training; see `Reference`. per_token: log-probabilities of answers are means over their
