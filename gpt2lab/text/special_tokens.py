@@ -161,9 +161,7 @@ def _from_added_tokens(
 
 
 def _maybe_token(value: Any, where: str, *, special: bool = False) -> _Token | None:
-    """Return a token as an entry names it: plainly, or with its flags; some list several ends, the first is meant."""
-    if isinstance(value, list):
-        value = value[0] if value else None
+    """Return a token as an entry names it: plainly, or with its flags. LabError for a list, as transformers refuses it."""
     if value is None or isinstance(value, str):
         return value or None
     return _token(value, where, special=special)

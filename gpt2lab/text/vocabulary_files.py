@@ -94,8 +94,8 @@ def word_backend(
 def _merges(path: Path) -> list[tuple[str, str]]:
     pairs = []
     for number, line in enumerate(_lines(path), start=1):
-        if not line or (number == 1 and line.startswith("#version")):
-            continue
+        if line.startswith("#version"):
+            continue  # wherever it stands, as in the library; an empty line is refused there
         parts = line.split(" ")
         if len(parts) != 2 or not all(parts):
             raise LabError(
@@ -107,5 +107,6 @@ def _merges(path: Path) -> list[tuple[str, str]]:
 
 def _lines(path: Path) -> list[str]:
     """Return the lines of a text file, of which a line end closes the last."""
-    lines = [line.removesuffix("\r") for line in read_text(path).split("\n")]
-    return lines[:-1] if not lines[-1] else lines
+    *lines, last = read_text(path).split("\n")
+    lines = [line.removesuffix("\r") for line in lines]
+    return [*lines, last] if last else lines

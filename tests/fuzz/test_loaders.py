@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.fuzz import loaders
 from tests.fuzz.kinds import kinds, same
-from tests.fuzz.loaders import FAULTS, Bench, run
+from tests.fuzz.loaders import FAULTS, UNDETECTABLE, Bench, Fault, run
 
 
 @pytest.fixture(scope="module")
@@ -14,7 +15,8 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Bench:
 
 
 def test_no_damaged_file_gives_anything_but_a_right_answer_or_one_sentence(bench: Bench) -> None:
-    count, faults = run(bench, 1500)
+    count, found = run(bench, 1500)
+    faults = [fault for fault in found if fault.what in FAULTS]
     assert count == 1500
     assert not faults, "\n".join(map(str, faults))
 
@@ -38,3 +40,21 @@ def test_the_bench_sees_each_sort_of_fault(bench: Bench, monkeypatch: pytest.Mon
 def test_every_kind_reads_its_valid_folder_the_same_twice(bench: Bench) -> None:
     for name, kind in kinds().items():
         assert same(kind.load(bench.valid / name), bench.results[name]), name
+
+
+@pytest.mark.parametrize("kind", ["model.llama", "model.index", "adapter"])
+def test_other_weights_under_a_whole_header_are_counted_apart_and_another_header_is_not(
+    kind: str, bench: Bench, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def judged(damaged: bytes) -> Fault | None:
+        monkeypatch.setattr(loaders, "mutate", lambda data, *_: damaged)
+        monkeypatch.setattr(loaders.random.Random, "choice", lambda self, names: victim)
+        return bench.at(tmp_path / "case").judge(kind, 0)
+
+    victim = next(name for name in sorted(bench.files[kind]) if name.endswith(".safetensors"))
+    data = bench.files[kind][victim]
+    head = 8 + int.from_bytes(data[:8], "little")
+    fault = judged(data[:head] + b"\0" * 32 + data[head + 32 :])
+    assert fault is not None and fault.what == UNDETECTABLE
+    assert judged(data) is None
+    assert judged(data[:head].replace(b".weight", b".wekght", 1) + data[head:]) is None  # refused

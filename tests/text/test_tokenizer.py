@@ -224,6 +224,31 @@ def test_what_else_a_tokenizer_config_holds_is_kept_on_saving(bpe: Tokenizer, tm
             {"vocab.json": '{"a": 0, "b": 1}', "merges.txt": "#version\nab\n"},
             "merges.txt, line 2: expected two",
         ),
+        *(
+            (
+                {"vocab.json": '{"a": 0, "b": 1, "ab": 2}', "merges.txt": text},
+                f"merges.txt, line {line}: expected two",
+            )
+            for text, line in (
+                ("#version: 0.2\na b\n\n", 3),
+                ("\na b\n", 1),
+                ("a b\n\r\na b\n", 2),
+                ("a b \n", 1),
+                ("# a\n a b\n", 2),
+            )
+        ),
+        (
+            {"vocab.json": '{"a": 0, "b": 1, "ab": 2}', "merges.txt": "a b\na b\r"},
+            r"'b\\r' is not in the vocabulary",
+        ),
+        *(
+            (
+                {"vocab.json": '{"a": 0}', file: json.dumps({f"{role}_token": tokens})},
+                f"{role}_token: expected a token",
+            )
+            for file in ("tokenizer_config.json", "special_tokens_map.json")
+            for role, tokens in (("bos", ["a"]), ("eos", ["a", "b"]), ("pad", []), ("mask", [None]))
+        ),
         (
             {"vocab.json": '{"a": 0}', "tokenizer_config.json": '{"eos_token": "</s>"}'},
             "eos_token '</s>' is not in",
@@ -238,6 +263,12 @@ def test_a_broken_tokenizer_folder_is_named_in_one_sentence(
     with pytest.raises(LabError, match=message) as error:
         load_tokenizer(tmp_path)
     assert "\n" not in str(error.value)
+
+
+def test_a_line_of_merges_with_a_version_is_passed_over_wherever_it_stands(tmp_path: Path) -> None:
+    (tmp_path / "vocab.json").write_text('{"a": 0, "b": 1, "ab": 2, "aba": 3}')
+    (tmp_path / "merges.txt").write_text("a b\n#version: 0.2\nab a\n")
+    assert Tokenizer.load(tmp_path).encode("aba") == [3]
 
 
 def test_tokens_added_to_gpt2s_vocabulary_keep_their_ids(shared_data: Path, tmp_path: Path) -> None:

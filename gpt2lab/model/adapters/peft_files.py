@@ -27,7 +27,8 @@ from gpt2lab.model.transformer import Transformer
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 V = TypeVar("V")
 _BEFORE = "base_model.model."
-_MATRIX = re.compile(r"(.+)\.lora_(embedding_)?([AB])(?:\.[^.]+)??(?:\.weight)?")
+_MATRIX = re.compile(r"(.+)\.lora_(?:([AB])(?:\.default)?\.weight|embedding_([AB])(?:\.default)?)")
+"""Of a name: module, and A or B. PEFT reads `default`, the name of its adapter, too, and passes over others in silence."""
 _READ = {
     "peft_type", "base_model_name_or_path", "r", "lora_alpha", "lora_dropout", "target_modules", "exclude_modules",
     "layers_to_transform", "layers_pattern", "rank_pattern", "alpha_pattern", "use_rslora", "init_lora_weights",
@@ -286,7 +287,7 @@ def _pairs(folder: Path, known: Mapping[str, Place], model: Transformer) -> dict
             )
         if not torch.isfinite(tensor).all():
             raise LabError(f"{folder}: tensor {full} holds NaN or infinity")
-        found.setdefault(match[1], {})[match[3]] = tensor
+        found.setdefault(match[1], {})[match[2] or match[3]] = tensor
     for module, pair in found.items():
         if len(pair) != 2:
             raise LabError(f"{folder}: {module} has lora_{next(iter(pair))}, but not the other matrix")

@@ -259,3 +259,41 @@ def test_a_module_listed_by_its_whole_name_is_adapted_whatever_layers_are_asked_
     ours = model_of("llama")
     load_adapter(ours, tmp_path / "adapter")
     same_logits(ours, adapted)
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "read"),
+    [
+        ("q", "lora_A.default.weight", True),
+        ("q", "lora_A.wekght", False),
+        ("q", "lora_A", False),
+        ("q", "lora_A.weight.default", False),
+        ("q", "lora_A.other.weight", False),
+        ("embedding", "lora_embedding_A.default", True),
+        ("embedding", "lora_embedding_A.weight", False),
+        ("embedding", "lora_embedding_A.other", False),
+    ],
+)
+def test_matrices_under_a_name_that_peft_passes_over_are_refused(
+    kind: str, name: str, read: bool, tmp_path: Path
+) -> None:
+    folder = tmp_path / "adapter"
+    save_adapter(adapted_model("gpt2", Lora(rank=2, targets=(kind,))), folder, base="b")
+    path = folder / "adapter_model.safetensors"
+    own = "lora_embedding_A" if kind == "embedding" else "lora_A.weight"
+    tensors = {full.replace(own, name): tensor for full, tensor in load_file(path).items()}
+    save_file(tensors, path)
+    if read:
+        assert load_adapter(model_of("gpt2"), folder).rank == 2
+    else:
+        with pytest.raises(LabError, match="has no place in a gpt2"):
+            load_adapter(model_of("gpt2"), folder)
+    adapted = peft.PeftModel.from_pretrained(theirs("gpt2", tmp_path / "base"), str(folder)).state_dict()
+    first = next(full for full in tensors if full.endswith(name))
+    module = first.removesuffix(name) + own.removesuffix(".weight")
+    assert (
+        torch.equal(
+            next(tensor for full, tensor in adapted.items() if full.startswith(module)), tensors[first]
+        )
+        == read
+    )

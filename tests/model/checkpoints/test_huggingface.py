@@ -77,6 +77,34 @@ def test_a_truncated_file_is_refused(tmp_path: Path, keep: float) -> None:
     refused(folder, "truncated or not a safetensors file")
 
 
+@pytest.mark.parametrize("lie", ["overlap", "gap", "twice", "metadata", "text", "behind", "padding"])
+def test_a_header_that_does_not_fit_its_file_is_refused(lie: str, tmp_path: Path) -> None:
+    path = saved(tmp_path) / "model.safetensors"
+    data = path.read_bytes()
+    size = int.from_bytes(data[:8], "little")
+    header, numbers = json.loads(data[8 : 8 + size]), data[8 + size :]
+    first, second, *_ = sorted(
+        header.keys() - {"__metadata__"}, key=lambda name: header[name]["data_offsets"]
+    )
+    more = ""
+    if lie == "overlap":
+        start, stop = header[second]["data_offsets"]
+        header[second]["data_offsets"] = [0, stop - start]
+    elif lie == "gap":
+        del header[second]
+    elif lie == "twice":
+        more = f', "{first}": {json.dumps(header[second])}'
+    elif lie == "metadata":
+        header["__metadata__"] = {"format": 3}
+    elif lie == "text":
+        header["__metadata__"] = "pt"
+    elif lie == "behind":
+        numbers += b"1234"
+    text = (json.dumps(header)[:-1] + more + ("}x" if lie == "padding" else "}")).encode()
+    path.write_bytes(len(text).to_bytes(8, "little") + text + numbers)
+    refused(path.parent, "not a safetensors file")
+
+
 def test_a_file_that_may_not_be_read_is_not_called_truncated(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
