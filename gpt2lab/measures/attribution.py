@@ -1,6 +1,7 @@
 """Measure `attribution`: which heads and feed-forwards write the answer, and which write against it."""
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
@@ -12,7 +13,7 @@ from gpt2lab.measures.measurement import Measurement
 from gpt2lab.measures.prompts import answers, read_prompt, refuse_nan
 from gpt2lab.model.evaluating import evaluating
 from gpt2lab.model.interpret import Decomposition, decompose, direct_effect, dla, logit_bias, nmae
-from gpt2lab.plots.measured import heat_map
+from gpt2lab.plots.heatmaps import heatmap
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -97,7 +98,7 @@ def _figure(lm: "LanguageModel", shown: dict[str, float]) -> "Callable[[], Figur
     most = max(lm.config.layer(i).n_heads for i in layers)
     columns = [*(f"H{head}" for head in range(most)), " MLP"]
     values = [[shown.get(f"L{layer}{column}", float("nan")) for column in columns] for layer in layers]
-    return heat_map(
-        values, rows=[str(layer) for layer in layers], columns=[column.strip() for column in columns],
-        row_label="layer", value_label="attribution, nats", signed=True,
+    return partial(
+        heatmap, values, rows=layers, columns=[column.strip() for column in columns], y_label="layer",
+        label="attribution, nats", diverging=True,
     )  # fmt: skip

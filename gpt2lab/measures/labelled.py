@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -14,7 +15,8 @@ from gpt2lab.measures import classification_metrics as metrics
 from gpt2lab.measures.measurement import Measurement, Table
 from gpt2lab.measures.prediction import encoder_for, head_outputs, head_probabilities, word_labels
 from gpt2lab.model.task_heads import Head, find_head
-from gpt2lab.plots.measured import new_figure
+from gpt2lab.plots.figures import MUTED, PALETTE, empty_figure, style
+from gpt2lab.plots.heatmaps import heatmap
 from gpt2lab.text.encoding import Encoder, Side, TokenRow
 from gpt2lab.text.labelled import Example, Target, label_index, read_examples
 from gpt2lab.text.labelled_batches import label_tensor
@@ -218,25 +220,12 @@ def _confusion_table(head: Head, counts: NDArray[np.int64]) -> Table:
 
 def confusion_plot(counts: NDArray[np.int64], names: Sequence[str]) -> Any:
     """Return a function that draws a confusion table [classes, classes]: rows true, columns told, shares of the row."""
-
-    def draw() -> "Figure":
-        size = 2.5 + 0.3 * len(names)
-        figure = new_figure(size, size)
-        axes = figure.subplots()
-        axes.imshow(counts / np.maximum(counts.sum(1, keepdims=True), 1), cmap="Blues", vmin=0, vmax=1)
-        for row, column in np.ndindex(counts.shape) if len(names) <= 12 else ():
-            share = counts[row, column] / max(counts[row].sum(), 1)
-            colour = "white" if share > 0.5 else "black"
-            axes.text(
-                column, row, str(counts[row, column]), ha="center", va="center", color=colour, fontsize=8
-            )
-        axes.set_xticks(range(len(names)), names, rotation=90)
-        axes.set_yticks(range(len(names)), names)
-        axes.set_xlabel("told")
-        axes.set_ylabel("true")
-        return figure
-
-    return draw
+    shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
+    cells = [[str(count) for count in row] for row in counts.tolist()] if len(names) <= 12 else None
+    return partial(
+        heatmap, shares.tolist(), rows=names, columns=names, x_label="told", y_label="true",
+        label="share of the true class", limits=(0.0, 1.0), cells=cells, numbers=False,
+    )  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -267,22 +256,19 @@ class Regression(_Labelled):
             tables={"intervals": _interval_table(intervals)},
             figures={}
             if head.outputs > 1
-            else {"scatter": _scatter(truth[:, 0].numpy(), said[:, 0].numpy())},
+            else {"scatter": partial(_scatter, truth[:, 0].numpy(), said[:, 0].numpy())},
             about=about,
         )
 
 
-def _scatter(truth: NDArray[np.float32], said: NDArray[np.float32]) -> Any:
-    def draw() -> "Figure":
-        figure = new_figure(4.0, 4.0)
-        axes = figure.subplots()
-        axes.scatter(truth, said, s=8, alpha=0.5, color="#2a6f97")
-        axes.axline((float(np.nanmean(truth)), float(np.nanmean(truth))), slope=1, color="grey", linewidth=1)
-        axes.set_xlabel("true")
-        axes.set_ylabel("told")
-        return figure
-
-    return draw
+@style()
+def _scatter(truth: NDArray[np.float32], said: NDArray[np.float32]) -> "Figure":
+    figure, axes = empty_figure(4.0, 4.0)
+    axes.plot(truth, said, "o", markersize=3, alpha=0.5, color=PALETTE[0])
+    axes.axline((float(np.nanmean(truth)), float(np.nanmean(truth))), slope=1, color=MUTED, linewidth=1)
+    axes.set_xlabel("true")
+    axes.set_ylabel("told")
+    return figure
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,6 +1,7 @@
 """Measure `logit-lens`: what the model would say after each of its blocks (nostalgebraist 2020)."""
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
@@ -10,7 +11,7 @@ from gpt2lab.measures.measurement import Measurement, Table
 from gpt2lab.measures.prompts import Prompt, read_prompt, refuse_nan
 from gpt2lab.model.evaluating import evaluating
 from gpt2lab.model.interpret import logit_lens
-from gpt2lab.plots.measured import heat_map
+from gpt2lab.plots.heatmaps import heatmap
 from gpt2lab.text.pieces import piece_text
 
 if TYPE_CHECKING:
@@ -64,9 +65,9 @@ class LogitLens:
                 "cells": _cells(labels, prompt, words, best.tolist()),
             },
             figures={
-                "lens": heat_map(
-                    best.tolist(), rows=labels, columns=prompt.pieces, cells=words, row_label="after block",
-                    value_label="probability of the likeliest token", low=0.0, high=1.0, upwards=True,
+                "lens": partial(
+                    heatmap, best.tolist(), rows=labels, columns=prompt.pieces, cells=words, y_label="after block",
+                    label="probability of the likeliest token", limits=(0.0, 1.0), upwards=True,
                 )
             },
             about={"tokens": prompt.ids.shape[1], "site": site, "norm": "the final one, on each state by itself"},

@@ -2,7 +2,6 @@
 
 import hashlib
 import html
-import io
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -15,6 +14,7 @@ from gpt2lab.base.files import sha256
 from gpt2lab.base.json_files import parse_json
 from gpt2lab.base.wording import printable
 from gpt2lab.measures.arrays import FILE_NAME, Array, array_sha256, number_array, read_npy
+from gpt2lab.plots.figures import to_svg
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -76,9 +76,7 @@ class Measurement:
         drawn = drawn() if callable(drawn) else drawn
         if isinstance(drawn, bytes):
             return drawn
-        buffer = io.BytesIO()
-        drawn.savefig(buffer, format="svg", bbox_inches="tight")
-        return buffer.getvalue()
+        return to_svg(drawn, f"{self.name}: {name}").encode("utf-8")
 
     def to_json(self, *, figures: bool = False) -> str:
         """Write the measurement as one JSON object; `figures` draws and includes them as SVG text.

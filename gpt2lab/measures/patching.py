@@ -1,6 +1,7 @@
 """Measure `patching`: which states of a clean run bring its answer back into a corrupt one, and their estimate."""
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -13,7 +14,7 @@ from gpt2lab.measures.prompts import Prompt, answers, read_prompt, refuse_nan
 from gpt2lab.model.evaluating import evaluating
 from gpt2lab.model.hook_names import PATTERNS
 from gpt2lab.model.interpret import Sweep, attribution_patch, patch_sweep
-from gpt2lab.plots.measured import heat_map
+from gpt2lab.plots.heatmaps import heatmap
 
 if TYPE_CHECKING:
     from gpt2lab.text.language_model import LanguageModel
@@ -84,7 +85,7 @@ class Patching:
         layer, place = divmod(best, restored.shape[1])
         labels = corrupt.pieces if self.by == "position" else [f"H{i}" for i in range(restored.shape[1])]
         drawing: dict[str, Any] = {
-            "rows": [str(i) for i in range(len(sweep.names))], "columns": labels, "row_label": "layer", "signed": True,
+            "rows": range(len(sweep.names)), "columns": labels, "y_label": "layer", "diverging": True,
         }  # fmt: skip
         return Measurement(
             name="patching",
@@ -102,8 +103,8 @@ class Patching:
             },
             tables={"cells": _rows(restored, estimate, labels, self.by)},
             figures={
-                "patching": heat_map(restored.tolist(), value_label="share restored", **drawing),
-                "estimate": heat_map(estimate.tolist(), value_label="share restored, estimated", **drawing),
+                "patching": partial(heatmap, restored.tolist(), label="share restored", **drawing),
+                "estimate": partial(heatmap, estimate.tolist(), label="share restored, estimated", **drawing),
             },
             about={
                 "target": words[0], "against": words[1], "site": self.site, "by": self.by,

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -14,7 +15,7 @@ from gpt2lab.measures.detokenize import Style
 from gpt2lab.measures.measurement import Measurement, Table
 from gpt2lab.measures.scoring import Row, RowScore, check_batch_size, score_rows
 from gpt2lab.model import Transformer
-from gpt2lab.plots.measured import line_plot
+from gpt2lab.plots.figures import column_chart
 
 if TYPE_CHECKING:
     from gpt2lab.text.language_model import LanguageModel
@@ -191,8 +192,14 @@ class Perplexity:
                 _document_row(i, *pair) for i, pair in enumerate(zip(found, scores, strict=True))
             ]
             del tables["documents"][_LISTED:]
-        drawing = line_plot(
-            by_context, "context", "loss", x_label="tokens of context, at most", y_label="nats/token"
+        drawing = partial(
+            column_chart,
+            by_context,
+            "context",
+            "loss",
+            x_label="tokens of context, at most",
+            y_label="nats/token",
+            log_x=True,
         )
         return Measurement(
             name="perplexity",

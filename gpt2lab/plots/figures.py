@@ -71,12 +71,18 @@ def style() -> Iterator[None]:
         yield
 
 
-def empty_figure(width: float = 6.4, height: float = 3.6) -> tuple["Figure", "Axes"]:
-    """Return a figure of this size in inches with one pair of axes, in the lab's style."""
+def new_figure(width: float = 6.4, height: float = 3.6) -> "Figure":
+    """Return a figure of this size in inches without axes. What is added to it is drawn inside `style()`."""
     with style():
         from matplotlib.figure import Figure
 
-        figure = Figure(figsize=(width, height))
+        return Figure(figsize=(width, height))
+
+
+def empty_figure(width: float = 6.4, height: float = 3.6) -> tuple["Figure", "Axes"]:
+    """Return a figure of this size in inches with one pair of axes, in the lab's style."""
+    with style():
+        figure = new_figure(width, height)
         return figure, figure.add_subplot()
 
 
@@ -127,53 +133,12 @@ def line_chart(
     return figure
 
 
-def heatmap(
-    values: Sequence[Sequence[float]],
-    *,
-    rows: Sequence[object],
-    columns: Sequence[object],
-    x_label: str = "",
-    y_label: str = "",
-    label: str = "",
-    limits: Span | None = None,
-    diverging: bool = False,
-    numbers: bool | None = None,
+def column_chart(
+    rows: Sequence[Mapping[str, Any]], x: str, y: str, *, x_label: str, y_label: str, log_x: bool = False
 ) -> "Figure":
-    """Draw values [rows, columns] as coloured cells, with the numbers in them unless there are too many.
-
-    `label` says what the colour means; `limits` fixes its ends; `diverging` centres it on 0.
-    """
-    finite = [value for row in values for value in row if math.isfinite(value)]
-    low, high = limits or ((min(finite), max(finite)) if finite else (0.0, 1.0))
-    if diverging and limits is None:
-        high = max(abs(low), abs(high))
-        low = -high
-    if low == high:
-        high = low + 1.0
-    shown = numbers if numbers is not None else len(rows) * len(columns) <= 120
-    with style():
-        cell = 0.62 if shown else min(0.3, 6.0 / max(len(columns), 1))
-        tall = 0.62 * cell if shown else max(cell, min(0.17, 7.0 / max(len(rows), 1)))  # a row holds its name
-        figure, axes = empty_figure(
-            min(9.0, max(3.4, 1.8 + cell * len(columns))), min(9.0, max(1.8, 1.0 + tall * len(rows)))
-        )
-        colours = "RdBu" if diverging else "cividis"
-        mesh = axes.pcolormesh(list(map(list, values)), vmin=low, vmax=high, cmap=colours)
-        mesh.set_rasterized(len(rows) * len(columns) > 1200)  # an attention map would be megabytes of paths
-        mesh.set_edgecolor(PAPER)
-        mesh.set_linewidth(1.0 if shown else 0.0)
-        axes.grid(visible=False)
-        axes.invert_yaxis()
-        _ticks(axes, rows, columns, width=72 * cell)
-        axes.tick_params(length=0)
-        axes.spines[:].set_visible(False)
-        axes.set_xlabel(x_label)
-        axes.set_ylabel(y_label)
-        if shown:
-            _write_cells(axes, values, low, high, diverging)
-        if label:
-            figure.colorbar(mesh, ax=axes, label=label, shrink=0.9, pad=0.02).outline.set_visible(False)
-    return figure
+    """Draw column `y` of a table against column `x`, a point for each row."""
+    points = ([row[x] for row in rows], [row[y] for row in rows])
+    return line_chart({y: points}, x_label=x_label, y_label=y_label, log_x=log_x, markers=True)
 
 
 def bars(
@@ -361,28 +326,3 @@ def _plain_numbers(axis: Any) -> None:
     )  # level with the numbers of the decades, whose ticks are longer
     axis.set_minor_locator(LogLocator(subs=(2.0, 5.0) if short else range(2, 10)))
     axis.set_minor_formatter(FuncFormatter(lambda value, _: number(value, 3)) if short else NullFormatter())
-
-
-def _ticks(axes: "Axes", rows: Sequence[object], columns: Sequence[object], width: float) -> None:
-    """Name rows and columns at the middle of the cells, at most forty of each; long names stand upright.
-
-    `width` is that of a cell in points.
-    """
-    if max((len(str(name)) for name in columns), default=0) * 6.0 > width:
-        axes.tick_params(axis="x", labelrotation=90)
-    for axis, names in ((axes.yaxis, rows), (axes.xaxis, columns)):
-        every = math.ceil(len(names) / 40) or 1
-        axis.set_ticks([i + 0.5 for i in range(0, len(names), every)], [str(name) for name in names[::every]])
-
-
-def _write_cells(
-    axes: "Axes", values: Sequence[Sequence[float]], low: float, high: float, diverging: bool
-) -> None:
-    for i, row in enumerate(values):
-        for j, value in enumerate(row):
-            share = (value - low) / (high - low)
-            dark = abs(share - 0.5) > 0.32 if diverging else share < 0.55
-            axes.text(
-                j + 0.5, i + 0.5, number(value, 3) if math.isfinite(value) else "–", ha="center", va="center",
-                color=INVERSE if dark and math.isfinite(value) else INK, fontsize=9,
-            )  # fmt: skip

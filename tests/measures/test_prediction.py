@@ -136,7 +136,7 @@ def test_one_class_alone_has_no_auroc_and_says_so(tmp_path: Path) -> None:
     result = Classification(data=(rows(tmp_path / "a.jsonl", "x", "x", "x"),), resamples=100)(model(LABELS))
     assert "auroc" not in result.numbers and "auroc" in result.about["undetermined"]
     assert result.about["majority"] == 1.0
-    assert result.figure_svg("confusion").startswith(b"<?xml")
+    assert result.figure_svg("confusion").startswith(b"<svg")
     with pytest.raises(LabError, match="no row of the data has a label in label"):
         Classification(data=(rows(tmp_path / "b.jsonl", None, None),))(model(LABELS))
     with pytest.raises(LabError, match="no data; give labelled rows"):

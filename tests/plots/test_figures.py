@@ -11,13 +11,14 @@ from gpt2lab.base.errors import LabError
 from gpt2lab.plots.figures import (
     band_over_seeds,
     bars,
-    heatmap,
+    column_chart,
     line_chart,
     scatter,
     spread,
     tidy_svg,
     to_svg,
 )
+from gpt2lab.plots.heatmaps import heatmap, token_label
 
 pytest.importorskip("matplotlib")
 CURVES = {"adamw": ([1, 2, 3], [3.0, 2.5, 2.2]), "conda": ([1, 2, 3], [3.0, 2.4, 2.19])}
@@ -117,3 +118,27 @@ def test_a_scatter_plot_names_every_mean_in_its_colour_and_leaves_out_what_is_no
     assert "beam" in svg and "none" in svg and "greedy" not in svg
     with pytest.raises(LabError, match="at least one point"):
         scatter({"greedy": ([3.0], [math.nan])}, x_label="x", y_label="y")
+
+
+def test_cells_hold_words_and_tokens_can_be_seen() -> None:
+    figure = heatmap(
+        [[0.1, math.nan], [0.9, 0.5]],
+        rows=["after\n", "x"],
+        columns=[" ", "$a$"],
+        cells=[[" the", "\t"], ["incomprehensible", "\x1b"]],
+        limits=(0.0, 1.0),
+        upwards=True,
+    )
+    found = texts(to_svg(figure))
+    assert {"after↵", "x", "␣", "$a$", "the", "→", "incompreh", "\\x1b"} <= set(found)
+    first, second = (float(place) for place in figure.axes[0].get_ylim())
+    assert first < second
+    assert token_label("\n") == "↵"
+
+
+def test_a_column_of_a_table_is_drawn_over_another() -> None:
+    rows = [{"context": 1, "loss": 3.0}, {"context": 1024, "loss": 2.0}]
+    figure = column_chart(rows, "context", "loss", x_label="tokens", y_label="nats", log_x=True)
+    line = figure.axes[0].lines[0]
+    assert list(line.get_xdata()) == [1, 1024] and list(line.get_ydata()) == [3.0, 2.0]
+    assert figure.axes[0].get_xscale() == "log"

@@ -11,6 +11,7 @@ S(x) = |Σ_i u_i|² - n for states u of length 1, so no matrix of pairs is neede
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Literal, get_args
 
 import torch
@@ -21,7 +22,7 @@ from gpt2lab.measures.corpus import need_tokenizer, start_token
 from gpt2lab.measures.measurement import Measurement
 from gpt2lab.model import Transformer
 from gpt2lab.model.evaluating import evaluating, unseen
-from gpt2lab.plots.measured import heat_map
+from gpt2lab.plots.heatmaps import heatmap
 from gpt2lab.text import sources
 from gpt2lab.text.pieces import beginning
 
@@ -295,32 +296,11 @@ def read_span(text: str) -> Span:
 
 def _map(lm: "LanguageModel", tokens: Sequence[int]) -> "Callable[[], Figure]":
     """Return a function that draws the cosines of a text's states."""
-
-    def draw() -> "Figure":
-        return token_similarity(lm, tokens)
-
-    return draw
+    return partial(token_similarity, lm, tokens)
 
 
 def token_similarity(lm: "LanguageModel", tokens: Sequence[int]) -> "Figure":
     """Draw the cosines of all pairs of last states of a text, token by token: repetition shows as bright side diagonals."""
     values = similarity(last_states(lm.model, [tokens])[0]).tolist()
-    names = [
-        _printable(lm.tokenizer.decode([token]) if lm.tokenizer is not None else str(token))
-        for token in tokens
-    ]
-    return heat_map(
-        values,
-        rows=[name.replace("$", r"\$") for name in names],
-        columns=names,
-        row_label="",
-        value_label="cosine",
-        low=0.0,
-        high=1.0,
-    )()
-
-
-def _printable(token: str) -> str:
-    """Return a token as a label: without control characters, which no SVG file may hold, and visible if it is blank."""
-    label = token.replace("\n", "↵").replace("\t", "→").strip() or "␣"
-    return "".join(letter if letter.isprintable() else "·" for letter in label)
+    names = [lm.tokenizer.decode([token]) if lm.tokenizer is not None else str(token) for token in tokens]
+    return heatmap(values, rows=names, columns=names, label="cosine", limits=(0.0, 1.0), numbers=False)

@@ -1,7 +1,9 @@
 """Measure `attribution-exactness`: direct logit attribution of every head beside the direct effect of leaving it out."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -14,7 +16,7 @@ from gpt2lab.measures import corpus
 from gpt2lab.measures.measurement import Measurement
 from gpt2lab.model import Transformer
 from gpt2lab.model.interpret import decompose, direct_effect, dla, nmae
-from gpt2lab.plots.measured import heat_map
+from gpt2lab.plots.heatmaps import heatmap
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -147,9 +149,10 @@ def heads_figure(heads: Heads) -> "Callable[[], Figure]":
     values = [[float("nan")] * most for _ in range(layers)]
     for (layer, head), value in zip(places, heads.by_head.tolist(), strict=True):
         values[layer][head] = value
-    return heat_map(
-        values, rows=[str(i) for i in range(layers)], columns=[f"H{i}" for i in range(most)],
-        row_label="layer", value_label="attribution's error, % of the effect", low=0.0,
+    largest = max((value for value in heads.by_head.tolist() if math.isfinite(value)), default=1.0)
+    return partial(
+        heatmap, values, rows=range(layers), columns=[f"H{i}" for i in range(most)], y_label="layer",
+        label="attribution's error, % of the effect", limits=(0.0, largest),
     )  # fmt: skip
 
 

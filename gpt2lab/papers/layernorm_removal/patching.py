@@ -2,6 +2,7 @@
 
 import random
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -14,7 +15,7 @@ from gpt2lab.measures import corpus
 from gpt2lab.measures.measurement import Measurement
 from gpt2lab.model import Transformer
 from gpt2lab.model.interpret import attribution_patch, patch_sweep
-from gpt2lab.plots.measured import heat_map
+from gpt2lab.plots.heatmaps import heatmap
 from gpt2lab.text.pieces import split_text
 from gpt2lab.text.readers import text_lines
 from gpt2lab.text.rows import headed
@@ -219,8 +220,8 @@ class PatchingExactness:
         patched, estimated = both.heat_maps
         pieces = [tokenizer.decode([token], skip_special=False) for token in clean[0].tolist()]
         drawing: dict[str, Any] = {
-            "rows": [str(i) for i in range(len(patched))], "columns": pieces, "row_label": "layer", "signed": True,
-            "value_label": "share of what the prompts differ in",
+            "rows": range(len(patched)), "columns": pieces, "y_label": "layer", "diverging": True,
+            "label": "share of what the prompts differ in",
         }  # fmt: skip
         return Measurement(
             name="patching-exactness",
@@ -241,6 +242,9 @@ class PatchingExactness:
                     for layer in range(len(patched)) for p in range(patched.shape[1])
                 ]
             },
-            figures={"patched": heat_map(patched.tolist(), **drawing), "estimated": heat_map(estimated.tolist(), **drawing)},
+            figures={
+                "patched": partial(heatmap, patched.tolist(), **drawing),
+                "estimated": partial(heatmap, estimated.tolist(), **drawing),
+            },
             about={"prompts": len(clean), "they differ at": found.position, "first": tokenizer.decode(clean[0].tolist())},
         )  # fmt: skip

@@ -1,6 +1,7 @@
 """The figures of the study; each function returns one that is drawn when asked for."""
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,15 +13,15 @@ from gpt2lab.papers.occupational_bias.labour import Comparison
 from gpt2lab.papers.occupational_bias.prompts import BASE, GENDERS
 from gpt2lab.papers.occupational_bias.regression import JobRegression
 from gpt2lab.papers.occupational_bias.skew import by_spread, over_representation, parity, proportions
-from gpt2lab.plots.measured import heat_map, new_figure
+from gpt2lab.plots.figures import GRID, INK, MUTED, PALETTE, new_figure, style
+from gpt2lab.plots.heatmaps import heatmap
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Draw = Callable[[], "Figure"]
 
-WOMEN, MEN, MUTED = "#d55e00", "#0072b2", "#6b7280"
-PALETTE = ("#0072b2", "#d55e00", "#009e73", "#b5528b", "#c08a00", "#4aa3df", "#7d6bd1", "#7f7f7f")
+MEN, WOMEN = PALETTE[:2]
 COEFFICIENT_REACH = 10.0
 R2_REACH = 12.0
 _LINES = {BASE: "-"}
@@ -66,9 +67,8 @@ def _groups(counts: Counts) -> list[str]:
 def _plain_axes(axes: Any, x_label: str, y_label: str, grid: str = "y") -> None:
     axes.set_xlabel(x_label)
     axes.set_ylabel(y_label)
-    axes.grid(alpha=0.3, axis=grid)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(visible=False)
+    axes.grid(visible=True, axis=grid)
 
 
 def _curves(counts: Counts, axes: Any, curve: Callable[[np.ndarray[Any, Any]], tuple[Any, Any]]) -> None:
@@ -83,6 +83,7 @@ def _curves(counts: Counts, axes: Any, curve: Callable[[np.ndarray[Any, Any]], t
     axes.legend(fontsize=7, frameon=False)
 
 
+@style()
 def rank_share(counts: Counts) -> "Figure":
     """Draw the cumulative share of mentions against the rank of the job, ranks on a logarithmic axis."""
     figure = new_figure(5.6, 3.8)
@@ -106,6 +107,7 @@ def rank_share(counts: Counts) -> "Figure":
     return figure
 
 
+@style()
 def lorenz_curves(counts: Counts) -> "Figure":
     """Draw the share of jobs against the cumulative share of workers, jobs in descending order; the diagonal is equal."""
     figure = new_figure(4.8, 4.2)
@@ -116,6 +118,7 @@ def lorenz_curves(counts: Counts) -> "Figure":
     return figure
 
 
+@style()
 def parity_bars(counts: Counts, intersection: str, most: int = 60) -> "Figure":
     """Draw p[women] - p[men] of every frequent job; of more than `most` those furthest from 0."""
     jobs = counts.frequent(intersection)
@@ -134,6 +137,7 @@ def parity_bars(counts: Counts, intersection: str, most: int = 60) -> "Figure":
     return figure
 
 
+@style()
 def stacked_bars(counts: Counts, intersection: str, most: int = 40) -> "Figure":
     """Draw how each frequent job is divided over the cells, most uneven on top; men are hatched."""
     jobs = counts.frequent(intersection)
@@ -155,7 +159,7 @@ def stacked_bars(counts: Counts, intersection: str, most: int = 40) -> "Figure":
         )  # fmt: skip
         left += divided[at, order]
     women = len(counts.rows(intersection, "woman")) / len(rows)
-    axes.axvline(women, color="black", linewidth=1.0, linestyle="--")
+    axes.axvline(women, color=INK, linewidth=1.0, linestyle="--")
     axes.set_xlim(0, 1)
     axes.margins(y=0.01)
     axes.tick_params(axis="y", labelsize=7)
@@ -167,6 +171,7 @@ def stacked_bars(counts: Counts, intersection: str, most: int = 40) -> "Figure":
     return figure
 
 
+@style()
 def over_representation_scatter(counts: Counts, intersection: str, most: int = 25) -> "Figure":
     """Draw over-representation of each category among women against that among men, in multiples of fair."""
     jobs = counts.frequent(intersection)
@@ -202,6 +207,7 @@ def over_representation_scatter(counts: Counts, intersection: str, most: int = 2
     return figure
 
 
+@style()
 def missing_titles(counts: Counts) -> "Figure":
     """Draw the share of completions without and with a title by cell."""
     names = [str(cell) for cell in counts.cells]
@@ -209,9 +215,7 @@ def missing_titles(counts: Counts) -> "Figure":
     figure = new_figure(5.2, max(1.8, 1.1 + 0.19 * len(names)))
     axes = figure.subplots()
     axes.barh(names[::-1], (1 - missing)[::-1], color=MEN, alpha=0.7, height=0.75, label="title found")
-    axes.barh(
-        names[::-1], missing[::-1], left=(1 - missing)[::-1], color="#d9d9d9", height=0.75, label="no title"
-    )
+    axes.barh(names[::-1], missing[::-1], left=(1 - missing)[::-1], color=GRID, height=0.75, label="no title")
     axes.set_xlim(0, 1)
     axes.margins(y=0.01)
     axes.tick_params(axis="y", labelsize=7)
@@ -237,9 +241,9 @@ def coefficient_map(fits: Sequence[JobRegression]) -> Draw:
         ]
         for fit in fits
     ]
-    return heat_map(
-        values, rows=[fit.job for fit in fits], columns=list(terms), row_label="",
-        value_label="log odds (0: not significant)", signed=True, high=COEFFICIENT_REACH,
+    return partial(
+        heatmap, values, rows=[fit.job for fit in fits], columns=list(terms),
+        label="log odds (0: not significant)", diverging=True, limits=(-COEFFICIENT_REACH, COEFFICIENT_REACH),
     )  # fmt: skip
 
 
@@ -247,9 +251,9 @@ def significance_map(fits: Sequence[JobRegression]) -> Draw:
     """Colours of Wald p < 0.05 by job and term; the last column is the likelihood-ratio test of all interactions."""
     terms = fits[0].m2.terms
     values = [[*(float(p < ALPHA) for p in fit.m2.p_values), float(fit.lr_p < ALPHA)] for fit in fits]
-    return heat_map(
-        values, rows=[fit.job for fit in fits], columns=[*terms, "interactions (LR)"], row_label="",
-        value_label="p < 0.05", low=0.0, high=1.0,
+    return partial(
+        heatmap, values, rows=[fit.job for fit in fits], columns=[*terms, "interactions (LR)"],
+        label="p < 0.05", limits=(0.0, 1.0),
     )  # fmt: skip
 
 
@@ -257,15 +261,16 @@ def gain_map(fits: Sequence[JobRegression]) -> Draw:
     """Colours of the pseudo-R² gains of gender and of interactions, 0 to 12 points."""
     values = [[fit.gender_gain, fit.interaction_gain] for fit in fits]
     cells = [[f"{value:.2f}" for value in row] for row in values]
-    return heat_map(
-        values, rows=[fit.job for fit in fits], columns=["woman", "interactions"], row_label="",
-        value_label="gain in pseudo-R² (points)", cells=cells, low=0.0, high=R2_REACH,
+    return partial(
+        heatmap, values, rows=[fit.job for fit in fits], columns=["woman", "interactions"],
+        label="gain in pseudo-R² (points)", cells=cells, limits=(0.0, R2_REACH),
     )  # fmt: skip
 
 
 # Labour statistics.
 
 
+@style()
 def dumbbell(comparison: Comparison) -> "Figure":
     """Draw women's share of each job in the model and in the statistics, and the difference as bars beside it."""
     model, official = comparison.model[f"{BASE}_F"], comparison.official[f"{BASE}_F"]
@@ -274,7 +279,7 @@ def dumbbell(comparison: Comparison) -> "Figure":
     figure = new_figure(7.2, max(2.2, 1.2 + 0.19 * len(names)))
     left, right = figure.subplots(1, 2, sharey=True, width_ratios=[2, 1])
     rows = np.arange(len(names))
-    left.hlines(rows, model[order], official[order], color="#c9ced6", linewidth=2)
+    left.hlines(rows, model[order], official[order], color=GRID, linewidth=2)
     left.plot(official[order], rows, "o", color=MEN, markersize=4.5, label="labour statistics")
     left.plot(model[order], rows, "D", color=WOMEN, markersize=4, label="model")
     left.axvline(50, color=MUTED, linewidth=0.8, linestyle=":")
@@ -292,6 +297,7 @@ def dumbbell(comparison: Comparison) -> "Figure":
     return figure
 
 
+@style()
 def labour_scatter(comparison: Comparison) -> "Figure":
     """Draw model against statistics with y = x: base women, and women's share within each ethnicity."""
     panels = list(dict.fromkeys([BASE, *(column.rsplit("_", 1)[0] for column in comparison.model)]))
@@ -332,9 +338,10 @@ def difference_map(comparison: Comparison) -> Draw:
     difference = comparison.difference
     order = np.argsort(-comparison.official[f"{BASE}_F"], kind="stable")
     columns = sorted(difference, key=lambda column: (column.startswith(BASE), column))
-    return heat_map(
+    return partial(
+        heatmap,
         [[float(difference[column][at]) for column in columns] for at in order],
-        rows=[comparison.jobs[at] for at in order], columns=[c.replace("_", " ") for c in columns], row_label="",
-        value_label="model - statistics (points)", signed=True,
+        rows=[comparison.jobs[at] for at in order], columns=[c.replace("_", " ") for c in columns],
+        label="model - statistics (points)", diverging=True,
         cells=[[f"{difference[column][at]:.0f}" for column in columns] for at in order],
     )  # fmt: skip

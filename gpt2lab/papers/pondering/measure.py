@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -14,7 +15,8 @@ from gpt2lab.measures.scoring import check_batch_size
 from gpt2lab.papers.pondering.analysis import likely_tokens, loss_by_steps, step_statistics
 from gpt2lab.papers.pondering.pause import Pause
 from gpt2lab.papers.pondering.steps import find_pondering
-from gpt2lab.plots.measured import heat_map, line_plot
+from gpt2lab.plots.figures import column_chart
+from gpt2lab.plots.heatmaps import heatmap
 
 if TYPE_CHECKING:
     from gpt2lab.text.language_model import LanguageModel
@@ -68,8 +70,8 @@ class PonderingSteps:
         numbers = {"best_steps": float(best), "loss": losses[best], "loss_without": losses[0]}
         tables: dict[str, Table] = {"loss_by_steps": curve}
         figures: dict[str, Any] = {
-            "loss_by_steps": line_plot(
-                curve, "steps", "loss", x_label="steps", y_label="nats/token", log_x=False
+            "loss_by_steps": partial(
+                column_chart, curve, "steps", "loss", x_label="steps", y_label="nats/token"
             )
         }
         if not isinstance(wrapper, Pause):
@@ -110,16 +112,17 @@ class PonderingSteps:
         ids = rows[0, : self.shown].tolist()
         known = tables["tokens"] = likely_tokens(lm.model, ids, spell, top=self.top)
         table = [[row for row in known if row["pass"] == index] for index in range(len(passes))]
-        figures["tokens"] = heat_map(
+        figures["tokens"] = partial(
+            heatmap,
             [[row["entropy"] for row in line] for line in table],
             rows=[f"pass {index}" for index in range(len(passes))],
             columns=[spell(token) for token in ids],
-            row_label="after",
-            value_label="entropy, nats",
+            y_label="after",
+            label="entropy, nats",
             cells=[[row["top 1"].rpartition(" ")[0] for row in line] for line in table],
         )
 
 
 def _curve(passes: Table, name: str, label: str) -> Callable[[], Any]:
     rows = [row for row in passes if name in row]
-    return line_plot(rows, "pass", name, x_label="pass", y_label=label, log_x=False)
+    return partial(column_chart, rows, "pass", name, x_label="pass", y_label=label)

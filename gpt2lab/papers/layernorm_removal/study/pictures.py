@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from gpt2lab.papers.layernorm_removal.study.settings import Settings
 from gpt2lab.plots import figures
 from gpt2lab.plots.figures import Points
+from gpt2lab.plots.heatmaps import heatmap
 
 if TYPE_CHECKING:
     from gpt2lab.studies.study import Study
@@ -106,7 +107,7 @@ def _heads(study: "Study", name: str) -> None:
         values[layer][head] = float(row["error"])
     study.figure(
         f"heads_{name}",
-        figures.heatmap(values, rows=range(layers), columns=range(heads), x_label="head", y_label="layer"),
+        heatmap(values, rows=range(layers), columns=range(heads), x_label="head", y_label="layer"),
         f"Error of direct logit attribution by head, % of the direct effect, {name}, first seed",
     )
 
@@ -120,7 +121,7 @@ def _patching(study: "Study", name: str) -> None:
             values[int(row["layer"])][int(row["position"])] = float(row[kind])
         study.figure(
             f"{kind}_{name}",
-            figures.heatmap(
+            heatmap(
                 values, rows=range(layers), columns=range(positions), x_label="position", y_label="layer"
             ),
             f"{words} of the residual stream on two-name prompts, share of what the prompts differ in, {name}, first seed",

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from gpt2lab.papers.tinystories import interpretability as circuits
 from gpt2lab.papers.tinystories.study.settings import Settings
 from gpt2lab.plots import figures
+from gpt2lab.plots.heatmaps import heatmap
 from gpt2lab.text.generators.stories import documents
 from gpt2lab.text.language_model import load
 
@@ -25,7 +26,7 @@ def tinyworld(settings: Settings, study: "Study") -> None:
         values = [[_mean(study, f"d{d}_l{n}.{name}") for d in settings.widths] for n in settings.depths]
         study.figure(
             f"{name}_grid",
-            figures.heatmap(
+            heatmap(
                 values, rows=settings.depths, columns=settings.widths, x_label="width d", y_label="layers",
                 label=f"{name} (share)", limits=(0.0, 1.0),
             ),
@@ -164,7 +165,7 @@ def _attention_figures(
         labels = [word.strip() or "<start>" for word in words[: len(kept)]]
         study.figure(
             f"attention_{model}_{what}_distance",
-            figures.heatmap(
+            heatmap(
                 pattern, rows=labels, columns=labels, x_label="key", y_label="query", label="attention",
                 limits=(0.0, 1.0), numbers=False,
             ),
