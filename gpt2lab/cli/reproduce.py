@@ -22,9 +22,8 @@ from gpt2lab.cli.show import paragraph, print_json
 from gpt2lab.studies.claim import SCALES
 
 if TYPE_CHECKING:
-    from gpt2lab.studies.claim import Claim
-    from gpt2lab.studies.judge import Verdict
-    from gpt2lab.studies.study import JudgedClaim, Study
+    from gpt2lab.runs.verdicts import JudgedClaim, RecordedClaim, Verdict
+    from gpt2lab.studies.study import Study
 
 _PLAIN = ("holds", "does not hold")  # verdicts that the interval and the threshold explain by themselves
 
@@ -172,7 +171,7 @@ def _claim(judged: "JudgedClaim", scale: str) -> str:
     )
 
 
-def _why(claim: "Claim", verdict: "Verdict", scale: str) -> str:
+def _why(claim: "RecordedClaim", verdict: "Verdict", scale: str) -> str:
     """Return what stands behind a verdict: the reason, unless the interval and the threshold give it by themselves."""
     if scale not in claim.scales:
         return f", but at {listed(claim.scales, 'or')} scale"
@@ -181,7 +180,7 @@ def _why(claim: "Claim", verdict: "Verdict", scale: str) -> str:
     return f". {verdict.reason}"
 
 
-def _measured(claim: "Claim", verdict: "Verdict") -> str:
+def _measured(claim: "RecordedClaim", verdict: "Verdict") -> str:
     """Return the measured quantity: its mean and interval over seeds, or the value of each; empty if there is none."""
     unit = f" {claim.unit}" if claim.unit else ""
     if verdict.interval is not None and verdict.interval.low == verdict.interval.high:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from gpt2lab.base.errors import LabError
-from gpt2lab.measures.statistics import Interval
+from gpt2lab.base.interval import Interval
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]

@@ -5,7 +5,6 @@ Only numpy is imported. Intervals are two-sided; `level` is their coverage.
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from statistics import NormalDist
 from typing import Literal
 
@@ -13,36 +12,12 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from gpt2lab.base.errors import LabError
+from gpt2lab.base.interval import Interval
 from gpt2lab.measures.student import t_power, t_quantile
 
 Statistic = Callable[[NDArray[np.float64]], float]
 
 _NORMAL = NormalDist()
-
-
-@dataclass(frozen=True)
-class Interval:
-    """An estimate with its two-sided confidence interval."""
-
-    mean: float
-    """The estimate: the mean, or whatever statistic was asked for."""
-    low: float
-    """Lower end; -inf if one value alone was given."""
-    high: float
-    """Upper end; inf if one value alone was given."""
-    n: int
-    """Number of values (seeds, texts, pairs, trials)."""
-    sd: float
-    """Sample standard deviation of the values (n - 1); nan if n is 1."""
-    level: float = 0.95
-    """Coverage."""
-
-    def contains(self, value: float) -> bool:
-        """Tell whether `value` lies in the closed interval."""
-        return self.low <= value <= self.high
-
-    def __str__(self) -> str:
-        return f"{self.mean:.4g} [{self.low:.4g}, {self.high:.4g}]"
 
 
 def t_interval(values: ArrayLike, level: float = 0.95) -> Interval:

@@ -15,6 +15,7 @@ from gpt2lab.base.json_files import read_text
 from gpt2lab.runs.home import is_name
 from gpt2lab.runs.metrics import metric_points, metric_rows
 from gpt2lab.runs.store import Row
+from gpt2lab.runs.verdicts import JudgedClaim, read_verdicts
 
 if TYPE_CHECKING:
     from gpt2lab.measures.arrays import Array
@@ -76,6 +77,11 @@ class RunRecord:
         """Every other file that was reported, by its name."""
         return {name: self.folder / "files" / name for name in self.captions("files")}
 
+    @cached_property
+    def verdicts(self) -> list[JudgedClaim]:
+        """The claims of a study with their verdicts; [] of any other run."""
+        return read_verdicts(self.folder)
+
     def captions(self, what: str) -> dict[str, str]:
         """Return the captions of the run's `tables`, `figures`, `texts`, `arrays` or `files` by name, in order."""
         path = self.folder / "captions.json"
@@ -126,11 +132,11 @@ def record(
     )
 
 
-def read_json(path: Path, kind: type = dict) -> Any:
-    """Read a JSON object, or a list if `kind` is list; LabError if the file is damaged."""
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object; LabError if the file is damaged."""
     content = json_files.read_json(path)
-    if not isinstance(content, kind):
-        raise LabError(f"{path}: must hold a JSON {'list' if kind is list else 'object'}")
+    if not isinstance(content, dict):
+        raise LabError(f"{path}: must hold a JSON object")
     return content
 
 

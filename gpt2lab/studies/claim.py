@@ -3,14 +3,11 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from gpt2lab.base.errors import LabError
 from gpt2lab.base.wording import listed, number
+from gpt2lab.runs.verdicts import Range, RecordedClaim, Verdict
 from gpt2lab.studies.expression import evaluate, missing_result, names_in
-
-if TYPE_CHECKING:
-    from gpt2lab.studies.judge import Verdict
 
 SCALES = ("smoke", "laptop", "gpu", "paper")
 
@@ -22,60 +19,35 @@ class Results(dict[str, float]):
         raise missing_result(name, self)
 
 
-class Threshold:
-    """A range of numbers that a claim speaks of; use `Below`, `AtMost`, `Above`, `AtLeast` or `Between`."""
-
-    def __init__(self, low: float, high: float, *, closed: bool, words: str) -> None:
-        if not low < high:
-            raise LabError(f"{words}: the lower end must be smaller than the upper end")
-        self.low, self.high, self.closed = low, high, closed
-        self.words = words
-
-    def __repr__(self) -> str:
-        return self.words
-
-    def holds(self, low: float, high: float) -> bool:
-        """Tell whether every number from `low` to `high` is in the range."""
-        if self.closed:
-            return low >= self.low and high <= self.high
-        return low > self.low and high < self.high
-
-    def fails(self, low: float, high: float) -> bool:
-        """Tell whether no number from `low` to `high` is in the range."""
-        if self.closed:
-            return high < self.low or low > self.high
-        return high <= self.low or low >= self.high
-
-
-class Below(Threshold):
+class Below(Range):
     """Numbers smaller than `value`."""
 
     def __init__(self, value: float) -> None:
         super().__init__(-math.inf, value, closed=False, words=f"below {number(value)}")
 
 
-class AtMost(Threshold):
+class AtMost(Range):
     """Numbers not greater than `value`."""
 
     def __init__(self, value: float) -> None:
         super().__init__(-math.inf, value, closed=True, words=f"at most {number(value)}")
 
 
-class Above(Threshold):
+class Above(Range):
     """Numbers greater than `value`."""
 
     def __init__(self, value: float) -> None:
         super().__init__(value, math.inf, closed=False, words=f"above {number(value)}")
 
 
-class AtLeast(Threshold):
+class AtLeast(Range):
     """Numbers not smaller than `value`."""
 
     def __init__(self, value: float) -> None:
         super().__init__(value, math.inf, closed=True, words=f"at least {number(value)}")
 
 
-class Between(Threshold):
+class Between(Range):
     """Numbers from `low` to `high`, both included."""
 
     def __init__(self, low: float, high: float) -> None:
@@ -84,7 +56,7 @@ class Between(Threshold):
 
 Measure = str | Callable[[Results], float]
 Condition = str | Callable[[Results], bool]
-Rule = Callable[[Sequence[Results]], "Verdict"]
+Rule = Callable[[Sequence[Results]], Verdict]
 
 
 @dataclass(frozen=True)
@@ -100,9 +72,9 @@ class Claim:
     """The measured quantity of one seed: an expression over results, or a function of them."""
     quantity: str = ""
     """The measured quantity in words, shown beside its expression: `final loss of Conda minus that of AdamW`."""
-    holds_if: Threshold | None = None
+    holds_if: Range | None = None
     """Where the quantity lies if the claim is true."""
-    holds_in_part_if: Threshold | None = None
+    holds_in_part_if: Range | None = None
     """A weaker threshold that still says something; without one there is no `holds in part`."""
     needs: Condition | None = None
     """What must be true in every seed for the claim to be testable at all: the baseline has learnt, ..."""
@@ -153,19 +125,28 @@ class Claim:
         return bool(self.needs(Results(results)))
 
     @property
-    def measure_words(self) -> str:
-        """The measured quantity as text: the expression, or the first line of the function's docstring."""
-        return _words(self.measure)
-
-    @property
     def needs_words(self) -> str:
         """The precondition as text."""
         return _words(self.needs)
 
-    @property
-    def rule_words(self) -> str:
-        """The claim's own rule as text; empty if the interval decides."""
-        return _words(self.rule)
+    def recorded(self) -> RecordedClaim:
+        """Return the claim as a run's record keeps it: everything but code."""
+        given = {"measure": self.measure, "needs": self.needs}
+        return RecordedClaim(
+            name=self.name,
+            sentence=self.sentence,
+            measure=_words(self.measure),
+            quantity=self.quantity,
+            unit=self.unit,
+            needs=self.needs_words,
+            expressions=tuple(name for name, value in given.items() if isinstance(value, str)),
+            holds_if=self.holds_if,
+            holds_in_part_if=self.holds_in_part_if,
+            own_rule=self.rule is not None,
+            rule=_words(self.rule),
+            scales=self.scales,
+            paper=self.paper,
+        )
 
     def needed(self, results: Mapping[str, float]) -> str:
         """Say what the results read by the precondition were: `loss.adamw = 3.2`."""

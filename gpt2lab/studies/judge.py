@@ -4,57 +4,19 @@ import contextlib
 import functools
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from enum import StrEnum
+from dataclasses import replace
 
 from gpt2lab.base.errors import LabError
+from gpt2lab.base.interval import Interval
 from gpt2lab.base.wording import count, listed, number
-from gpt2lab.measures.statistics import Interval, minimum_detectable_difference, t_interval
+from gpt2lab.measures.statistics import minimum_detectable_difference, t_interval
+from gpt2lab.runs.verdicts import Status, Verdict
 from gpt2lab.studies.claim import Claim, Results, Rule
 from gpt2lab.studies.expression import evaluate, names_in
 
 FEWEST_SEEDS = 3
 LEVEL = 0.95
 POWER = 0.8
-
-
-class Status(StrEnum):
-    """The five answers; all of them are good ones."""
-
-    HOLDS = "holds"
-    IN_PART = "holds in part"
-    DOES_NOT_HOLD = "does not hold"
-    INCONCLUSIVE = "inconclusive"
-    NOT_TESTED = "not tested at this scale"
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """The answer, why, and the numbers behind it."""
-
-    status: Status
-    """One of the five."""
-    reason: str
-    """One sentence."""
-    values: tuple[tuple[int, float], ...] = ()
-    """The measured quantity of every seed that has one, as (seed, value)."""
-    interval: Interval | None = None
-    """Mean over seeds and its 95 % t interval."""
-    detectable: float | None = None
-    """Smallest distance from the threshold that as many seeds with this spread detect with 80 % power."""
-
-    @property
-    def power(self) -> str:
-        """The power in one sentence; empty where no interval decides."""
-        if self.detectable is None or self.interval is None:
-            return ""
-        seeds = count(self.interval.n, "seed")
-        if self.detectable == 0:
-            return f"All {seeds} gave the same value; the interval has no width and says nothing of power."
-        return (
-            f"With {seeds} and this spread (s.d. {number(self.interval.sd, 2)}) a true distance of "
-            f"{number(self.detectable, 2)} from the threshold is detected with 80 % power."
-        )
 
 
 def judge(claim: Claim, seeds: Mapping[int, Mapping[str, float]], scale: str) -> Verdict:
@@ -192,7 +154,8 @@ def _by_interval(claim: Claim, values: tuple[tuple[int, float], ...]) -> Verdict
     assert interval is not None
     status = decide(claim, interval)
     detectable = _standard_detectable(interval.n) * interval.sd
-    return Verdict(status, _reason(claim, status, interval), values, interval, detectable)
+    reason = _reason(claim, status, interval)
+    return Verdict(status, reason, values, interval, detectable, _power(interval, detectable))
 
 
 def _interval(values: tuple[tuple[int, float], ...]) -> Interval | None:
@@ -210,6 +173,17 @@ def _interval(values: tuple[tuple[int, float], ...]) -> Interval | None:
 def _standard_detectable(n: int) -> float:
     """Return the detectable difference in standard deviations."""
     return minimum_detectable_difference(1.0, n, POWER, LEVEL)
+
+
+def _power(interval: Interval, detectable: float) -> str:
+    """Return the power in one sentence."""
+    seeds = count(interval.n, "seed")
+    if detectable == 0:
+        return f"All {seeds} gave the same value; the interval has no width and says nothing of power."
+    return (
+        f"With {seeds} and this spread (s.d. {number(interval.sd, 2)}) a true distance of "
+        f"{number(detectable, 2)} from the threshold is detected with 80 % power."
+    )
 
 
 def _reason(claim: Claim, status: Status, interval: Interval) -> str:

@@ -11,14 +11,14 @@ from gpt2lab.base.registry import paper
 from gpt2lab.base.settings import from_plain, options, show, to_plain
 from gpt2lab.base.wording import count, listed, quoted
 from gpt2lab.runs.environment import cores
-from gpt2lab.runs.json_numbers import encode
 from gpt2lab.runs.report.write import write_report
 from gpt2lab.runs.run import Run
 from gpt2lab.runs.run_record import RunRecord, Table, record
 from gpt2lab.runs.store import Row, Store
+from gpt2lab.runs.verdicts import FILE as VERDICTS
+from gpt2lab.runs.verdicts import JudgedClaim, write_verdicts
 from gpt2lab.studies.experiment import Experiment, load_comparison, load_experiment
 from gpt2lab.studies.judge import judge
-from gpt2lab.studies.judged import JudgedClaim
 from gpt2lab.studies.scheduler import Outcome, run_units
 from gpt2lab.studies.units import Plan, Unit, arm_records
 
@@ -106,7 +106,7 @@ class Study:
 
         about = f"`{self.id}`, {self.scale} scale, {count(len(self.runs), 'seed')}; report `{self.report}`"
         if self.claims:
-            return to_fragment(Prose(about), Verdicts([claim.to_plain() for claim in self.claims]))
+            return to_fragment(Prose(about), Verdicts(self.claims))
         captions = self.captions
         tables = [DataTable(captions[name] or name, rows) for name, rows in self.tables.items()]
         return to_fragment(Prose(about), *tables)
@@ -298,8 +298,10 @@ def _failures(outcome: Outcome, units: Sequence[Unit]) -> list[str]:
 def _judge(study: Study, experiment: Experiment, run: Run) -> None:
     """Judge every claim and write verdicts.json; the means become the study's results."""
     results = {record.seed: record.results for record in study.runs if record.seed is not None}
-    study.claims = [JudgedClaim(claim, judge(claim, results, study.scale)) for claim in experiment.claims]
-    run.write_file("verdicts.json", encode([judged.to_plain() for judged in study.claims], indent=2))
+    study.claims = [
+        JudgedClaim(claim.recorded(), judge(claim, results, study.scale)) for claim in experiment.claims
+    ]
+    run.write_file(VERDICTS, write_verdicts(study.claims))
     run.results = {
         f"claim.{judged.claim.name}": judged.verdict.interval.mean
         for judged in study.claims

@@ -6,15 +6,16 @@ import pytest
 
 from gpt2lab.cli.reproduce import show_study
 from gpt2lab.papers.occupational_bias.study import CLAIMS, PRESETS
+from gpt2lab.runs.verdicts import JudgedClaim
 from gpt2lab.studies.claim import Above, Claim
 from gpt2lab.studies.judge import judge
-from gpt2lab.studies.study import JudgedClaim, Study
+from gpt2lab.studies.study import Study
 
 GAINS = {0: {"gain": 0.2}, 1: {"gain": 0.3}, 2: {"gain": 0.4}}
 
 
 def _printed(claims: list[Claim], scale: str, capsys: pytest.CaptureFixture[str]) -> str:
-    judged = [JudgedClaim(claim, judge(claim, GAINS, scale)) for claim in claims]
+    judged = [JudgedClaim(claim.recorded(), judge(claim, GAINS, scale)) for claim in claims]
     show_study(Study("tide-1", "tide", scale, (0, 1, 2), None, [], judged, [], Path("runs/tide-1")), False)
     return capsys.readouterr().out
 

@@ -133,7 +133,7 @@ def test_a_function_may_measure_and_a_result_it_misses_is_named():
     claim = Claim("AdamW learns", measure=gap, holds_if=Above(0), needs=lambda results: results["n"] > 1)
     assert claim.value(RESULTS) == pytest.approx(0.8)
     assert claim.is_testable(RESULTS)
-    assert claim.measure_words == "Loss of the unigram model less AdamW's"
+    assert claim.recorded().measure == "Loss of the unigram model less AdamW's"
     with pytest.raises(LabError, match=r"loss.unigram: .*did you mean loss.unigrams\?"):
         claim.value({"loss.unigrams": 1.0})
     with pytest.raises(LabError):

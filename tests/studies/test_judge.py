@@ -5,8 +5,9 @@ import math
 import numpy as np
 import pytest
 
+from gpt2lab.runs.verdicts import Status, Verdict
 from gpt2lab.studies.claim import Above, AtLeast, Below, Between, Claim
-from gpt2lab.studies.judge import Status, Verdict, in_seeds, judge
+from gpt2lab.studies.judge import in_seeds, judge
 
 FASTER = Claim("Tide is faster", measure="ratio", holds_if=AtLeast(2.0), holds_in_part_if=AtLeast(1.1))
 

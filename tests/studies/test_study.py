@@ -15,7 +15,7 @@ import gpt2lab
 from gpt2lab.base.errors import LabError
 from gpt2lab.runs.run_record import read_metrics
 from gpt2lab.runs.store import Store
-from gpt2lab.studies.judge import Status
+from gpt2lab.runs.verdicts import Status
 from gpt2lab.studies.scheduler import StudyProgress
 from gpt2lab.studies.study import reproduce, resume_study
 from gpt2lab.studies.units import Unit

@@ -11,5 +11,5 @@ def test_the_study_runs_and_reports_every_number_its_claims_read(tmp_path: Path)
     study = reproduce("example-paper", scale="smoke", seeds=1, workers=1, home=tmp_path)
     assert not study.failures
     assert study.report.is_file()
-    results = study.runs[0].results
-    assert all(math.isfinite(judged.claim.value(results)) for judged in study.claims)
+    assert all(math.isfinite(value) for judged in study.claims for _, value in judged.verdict.values)
+    assert all(judged.verdict.values for judged in study.claims)

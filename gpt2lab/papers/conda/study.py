@@ -19,8 +19,8 @@ from gpt2lab.papers.conda.diagnostics import UpdateWatch
 from gpt2lab.papers.conda.matrices import PROJECTED, matrices_and_others
 from gpt2lab.papers.conda.muon import Muon
 from gpt2lab.papers.conda.optimizer import Conda
+from gpt2lab.runs.verdicts import Status, Verdict
 from gpt2lab.studies.claim import Above, AtLeast, AtMost, Claim, Results
-from gpt2lab.studies.judge import Status, Verdict
 from gpt2lab.studies.sweep import Candidate, Workload, compete, standings, step_ratio
 from gpt2lab.training import parameter_groups
 

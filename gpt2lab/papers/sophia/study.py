@@ -21,8 +21,8 @@ from gpt2lab.measures.statistics import t_interval
 from gpt2lab.papers.sophia.estimators import gauss_newton_bartlett, hutchinson
 from gpt2lab.papers.sophia.lion import Lion
 from gpt2lab.papers.sophia.optimizer import Sophia, SophiaG, SophiaH
+from gpt2lab.runs.verdicts import Status, Verdict
 from gpt2lab.studies.claim import Above, AtMost, Claim, Results
-from gpt2lab.studies.judge import Status, Verdict
 from gpt2lab.studies.sweep import Candidate, Workload, clock, compete, standings, step_ratio
 from gpt2lab.training import parameter_groups
 

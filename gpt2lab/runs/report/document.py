@@ -6,14 +6,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from gpt2lab.base.interval import Interval
 from gpt2lab.base.wording import number
+from gpt2lab.runs.verdicts import JudgedClaim, Status
 
-STATUS_MARKS = {
-    "holds": ("holds", "✓"),
-    "holds in part": ("part", "◐"),
-    "does not hold": ("fails", "✗"),
-    "inconclusive": ("open", "?"),
-    "not tested at this scale": ("untested", "–"),
+STATUS_MARKS: Mapping[str, tuple[str, str]] = {
+    Status.HOLDS: ("holds", "✓"),
+    Status.IN_PART: ("part", "◐"),
+    Status.DOES_NOT_HOLD: ("fails", "✗"),
+    Status.INCONCLUSIVE: ("open", "?"),
+    Status.NOT_TESTED: ("untested", "–"),
     "finished": ("holds", "✓"),
     "failed": ("fails", "✗"),
     "interrupted": ("open", "!"),
@@ -42,8 +44,8 @@ class Command:
 class Verdicts:
     """The table of claims with their verdicts."""
 
-    claims: Sequence[Mapping[str, Any]]
-    """As `JudgedClaim.to_plain` gives them."""
+    claims: Sequence[JudgedClaim]
+    """The claims, in order."""
 
 
 @dataclass(frozen=True)
@@ -70,8 +72,8 @@ class Picture:
 class ClaimDetail:
     """One claim in full."""
 
-    claim: Mapping[str, Any]
-    """As `JudgedClaim.to_plain` gives it."""
+    judged: JudgedClaim
+    """The claim with its verdict."""
     picture: Picture | None = None
     """Its number line."""
 
@@ -131,32 +133,32 @@ class Document:
     """Words → address, shown after the byline."""
 
 
-def claim_facts(claim: Mapping[str, Any]) -> list[tuple[str, str]]:
+def claim_facts(judged: JudgedClaim) -> list[tuple[str, str]]:
     """Return what a reader wants to know of one claim, name and text; an empty text is left out."""
+    claim, verdict = judged.claim, judged.verdict
 
-    def as_code(name: str) -> str:
-        return f"`{claim[name]}`" if name in claim.get("expressions", ()) else str(claim[name])
+    def as_code(name: str, text: str) -> str:
+        return f"`{text}`" if name in claim.expressions else text
 
     rule = ""
-    if claim["own_rule"]:
-        rule = claim["rule"] or "a rule of its own"
-    elif claim["holds_if"]:
-        rule = claim["holds_if"]["words"]
-        if claim["holds_in_part_if"]:
-            rule += f"; in part if {claim['holds_in_part_if']['words']}"
-    seeds = ", ".join(f"{shown(value, 4)} (seed {seed})" for seed, value in claim["values"])
-    return [
-        (
-            "measured",
-            _measure_words(claim["quantity"], as_code("measure"), claim["unit"]) if claim["measure"] else "",
-        ),
+    if claim.own_rule:
+        rule = claim.rule or "a rule of its own"
+    elif claim.holds_if is not None:
+        rule = claim.holds_if.words
+        if claim.holds_in_part_if is not None:
+            rule += f"; in part if {claim.holds_in_part_if.words}"
+    seeds = ", ".join(f"{shown(value, 4)} (seed {seed})" for seed, value in verdict.values)
+    measure = as_code("measure", claim.measure)
+    facts = [
+        ("measured", _measure_words(claim.quantity, measure, claim.unit) if claim.measure else ""),
         ("holds if", rule),
-        ("needs", as_code("needs")),
-        ("mean and 95 % interval", interval_words(claim)),
-        ("seeds", seeds if seed_words(claim) else ""),
-        ("power", claim["power"]),
-        ("the paper", claim["paper"]),
+        ("needs", as_code("needs", claim.needs) if claim.needs else ""),
+        ("mean and 95 % interval", interval_words(verdict.interval, claim.unit)),
+        ("seeds", seeds if seed_words(judged) else ""),
+        ("power", verdict.power),
+        ("the paper", claim.paper),
     ]
+    return [(name, text) for name, text in facts if text]
 
 
 def _measure_words(quantity: str, measure: str, unit: str) -> str:
@@ -164,16 +166,15 @@ def _measure_words(quantity: str, measure: str, unit: str) -> str:
     return ", ".join(filter(None, [f"{quantity} ({measure})" if quantity else measure, unit]))
 
 
-def measured(claim: Mapping[str, Any]) -> str:
+def measured(judged: JudgedClaim) -> str:
     """Return the measured quantity in short: mean, interval, seeds."""
-    text = interval_words(claim)
-    seeds = seed_words(claim)
-    return "; ".join(filter(None, [text, seeds]))
+    text = interval_words(judged.verdict.interval, judged.claim.unit)
+    return "; ".join(filter(None, [text, seed_words(judged)]))
 
 
-def seed_words(claim: Mapping[str, Any]) -> str:
+def seed_words(judged: JudgedClaim) -> str:
     """Return the quantity of every seed in short; "" if no seed has one."""
-    values = [value for _, value in claim["values"]]
+    values = [value for _, value in judged.verdict.values]
     if all(map(math.isnan, values)):
         return ""
     return "seeds " + ", ".join(shown(value, 3) for value in values)
@@ -184,16 +185,14 @@ def shown(value: float, digits: int = 4) -> str:
     return "–" if math.isnan(value) else number(value, digits)
 
 
-def interval_words(claim: Mapping[str, Any]) -> str:
-    """Return mean and interval with the unit."""
-    interval = claim["interval"]
+def interval_words(interval: Interval | None, unit: str) -> str:
+    """Return mean and interval with the unit; "" without an interval."""
     if interval is None:
         return ""
-    unit = f" {claim['unit']}" if claim["unit"] else ""
-    mean = f"{number(interval['mean'], 3)}{unit}"
-    if interval["low"] == interval["high"]:
+    mean = f"{number(interval.mean, 3)} {unit}".rstrip()
+    if interval.low == interval.high:
         return mean
-    return f"{mean} ({number(interval['low'], 3)} to {number(interval['high'], 3)})"
+    return f"{mean} ({number(interval.low, 3)} to {number(interval.high, 3)})"
 
 
 def cell(value: Any) -> str:

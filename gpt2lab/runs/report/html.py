@@ -1,7 +1,7 @@
 """A report as one HTML file: no scripts, nothing loaded from elsewhere, light and dark, on paper too."""
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from html import escape
 from typing import Any
 
@@ -28,6 +28,7 @@ from gpt2lab.runs.report.document import (
     seed_words,
 )
 from gpt2lab.runs.report.stylesheet import STYLE
+from gpt2lab.runs.verdicts import JudgedClaim
 
 _COLOURS = {
     figures.INK: "var(--ink)",
@@ -120,14 +121,13 @@ class _Page:
 
     def claim(self, detail: ClaimDetail) -> Iterator[str]:
         """Yield one claim in full: the reason, the number line, the facts."""
-        claim = detail.claim
-        yield f"<p>{badge(claim['status'])} {_inline(claim['reason'])}</p>"
+        verdict = detail.judged.verdict
+        yield f"<p>{badge(verdict.status)} {_inline(verdict.reason)}</p>"
         if detail.picture is not None:
             yield from self.picture(detail.picture.svg, "")
         yield '<dl class="claim">'
-        for name, text in claim_facts(claim):
-            if text:
-                yield f"<dt>{escape(name)}</dt><dd>{_inline(text)}</dd>"
+        for name, text in claim_facts(detail.judged):
+            yield f"<dt>{escape(name)}</dt><dd>{_inline(text)}</dd>"
         yield "</dl>"
 
     def picture(self, svg: str, caption: str) -> Iterator[str]:
@@ -159,25 +159,26 @@ def badge(status: str) -> str:
     return f'<span class="badge {kind}"><span aria-hidden="true">{mark}</span> {escape(status)}</span>'
 
 
-def _verdicts(claims: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+def _verdicts(claims: Sequence[JudgedClaim]) -> Iterator[str]:
     """Yield the table of verdicts; on a narrow page each row becomes a card."""
     yield '<table class="verdicts">\n<caption>What the seeds say of each claim</caption>\n<thead><tr>'
     yield "".join(f'<th scope="col">{name}</th>' for name in ("Claim", "Verdict", "Measured", "The paper"))
     yield "</tr></thead>\n<tbody>"
-    for claim in claims:
-        interval = interval_words(claim)
-        seeds = seed_words(claim)
+    for judged in claims:
+        claim, verdict = judged.claim, judged.verdict
+        interval = interval_words(verdict.interval, claim.unit)
+        seeds = seed_words(judged)
         measured = f'<span class="figure">{_inline(interval)}</span>' if interval else ""
         if seeds:
             measured += f'<span class="small">{seeds}</span>'
-        if claim.get("detectable"):
-            measured += f'<span class="small">80 % power for {number(claim["detectable"], 2)}</span>'
+        if verdict.detectable:
+            measured += f'<span class="small">80 % power for {number(verdict.detectable, 2)}</span>'
         yield (
-            f'<tr><th scope="row"><span class="letter">{escape(claim["name"])}</span> '
-            f"{_inline(claim['sentence'])}</th>"
-            f'<td data-label="Verdict">{badge(claim["status"])}<span class="small">{_inline(claim["reason"])}</span></td>'
+            f'<tr><th scope="row"><span class="letter">{escape(claim.name)}</span> '
+            f"{_inline(claim.sentence)}</th>"
+            f'<td data-label="Verdict">{badge(verdict.status)}<span class="small">{_inline(verdict.reason)}</span></td>'
             f'<td data-label="Measured">{measured or "–"}</td>'
-            f'<td data-label="The paper">{_inline(claim["paper"]) or "–"}</td></tr>'
+            f'<td data-label="The paper">{_inline(claim.paper) or "–"}</td></tr>'
         )
     yield "</tbody>\n</table>"
 

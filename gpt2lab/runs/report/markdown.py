@@ -27,6 +27,7 @@ from gpt2lab.runs.report.document import (
     claim_facts,
     measured,
 )
+from gpt2lab.runs.verdicts import JudgedClaim
 
 _SIDE_BY_SIDE = 10  # columns of a table that has more than twice as many
 
@@ -55,7 +56,7 @@ def _block(block: Block | Section, level: int, folder: Path) -> list[str]:
             return _verdicts(block.claims)
         case ClaimDetail():
             picture = _block(block.picture, level, folder) if block.picture is not None else []
-            return _claim(block.claim, picture)
+            return _claim(block.judged, picture)
         case DataTable():
             return [*_caption(block.caption), *_table(block.rows), ""]
         case Picture():
@@ -81,26 +82,24 @@ def _block(block: Block | Section, level: int, folder: Path) -> list[str]:
             return [*_lines(used, [[row[name] for name in used] for row in rows], [False] * len(used)), ""]
 
 
-def _verdicts(claims: Sequence[Mapping[str, Any]]) -> list[str]:
-    rows = []
-    for claim in claims:
-        mark = STATUS_MARKS[claim["status"]][1]
-        rows.append(
-            {
-                "": claim["name"],
-                "claim": claim["sentence"],
-                "verdict": f"{mark} **{claim['status']}**",
-                "measured": measured(claim),
-                "the paper": claim["paper"],
-            }
-        )
+def _verdicts(claims: Sequence[JudgedClaim]) -> list[str]:
+    rows = [
+        {
+            "": judged.claim.name,
+            "claim": judged.claim.sentence,
+            "verdict": f"{STATUS_MARKS[judged.verdict.status][1]} **{judged.verdict.status}**",
+            "measured": measured(judged),
+            "the paper": judged.claim.paper,
+        }
+        for judged in claims
+    ]
     return [*_table(rows), ""]
 
 
-def _claim(claim: Mapping[str, Any], picture: Sequence[str]) -> list[str]:
-    mark = STATUS_MARKS[claim["status"]][1]
-    lines = [f"{mark} **{claim['status']}.** {inline(claim['reason'])}", "", *picture]
-    lines += [f"- {name}: {inline(text)}" for name, text in claim_facts(claim) if text]
+def _claim(judged: JudgedClaim, picture: Sequence[str]) -> list[str]:
+    status = judged.verdict.status
+    lines = [f"{STATUS_MARKS[status][1]} **{status}.** {inline(judged.verdict.reason)}", "", *picture]
+    lines += [f"- {name}: {inline(text)}" for name, text in claim_facts(judged)]
     return [*lines, ""]
 
 

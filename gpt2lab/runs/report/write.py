@@ -14,7 +14,7 @@ from gpt2lab.base.progress import duration
 from gpt2lab.base.registry import Paper, paper
 from gpt2lab.base.settings import show
 from gpt2lab.base.wording import count, listed, printable
-from gpt2lab.plots.claim_strip import claim_strip
+from gpt2lab.plots.interval_strip import interval_strip
 from gpt2lab.runs.home import is_name
 from gpt2lab.runs.json_numbers import flat
 from gpt2lab.runs.report.chain import chain_sections
@@ -35,11 +35,11 @@ from gpt2lab.runs.report.document import (
 )
 from gpt2lab.runs.report.exports import write_figures, write_tables
 from gpt2lab.runs.report.html import to_html
-from gpt2lab.runs.report.judged import judged_claims
 from gpt2lab.runs.report.markdown import to_markdown
 from gpt2lab.runs.report.side_by_side import apart, comparison_rows, side_by_side
 from gpt2lab.runs.run_record import RunRecord, record
 from gpt2lab.runs.store import Row, Store
+from gpt2lab.runs.verdicts import JudgedClaim, Range
 
 _LEGEND = (
     "Dots are seeds, the bar is the 95 % interval around their mean, the shade is where the claim holds "
@@ -118,7 +118,7 @@ def _comparison_name(rows: Sequence[Row]) -> str:
 
 def _study(row: Row, run: RunRecord, store: Store) -> Document:
     about = run.json("settings.json")
-    claims = judged_claims(run.folder / "verdicts.json")
+    claims = run.verdicts
     described = _described(row.paper)
     pieces = [record(piece, store.home) for piece in store.pieces(row.id)]
     seeds = [piece for piece in pieces if piece.arm is None]
@@ -205,16 +205,27 @@ def _differ(settings: Sequence[Mapping[str, Any]], *names: str) -> bool:
     return any(row["name"] in names for row in settings)
 
 
-def _claim(claim: Mapping[str, Any], folder: Path, place: int) -> Section:
+def _claim(judged: JudgedClaim, folder: Path, place: int) -> Section:
     """Return one claim, its picture a file named after it, or after its place where the name cannot be a file's."""
-    strip = claim_strip(claim)
+    claim, verdict = judged.claim, judged.verdict
+    strip = interval_strip(
+        [value for _, value in verdict.values],
+        interval=verdict.interval,
+        inner=_ends(claim.holds_if),
+        outer=_ends(claim.holds_in_part_if),
+        title=f"{claim.name}: {verdict.status}. {verdict.reason}",
+    )
     picture = None
     if strip:
-        name = claim["name"] if is_name(claim["name"]) else f"at-{place}"
+        name = claim.name if is_name(claim.name) else f"at-{place}"
         file = folder / "figures" / f"claim-{name}.svg"
         atomic_write(file, strip)
-        picture = Picture(f"claim {claim['name']}", "", strip, file)
-    return Section(f"{claim['name']}. {claim['sentence']}", [ClaimDetail(claim, picture)])
+        picture = Picture(f"claim {claim.name}", "", strip, file)
+    return Section(f"{claim.name}. {claim.sentence}", [ClaimDetail(judged, picture)])
+
+
+def _ends(given: Range | None) -> tuple[float, float] | None:
+    return None if given is None else (given.low, given.high)
 
 
 def _trouble(row: Row) -> list[Block]:

@@ -11,7 +11,6 @@ from gpt2lab.papers.conda import Conda
 from gpt2lab.papers.conda.diagnostics import UpdateWatch, drift, spectrum
 from gpt2lab.papers.conda.study import CLAIMS, PRESETS, Settings, arms, candidate
 from gpt2lab.studies.claim import Results
-from gpt2lab.studies.judge import Status
 from gpt2lab.studies.study import reproduce
 
 

@@ -12,8 +12,8 @@ from gpt2lab.papers.contrastive_search.study import CLAIMS, PRESETS, Settings, t
 from gpt2lab.papers.contrastive_search.study.decoding import Judged, Trial, headline
 from gpt2lab.papers.contrastive_search.study.models import split
 from gpt2lab.runs.run import Run
+from gpt2lab.runs.verdicts import Status
 from gpt2lab.studies.claim import Results
-from gpt2lab.studies.judge import Status
 from gpt2lab.studies.study import reproduce
 from gpt2lab.text.language_model import LanguageModel, save
 from gpt2lab.text.tokenizer import byte_level

@@ -7,8 +7,8 @@ import pytest
 from gpt2lab.base.errors import LabError
 from gpt2lab.papers.layernorm_removal.schedule import Schedule
 from gpt2lab.papers.layernorm_removal.study import CLAIMS, PRESETS, Settings
+from gpt2lab.runs.verdicts import Status
 from gpt2lab.studies.claim import Results
-from gpt2lab.studies.judge import Status
 from gpt2lab.studies.study import reproduce
 from gpt2lab.text.generators.stories import documents
 from gpt2lab.text.language_model import LanguageModel, save

@@ -19,8 +19,9 @@ from gpt2lab.papers.pondering.study import (
     token_share,
     updates,
 )
+from gpt2lab.runs.verdicts import Status
 from gpt2lab.studies.claim import Results
-from gpt2lab.studies.judge import Status, judge
+from gpt2lab.studies.judge import judge
 from gpt2lab.studies.study import reproduce
 
 

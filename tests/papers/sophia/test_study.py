@@ -8,8 +8,8 @@ import torch
 from gpt2lab.base.errors import LabError
 from gpt2lab.papers.sophia import toy
 from gpt2lab.papers.sophia.study import CLAIMS, PRESETS, arms, gauss_newton_error, hutchinson_error
+from gpt2lab.runs.verdicts import Status
 from gpt2lab.studies.claim import Results
-from gpt2lab.studies.judge import Status
 from gpt2lab.studies.study import reproduce
 
 

@@ -9,7 +9,8 @@ import pytest
 
 from gpt2lab.base.errors import LabError
 from gpt2lab.base.extras import install
-from gpt2lab.plots.claim_strip import claim_strip
+from gpt2lab.base.interval import Interval
+from gpt2lab.plots.interval_strip import interval_strip
 from gpt2lab.runs.json_numbers import flat
 from gpt2lab.runs.report.document import (
     DataTable,
@@ -29,6 +30,7 @@ from gpt2lab.runs.report.side_by_side import comparison_rows
 from gpt2lab.runs.report.write import write_comparison, write_report
 from gpt2lab.runs.run import Run
 from gpt2lab.runs.store import Store
+from gpt2lab.runs.verdicts import JudgedClaim, RecordedClaim, Status, Verdict
 from gpt2lab.studies.study import reproduce
 
 VOID = {"meta", "br", "img", "hr"}
@@ -278,67 +280,54 @@ def test_the_colours_of_a_figure_follow_the_page():
     assert '<g style="stroke: var(--ink); fill: var(--c0)"/>' in page
 
 
+def judged(values=(), interval=None, **claim):
+    verdict = Verdict(Status.HOLDS, "a < b", tuple(enumerate(values)), interval)
+    return JudgedClaim(RecordedClaim("A", "It is so", **claim), verdict)
+
+
 def test_a_quantity_that_no_seed_has_is_left_out_and_one_that_some_lack_is_a_dash():
-    claim = {"values": [(0, math.nan), (1, math.nan)], "interval": None, "unit": ""}
-    assert measured(claim) == ""
-    assert measured(claim | {"values": [(0, math.nan), (1, 0.25)]}) == "seeds –, 0.25"
-    assert measured(claim | {"interval": {"low": 0.5, "mean": 0.5, "high": 0.5}, "unit": "s"}) == "0.5 s"
+    assert measured(judged([math.nan, math.nan])) == ""
+    assert measured(judged([math.nan, 0.25])) == "seeds –, 0.25"
+    alike = judged([math.nan], Interval(0.5, 0.5, 0.5, 3, 0.0), unit="s")
+    assert measured(alike) == "0.5 s"
 
 
 def test_nested_settings_are_flattened():
     assert flat({"a": {"b": {"c": 1}}, "d": [1, 2]}) == {"a.b.c": 1, "d": [1, 2]}
 
 
-@pytest.mark.parametrize(
-    "values", [[], [(0, float("nan"))], [(0, 1.0)], [(0, 1.0), (1, 1.0)], [(0, -1e9), (1, 1e9)]]
-)
-def test_the_picture_of_a_claim_is_drawn_for_any_values(values):
-    claim = {
-        "name": "A", "status": "holds", "reason": "a < b", "values": values, "interval": None,
-        "holds_if": {"low": "-inf", "high": 0.0}, "holds_in_part_if": None,
-    }  # fmt: skip
-    drawn = claim_strip(claim)
-    assert drawn.count("<circle") == sum(value == value for _, value in values)
+@pytest.mark.parametrize("values", [[], [math.nan], [0.0, 1.0], [1.0, 1.0], [-1e9, 1e9]])
+def test_the_strip_is_drawn_for_any_values(values):
+    drawn = interval_strip(values, inner=(-math.inf, 0.0))
+    assert drawn.count("<circle") == sum(value == value for value in values)
 
 
 @pytest.mark.parametrize("value", [0.0, 1.0, -0.3, 1e-12, 3e9])
-def test_a_claim_with_a_rule_of_its_own_has_an_axis_with_numbers(value):
-    claim = {
-        "name": "A", "status": "holds", "reason": "", "values": [(0, value), (1, value * 1.3 + 0.1)],
-        "interval": None, "holds_if": None, "holds_in_part_if": None,
-    }  # fmt: skip
-    labels = re.findall(r"<text[^>]*>([^<]*)</text>", claim_strip(claim))
+def test_a_strip_without_ranges_has_an_axis_with_numbers(value):
+    labels = re.findall(r"<text[^>]*>([^<]*)</text>", interval_strip([value, value * 1.3 + 0.1]))
     assert 2 <= len(set(labels)) == len(labels) <= 6
-    assert claim_strip(claim | {"values": [(0, value)]}) == "", "a lone dot says less than its number"
+    assert interval_strip([value]) == "", "a lone dot says less than its number"
 
 
 def test_numbers_of_thresholds_that_lie_close_do_not_overlap():
-    claim = {
-        "name": "A", "status": "holds", "reason": "", "values": [(0, 0.0), (1, 1.0)], "interval": None,
-        "holds_if": {"low": 0.501, "high": math.inf}, "holds_in_part_if": {"low": 0.5, "high": math.inf},
-    }  # fmt: skip
-    found = re.findall(r'<text x="([\d.]+)"[^>]*>(0\.50?1?)</text>', claim_strip(claim))
+    drawn = interval_strip([0.0, 1.0], inner=(0.501, math.inf), outer=(0.5, math.inf))
+    found = re.findall(r'<text x="([\d.]+)"[^>]*>(0\.50?1?)</text>', drawn)
     assert [text for _, text in found] == ["0.5", "0.501"]
     assert float(found[1][0]) - float(found[0][0]) >= 5 * 7
 
 
 def test_an_interval_without_ends_is_not_drawn():
-    claim = {
-        "name": "A", "status": "holds", "reason": "", "values": [(0, 1.0), (1, 2.0)],
-        "interval": {"low": math.nan, "mean": math.inf, "high": math.inf}, "holds_if": None, "holds_in_part_if": None,
-    }  # fmt: skip
-    assert "nan" not in claim_strip(claim)
+    drawn = interval_strip([1.0, 2.0], interval=Interval(math.inf, math.nan, math.inf, 2, math.nan))
+    assert drawn and "nan" not in drawn
 
 
 def test_a_claim_says_its_quantity_and_its_rule_in_words():
-    claim = {
-        "measure": "a - b", "quantity": "what a is above b", "expressions": ["measure"], "unit": "nats", "own_rule": True,
-        "rule": "above two standard errors", "values": [], "interval": None, "needs": "", "power": "", "paper": "",
-    }  # fmt: skip
-    facts = dict(claim_facts(claim))
+    stated = {"measure": "a - b", "expressions": ("measure",), "own_rule": True}
+    words = {"quantity": "what a is above b", "unit": "nats", "rule": "above two standard errors"}
+    facts = dict(claim_facts(judged(**stated, **words)))
     assert facts["measured"] == "what a is above b (`a - b`), nats"
     assert facts["holds if"] == "above two standard errors"
-    facts = dict(claim_facts(claim | {"rule": "", "quantity": "", "unit": ""}))
+    facts = dict(claim_facts(judged(**stated)))
     assert facts["measured"] == "`a - b`"
     assert facts["holds if"] == "a rule of its own"
 

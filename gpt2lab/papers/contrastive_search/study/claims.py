@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 
 from gpt2lab.measures.statistics import t_interval
+from gpt2lab.runs.verdicts import Status, Verdict
 from gpt2lab.studies.claim import Above, AtLeast, Between, Claim, Results
-from gpt2lab.studies.judge import Status, Verdict
 
 TRAINED = ("laptop", "gpu", "paper")
 

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from statistics import fmean
 
+from gpt2lab.runs.verdicts import Status, Verdict
 from gpt2lab.studies.claim import Above, AtLeast, AtMost, Claim, Results
-from gpt2lab.studies.judge import Status, Verdict
 
 
 def _headline(seeds: Sequence[Results]) -> Verdict:

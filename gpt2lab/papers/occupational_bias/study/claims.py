@@ -6,8 +6,8 @@ from statistics import fmean
 from gpt2lab.measures.statistics import t_interval
 from gpt2lab.papers.occupational_bias.analysis import ALPHA
 from gpt2lab.papers.occupational_bias.regression import fisher_exact_greater
+from gpt2lab.runs.verdicts import Status, Verdict
 from gpt2lab.studies.claim import Above, AtLeast, Claim, Results
-from gpt2lab.studies.judge import Status, Verdict
 
 
 def _same_sign(seeds: Sequence[Results]) -> Verdict:

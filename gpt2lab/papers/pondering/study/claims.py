@@ -5,8 +5,8 @@ from collections.abc import Callable, Sequence
 from statistics import fmean
 
 from gpt2lab.measures.statistics import t_interval
+from gpt2lab.runs.verdicts import Status, Verdict
 from gpt2lab.studies.claim import Above, AtLeast, AtMost, Claim, Results
-from gpt2lab.studies.judge import Status, Verdict
 
 
 def _lower(name: str, words: str, least: float = 0.02) -> Callable[[Sequence[Results]], Verdict]:

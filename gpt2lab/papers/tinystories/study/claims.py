@@ -5,8 +5,8 @@ from collections.abc import Callable, Sequence
 
 from gpt2lab.base.errors import LabError
 from gpt2lab.papers.tinystories.study.real_text import WHY_NO_VERDICT
+from gpt2lab.runs.verdicts import Status, Verdict
 from gpt2lab.studies.claim import AtLeast, AtMost, Claim, Results
-from gpt2lab.studies.judge import Status, Verdict
 
 LEARNT = 0.95
 """Grammar and stopping from which on a model writes grammatical text (claim A)."""

@@ -1,10 +1,10 @@
-"""A claim as a picture: a number line with the range in which it holds, the interval and the seeds."""
+"""A number line with ranges shaded, an interval and the values behind it."""
 
 import math
 from collections.abc import Mapping, Sequence
 from html import escape
-from typing import Any
 
+from gpt2lab.base.interval import Interval
 from gpt2lab.base.wording import number
 from gpt2lab.plots.figures import GRID, INK, MUTED, PALETTE, PAPER, spread
 
@@ -12,47 +12,52 @@ _WIDTH, _HEIGHT = 480.0, 80.0  # narrow: its writing is still read on a telephon
 _LEFT, _RIGHT, _LINE = 16.0, 464.0, 35.0
 _BLUE, _GREEN = PALETTE[0], PALETTE[2]
 
+Ends = tuple[float, float]
 
-def claim_strip(claim: Mapping[str, Any]) -> str:
-    """Return an SVG element for a claim (as `judged_claims` reads it); "" without a value, or for one without a range.
 
-    The shade is where the claim holds, the paler one where it holds in part, with their ends; a claim with a rule of its
-    own has the numbers of the line instead. Dots are seeds; the bar is the 95 % interval with its mean.
+def interval_strip(
+    values: Sequence[float],
+    *,
+    interval: Interval | None = None,
+    inner: Ends | None = None,
+    outer: Ends | None = None,
+    title: str = "",
+) -> str:
+    """Return an SVG element: dots for the values, a bar for the interval with its mean, shades for two ranges.
+
+    inner, outer: the ends of the ranges; the outer one is paler. Without a range the line has numbers instead. "" if no
+    value is finite, or if there is no range and only one value.
     """
-    values = [value for _, value in claim["values"] if math.isfinite(value)]
+    values = [value for value in values if math.isfinite(value)]
     if not values:
         return ""
-    ranges = [(given, strength) for given, strength in _ranges(claim) if given]
-    borders = sorted({end for given, _ in ranges for end in map(_finite, _ends(given)) if end is not None})
+    ranges = [(ends, strength) for ends, strength in ((outer, 0.10), (inner, 0.18)) if ends]
+    borders = sorted({end for ends, _ in ranges for end in ends if math.isfinite(end)})
     if not ranges and len(values) == 1:
         return ""
-    interval = claim["interval"] if _has_ends(claim["interval"]) else None
-    spans = [interval["low"], interval["high"]] if interval is not None else []
+    shown = interval if interval is not None and _has_ends(interval) else None
+    spans = [shown.low, shown.high] if shown is not None else []
     axis = _Axis([*values, *borders, *spans])
     pieces = [f'<rect width="{_WIDTH:.0f}" height="{_HEIGHT:.0f}" fill="{PAPER}"/>']
     pieces.append(_stroke(_LEFT, _RIGHT, _LINE, _LINE, GRID, 2))
-    pieces += [axis.shade(given, strength) for given, strength in ranges]
+    pieces += [axis.shade(ends, strength) for ends, strength in ranges]
     pieces += [_stroke(axis.x(end), axis.x(end), 14, 54, _GREEN, 1.5) for end in borders]
     ticks = [] if borders else axis.ticks()
     pieces += [_stroke(axis.x(tick), axis.x(tick), 30, 40, GRID, 1.5) for tick in ticks]
     pieces += _labels(
         axis, {end: number(end, 3) for end in borders} | {tick: number(tick, 6) for tick in ticks}
     )
-    if interval is not None:
-        low, mean, high = (axis.x(interval[name]) for name in ("low", "mean", "high"))
+    if shown is not None:
+        low, mean, high = (axis.x(end) for end in (shown.low, shown.mean, shown.high))
         pieces.append(
             _stroke(low, high, _LINE, _LINE, _BLUE, 6, ' stroke-opacity="0.45" stroke-linecap="round"')
         )
-        pieces += [
-            _stroke(mean, mean, 24, 44, _BLUE, 2.5),
-            _label(mean, 12, number(interval["mean"], 3), INK),
-        ]
+        pieces += [_stroke(mean, mean, 24, 44, _BLUE, 2.5), _label(mean, 12, number(shown.mean, 3), INK)]
     pieces += [f'<circle cx="{axis.x(value)}" cy="{_LINE}" r="4" fill="{_BLUE}"/>' for value in values]
-    title = escape(f"{claim['name']}: {claim['status']}. {claim['reason']}")
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH:.0f} {_HEIGHT:.0f}" width="{_WIDTH:.0f}" '
         f'height="{_HEIGHT:.0f}" role="img" font-family="system-ui, sans-serif" font-size="13">'
-        f"<title>{title}</title>{''.join(pieces)}</svg>"
+        f"<title>{escape(title)}</title>{''.join(pieces)}</svg>"
     )
 
 
@@ -77,29 +82,15 @@ class _Axis:
         first = math.ceil(self.low / step)
         return [float(f"{at * step:.9g}") for at in range(first, math.floor(self.high / step) + 1)]
 
-    def shade(self, given: Mapping[str, Any], strength: float) -> str:
+    def shade(self, ends: Ends, strength: float) -> str:
         """Return the shade of a range; an end at infinity is the line's."""
-        low, high = map(_finite, _ends(given))
-        left, right = self.x(self.low if low is None else low), self.x(self.high if high is None else high)
+        left, right = self.x(max(ends[0], self.low)), self.x(min(ends[1], self.high))
         size = f'x="{left}" y="16" width="{right - left:.1f}" height="36"'
         return f'<rect {size} fill="{_GREEN}" fill-opacity="{strength}"/>'
 
 
-def _ranges(claim: Mapping[str, Any]) -> list[tuple[Any, float]]:
-    return [(claim["holds_in_part_if"], 0.10), (claim["holds_if"], 0.18)]
-
-
-def _ends(given: Mapping[str, Any]) -> tuple[Any, Any]:
-    return given["low"], given["high"]
-
-
-def _has_ends(interval: Mapping[str, Any] | None) -> bool:
-    return interval is not None and all(math.isfinite(interval[name]) for name in ("low", "mean", "high"))
-
-
-def _finite(value: Any) -> float | None:
-    """Return a number unless it is infinite, which JSON holds as text."""
-    return float(value) if isinstance(value, (int, float)) and math.isfinite(value) else None
+def _has_ends(interval: Interval) -> bool:
+    return all(map(math.isfinite, (interval.low, interval.mean, interval.high)))
 
 
 def _stroke(x1: float, x2: float, y1: float, y2: float, colour: str, width: float, more: str = "") -> str:

@@ -1,0 +1,196 @@
+"""Verdicts on claims, as a study makes them, a run's folder holds them and a report shows them.
+
+`verdicts.json` is a list with one object for each claim; `write_verdicts` and `read_verdicts` are its only two ends.
+"""
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from gpt2lab.base import json_files
+from gpt2lab.base.errors import LabError
+from gpt2lab.base.interval import Interval
+from gpt2lab.runs.json_numbers import encode
+
+FILE = "verdicts.json"
+"""The file of a run's folder."""
+
+
+class Status(StrEnum):
+    """The five answers; all of them are good ones."""
+
+    HOLDS = "holds"
+    IN_PART = "holds in part"
+    DOES_NOT_HOLD = "does not hold"
+    INCONCLUSIVE = "inconclusive"
+    NOT_TESTED = "not tested at this scale"
+
+
+@dataclass(frozen=True)
+class Range:
+    """A range of numbers that a claim speaks of. LabError when it is made without numbers inside."""
+
+    low: float
+    """Lower end; -inf if there is none."""
+    high: float
+    """Upper end; inf if there is none."""
+    closed: bool
+    """Whether the ends belong to it."""
+    words: str
+    """The range in words: `at least 2`."""
+
+    def __post_init__(self) -> None:
+        if not self.low < self.high:
+            raise LabError(f"{self.words}: the lower end must be smaller than the upper end")
+
+    def __repr__(self) -> str:
+        return self.words
+
+    def holds(self, low: float, high: float) -> bool:
+        """Tell whether every number from `low` to `high` is in the range."""
+        if self.closed:
+            return low >= self.low and high <= self.high
+        return low > self.low and high < self.high
+
+    def fails(self, low: float, high: float) -> bool:
+        """Tell whether no number from `low` to `high` is in the range."""
+        if self.closed:
+            return high < self.low or low > self.high
+        return high <= self.low or low >= self.high
+
+
+@dataclass(frozen=True)
+class RecordedClaim:
+    """A claim as it was stated when it was judged: everything of it but code."""
+
+    name: str
+    """Its letter in paper.toml."""
+    sentence: str
+    """The claim in the reader's words."""
+    measure: str = ""
+    """The measured quantity: an expression, or what a function says of itself."""
+    quantity: str = ""
+    """The measured quantity in words."""
+    unit: str = ""
+    """Its unit; empty for a plain number."""
+    needs: str = ""
+    """The precondition: an expression, or what a function says of itself."""
+    expressions: tuple[str, ...] = ()
+    """Which of `measure` and `needs` are expressions."""
+    holds_if: Range | None = None
+    """Where the quantity lies if the claim is true."""
+    holds_in_part_if: Range | None = None
+    """The weaker range of a claim that can hold in part."""
+    own_rule: bool = False
+    """Whether a rule of its own decides instead of the interval."""
+    rule: str = ""
+    """That rule in words."""
+    scales: tuple[str, ...] = ()
+    """Where it can be tested; empty in files of before this was kept."""
+    paper: str = ""
+    """The paper's own figure."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The answer, why, and the numbers behind it."""
+
+    status: Status
+    """One of the five."""
+    reason: str
+    """One sentence."""
+    values: tuple[tuple[int, float], ...] = ()
+    """The measured quantity of every seed that has one, as (seed, value)."""
+    interval: Interval | None = None
+    """Mean over seeds and its 95 % t interval."""
+    detectable: float | None = None
+    """Smallest distance from the threshold that as many seeds with this spread detect with 80 % power."""
+    power: str = ""
+    """The power in one sentence; empty where no interval decides."""
+
+
+@dataclass(frozen=True)
+class JudgedClaim:
+    """A claim with its verdict."""
+
+    claim: RecordedClaim
+    """The claim."""
+    verdict: Verdict
+    """What the seeds say of it."""
+
+    def to_plain(self) -> dict[str, Any]:
+        """Return the object of `verdicts.json`: the fields of both, side by side."""
+        return dataclasses.asdict(self.claim) | dataclasses.asdict(self.verdict)
+
+
+def write_verdicts(claims: Sequence[JudgedClaim]) -> str:
+    """Return the content of `verdicts.json`."""
+    return encode([judged.to_plain() for judged in claims], indent=2)
+
+
+def read_verdicts(folder: Path) -> list[JudgedClaim]:
+    """Read the verdicts of a run's folder; [] if it has none. LabError for a file of another form."""
+    path = folder / FILE
+    if not path.exists():
+        return []
+    content = json_files.read_json(path)
+    if not isinstance(content, list):
+        raise LabError(f"{path}: must hold a JSON list")
+    try:
+        return [_read(entry) for entry in content]
+    except (AttributeError, KeyError, TypeError, ValueError, OverflowError, LabError) as error:
+        raise LabError(f"{path}: not written by this version of gpt2lab ({error!r})") from error
+
+
+def _read(entry: Mapping[str, Any]) -> JudgedClaim:
+    """Read one object; what files of before do not hold has its default."""
+    claim = RecordedClaim(
+        holds_if=_range(entry["holds_if"]),
+        holds_in_part_if=_range(entry["holds_in_part_if"]),
+        own_rule=bool(entry["own_rule"]),
+        expressions=_texts(entry.get("expressions", ())),
+        scales=_texts(entry.get("scales", ())),
+        **_strings(entry, ("name", "sentence", "measure", "needs", "paper"), ("quantity", "unit", "rule")),
+    )
+    detectable = entry["detectable"]
+    verdict = Verdict(
+        status=Status(entry["status"]),
+        values=tuple((int(seed), float(value)) for seed, value in entry["values"]),
+        interval=_interval(entry["interval"]),
+        detectable=None if detectable is None else float(detectable),
+        **_strings(entry, ("reason", "power")),
+    )
+    return JudgedClaim(claim, verdict)
+
+
+def _strings(
+    entry: Mapping[str, Any], needed: tuple[str, ...], optional: tuple[str, ...] = ()
+) -> dict[str, str]:
+    found = {name: entry[name] for name in needed} | {name: entry.get(name, "") for name in optional}
+    wrong = [name for name, value in found.items() if not isinstance(value, str)]
+    if wrong:
+        raise ValueError(wrong)
+    return found
+
+
+def _texts(given: Any) -> tuple[str, ...]:
+    return tuple(str(text) for text in given)
+
+
+def _range(given: Mapping[str, Any] | None) -> Range | None:
+    if given is None:
+        return None
+    closed = bool(given.get("closed", True))
+    return Range(float(given["low"]), float(given["high"]), closed, str(given["words"]))
+
+
+def _interval(given: Mapping[str, Any] | None) -> Interval | None:
+    if given is None:
+        return None
+    mean, low, high = (float(given[name]) for name in ("mean", "low", "high"))
+    sd, level = float(given.get("sd", math.nan)), float(given.get("level", 0.95))
+    return Interval(mean, low, high, int(given.get("n", 0)), sd, level)

@@ -1,0 +1,80 @@
+"""Verdicts in a run's folder: written and read without loss, old files too, others refused."""
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+
+from gpt2lab.base.errors import LabError
+from gpt2lab.base.interval import Interval
+from gpt2lab.runs.verdicts import (
+    FILE,
+    JudgedClaim,
+    Range,
+    RecordedClaim,
+    Status,
+    Verdict,
+    read_verdicts,
+    write_verdicts,
+)
+
+CLAIM = RecordedClaim(
+    name="B",
+    sentence="It gains | truly",
+    measure="a - b",
+    quantity="a above b",
+    unit="nats",
+    needs="a > 1",
+    expressions=("measure", "needs"),
+    holds_if=Range(0.5, math.inf, False, "above 0.5"),
+    holds_in_part_if=Range(0.0, 1.0, True, "between 0 and 1"),
+    own_rule=True,
+    rule="as it says",
+    scales=("laptop", "gpu"),
+    paper="0.7",
+)
+VERDICT = Verdict(
+    Status.IN_PART, "So.", ((0, 0.25), (2, math.nan)), Interval(0.25, -math.inf, math.inf, 1, 0.5), math.inf, "Much."
+)  # fmt: skip
+
+
+def test_what_is_written_is_read_back(tmp_path: Path) -> None:
+    bare = JudgedClaim(RecordedClaim("A", "It is"), Verdict(Status.NOT_TESTED, "Not here."))
+    (tmp_path / FILE).write_text(write_verdicts([bare, JudgedClaim(CLAIM, VERDICT)]))
+    first, second = read_verdicts(tmp_path)
+    assert first == bare
+    assert second.claim == CLAIM
+    assert second.verdict.values[0] == (0, 0.25) and math.isnan(second.verdict.values[1][1])
+    assert second.verdict.interval == VERDICT.interval
+    assert (second.verdict.status, second.verdict.detectable) == (Status.IN_PART, math.inf)
+
+
+def test_a_run_without_verdicts_has_none(tmp_path: Path) -> None:
+    assert read_verdicts(tmp_path) == []
+
+
+def test_a_file_of_before_quantities_rules_and_scales_were_kept_is_read(tmp_path: Path) -> None:
+    entry = json.loads(write_verdicts([JudgedClaim(CLAIM, VERDICT)]))[0]
+    for name in ("quantity", "rule", "scales", "unit"):
+        del entry[name]
+    del entry["holds_if"]["closed"], entry["interval"]["sd"]
+    (tmp_path / FILE).write_text(json.dumps([entry]))
+    (read,) = read_verdicts(tmp_path)
+    assert (read.claim.quantity, read.claim.rule, read.claim.scales) == ("", "", ())
+    assert read.claim.holds_if is not None and read.claim.holds_if.low == 0.5
+    assert read.verdict.interval is not None and math.isnan(read.verdict.interval.sd)
+
+
+@pytest.mark.parametrize("content", ['{"a": 1}', "[1]", '[{"name": "A"}]', "[" + "9" * 400 + "]"])
+def test_a_file_of_another_form_is_one_sentence(tmp_path: Path, content: str) -> None:
+    (tmp_path / FILE).write_text(content)
+    with pytest.raises(
+        LabError, match=r"verdicts\.json: (must hold a JSON list|not written by this version)"
+    ):
+        read_verdicts(tmp_path)
+
+
+def test_a_range_has_numbers_inside() -> None:
+    with pytest.raises(LabError, match="between 2 and 1: the lower end must be smaller"):
+        Range(2.0, 1.0, True, "between 2 and 1")
