@@ -16,4 +16,4 @@ def test_every_quantity_and_every_rule_of_a_claim_has_words(paper: Paper) -> Non
         if isinstance(claim.measure, str):
             assert " " in claim.quantity, claim.name
         if claim.rule is not None:
-            assert len(claim.rule_words.split()) > 5, claim.name
+            assert len(claim.recorded().rule.split()) > 5, claim.name
