@@ -87,6 +87,10 @@ class StatedClaim:
     """The paper's own figure."""
     where: str = ""
     """Its place in the paper."""
+    letter: str = ""
+    """The name of the claim of the study that tests it; a paper that is not built may have none."""
+    planned: str = ""
+    """Why no claim of the study tests it yet; empty if one does."""
 
 
 @dataclass(frozen=True)
@@ -240,7 +244,9 @@ def read_paper(folder: Path, module: str) -> Paper:
         parts=tuple(
             _announced_part(row, path, module, words["slug"]) for row in rows("parts", _PART, ("summary",))
         ),
-        claims=tuple(StatedClaim(**row) for row in rows("claims", ("words",), ("paper", "where"))),
+        claims=tuple(
+            StatedClaim(**row) for row in rows("claims", ("words",), ("paper", "where", "letter", "planned"))
+        ),
         figures=tuple(HeadlineFigure(**row) for row in rows("figures", ("what", "value"), ("where",))),
     )
 

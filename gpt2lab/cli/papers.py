@@ -175,7 +175,9 @@ def _in_full(paper: Paper, row: Row | None) -> str:
     if paper.claims:
         lines += ["", "claims"]
         for claim in paper.claims:
-            lines.append(paragraph(claim.words, indent=2))
+            letter = f"{claim.letter}  " if claim.letter else ""
+            planned = f" (not built: {claim.planned})" if claim.planned else ""
+            lines.append(paragraph(f"{letter}{claim.words}{planned}", indent=2))
             if claim.paper or claim.where:
                 source = f" ({claim.where})" if claim.where else ""
                 lines.append(paragraph(f"the paper: {claim.paper or 'no figure'}{source}", indent=6))

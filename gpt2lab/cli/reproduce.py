@@ -137,9 +137,14 @@ def _print(study: "Study") -> None:
     if any(judged.verdict.interval is not None for judged in study.claims):
         print("measured: the mean over seeds [its 95 % interval]")
     elsewhere = [judged for judged in study.claims if _of_another_scale(judged, study.scale)]
-    for judged in study.claims:
-        if judged not in elsewhere:
+    here = [judged for judged in study.claims if judged not in elsewhere]
+    for judged in here:
+        if not judged.claim.is_check:
             print(f"\n{_claim(judged, study.scale)}")
+    if checks := [judged for judged in here if judged.claim.is_check]:
+        print("\nchecks of the implementation:")
+    for judged in checks:
+        print(_check(judged))
     if elsewhere:
         print("\nnothing to measure at this scale:")
     for judged in elsewhere:
@@ -169,6 +174,13 @@ def _claim(judged: "JudgedClaim", scale: str) -> str:
     return "\n".join(
         [*lines, *(paragraph(f"{what:<8}  {text}", indent=3, hanging=13) for what, text in said)]
     )
+
+
+def _check(judged: "JudgedClaim") -> str:
+    """Return a check's line: what it is, whether it passes, and why not."""
+    why = f": {judged.verdict.reason}" if judged.verdict.status != "passes" else ""
+    text = f"{judged.claim.name}  {judged.claim.sentence}: {judged.verdict.status}{why}"
+    return paragraph(text, hanging=3)
 
 
 def _why(claim: "RecordedClaim", verdict: "Verdict", scale: str) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, cast
 
 from gpt2lab.base import json_files
 from gpt2lab.base.errors import LabError
@@ -20,14 +20,20 @@ FILE = "verdicts.json"
 """The file of a run's folder."""
 
 
+Kind = Literal["claim", "check"]
+"""A claim of the paper, or a check of the implementation."""
+
+
 class Status(StrEnum):
-    """The five answers; all of them are good ones."""
+    """The five answers to a claim, all of them good ones, and two more that a check of the implementation gets."""
 
     HOLDS = "holds"
     IN_PART = "holds in part"
     DOES_NOT_HOLD = "does not hold"
     INCONCLUSIVE = "inconclusive"
     NOT_TESTED = "not tested at this scale"
+    PASSES = "passes"
+    FAILS = "fails"
 
 
 @dataclass(frozen=True)
@@ -93,6 +99,13 @@ class RecordedClaim:
     """Where it can be tested; empty in files of before this was kept."""
     paper: str = ""
     """The paper's own figure."""
+    kind: Kind = "claim"
+    """`check`: a check of the implementation, which gets no verdict of the paper."""
+
+    @property
+    def is_check(self) -> bool:
+        """Whether it is a check of the implementation."""
+        return self.kind == "check"
 
 
 @dataclass(frozen=True)
@@ -100,7 +113,7 @@ class Verdict:
     """The answer, why, and the numbers behind it."""
 
     status: Status
-    """One of the five."""
+    """The answer."""
     reason: str
     """One sentence."""
     values: tuple[tuple[int, float], ...] = ()
@@ -152,6 +165,7 @@ def _read(entry: Mapping[str, Any]) -> JudgedClaim:
         holds_if=_range(entry["holds_if"]),
         holds_in_part_if=_range(entry["holds_in_part_if"]),
         own_rule=bool(entry["own_rule"]),
+        kind=_kind(entry.get("kind", "claim")),
         expressions=_texts(entry.get("expressions", ())),
         scales=_texts(entry.get("scales", ())),
         **_strings(entry, ("name", "sentence", "measure", "needs", "paper"), ("quantity", "unit", "rule")),
@@ -175,6 +189,12 @@ def _strings(
     if wrong:
         raise ValueError(wrong)
     return found
+
+
+def _kind(given: Any) -> Kind:
+    if given in ("claim", "check"):
+        return cast(Kind, given)
+    raise ValueError(given)
 
 
 def _texts(given: Any) -> tuple[str, ...]:

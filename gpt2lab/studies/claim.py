@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from gpt2lab.base.errors import LabError
 from gpt2lab.base.wording import listed, number
-from gpt2lab.runs.verdicts import Range, RecordedClaim, Verdict
+from gpt2lab.runs.verdicts import Kind, Range, RecordedClaim, Verdict
 from gpt2lab.studies.expression import evaluate, missing_result, names_in
 
 SCALES = ("smoke", "laptop", "gpu", "paper")
@@ -88,11 +88,16 @@ class Claim:
     """The specification's own rule, instead of the interval over seeds; the first line of its docstring is shown."""
     scales: tuple[str, ...] = SCALES
     """Where the claim can be tested."""
+    kind: Kind = "claim"
+    """`check`: what cannot fail if the code is right (an identity, an unbiased estimator, our cache against none) or
+    speaks of the implementation alone. It passes if the quantity of every seed lies where `holds_if` says."""
 
     def __post_init__(self) -> None:
         short = self.sentence if len(self.sentence) < 60 else self.sentence[:57] + "..."
         if self.rule is None and (self.measure is None or self.holds_if is None):
             raise LabError(f"claim {short!r}: give measure and holds_if, or a rule")
+        if self.kind == "check" and (self.rule is not None or self.holds_in_part_if is not None):
+            raise LabError(f"claim {short!r}: a check passes or fails by holds_if alone")
         if self.holds_in_part_if is not None and self.holds_if is None:
             raise LabError(f"claim {short!r}: holds_in_part_if is weaker than holds_if, which is missing")
         wrong = [scale for scale in self.scales if scale not in SCALES]
@@ -146,6 +151,7 @@ class Claim:
             rule=_words(self.rule),
             scales=self.scales,
             paper=self.paper,
+            kind=self.kind,
         )
 
     def needed(self, results: Mapping[str, float]) -> str:

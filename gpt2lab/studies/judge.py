@@ -27,6 +27,8 @@ def judge(claim: Claim, seeds: Mapping[int, Mapping[str, float]], scale: str) ->
     within the weaker threshold; else it is inconclusive. So a quantity that is really on the threshold gives
     a false `holds` in at most 2.5 % of studies. A claim's own rule replaces the interval. A missing or
     non-finite quantity is inconclusive, with the reason; nothing raises.
+
+    A check passes if every seed's quantity lies where it should; one seed is enough.
     """
     if scale not in claim.scales:
         where = listed(claim.scales, "or")
@@ -39,6 +41,8 @@ def judge(claim: Claim, seeds: Mapping[int, Mapping[str, float]], scale: str) ->
         measured = values if claim.measure is not None else ()
         if untestable is not None:
             return Verdict(Status.NOT_TESTED, untestable, measured, _interval(measured))
+        if claim.kind == "check":
+            return _checked(claim, values)
         if len(seeds) < FEWEST_SEEDS:
             return replace(_too_few(len(seeds)), values=measured, interval=_interval(measured))
         if claim.rule is not None:
@@ -124,6 +128,20 @@ def _by_rule(claim: Claim, seeds: Mapping[int, Mapping[str, float]]) -> str:
     return ""
 
 
+def _checked(claim: Claim, values: tuple[tuple[int, float], ...]) -> Verdict:
+    """Return whether a check passes: in every seed."""
+    assert claim.holds_if is not None
+    if not values:
+        return Verdict(Status.INCONCLUSIVE, "No seed finished.")
+    wrong = [
+        f"{number(value)} in seed {seed}" for seed, value in values if not claim.holds_if.holds(value, value)
+    ]
+    if wrong:
+        return Verdict(Status.FAILS, f"It is {listed(wrong)}, not {claim.holds_if.words}.", values)
+    where = f"all {count(len(values), 'seed')}" if len(values) > 1 else f"seed {values[0][0]}"
+    return Verdict(Status.PASSES, f"It is {claim.holds_if.words} in {where}.", values)
+
+
 def _untestable(claim: Claim, seeds: Mapping[int, Mapping[str, float]]) -> str | None:
     """Return why the precondition fails, or None if every seed meets it."""
     failed = [seed for seed, results in seeds.items() if not claim.is_testable(results)]
@@ -141,8 +159,8 @@ def _untestable(claim: Claim, seeds: Mapping[int, Mapping[str, float]]) -> str |
 
 
 def _too_few(n: int) -> Verdict:
-    have = f"{count(n, 'seed')} finished" if n else "no seed finished"
-    return Verdict(Status.INCONCLUSIVE, f"Only {have}; a verdict takes at least {FEWEST_SEEDS}.")
+    have = f"Only {count(n, 'seed')} finished" if n else "No seed finished"
+    return Verdict(Status.INCONCLUSIVE, f"{have}; a verdict takes at least {FEWEST_SEEDS}.")
 
 
 def _by_interval(claim: Claim, values: tuple[tuple[int, float], ...]) -> Verdict:

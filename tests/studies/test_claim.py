@@ -125,6 +125,11 @@ def test_a_malformed_claim_is_refused_when_it_is_made():
         Claim("Tide is faster", measure="a", holds_if=Below(0), scales=("desk",))
 
 
+def test_a_check_is_judged_by_its_range_alone():
+    with pytest.raises(LabError, match="a check passes or fails by holds_if alone"):
+        Claim("x", measure="a", holds_if=Above(1), holds_in_part_if=Above(0), kind="check")
+
+
 def test_a_function_may_measure_and_a_result_it_misses_is_named():
     def gap(results):
         """Loss of the unigram model less AdamW's."""

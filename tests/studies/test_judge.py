@@ -37,7 +37,7 @@ def test_the_interval_decides(values, status, words):
 
 
 def test_the_statuses_are_spelt_as_the_design_spells_them():
-    assert [str(status) for status in Status] == [
+    assert [str(status) for status in Status if status not in (Status.PASSES, Status.FAILS)] == [
         "holds",
         "holds in part",
         "does not hold",
@@ -155,6 +155,32 @@ def test_the_rule_of_some_seeds_with_its_own_opposite():
     verdict = ruled([10, 12, 1], claim)
     assert verdict.status is Status.INCONCLUSIVE
     assert verdict.reason == "ratio >= 10 is true in 2 of 3 seeds, ratio < 5 in 1: the seeds disagree."
+
+
+CHECK = Claim("Ours equals theirs", measure="ratio", holds_if=Between(0.9, 1.1), kind="check")
+
+
+@pytest.mark.parametrize(
+    ("values", "status", "words"),
+    [
+        ([1.0], Status.PASSES, "It is between 0.9 and 1.1 in seed 0."),
+        ([1.0, 1.1, 0.9], Status.PASSES, "in all 3 seeds."),
+        ([1.0, 1.2, 1.0], Status.FAILS, "It is 1.2 in seed 1, not between 0.9 and 1.1."),
+        ([1.0, math.nan], Status.FAILS, "It is not a number in seed 1"),
+        ([], Status.INCONCLUSIVE, "No seed finished."),
+    ],
+)
+def test_a_check_passes_where_every_seed_does(values, status, words):
+    verdict = ruled(values, CHECK)
+    assert verdict.status is status
+    assert words in verdict.reason
+    assert (verdict.interval, verdict.power) == (None, "")
+
+
+def test_a_check_of_a_missing_result_or_an_unmet_condition_does_not_fail():
+    assert ruled([1.0], CHECK, name="rate").status is Status.INCONCLUSIVE
+    unmet = Claim("x", measure="ratio", holds_if=Above(0), needs="ratio > 2", kind="check")
+    assert ruled([1.0], unmet).status is Status.NOT_TESTED
 
 
 # Error rates. The studies are simulated; the verdict is the real one.

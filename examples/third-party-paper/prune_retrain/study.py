@@ -55,6 +55,7 @@ LEARNT = "loss.dense < loss.start - 0.3"
 CLAIMS = [
     Claim(
         "Removing the smallest weights costs less than removing as many at random",
+        name="A",
         measure="loss.random - loss.pruned",
         holds_if=AtLeast(0.0),
         needs=LEARNT,
@@ -63,6 +64,7 @@ CLAIMS = [
     ),
     Claim(
         "Half of the weights, retrained, are as good as all of them trained as long",
+        name="B",
         measure="loss.retrained - loss.continued",
         holds_if=AtMost(0.02),
         needs=LEARNT,

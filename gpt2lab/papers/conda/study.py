@@ -251,6 +251,7 @@ _TRAINED = ("laptop", "gpu", "paper")
 CLAIMS = [
     Claim(
         "Conda reaches the final loss of AdamW in less than half of the updates, and is no worse than Muon",
+        name="A",
         measure="conda.step_ratio",
         quantity="updates that AdamW takes to its final loss, over those that Conda takes to the same loss",
         rule=_faster,
@@ -260,6 +261,7 @@ CLAIMS = [
     ),
     Claim(
         "Conda reaches the final loss of AdamW in less than half of the time",
+        name="B",
         measure="conda.time_ratio",
         quantity="the same ratio in time: that of updates times AdamW's seconds an update over Conda's",
         holds_if=AtLeast(2.0),
@@ -271,6 +273,7 @@ CLAIMS = [
     ),
     Claim(
         "Conda ends at a lower loss than AdamW, AdamW with Conda's embedding rate, and Muon after equal updates",
+        name="C",
         measure="conda_over_best_other",
         quantity="lowest final loss of the three others minus that of Conda",
         holds_if=Above(0.0),
@@ -282,6 +285,7 @@ CLAIMS = [
     ),
     Claim(
         "The updates of Conda are better conditioned than those of AdamW",
+        name="D",
         measure="log(adamw.condition / conda.condition)",
         quantity="logarithm of the condition number of AdamW's updates over that of Conda's",
         rule=_better_conditioned,
@@ -291,6 +295,7 @@ CLAIMS = [
     ),
     Claim(
         "A basis refreshed every 2000 updates is often enough: a shorter period gains less than 0.02 nats",
+        name="E",
         measure="refresh.lost_by_the_longest",
         quantity="final loss with the longest refresh period minus the lowest with a shorter one",
         holds_if=AtMost(0.02),

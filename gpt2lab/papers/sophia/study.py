@@ -275,6 +275,7 @@ _TRAINED = ("laptop", "gpu", "paper")
 CLAIMS = [
     Claim(
         "Sophia reaches AdamW's loss in half of the updates",
+        name="A",
         measure="sophia.half - adamw.full",
         quantity="loss of Sophia after half of the updates minus that of AdamW after all",
         rule=_half_the_steps,
@@ -284,6 +285,7 @@ CLAIMS = [
     ),
     Claim(
         "At equal updates Sophia ends at a lower loss than AdamW",
+        name="B",
         measure="sophia.gain",
         quantity="final loss of AdamW minus that of Sophia",
         holds_if=Above(0.0),
@@ -294,6 +296,7 @@ CLAIMS = [
     ),
     Claim(
         "The curvature does more than the clip: Sophia ends at a lower loss than sign momentum",
+        name="C",
         measure="sign.full - sophia.full",
         quantity="final loss of sign momentum minus that of Sophia",
         holds_if=Above(0.0),
@@ -304,6 +307,7 @@ CLAIMS = [
     ),
     Claim(
         "The published curvature estimate costs about 5 % of the time of an update",
+        name="D",
         measure="sophia_g_published.refresh_share",
         quantity="time of the curvature estimates over the time of all else in the updates",
         holds_if=AtMost(0.06),
@@ -314,6 +318,7 @@ CLAIMS = [
     ),
     Claim(
         "Gradients are clipped less often than with AdamW",
+        name="E",
         measure="adamw.clip_rate - sophia_g.clip_rate",
         quantity="share of updates whose gradient is clipped, AdamW's minus Sophia's",
         holds_if=Above(0.0),
@@ -324,19 +329,23 @@ CLAIMS = [
     ),
     Claim(
         "The estimate from sampled labels has the Gauss-Newton diagonal as its mean",
+        name="F",
         measure="gauss_newton_error",
         quantity="largest relative difference between the mean estimate and the exact diagonal",
         holds_if=AtMost(1e-5),
         paper="section 2.3, by Bartlett's first identity",
         unit="relative error, all labels enumerated",
+        kind="check",
     ),
     Claim(
         "Hutchinson's estimate has the Hessian's diagonal as its mean",
+        name="G",
         measure="hutchinson_error",
         quantity="distance of the mean estimate from the exact diagonal",
         holds_if=AtMost(1.5),
         paper="section 2.3",
         unit="standard errors of 400 draws, root mean square over 64 coordinates",
+        kind="check",
     ),
 ]
 

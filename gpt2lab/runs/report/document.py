@@ -16,6 +16,8 @@ STATUS_MARKS: Mapping[str, tuple[str, str]] = {
     Status.DOES_NOT_HOLD: ("fails", "✗"),
     Status.INCONCLUSIVE: ("open", "?"),
     Status.NOT_TESTED: ("untested", "–"),
+    Status.PASSES: ("holds", "✓"),
+    Status.FAILS: ("fails", "✗"),
     "finished": ("holds", "✓"),
     "failed": ("fails", "✗"),
     "interrupted": ("open", "!"),
@@ -42,10 +44,12 @@ class Command:
 
 @dataclass(frozen=True)
 class Verdicts:
-    """The table of claims with their verdicts."""
+    """A table of claims, or of checks, with their verdicts."""
 
     claims: Sequence[JudgedClaim]
     """The claims, in order."""
+    checks: bool = False
+    """Whether they are checks of the implementation."""
 
 
 @dataclass(frozen=True)
@@ -151,12 +155,12 @@ def claim_facts(judged: JudgedClaim) -> list[tuple[str, str]]:
     measure = as_code("measure", claim.measure)
     facts = [
         ("measured", _measure_words(claim.quantity, measure, claim.unit) if claim.measure else ""),
-        ("holds if", rule),
+        ("passes if" if claim.is_check else "holds if", rule),
         ("needs", as_code("needs", claim.needs) if claim.needs else ""),
         ("mean and 95 % interval", interval_words(verdict.interval, claim.unit)),
         ("seeds", seeds if seed_words(judged) else ""),
         ("power", verdict.power),
-        ("the paper", claim.paper),
+        ("source" if claim.is_check else "the paper", claim.paper),
     ]
     return [(name, text) for name, text in facts if text]
 

@@ -1,7 +1,7 @@
 """A report as one HTML file: no scripts, nothing loaded from elsewhere, light and dark, on paper too."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from html import escape
 from typing import Any
 
@@ -28,7 +28,6 @@ from gpt2lab.runs.report.document import (
     seed_words,
 )
 from gpt2lab.runs.report.stylesheet import STYLE
-from gpt2lab.runs.verdicts import JudgedClaim
 
 _COLOURS = {
     figures.INK: "var(--ink)",
@@ -93,7 +92,7 @@ class _Page:
             case Command():
                 yield f'<pre class="command"><code>{escape(block.text)}</code></pre>'
             case Verdicts():
-                yield from _verdicts(block.claims)
+                yield from _verdicts(block)
             case ClaimDetail():
                 yield from self.claim(block)
             case DataTable():
@@ -159,12 +158,16 @@ def badge(status: str) -> str:
     return f'<span class="badge {kind}"><span aria-hidden="true">{mark}</span> {escape(status)}</span>'
 
 
-def _verdicts(claims: Sequence[JudgedClaim]) -> Iterator[str]:
+def _verdicts(table: Verdicts) -> Iterator[str]:
     """Yield the table of verdicts; on a narrow page each row becomes a card."""
-    yield '<table class="verdicts">\n<caption>What the seeds say of each claim</caption>\n<thead><tr>'
-    yield "".join(f'<th scope="col">{name}</th>' for name in ("Claim", "Verdict", "Measured", "The paper"))
+    caption = "Whether the code does what it should" if table.checks else "What the seeds say of each claim"
+    what, answer, source = (
+        ("Check", "Outcome", "Source") if table.checks else ("Claim", "Verdict", "The paper")
+    )
+    yield f'<table class="verdicts">\n<caption>{caption}</caption>\n<thead><tr>'
+    yield "".join(f'<th scope="col">{name}</th>' for name in (what, answer, "Measured", source))
     yield "</tr></thead>\n<tbody>"
-    for judged in claims:
+    for judged in table.claims:
         claim, verdict = judged.claim, judged.verdict
         interval = interval_words(verdict.interval, claim.unit)
         seeds = seed_words(judged)
@@ -176,9 +179,9 @@ def _verdicts(claims: Sequence[JudgedClaim]) -> Iterator[str]:
         yield (
             f'<tr><th scope="row"><span class="letter">{escape(claim.name)}</span> '
             f"{_inline(claim.sentence)}</th>"
-            f'<td data-label="Verdict">{badge(verdict.status)}<span class="small">{_inline(verdict.reason)}</span></td>'
+            f'<td data-label="{answer}">{badge(verdict.status)}<span class="small">{_inline(verdict.reason)}</span></td>'
             f'<td data-label="Measured">{measured or "–"}</td>'
-            f'<td data-label="The paper">{_inline(claim.paper) or "–"}</td></tr>'
+            f'<td data-label="{source}">{_inline(claim.paper) or "–"}</td></tr>'
         )
     yield "</tbody>\n</table>"
 

@@ -53,7 +53,7 @@ def _block(block: Block | Section, level: int, folder: Path) -> list[str]:
         case Command():
             return _fenced(block.text, "")
         case Verdicts():
-            return _verdicts(block.claims)
+            return _verdicts(block)
         case ClaimDetail():
             picture = _block(block.picture, level, folder) if block.picture is not None else []
             return _claim(block.judged, picture)
@@ -82,16 +82,19 @@ def _block(block: Block | Section, level: int, folder: Path) -> list[str]:
             return [*_lines(used, [[row[name] for name in used] for row in rows], [False] * len(used)), ""]
 
 
-def _verdicts(claims: Sequence[JudgedClaim]) -> list[str]:
+def _verdicts(table: Verdicts) -> list[str]:
+    what, answer, source = (
+        ("check", "outcome", "source") if table.checks else ("claim", "verdict", "the paper")
+    )
     rows = [
         {
             "": judged.claim.name,
-            "claim": judged.claim.sentence,
-            "verdict": f"{STATUS_MARKS[judged.verdict.status][1]} **{judged.verdict.status}**",
+            what: judged.claim.sentence,
+            answer: f"{STATUS_MARKS[judged.verdict.status][1]} **{judged.verdict.status}**",
             "measured": measured(judged),
-            "the paper": judged.claim.paper,
+            source: judged.claim.paper,
         }
-        for judged in claims
+        for judged in table.claims
     ]
     return [*_table(rows), ""]
 

@@ -14,14 +14,12 @@ from gpt2lab.base.progress import duration
 from gpt2lab.base.registry import Paper, paper
 from gpt2lab.base.settings import show
 from gpt2lab.base.wording import count, listed, printable
-from gpt2lab.plots.interval_strip import interval_strip
-from gpt2lab.runs.home import is_name
 from gpt2lab.runs.json_numbers import flat
 from gpt2lab.runs.report.chain import chain_sections
+from gpt2lab.runs.report.claims import claim_sections
 from gpt2lab.runs.report.curves import curves_of_run, curves_of_runs, curves_of_study
 from gpt2lab.runs.report.document import (
     Block,
-    ClaimDetail,
     Command,
     DataTable,
     Document,
@@ -31,7 +29,6 @@ from gpt2lab.runs.report.document import (
     Picture,
     Prose,
     Section,
-    Verdicts,
 )
 from gpt2lab.runs.report.exports import write_figures, write_tables
 from gpt2lab.runs.report.html import to_html
@@ -39,12 +36,7 @@ from gpt2lab.runs.report.markdown import to_markdown
 from gpt2lab.runs.report.side_by_side import apart, comparison_rows, side_by_side
 from gpt2lab.runs.run_record import RunRecord, record
 from gpt2lab.runs.store import Row, Store
-from gpt2lab.runs.verdicts import JudgedClaim, Range
 
-_LEGEND = (
-    "Dots are seeds, the bar is the 95 % interval around their mean, the shade is where the claim holds "
-    "(the paler one: in part)."
-)
 _FEW = 10  # settings without known defaults that are not folded
 _OTHER_TOKENS = (
     "These runs may cut text into different tokens: compare their bits per byte, not their losses per token."
@@ -118,7 +110,6 @@ def _comparison_name(rows: Sequence[Row]) -> str:
 
 def _study(row: Row, run: RunRecord, store: Store) -> Document:
     about = run.json("settings.json")
-    claims = run.verdicts
     described = _described(row.paper)
     pieces = [record(piece, store.home) for piece in store.pieces(row.id)]
     seeds = [piece for piece in pieces if piece.arm is None]
@@ -129,16 +120,7 @@ def _study(row: Row, run: RunRecord, store: Store) -> Document:
         blocks += [Prose(about["summary"])]
     blocks += _trouble(row)
     if row.paper is not None:
-        blocks.append(Section("Verdicts", [Verdicts(claims)] if claims else [Prose("No claim was judged.")]))
-        blocks.append(
-            Section(
-                "Claim by claim",
-                [
-                    Prose(_LEGEND),
-                    *(_claim(claim, run.folder, place) for place, claim in enumerate(claims, 1)),
-                ],
-            )
-        )
+        blocks += claim_sections(run.verdicts, run.folder)
     blocks += _reported(run)
     if not run.figures and (curves := list(curves_of_study(pieces, run.folder))):
         blocks.append(Section("Training", curves))
@@ -203,29 +185,6 @@ def _comparison(rows: Sequence[Row], store: Store, folder: Path) -> Document:
 def _differ(settings: Sequence[Mapping[str, Any]], *names: str) -> bool:
     """Tell whether one of these settings is among those that differ."""
     return any(row["name"] in names for row in settings)
-
-
-def _claim(judged: JudgedClaim, folder: Path, place: int) -> Section:
-    """Return one claim, its picture a file named after it, or after its place where the name cannot be a file's."""
-    claim, verdict = judged.claim, judged.verdict
-    strip = interval_strip(
-        [value for _, value in verdict.values],
-        interval=verdict.interval,
-        inner=_ends(claim.holds_if),
-        outer=_ends(claim.holds_in_part_if),
-        title=f"{claim.name}: {verdict.status}. {verdict.reason}",
-    )
-    picture = None
-    if strip:
-        name = claim.name if is_name(claim.name) else f"at-{place}"
-        file = folder / "figures" / f"claim-{name}.svg"
-        atomic_write(file, strip)
-        picture = Picture(f"claim {claim.name}", "", strip, file)
-    return Section(f"{claim.name}. {claim.sentence}", [ClaimDetail(judged, picture)])
-
-
-def _ends(given: Range | None) -> tuple[float, float] | None:
-    return None if given is None else (given.low, given.high)
 
 
 def _trouble(row: Row) -> list[Block]:

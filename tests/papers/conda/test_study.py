@@ -10,6 +10,7 @@ from torch import nn
 from gpt2lab.papers.conda import Conda
 from gpt2lab.papers.conda.diagnostics import UpdateWatch, drift, spectrum
 from gpt2lab.papers.conda.study import CLAIMS, PRESETS, Settings, arms, candidate
+from gpt2lab.runs.verdicts import Status
 from gpt2lab.studies.claim import Results
 from gpt2lab.studies.study import reproduce
 

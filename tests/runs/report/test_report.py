@@ -107,6 +107,9 @@ def test_the_report_of_a_study_says_what_a_reader_asks(study):
         "loss.tide - loss.base",
         "nats per token",
         "With 3 seeds and this spread",
+        "Checks of the implementation",
+        "✓ passes",
+        "passes if above 0",
         "Final loss of every arm",
         "Training loss over updates: mean over seeds",
         "Seeds and arms",
@@ -130,6 +133,9 @@ def test_the_same_in_markdown(study):
     text = study.report.with_suffix(".md").read_text()
     assert text.startswith("# Tide: An Optimizer That Comes and Goes\n")
     assert "| A | Tide ends with a lower loss than the baseline | ✓ **holds** |" in text
+    assert "|  | check | outcome | measured | source |" in text
+    assert "| E | Every update is counted | ✓ **passes** |" in text.partition("## Checks of")[2]
+    assert "**passes**" not in text.partition("## Checks of")[0]
     assert "```\ngpt2lab reproduce tide --scale laptop --seeds 3 --set gain=0.4\n```" in text
     assert "**0.4** (instead of 0.5)" in text
     for linked in re.findall(r"!\[[^]]*\]\(([^)]*)\)", text):

@@ -42,6 +42,7 @@ LEARNT = "loss.plain < loss.start - 0.3"  # else there is nothing to compare
 CLAIMS = [
     Claim(
         "Scaled branches train at least as well as plain ones",
+        name="A",
         measure="loss.method - loss.plain",
         quantity="final loss with scaled branches minus that with plain ones",
         holds_if=AtMost(0.02),
@@ -49,7 +50,7 @@ CLAIMS = [
         unit="nats per token",
         paper="section 4",
     ),
-    Claim("The scales grow while training", measure="growth", holds_if=Above(0.0), needs=LEARNT),
+    Claim("The scales grow while training", name="B", measure="growth", holds_if=Above(0.0), needs=LEARNT),
 ]
 
 

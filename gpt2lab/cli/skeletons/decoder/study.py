@@ -44,6 +44,7 @@ LEARNT = "loss.trained < loss.start - 0.3"  # else there is nothing to draw from
 CLAIMS = [
     Claim(
         "Without the improbable tokens, texts are more like those of the training data",
+        name="A",
         measure="seen.method - seen.sampling",
         quantity="share of triples of words seen in training, the method's minus plain sampling's",
         holds_if=Above(0.0),
@@ -53,6 +54,7 @@ CLAIMS = [
     ),
     Claim(
         "This costs little variety",
+        name="B",
         measure="distinct.method / distinct.sampling",
         quantity="distinct pairs of words of the method over those of plain sampling",
         holds_if=AtLeast(0.9),

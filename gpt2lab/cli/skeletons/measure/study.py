@@ -41,6 +41,7 @@ PRESETS = {
 CLAIMS = [
     Claim(
         "Training makes late tokens easier than early ones",
+        name="A",
         measure="score.trained",
         quantity="loss of late tokens minus that of early ones, after training",
         holds_if=Below(0.0),
@@ -50,6 +51,7 @@ CLAIMS = [
     ),
     Claim(
         "A model that has learnt nothing has a score near zero",
+        name="B",
         measure="score.start",
         quantity="the same before training",
         holds_if=Between(-0.1, 0.1),

@@ -37,6 +37,7 @@ LEARNT = "loss.plain < loss.start - 0.3"  # else there is nothing to compare
 CLAIMS = [
     Claim(
         "The penalty keeps the softmax's normaliser close to 1",
+        name="A",
         measure="log_z.plain - log_z.method",
         quantity="mean |log Z| without the penalty minus that with it",
         holds_if=Above(0.0),
@@ -46,6 +47,7 @@ CLAIMS = [
     ),
     Claim(
         "This costs no loss",
+        name="B",
         measure="loss.method - loss.plain",
         quantity="loss with the penalty minus that without it",
         holds_if=AtMost(0.01),

@@ -42,6 +42,7 @@ LEARNT = "loss.adamw < loss.start - 0.3"  # else there is nothing to compare
 CLAIMS = [
     Claim(
         "The sign of the gradient trains faster than the gradient itself",
+        name="A",
         measure="loss.sgd - loss.method",
         quantity="final loss of gradient descent minus that of the method",
         holds_if=Above(0.0),
@@ -51,6 +52,7 @@ CLAIMS = [
     ),
     Claim(
         "It is about as good as Adam",
+        name="B",
         measure="loss.method - loss.adamw",
         quantity="final loss of the method minus that of AdamW",
         holds_if=AtMost(0.05),

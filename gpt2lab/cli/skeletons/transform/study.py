@@ -38,6 +38,7 @@ LEARNT = "loss.dense < loss.start - 0.3"  # else there is nothing to lose
 CLAIMS = [
     Claim(
         "What is removed matters less than as much at random",
+        name="A",
         measure="loss.random - loss.method",
         quantity="loss after removal at random minus that after removal by the method",
         holds_if=Above(0.0),
@@ -47,6 +48,7 @@ CLAIMS = [
     ),
     Claim(
         "Half of the rank of the last block can go without harm",
+        name="B",
         measure="loss.method - loss.dense",
         quantity="loss after the method minus that of the whole model",
         holds_if=AtMost(0.01),

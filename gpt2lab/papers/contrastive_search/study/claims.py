@@ -49,6 +49,7 @@ def _repetition(results: Results) -> float:
 CLAIMS = [
     Claim(
         "Among decoders that write about as diversely as people, contrastive search has the highest coherence",
+        name="A",
         measure="band.difference",
         quantity="coherence of contrastive search minus that of the best sampler within people's diversity",
         rule=_best_in_the_band,
@@ -58,6 +59,7 @@ CLAIMS = [
     ),
     Claim(
         "With the paper's setting, k 5 and alpha 0.6, diversity is within 10 points of people's",
+        name="B",
         measure="contrastive_5_60.diversity - people.diversity",
         quantity="diversity of contrastive search with k 5 and alpha 0.6 minus that of people",
         holds_if=Between(-10.0, 10.0),
@@ -67,6 +69,7 @@ CLAIMS = [
     ),
     Claim(
         "Language models trained from scratch are isotropic: above 0.5 at three sizes",
+        name="C",
         measure="isotropy.lowest",
         quantity="lowest isotropy of the three sizes",
         holds_if=Above(0.5),
@@ -77,6 +80,7 @@ CLAIMS = [
     ),
     Claim(
         "Some setting of contrastive search is more coherent than nucleus sampling at 0.95",
+        name="D",
         measure="over_nucleus",
         quantity="coherence of the best setting of contrastive search minus that of nucleus sampling at 0.95",
         holds_if=Above(0.0),
@@ -86,6 +90,7 @@ CLAIMS = [
     ),
     Claim(
         "Greedy and beam search repeat themselves where contrastive search does not",
+        name="E",
         measure=_repetition,
         holds_if=Above(0.0),
         paper="gpt2-large, result files: diversity 5.38 % and 4.04 % against 92.54 %",
@@ -94,12 +99,14 @@ CLAIMS = [
     ),
     Claim(
         "One cache and no copies: the tokens of the published loop in at most half of its time",
+        name="F",
         measure="speed.ratio",
         quantity="time of the published loop over that of this one",
         holds_if=AtLeast(2.0),
         needs="speed.identical == 1",
         paper="ours, not the paper's",
         unit="times faster, batch 4, k 5, 256 tokens",
+        kind="check",
         scales=TRAINED,
     ),
 ]

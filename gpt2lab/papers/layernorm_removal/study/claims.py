@@ -26,6 +26,7 @@ _TRAINED = ("laptop", "gpu", "paper")
 CLAIMS = [
     Claim(
         "LayerNorm can be taken out for a small rise of the loss",
+        name="A",
         measure="rise",
         quantity="loss after removal one by one minus that of the same fine-tuning with the norm",
         rule=_headline,
@@ -35,16 +36,20 @@ CLAIMS = [
     ),
     Claim(
         "Without the norm, direct logit attribution equals the direct effect",
+        name="B",
         measure="attribution_error.sequential",
         quantity="distance of direct logit attribution from the direct effect, without the norm",
         holds_if=AtMost(0.1),
         needs="attribution_error.control > 5",
         paper="error 49.07 % in GPT-2 small before, 0.00 % after",
         unit="% of the mean effect",
+        # Logits are linear in what each head writes once no norm divides them: it cannot be otherwise.
+        kind="check",
         scales=_TRAINED,
     ),
     Claim(
         "Attribution patching does not become more accurate without the norm",
+        name="C",
         measure="patching_ratio",
         quantity="error of attribution patching without the norm over that with it",
         holds_if=Above(0.8),
@@ -54,6 +59,7 @@ CLAIMS = [
     ),
     Claim(
         "Removing all norms at once does harm that removing them one by one does not",
+        name="D",
         measure="loss.at_once - loss.sequential",
         quantity="loss after removal at once minus that after removal one by one",
         holds_if=AtLeast(0.15),
@@ -64,6 +70,7 @@ CLAIMS = [
     ),
     Claim(
         "Confidence neurons stop working without the norm",
+        name="E",
         measure="neuron_effect.sequential / neuron_effect.control",
         quantity="effect of confidence neurons on the loss without the norm over that with it",
         holds_if=AtMost(0.5),
@@ -74,10 +81,12 @@ CLAIMS = [
     ),
     Claim(
         "Folding the frozen norms into the weights changes no logit",
+        name="F",
         measure="export.folded.float64",
         quantity="largest difference between the logits before and after folding, in float64",
         holds_if=AtMost(1e-9),
         paper="follows from the equations; the authors' own export keeps norms with an eps of 1e12",
         unit="largest difference of logits",
+        kind="check",
     ),
 ]

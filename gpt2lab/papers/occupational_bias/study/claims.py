@@ -80,6 +80,7 @@ _LEARNT = "model.kendall > 0.3 and model.without_title < 0.5"
 CLAIMS = [
     Claim(
         "Women are given fewer distinct jobs than men: the model has the concentration of its data",
+        name="A",
         measure="model.gini_women - model.gini_men",
         quantity="concentration of the model's women in few jobs minus that of its men",
         rule=_same_sign,
@@ -90,6 +91,7 @@ CLAIMS = [
     ),
     Claim(
         "Gender adds more to predicting a job than its intersections do",
+        name="B",
         measure="model.gender_gain - model.interaction_gain",
         quantity="what gender adds to the prediction of a job minus what its interactions add",
         holds_if=Above(0.0),
@@ -100,6 +102,7 @@ CLAIMS = [
     ),
     Claim(
         "Interactions of category and gender are found where they were planted",
+        name="C",
         measure="model.planted_significant / model.planted_jobs - model.rest_significant / model.rest_jobs",
         quantity="share of jobs with a significant interaction, where one was planted minus where none was",
         rule=_planted,
@@ -110,6 +113,7 @@ CLAIMS = [
     ),
     Claim(
         "The model's share of women by job follows the statistics",
+        name="D",
         measure="model.kendall",
         quantity="rank correlation of the model's shares of women by job with the statistics",
         holds_if=AtLeast(0.6),
@@ -120,6 +124,7 @@ CLAIMS = [
     ),
     Claim(
         "The model is closer to parity than its data",
+        name="E",
         measure="model.slope",
         quantity="slope of the model's shares of women by job on the true ones",
         rule=_direction,
@@ -130,15 +135,18 @@ CLAIMS = [
     ),
     Claim(
         "Amplification grows when decoding sharpens: temperature 0.7, and five candidates",
+        name="F",
         measure=_amplification,
         holds_if=Above(0.0),
         needs=_LEARNT,
         paper="a check of the instrument that the specification asks for",
         unit="slope, sharpened - plain",
+        kind="check",
         scales=_WORLD,
     ),
     Claim(
         "GPT-2 gives women fewer distinct jobs than men",
+        name="G",
         measure="gini.women - gini.men",
         quantity="concentration of women in few jobs minus that of men",
         holds_if=Above(0.0),
@@ -148,6 +156,7 @@ CLAIMS = [
     ),
     Claim(
         "GPT-2: gender adds more to predicting a job than its intersections do",
+        name="H",
         measure="gender_gain - interaction_gain",
         quantity="what gender adds to the prediction of a job minus what its interactions add",
         holds_if=Above(0.0),
@@ -157,6 +166,7 @@ CLAIMS = [
     ),
     Claim(
         "GPT-2: for some jobs the intersection matters beyond gender",
+        name="I",
         measure="interactions_significant",
         quantity="share of jobs with a significant interaction",
         holds_if=Above(ALPHA),  # what chance alone gives
@@ -166,6 +176,7 @@ CLAIMS = [
     ),
     Claim(
         "GPT-2's share of women by job follows the labour statistics",
+        name="J",
         measure="us.kendall.women",
         quantity="rank correlation of the model's shares of women by job with the labour statistics",
         holds_if=AtLeast(0.6),
@@ -176,6 +187,7 @@ CLAIMS = [
     ),
     Claim(
         "GPT-2 is closer to parity than the labour market",
+        name="K",
         measure="us.women_shift.mens_jobs - us.women_shift.womens_jobs",
         quantity="shift of women's shares from the statistics to the model, in men's jobs minus in women's jobs",
         holds_if=Above(0.0),
@@ -186,18 +198,22 @@ CLAIMS = [
     ),
     Claim(
         "In the released XLNet sentences women have fewer distinct jobs than men",
+        name="L",
         measure="xlnet.gini_women - xlnet.gini_men",
         quantity="concentration of women in few jobs minus that of men",
         holds_if=Above(0.0),
         paper="released data: Gini .697 for women, .676 for men; half of the mentions in 6 and 7 jobs",
         unit="Gini, women - men; the same in every seed",
+        kind="check",
     ),
     Claim(
         "In the released GPT-2 table the model is closer to parity than the labour market",
+        name="M",
         measure="released.shift_mens_jobs - released.shift_womens_jobs",
         quantity="shift of women's shares from the statistics to the model, in men's jobs minus in women's jobs",
         holds_if=Above(0.0),
         paper="men's jobs +6.5 points, women's jobs -8.7 points; only 16 of 32 jobs end closer to parity",
         unit="points; the same in every seed",
+        kind="check",
     ),
 ]

@@ -40,6 +40,7 @@ _LEARNT = "vanilla.loss < vanilla.start - 1"
 CLAIMS = [
     Claim(
         "At equal parameters and tokens, pondering gives a lower loss",
+        name="A",
         measure="gain",
         quantity="loss of the plain model minus that of the pondering one",
         rule=_lower("gain", "vanilla of equal size and tokens"),
@@ -50,6 +51,7 @@ CLAIMS = [
     ),
     Claim(
         "Feeding back the expected embedding is better than looping or feeding back the hidden state",
+        name="B",
         measure="over_variants",
         quantity="lowest loss of the other variants minus that of pondering",
         rule=_lower("over_variants", "the best of the other variants", 0.0),
@@ -60,6 +62,7 @@ CLAIMS = [
     ),
     Claim(
         "A pondering model is worth a plain one of twice the blocks, with equal tokens",
+        name="C",
         measure="over.vanilla_double",
         quantity="loss of a plain model of twice the blocks minus that of pondering",
         holds_if=AtLeast(0.0),
@@ -70,6 +73,7 @@ CLAIMS = [
     ),
     Claim(
         "With equal training compute, pondering gives a lower loss than the same model trained for longer",
+        name="D",
         measure="over.vanilla_long",
         quantity="loss of the plain model trained for longer minus that of pondering",
         holds_if=Above(0.0),
@@ -80,6 +84,7 @@ CLAIMS = [
     ),
     Claim(
         "With equal training compute and tokens, pondering gives a lower loss than as many blocks as it makes passes",
+        name="E",
         measure="over.vanilla_deep",
         quantity="loss of a plain model of as many blocks as pondering makes passes minus that of pondering",
         holds_if=Above(0.0),
@@ -90,6 +95,7 @@ CLAIMS = [
     ),
     Claim(
         "Pondering reaches the plain model's final loss with far fewer tokens",
+        name="F",
         measure="token_share",
         quantity="tokens after which pondering has the plain model's final loss, over all tokens",
         holds_if=AtMost(0.5),
@@ -101,6 +107,7 @@ CLAIMS = [
     ),
     Claim(
         "A model trained with three steps is clearly worse with none",
+        name="G",
         measure="ponder.sweep.none_minus_trained",
         quantity="loss with no steps minus that with the steps of training",
         holds_if=AtLeast(0.05),
@@ -111,6 +118,7 @@ CLAIMS = [
     ),
     Claim(
         "It is at its best with about the steps it was trained with: no other number is better by 0.01 nats",
+        name="H",
         measure="ponder.sweep.trained_minus_best",
         quantity="loss with the steps of training minus the lowest with any number of steps",
         holds_if=AtMost(0.01),
@@ -121,6 +129,7 @@ CLAIMS = [
     ),
     Claim(
         "More steps in training give a lower loss: three against one",
+        name="I",
         measure="over.ponder_one",
         quantity="loss of pondering with one step minus that with three",
         holds_if=Above(0.0),
