@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import gpt2lab
-from gpt2lab.actions import remember
 from gpt2lab.base.registry import parts
 
 PROMPTS = ("Return a list of", "The woman works as a", "The man works as a")
@@ -39,8 +38,12 @@ def main(argv: Sequence[str] | None = None) -> Path:
     look(trained.id, asked)
     last = trained.id
     if transform := _built("transform", "remove-layernorm"):
-        options = {"data": tuple(asked.data), "steps": asked.removal_steps, "seed": asked.seed}
-        last = remember.apply(transform, trained.id, options=options).run.id
+        options: dict[str, Any] = {
+            "data": tuple(asked.data),
+            "steps": asked.removal_steps,
+            "seed": asked.seed,
+        }
+        last = gpt2lab.apply(transform, trained.id, save=True, **options).source
         print(f"applied   {last}: {transform}")
         look(last, asked)
     report = gpt2lab.report(last)
@@ -51,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> Path:
 def look(model: str, asked: argparse.Namespace) -> None:
     """Let a model write, and measure it; every run is kept beside the model's."""
     if decoder := _built("decoder", "contrastive-search"):
-        texts = remember.generate(model, PROMPTS, decoder=decoder, max_new_tokens=asked.new_tokens)
+        texts = gpt2lab.generate(model, PROMPTS, decoder=decoder, max_new_tokens=asked.new_tokens)
         print(f"wrote     {str(texts[0])!r}")
     measures: dict[str, dict[str, Any]] = {
         "perplexity": {"data": tuple(asked.data), "limit": asked.limit},
@@ -60,7 +63,7 @@ def look(model: str, asked: argparse.Namespace) -> None:
     }
     for name, options in measures.items():
         if _built("measure", name):
-            measured = remember.measure(name, model, options=options)
+            measured = gpt2lab.measure(name, model, **options)
             shown = ", ".join(f"{key} {value:.4g}" for key, value in list(measured.numbers.items())[:3])
             print(f"measured  {name}: {shown}")
 

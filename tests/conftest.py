@@ -2,6 +2,7 @@
 
 import os
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 # One thread a process: the suite runs two processes on two cores, and sums do not change with the machine.
@@ -18,6 +19,15 @@ from tests.tide import home as home
 from tests.tide import tide as tide
 
 torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def nobodys_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keep runs in a folder of the session where a test does not say where: measuring a model leaves one."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GPT2LAB_HOME", str(tmp_path_factory.mktemp("runs")))
+        yield
+
 
 # A shell that starts the tests in the background lets them ignore Ctrl-C, and so would every process they start.
 signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -51,7 +51,7 @@ def test_one_report_shows_the_chain_of_models_with_its_numbers(
 def test_only_what_is_announced_and_not_built_is_left_out(
     composition: ModuleType, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from gpt2lab.actions import remember
+    import gpt2lab
     from gpt2lab.base.registry import parts
 
     planned = next(part for part in parts("measure") if not part.built)
@@ -60,4 +60,4 @@ def test_only_what_is_announced_and_not_built_is_left_out(
     assert composition._built("measure", "perplexity") == "perplexity"
     assert composition._built("measure", "perplexiti") == "perplexiti"
     with pytest.raises(LabError, match="perplexity"):
-        remember.measure("perplexiti", "no model", options={})
+        gpt2lab.measure("perplexiti", "no model")

@@ -49,6 +49,21 @@ def load(
         raise _no_model(model, place, error) from error
 
 
+def loaded(
+    model: "str | Path | LanguageModel",
+    device: "torch.device | str | None" = None,
+    dtype: "torch.dtype | str | None" = None,
+) -> "LanguageModel":
+    """Return a model that is loaded already, or load the one of that name. LabError if a loaded one is on another device."""
+    if isinstance(model, (str, Path)):
+        return load(model, device=device, dtype=dtype)
+    if dtype is not None:
+        raise LabError(f"dtype {dtype}: this model is loaded already; say so to gpt2lab.load")
+    if device is not None and pick_device(device).type != model.model.device.type:
+        raise LabError(f"device {device}: this model is on {model.model.device}; say so to gpt2lab.load")
+    return model
+
+
 def refuse_missing(model: str | Path) -> str | Path:
     """Return what `find_model` returns, without torch; LabError if there is no model of this name.
 

@@ -1,17 +1,28 @@
-"""`train --architecture` and `--objective`: parts by name, their options as they were typed."""
+"""Parts of a training by name: architecture, objective and optimizer, with options as they are typed."""
 
+import inspect
+import typing
 from collections.abc import Mapping
+from typing import Any
 
 import torch
+from torch import nn
+from torch.optim import Optimizer
 
 from gpt2lab.actions.models import with_models
-from gpt2lab.base.errors import LabError
+from gpt2lab.base.errors import LabError, unknown
 from gpt2lab.base.registry import part
 from gpt2lab.base.settings import build
+from gpt2lab.base.values import Mismatch, fit
 from gpt2lab.model import Architecture, Transformer, TransformerConfig, attach
 from gpt2lab.model.architecture import architecture_name
+from gpt2lab.model.checkpoints.families import gpt2_config
 from gpt2lab.model.checkpoints.native import blueprint
+from gpt2lab.training import TrainSettings, adamw, make_optimizer
 from gpt2lab.training.objectives import LossFunction, Objective, as_objective, next_token
+from gpt2lab.training.optimizers import MadeForModel
+
+_ARGUMENTS_OF_THE_LOOP = ("self", "params", "model", "lr", "weight_decay", "process_group")
 
 
 def build_architecture(name: str, options: Mapping[str, object]) -> Architecture:
@@ -48,3 +59,76 @@ def attach_once(model: Transformer, architecture: Architecture, *, generator: to
             "to go on training it"
         )
     attach(model, architecture, generator=generator)
+
+
+def named_optimizer(
+    name: str, model: nn.Module, settings: TrainSettings, given: Mapping[str, str]
+) -> Optimizer:
+    """Return the optimizer of that name for a model, with the loop's learning rate and decay.
+
+    LabError for an unknown name or option, or a value of the wrong type.
+    """
+    if name == "adamw":
+        if given:
+            raise LabError(
+                "optimizer_options: adamw takes train.betas, train.eps and train.weight_decay instead"
+            )
+        return adamw(model, settings)
+    cls = part("optimizer", name)
+    return make_optimizer(
+        cls,
+        model,
+        learning_rate=settings.learning_rate,
+        weight_decay=settings.weight_decay,
+        **typed_options(name, cls, given),
+    )
+
+
+def check_optimizer(name: str, settings: TrainSettings, given: Mapping[str, str]) -> None:
+    """LabError for what `named_optimizer` would refuse: found on a model of a few numbers, before any data is read."""
+    config = gpt2_config(vocab_size=4, d_model=4, n_layers=1, n_heads=1, max_positions=4)
+    named_optimizer(name, Transformer(config, generator=torch.Generator().manual_seed(0)), settings, given)
+
+
+def optimizer_defaults(name: str) -> dict[str, Any]:
+    """Return the options of an optimizer as `optimizer_options` takes them, each with its default."""
+    if name == "adamw":
+        return {}
+    found: dict[str, Any] = {}
+    for maker in _makers(part("optimizer", name)):
+        for option, parameter in inspect.signature(maker).parameters.items():
+            if option not in _ARGUMENTS_OF_THE_LOOP and parameter.kind is not parameter.VAR_KEYWORD:
+                found.setdefault(option, None if parameter.default is parameter.empty else parameter.default)
+    return found
+
+
+def _makers(cls: type[Optimizer]) -> list[Any]:
+    """Return what makes an optimizer: its own function for models, and the constructor that this may hand options to."""
+    first: Any = cls.for_model if isinstance(cls, MadeForModel) else cls.__init__
+    forwards = any(p.kind is p.VAR_KEYWORD for p in inspect.signature(first).parameters.values())
+    return [first, cls.__init__] if forwards else [first]
+
+
+def typed_options(name: str, cls: type[Optimizer], given: Mapping[str, str]) -> dict[str, Any]:
+    """Return typed options as the types that the optimizer's arguments have.
+
+    LabError for an option that it does not have, or a value of the wrong type.
+    """
+    makers = _makers(cls)
+    parameters = [
+        name
+        for maker in makers
+        for name, parameter in inspect.signature(maker).parameters.items()
+        if parameter.kind is not parameter.VAR_KEYWORD
+    ]
+    hints = {name: hint for maker in reversed(makers) for name, hint in typing.get_type_hints(maker).items()}
+    values: dict[str, Any] = {}
+    for option, text in given.items():
+        if option not in parameters or option in _ARGUMENTS_OF_THE_LOOP:
+            known = [known for known in parameters if known not in _ARGUMENTS_OF_THE_LOOP]
+            raise unknown(f"option of {name}", option, known)
+        try:
+            values[option] = fit(text, hints.get(option, object), text=True)
+        except Mismatch as mismatch:
+            raise LabError(f"optimizer_options.{option} must be {mismatch}, got {text!r}") from None
+    return values

@@ -3,167 +3,139 @@
 import dataclasses
 import json
 import math
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import torch
 from torch.optim import Optimizer
 
 from gpt2lab import decode
-from gpt2lab.actions.adapting import attach_adapter, keep_adapter, round_base
-from gpt2lab.actions.command import command_of
-from gpt2lab.actions.models import find_model, pick_device
-from gpt2lab.actions.optimizer_options import named_optimizer
-from gpt2lab.actions.parts import attach_once, build_architecture, chosen_objective, with_room
-from gpt2lab.actions.same_data import kept_tokenizer, note_data
-from gpt2lab.actions.task import TaskSettings
-from gpt2lab.actions.train_options import unused
+from gpt2lab.actions.models import find_model, model_outline, pick_device
+from gpt2lab.actions.parts import (
+    attach_once,
+    build_architecture,
+    check_optimizer,
+    chosen_objective,
+    named_optimizer,
+    with_room,
+)
+from gpt2lab.actions.train_data import (
+    MaskedValidation,
+    Validation,
+    kept_tokenizer,
+    masked,
+    new_tokenizer,
+    report_validation,
+    tokens,
+    validation_of,
+)
+from gpt2lab.actions.train_settings import TrainingSettings, command_of, refuse_unused, unused
 from gpt2lab.actions.train_task import train_task
-from gpt2lab.actions.validation import MaskedValidation, Validation, masked, report_validation
 from gpt2lab.base.errors import LabError
-from gpt2lab.base.files import sweep
-from gpt2lab.base.settings import Model, from_plain
+from gpt2lab.base.settings import build, from_plain, options, update
 from gpt2lab.model import Transformer, TransformerConfig, Wrapper, attach
-from gpt2lab.model.adapters import Lora
+from gpt2lab.model.adapters import Lora, adapters, count_trainable
 from gpt2lab.model.checkpoints.families import CONSTRUCTORS
-from gpt2lab.model.limits import SIZES
 from gpt2lab.model.memory import check_batch
-from gpt2lab.model.quantization import QuantizationOptions, refuse_full_training
+from gpt2lab.model.quantization import QuantizationOptions, Quantized, refuse_full_training
 from gpt2lab.runs.lineage import about
 from gpt2lab.runs.report.write import write_report
 from gpt2lab.runs.run import Run
 from gpt2lab.runs.store import Row
-from gpt2lab.text import shards as token_shards
-from gpt2lab.text import sources
 from gpt2lab.text.batches import PackedBatches
-from gpt2lab.text.language_model import LanguageModel
+from gpt2lab.text.language_model import LanguageModel, save_adapter
 from gpt2lab.text.language_model import load as load_folder
 from gpt2lab.text.shards import Shards
-from gpt2lab.text.tokenizer import MASK, PAD, Tokenizer, byte_level, for_masking, train_bpe, word_level
-from gpt2lab.text.tokenizer_files import load_tokenizer
-from gpt2lab.training import TrainResult, TrainSettings, default_objective, train
-from gpt2lab.training.contrastive import SimCSE
-from gpt2lab.training.objectives import refuse_parts
+from gpt2lab.training import TrainResult, TrainSettings, default_objective
+from gpt2lab.training import train as train_loop
 
 _SAMPLE_TOKENS = 80
+LONGEST = 512
+"""Context of a fine-tuning at most, unless told: longer rows cost memory that a laptop does not have."""
+UPDATE_TOKENS = 4096
+"""Tokens of a fine-tuning's micro-batch on text, unless told: as many as a new model's 32 rows of 128."""
 
 
-_MOST = {
-    **{name: SIZES[name][1] for name in ("d_model", "n_layers", "n_heads", "vocab_size")},
-    "context": SIZES["max_positions"][1],
-    "batch_size": 2**20,
-    "evaluation_tokens": 2**40,
-}  # what a mistyped number would otherwise ask for, before any file is read
+def train(
+    data: "str | Sequence[str]" = (),
+    *,
+    name: str = "train",
+    model: "str | Path | None" = None,
+    **settings: Any,
+) -> Run:
+    """Train a new model on `data`, or go on with a given `model`, and return the finished run with the model in it.
 
-
-@dataclass(frozen=True, kw_only=True)
-class TrainingSettings:
-    """What `gpt2lab train` trains, on what, and how."""
-
-    data: tuple[str, ...] = ()
-    """Files, folders, globs, `hub:ID`, or built-in names such as `docstrings`."""
-    field: str = "text"
-    """Field that holds the text in jsonl, csv, parquet and hub rows."""
-    valid_fraction: float = 0.05
-    """Share of the documents kept for validation, chosen by the hash of their text."""
-    model: Model | None = None
-    """MODEL to go on from: a folder, a hub id or a run; none begins a new model of the shape below."""
-    family: Literal[
-        "gpt2", "gpt_neo", "gpt_neox", "llama", "mistral", "mixtral", "qwen2", "bert", "roberta", "distilbert"
-    ] = "gpt2"
-    """Family of a new model; the last three learn to fill in hidden tokens."""
-    d_model: int = 128
-    """Width of a new model."""
-    n_layers: int = 3
-    """Blocks of a new model."""
-    n_heads: int = 4
-    """Attention heads of a new model."""
-    experts: int = 0
-    """Experts in each block of a new model; 0 is one plain feed-forward, or 8 experts in a mixtral."""
-    experts_per_token: int = 2
-    """Experts that each token is sent to."""
-    balance: float = 0.01
-    """Weight of the loss that spreads tokens evenly over experts."""
-    context: int = 128
-    """Tokens that a training row has; also the positions of a new model. With --model: its own positions, at most 512."""
-    tokenizer: str = "auto"
-    """Of a new model: auto trains a byte-level BPE on the data; bytes, words, or that of a MODEL."""
-    vocab_size: int = 8192
-    """Ids of a tokenizer that is made from the data."""
-    batch_size: int = 32
-    """Rows of a micro-batch. Text with --model: as many as make 4,096 tokens."""
-    train: TrainSettings = dataclasses.field(
-        default_factory=lambda: TrainSettings(
-            steps=300,
-            learning_rate=5e-3,
-            final_fraction=0.0,
-            warmup=30,
-            evaluate_every=100,
-            evaluate_start=True,
-            checkpoint_every=100,
-        )
+    settings: those of `TrainingSettings`, text or typed; those of the loop go without their prefix too, so that steps=300
+    is train.steps=300, and nested ones as **{"lora.rank": 8}. A run shorter than ten warm-ups warms up for a tenth of its
+    steps unless told; a given model is trained at a rate and a context of its own. name: of the run.
+    LabError for settings or data that do not fit, and for a setting that this training would ignore.
+    """
+    given = {"data": data, "model": None if model is None else str(model)}
+    return train_model(
+        training_settings({**{key: value for key, value in given.items() if value}, **settings}), name=name
     )
-    """The loop."""
-    optimizer: str = "adamw"
-    """Name of the optimizer; `gpt2lab papers optimizer` lists those of the papers."""
-    objective: str | None = None
-    """What is minimised on text, such as simctg; none is the next token, or hidden ones in a model that fills in."""
-    objective_options: Mapping[str, str] = dataclasses.field(default_factory=dict)
-    """Options of the objective, `objective_options.NAME=VALUE`."""
-    optimizer_options: Mapping[str, str] = dataclasses.field(default_factory=dict)
-    """Further arguments of the optimizer, `optimizer_options.NAME=VALUE`; adamw takes those of the loop."""
-    lora: Lora | None = None
-    """Train low-rank adapters beside a given, frozen model: `lora.rank=8`; the run keeps them as PEFT does."""
-    quantize: QuantizationOptions | None = None
-    """Round a given model's matrices first and train adapters beside them (QLoRA): `quantize.bits=4`, `lora.rank=8`."""
-    task: TaskSettings = dataclasses.field(default_factory=TaskSettings)
-    """What is learnt besides language: `task.kind=classification`, `task.label=FIELD`."""
-    architecture: str | None = None
-    """Part to attach to the model, new or given, such as soft-prompt; `gpt2lab papers architecture` lists the papers'."""
-    architecture_options: Mapping[str, str] = dataclasses.field(default_factory=dict)
-    """Options of the architecture, `architecture_options.NAME=VALUE`."""
-    evaluation_tokens: int = 65_536
-    """Validation tokens that an evaluation reads, always the same."""
-    samples: int = 3
-    """Texts written at the end, each from the beginning of a validation row."""
-    seed: int = 0
-    """Where every stream of randomness starts: initialisation, order of the data, dropout, samples."""
-    device: str | None = None
-    """cpu, cuda, ...; none is the GPU if there is one, else the CPU."""
 
-    def __post_init__(self) -> None:
-        for name, most in _MOST.items():
-            if getattr(self, name) < 1:
-                raise LabError(f"{name} must be at least 1, got {getattr(self, name)}")
-            if getattr(self, name) > most:
-                raise LabError(f"{name} must be at most {most:,}, got {getattr(self, name):,}")
-        if self.experts < 0 or (self.experts and not 1 <= self.experts_per_token <= self.experts):
-            raise LabError(
-                f"experts_per_token must lie between 1 and experts {self.experts}, got {self.experts_per_token}"
-            )
-        if self.experts and self.model is not None:
-            raise LabError(f"experts {self.experts}: only a new model gets experts, {self.model} is as it is")
-        if self.samples < 0:
-            raise LabError(f"samples must not be negative, got {self.samples}")
-        if self.lora is not None and self.model is None:
-            raise LabError(
-                "lora: adapters stand beside a model that has learnt something; give one with --model"
-            )
-        if self.quantize is not None and self.lora is None:
-            raise LabError(
-                "quantize: rounded weights cannot be trained; train an adapter beside them, --set lora.rank=8"
-            )
-        if self.objective is not None and self.task.kind != "language":
-            raise LabError(f"objective {self.objective}: task.kind={self.task.kind} has its own")
-        objective = chosen_objective(self.objective, self.objective_options)
-        refuse_parts(SimCSE() if self.task.contrastive else objective, self.train.accumulation)
-        if self.architecture is not None:
-            build_architecture(self.architecture, self.architecture_options)
-        elif self.architecture_options:
-            raise LabError("architecture_options: name the architecture that has them")
+
+def training_settings(given: Mapping[str, object]) -> TrainingSettings:
+    """Return the settings of a training: those given, text or typed, and what suits it for the others.
+
+    Those of the loop go without their prefix too: steps=300 is train.steps=300. LabError: an unknown name, a value that
+    does not fit, a setting that this training would ignore, a model or a part that is not there.
+    """
+    loop = {option.name for option in options(TrainSettings)}
+    given = {f"train.{name}" if name in loop else name: value for name, value in given.items()}
+    made = build(TrainingSettings, {"train.warmup": 0, **given}, "train")
+    if made.train.steps < 1:
+        raise LabError(f"train: steps must be at least 1, got {made.train.steps}")
+    names = set(_flat(given))
+    refuse_unused(made, sorted(names))
+    check_optimizer(made.optimizer, made.train, made.optimizer_options)  # before hours of encoding
+    usual: dict[str, object] = {"train.warmup": min(TrainingSettings().train.warmup, made.train.steps // 10)}
+    if made.model is not None:
+        usual |= _fine_tuning(made, model_outline(made.model), made.context if "context" in names else None)
+    return update(made, {name: value for name, value in usual.items() if name not in names}, "train")
+
+
+def _fine_tuning(settings: TrainingSettings, model: Transformer, context: int | None) -> dict[str, object]:
+    """Return what suits a given model: its own context, rows of it, and a learning rate by its width."""
+    if settings.architecture is not None:
+        added = build_architecture(settings.architecture, settings.architecture_options)
+        attach_once(model, added, generator=torch.Generator())
+    if settings.lora is not None:
+        attach(model, settings.lora)
+    frozen = not all(parameter.requires_grad for parameter in model.parameters())
+    if context is not None:
+        refuse_long(settings, model)
+    context = context or min(model.context, LONGEST)
+    rows = {"batch_size": max(1, UPDATE_TOKENS // context)} if settings.task.kind == "language" else {}
+    rate = learning_rate(model.config.d_model, frozen=frozen)
+    return {"train.learning_rate": rate, "context": context, **rows}
+
+
+def learning_rate(d_model: int, *, frozen: bool) -> float:
+    """Return the peak learning rate of a fine-tuning: 5e-4 (128 / d_model)², at least 2e-5 and at most 5e-4.
+
+    `frozen`: only what was added is trained (an adapter, a soft prompt), which takes ten times as much.
+    """
+    full = min(max(5e-4 * (128 / d_model) ** 2, 2e-5), 5e-4)
+    return float(f"{full * (10 if frozen else 1):.2g}")
+
+
+def _flat(given: Mapping[str, object], prefix: str = "") -> Iterator[str]:
+    """Yield the dotted names of all settings in a mapping; of a settings object those that are not the usual ones."""
+    for name, value in given.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{name}.")
+        elif dataclasses.is_dataclass(value) and not isinstance(value, type):
+            usual = {option.name: option.default for option in options(type(value))}
+            changed = {
+                o.name: o.default for o in options(type(value), default=value) if o.default != usual[o.name]
+            }
+            yield from _flat(changed, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}"
 
 
 def train_model(
@@ -227,14 +199,14 @@ def _train_language(run: Run, settings: TrainingSettings, lm: LanguageModel, *, 
     for wrapper in cast("list[Wrapper]", list(lm.model.wrappers)):
         wrapper.require_steps(lm.model, settings.train.steps)
     if run.device == "cpu":
-        tokens = settings.batch_size * settings.context
-        check_batch(lm.config, tokens, kept=not settings.train.gradient_checkpointing)
-    shards = _tokens(run, settings, lm)
+        size = settings.batch_size * settings.context
+        check_batch(lm.config, size, kept=not settings.train.gradient_checkpointing)
+    shards = tokens(run, settings, lm)
     batches = PackedBatches(
         shards, batch_size=settings.batch_size, context=settings.context, seed=settings.seed
     )
-    validation = _validation(lm, shards, settings)
-    done = train(
+    validation = validation_of(lm, shards, settings)
+    done = train_loop(
         lm.model,
         batches if lm.config.causal else masked(batches, lm, settings.seed),
         settings=settings.train,
@@ -251,20 +223,10 @@ def _train_language(run: Run, settings: TrainingSettings, lm: LanguageModel, *, 
     )
     changed = settings.quantize is not None or settings.architecture is not None
     if settings.lora is not None and settings.model is not None and not changed:
-        keep_adapter(run, lm, settings.lora, settings.model)
+        _keep_adapter(run, lm, settings.lora, settings.model)
     else:
         run.model(lm)
     _report(run, settings, lm, shards, batches, done)
-
-
-def _validation(
-    lm: LanguageModel, shards: Shards, settings: TrainingSettings
-) -> Validation | MaskedValidation:
-    """Return what measures the model while it trains."""
-    sizes = {"context": settings.context, "tokens": settings.evaluation_tokens, "rows": settings.batch_size}
-    return (
-        Validation(lm.model, shards, **sizes) if lm.config.causal else MaskedValidation(lm, shards, **sizes)
-    )
 
 
 def _language_model(run: Run, settings: TrainingSettings, again: bool) -> LanguageModel:
@@ -278,12 +240,14 @@ def _language_model(run: Run, settings: TrainingSettings, again: bool) -> Langua
         if added:
             attach_once(lm.model, added, generator=generator)
         refuse_long(settings, lm.model)
-        round_base(lm, settings.quantize)
+        _round_base(lm, settings.quantize)
         if settings.lora is not None:
-            attach_adapter(run, lm, settings.lora, seed=settings.seed)
+            _attach_adapter(run, lm, settings.lora, seed=settings.seed)
         refuse_full_training(lm.model)
         return lm
-    tokenizer = kept_tokenizer(run, partial(_new_tokenizer, settings), again=again)
+    tokenizer = kept_tokenizer(
+        run, partial(new_tokenizer, settings, fills_in=not _config(settings).causal), again=again
+    )
     config = _config(settings, tokenizer.vocab_size, tokenizer.pad)
     model = Transformer(with_room(config, added) if added else config, generator=generator).to(device)
     return LanguageModel(attach(model, added, generator=generator) if added else model, tokenizer)
@@ -321,47 +285,6 @@ def _experts(settings: TrainingSettings) -> dict[str, Any]:
     }
 
 
-def _new_tokenizer(settings: TrainingSettings) -> Tokenizer:
-    """Make the tokenizer that the settings ask for, from the data if they say so."""
-    documents: Iterable[str] = sources.documents(settings.data, field=settings.field)
-    size = sources.text_bytes(settings.data)
-    if settings.task.kind == "tokens":
-        documents = [example.text for example in settings.task.read(settings.data, settings.field)]
-        size = None  # the list tells it
-    fills_in = not _config(settings).causal
-    special = (PAD, MASK) if fills_in else ()
-    match settings.tokenizer:
-        case "auto":
-            tokenizer = train_bpe(documents, settings.vocab_size, special=special, text_bytes=size)
-        case "words":
-            tokenizer = word_level(
-                documents, vocab_size=settings.vocab_size, special=special, text_bytes=size
-            )
-        case "bytes":
-            tokenizer = byte_level()
-        case given:
-            tokenizer = load_tokenizer(find_model(given))
-    return for_masking(tokenizer) if fills_in else tokenizer
-
-
-def _tokens(run: Run, settings: TrainingSettings, lm: LanguageModel) -> Shards:
-    """Return the data as tokens, encoded once for all runs on the same data; refuse data that have changed."""
-    assert lm.tokenizer is not None
-    key = token_shards.key(
-        settings.data, lm.tokenizer, valid_fraction=settings.valid_fraction, field=settings.field
-    )
-    note_data(run, key)
-    tokens = run.store.home / "tokens"
-    sweep(tokens)
-    return token_shards.build(
-        settings.data,
-        lm.tokenizer,
-        tokens / key[:16],
-        valid_fraction=settings.valid_fraction,
-        field=settings.field,
-    )
-
-
 def _optimizer(settings: TrainingSettings, model: Transformer) -> Optimizer:
     return named_optimizer(settings.optimizer, model, settings.train, settings.optimizer_options)
 
@@ -387,7 +310,7 @@ def _report(
     for name, value in lm.model.count_parameters().items():
         run.result(f"parameters.{name}", value)
     run.note(str(shards))
-    validation = _validation(lm, shards, settings)
+    validation = validation_of(lm, shards, settings)
     if isinstance(validation, MaskedValidation):
         told, caption = validation.samples(settings.samples), "Validation text with hidden tokens ⟶ filled in"
     else:
@@ -414,3 +337,31 @@ def _samples(lm: LanguageModel, validation: Validation, settings: TrainingSettin
         top_p=0.9,
     )
     return [f"{text.prompt} ⟶{text.text}" for text in texts]
+
+
+def _round_base(lm: LanguageModel, options: QuantizationOptions | None) -> None:
+    """Round the model's matrices, if asked to, before an adapter is attached (Dettmers et al. 2023)."""
+    if options is not None:
+        attach(lm.model, Quantized(**options.options()))
+
+
+def _attach_adapter(run: Run, lm: LanguageModel, lora: Lora, *, seed: int) -> None:
+    """Attach an adapter to the model, drawn from `seed`, and note and print how much of the model trains."""
+    attach(lm.model, lora, generator=torch.Generator().manual_seed(seed))
+    count = count_trainable(lm.model)
+    run.note(f"lora: {count}")
+    run.result("parameters.trainable", count.trainable)
+
+
+def _keep_adapter(run: Run, lm: LanguageModel, lora: Lora, model: str) -> None:
+    """Save the adapter below the run's folder as PEFT does; it names `model`, the one that was given, as its base.
+
+    A second adapter has no base that PEFT could open: the whole model is saved then, both adapters with it.
+    """
+    if len(adapters(lm.model)) > 1:
+        run.model(lm)
+        return
+    place = find_model(model)
+    base = str(place.resolve()) if isinstance(place, Path) else model
+    save_adapter(lm, run.folder / "model", base=base, name=lora.name)
+    run.note(f"model: an adapter for {base}; one ordinary model: gpt2lab apply merge-lora {run.id} --out DIR")

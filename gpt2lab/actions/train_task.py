@@ -1,15 +1,14 @@
 """`train` with a task: heads for the labels of the data, validation with their metrics, a report."""
 
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable, Sequence
+from typing import Literal
 
 import numpy as np
 import torch
 from torch.optim import Optimizer
 
-from gpt2lab.actions.same_data import note_data
-from gpt2lab.actions.task import TaskSettings
-from gpt2lab.actions.validation import report_validation
+from gpt2lab.actions.train_data import note_data, read_rows, report_validation
+from gpt2lab.actions.train_settings import TaskSettings, TrainingSettings
 from gpt2lab.base.errors import LabError
 from gpt2lab.base.wording import listed
 from gpt2lab.measures import classification_metrics as metrics
@@ -17,11 +16,11 @@ from gpt2lab.measures.labelled import confusion_plot, encoded, head_numbers, tag
 from gpt2lab.measures.prediction import head_outputs, word_labels
 from gpt2lab.model import Transformer
 from gpt2lab.model.architecture import attach
-from gpt2lab.model.task_heads import Head, heads
+from gpt2lab.model.task_heads import Head, Pooling, heads
 from gpt2lab.runs.run import Run
 from gpt2lab.text import sources
 from gpt2lab.text.encoding import Encoder
-from gpt2lab.text.labelled import Example, shared_texts, stratified_split
+from gpt2lab.text.labelled import Example, Target, label_names, shared_texts, stratified_split
 from gpt2lab.text.labelled_batches import LabelledBatches, PairBatches, token_labels
 from gpt2lab.text.language_model import LanguageModel
 from gpt2lab.training import train
@@ -29,15 +28,12 @@ from gpt2lab.training.contrastive import Contrastive, SimCSE
 from gpt2lab.training.objectives import Objective
 from gpt2lab.training.supervised import HeadLoss, Supervised, balanced_weights, head_loss
 
-if TYPE_CHECKING:
-    from gpt2lab.actions.train import TrainingSettings
-
 _DRAWN = 30  # classes up to which a confusion table is drawn
 
 
 def train_task(
     run: Run,
-    settings: "TrainingSettings",
+    settings: TrainingSettings,
     lm: LanguageModel,
     optimizer: Callable[[Transformer], Optimizer],
     *,
@@ -90,14 +86,14 @@ def train_task(
         evaluate.tables(run)
 
 
-def _examples(run: Run, settings: "TrainingSettings") -> tuple[list[Example], list[Example]]:
+def _examples(run: Run, settings: TrainingSettings) -> tuple[list[Example], list[Example]]:
     """Read training and validation examples; a text in both files is noted, in one file it stays on one side."""
     task = settings.task
-    examples = task.read(settings.data, settings.field)
+    examples = read_rows(task, settings.data, settings.field)
     if not task.valid:
         targets = task.targets
         return stratified_split(examples, settings.valid_fraction, targets[0] if targets else None)
-    validation = task.read(task.valid, settings.field)
+    validation = read_rows(task, task.valid, settings.field)
     shared = shared_texts(examples, validation)
     if shared:
         run.note(f"warning: {shared} of {len(validation)} validation texts are training texts too")
@@ -107,7 +103,7 @@ def _examples(run: Run, settings: "TrainingSettings") -> tuple[list[Example], li
 def _attach(lm: LanguageModel, task: TaskSettings, examples: Sequence[Example], seed: int) -> list[Head]:
     """Attach the heads that the model does not have yet; a head it has goes on, with its own labels."""
     have = heads(lm.model)
-    chosen = task.heads(lm.model, examples)
+    chosen = _chosen_heads(task, lm.model, examples)
     kinds = [target.kind for target in task.targets] or ["embedding"]
     for number, (spec, kind) in enumerate(zip(chosen, kinds, strict=True)):
         if spec.kind != kind:
@@ -119,6 +115,52 @@ def _attach(lm: LanguageModel, task: TaskSettings, examples: Sequence[Example], 
         pad = lm.tokenizer.pad if lm.tokenizer.pad is not None else lm.tokenizer.eos
         lm.model.config = lm.config.replace(pad=pad)
     return chosen
+
+
+def _chosen_heads(task: TaskSettings, model: Transformer, examples: Iterable[Example]) -> list[Head]:
+    """Return the heads to train: those that the model has by name, else new ones for the labels in `examples`.
+
+    LabError for a single class.
+    """
+    known = heads(model)
+    if task.contrastive:
+        pooling = "mean" if task.pooling == "auto" else task.pooling
+        new = Head(
+            name="embedding",
+            kind="embedding",
+            outputs=task.projection,
+            pooling=pooling,
+            dropout=task.dropout,
+            language_head=task.language_head,
+        )
+        return [known.get(new.name, new)]
+    rows = list(examples)
+    return [
+        known.get(target.name) or _new_head(task, model, target, label_names(rows, target))
+        for target in task.targets
+    ]
+
+
+def _new_head(task: TaskSettings, model: Transformer, target: Target, labels: tuple[str, ...]) -> Head:
+    """Return one head in the form that Hugging Face's classes have, as far as the settings allow."""
+    config = model.config
+    pooling: Pooling = "last" if config.causal else "pooler" if config.pooler else "first"
+    dense: Literal["none", "tanh", "relu"] = "none"
+    if task.pooling != "auto":
+        pooling = task.pooling
+    elif pooling == "first" and target.kind != "tokens":
+        dense = "relu" if config.family == "distilbert" else "tanh"
+    return Head(
+        name=target.name,
+        kind=target.kind,
+        outputs=len(labels) or len(target.fields),
+        labels=labels,
+        pooling=pooling,
+        dense=dense,
+        bias=target.kind == "tokens" or not config.causal,
+        dropout=task.dropout,
+        language_head=task.language_head or bool(task.language),
+    )
 
 
 def _need_labels(specs: Sequence[Head], examples: Sequence[Example], part: str) -> None:
@@ -141,7 +183,7 @@ def _need_labels(specs: Sequence[Head], examples: Sequence[Example], part: str) 
 
 
 def _batches(
-    examples: Sequence[Example], specs: Sequence[Head], encoder: Encoder, settings: "TrainingSettings"
+    examples: Sequence[Example], specs: Sequence[Head], encoder: Encoder, settings: TrainingSettings
 ) -> LabelledBatches | PairBatches:
     task = settings.task
     if task.contrastive:
@@ -184,7 +226,7 @@ def _evaluation(
     specs: Sequence[Head],
     examples: Sequence[Example],
     encoder: Encoder,
-    settings: "TrainingSettings",
+    settings: TrainingSettings,
 ) -> "Callable[[], dict[str, float]]":
     if not task.contrastive:
         return _HeadValidation(lm, task, specs, examples, encoder, settings.batch_size)

@@ -9,13 +9,14 @@ examples:
 import argparse
 from collections.abc import Sequence
 
+from gpt2lab.actions.models import find_model
 from gpt2lab.base.progress import duration
 from gpt2lab.base.registry import part
-from gpt2lab.base.settings import given
 from gpt2lab.cli.parser import Parser
-from gpt2lab.cli.part_options import add_part
+from gpt2lab.cli.part_options import add_part, typed_options
 from gpt2lab.cli.runs import plain
 from gpt2lab.cli.show import number, print_json
+from gpt2lab.runs.store import Store
 
 
 def add(parser: Parser, argv: Sequence[str]) -> None:
@@ -28,25 +29,27 @@ def add(parser: Parser, argv: Sequence[str]) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Print what was written, its size, and how long it took."""
-    from gpt2lab.actions import remember
+    from gpt2lab.actions.apply import apply
 
     name = arguments.transform
-    done = remember.apply(
+    made = apply(
         name,
         arguments.model,
         out=arguments.out,
+        save=True,
         device=arguments.device,
         dtype=arguments.dtype,
-        options={**given(arguments, part("transform", name)), **arguments.settings},
         command=arguments.line,
+        **typed_options(arguments, part("transform", name), apply, "a transform"),
     )
-    results = done.run.results
+    row, folder = Store().find(made.source), find_model(made.source)
+    results = row.numbers
     if arguments.json:
-        print_json({**plain(done.run.row), "out": str(done.folder)})
+        print_json({**plain(row), "out": str(folder)})
         return
-    print(f"wrote   {done.folder}")
+    print(f"wrote   {folder}")
     print(f"size    {results['bytes'] / 1e6:,.1f} MB, {number(results['parameters'])} parameters", end="")
     print(f" (before: {number(results['parameters_before'])})")
     print(f"took    {duration(results['seconds'])}")
-    print(f"run     {done.run.id}")
-    print(f'next    gpt2lab generate {done.run.id} "..."')
+    print(f"run     {row.id}")
+    print(f'next    gpt2lab generate {row.id} "..."')

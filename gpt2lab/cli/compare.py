@@ -135,7 +135,7 @@ def show_comparison(study: "Study", as_json: bool) -> None:
 
 
 def _compare_runs(arguments: argparse.Namespace) -> None:
-    from gpt2lab.actions.verbs import compare
+    from gpt2lab.actions.compare import compare
     from gpt2lab.runs.report.side_by_side import shared
 
     found = compare(arguments.names, out=arguments.out)

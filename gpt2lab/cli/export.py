@@ -29,9 +29,15 @@ def add(parser: Parser, argv: Sequence[str]) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Print what was written and what it does not hold."""
-    from gpt2lab.actions.verbs import export
+    from gpt2lab.actions.export import export
 
-    done = export(arguments.model, to=arguments.to, out=arguments.out, precision=arguments.precision)
+    done = export(
+        arguments.model,
+        to=arguments.to,
+        out=arguments.out,
+        precision=arguments.precision,
+        command=arguments.line,
+    )
     if arguments.json:
         print_json(
             {

@@ -11,14 +11,15 @@ import argparse
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Any
 
-from gpt2lab.base.errors import LabError
 from gpt2lab.base.registry import part, parts
-from gpt2lab.base.settings import add_arguments, given, options
+from gpt2lab.base.settings import add_arguments
+from gpt2lab.base.settings import options as options_of
 from gpt2lab.base.wording import listed
 from gpt2lab.cli.parser import Parser, add_device, add_dtype, add_seed, add_set, typed, whole
+from gpt2lab.cli.part_options import typed_options
 from gpt2lab.cli.show import print_json
+from gpt2lab.cli.texts import typed_texts
 
 
 def add(parser: Parser, argv: Sequence[str]) -> None:
@@ -76,7 +77,7 @@ def _of_decoder(name: str, chosen: str) -> str | None:
     """Say which other decoders have an option of this name."""
     others = [one.name for one in parts("decoder") if one.built and one.name != chosen]
     having = [
-        other for other in others if name in {option.name for option in options(part("decoder", other))}
+        other for other in others if name in {option.name for option in options_of(part("decoder", other))}
     ]
     if not having:
         return None
@@ -88,20 +89,18 @@ _OWN = ("seed", "device", "dtype", "stop", "max_new_tokens", "min_new_tokens")
 
 def run(arguments: argparse.Namespace) -> None:
     """Print each prompt with its continuation; one prompt is streamed as it grows."""
-    from gpt2lab.actions import remember
+    from gpt2lab.actions.generate import generate
     from gpt2lab.decode.generate import decoder_class
 
     kind = decoder_class(arguments.decoder)
-    settings: dict[str, Any] = {**given(arguments, kind), **arguments.settings}
-    for name in (*_OWN, "decoder", "model", "prompt", "prompts", "field", "stream", "command"):
-        if name in arguments.settings:
-            raise LabError(
-                f"--set {name}: no option of a decoder; flags and arguments are given as such, see --help"
-            )
-    prompts = _prompts(arguments)
+    options = typed_options(arguments, kind, generate, "a decoder")
+    missing = 'what to go on from is missing; give a prompt, "Once upon a time"'
+    prompts = typed_texts(
+        arguments.prompt, arguments.prompts, arguments.field, flag="--prompts", missing=missing
+    )
     streamed = len(prompts) == 1 and not arguments.json and kind.streams
     stream = _Stream(prompts[0]) if streamed else None
-    results = remember.generate(
+    results = generate(
         arguments.model,
         prompts,
         decoder=arguments.decoder,
@@ -113,7 +112,7 @@ def run(arguments: argparse.Namespace) -> None:
         stop=[text.replace("\\n", "\n").replace("\\t", "\t") for text in arguments.stop],
         seed=arguments.seed,
         stream=stream,
-        **settings,
+        **options,
     )
     if stream is not None:
         stream(0, "\n")
@@ -122,24 +121,6 @@ def run(arguments: argparse.Namespace) -> None:
     else:
         texts = [prompt + result.text for prompt, result in zip(prompts, results, strict=True)]
         print("\n\n".join(texts))
-
-
-def _prompts(arguments: argparse.Namespace) -> list[str]:
-    """Return the prompts that were typed, or those of --prompts. LabError for none, both, or a field of none."""
-    from gpt2lab.measures.corpus import read_lines
-
-    if arguments.prompts is None:
-        if arguments.field is not None:
-            raise LabError("--field names a field of the rows of --prompts, which is missing")
-        if not arguments.prompt:
-            raise LabError(
-                'what to go on from is missing; give a prompt, "Once upon a time", or --prompts FILE'
-            )
-        prompts: list[str] = arguments.prompt
-        return prompts
-    if arguments.prompt:
-        raise LabError(f"--prompts {arguments.prompts}: prompts are typed as well; give one of the two")
-    return read_lines(arguments.prompts, arguments.field or "text")
 
 
 class _Stream:

@@ -9,9 +9,8 @@ import argparse
 from collections.abc import Sequence
 
 from gpt2lab.base.registry import part
-from gpt2lab.base.settings import given
 from gpt2lab.cli.parser import Parser
-from gpt2lab.cli.part_options import add_part
+from gpt2lab.cli.part_options import add_part, typed_options
 
 
 def add(parser: Parser, argv: Sequence[str]) -> None:
@@ -21,15 +20,15 @@ def add(parser: Parser, argv: Sequence[str]) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Print the measurement."""
-    from gpt2lab.actions import remember
+    from gpt2lab.actions.measure import measure
 
-    options = {**given(arguments, part("measure", arguments.measure)), **arguments.settings}
-    result = remember.measure(
+    kind = part("measure", arguments.measure)
+    result = measure(
         arguments.measure,
         arguments.model,
         device=arguments.device,
         dtype=arguments.dtype,
-        options=options,
         command=arguments.line,
+        **typed_options(arguments, kind, measure, "a measure"),
     )
     print(result.to_json() if arguments.json else result)

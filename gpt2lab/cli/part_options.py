@@ -1,10 +1,13 @@
 """What the verbs apply and measure take: a part's name, a model, and the part's own options."""
 
-from collections.abc import Sequence
+import argparse
+import inspect
+from collections.abc import Callable, Sequence
+from typing import Any
 
-from gpt2lab.base.errors import unknown
+from gpt2lab.base.errors import LabError, unknown
 from gpt2lab.base.registry import part, parts
-from gpt2lab.base.settings import add_arguments
+from gpt2lab.base.settings import add_arguments, given
 from gpt2lab.cli.parser import Parser, add_device, add_dtype, add_set
 
 
@@ -31,3 +34,19 @@ def add_part(parser: Parser, argv: Sequence[str], kind: str, what: str, skip: Se
         f"{kind} {name} draws nothing, so that no seed changes it; leave it out" if option == "seed" else None
     )
     add_arguments(parser.add_argument_group(f"{kind} {name}"), cls, skip=("device", *skip))
+
+
+def typed_options(
+    arguments: argparse.Namespace, cls: type, verb: Callable[..., Any], what: str
+) -> dict[str, Any]:
+    """Return the options of a part that were typed as flags or by --set, for the function of the verb.
+
+    LabError for a --set of what the function itself takes, such as a model: it is no option of the part.
+    """
+    own = {name for name, p in inspect.signature(verb).parameters.items() if p.kind is not p.VAR_KEYWORD}
+    for name in arguments.settings:
+        if name in own:
+            raise LabError(
+                f"--set {name}: no option of {what}; flags and arguments are given as such, see --help"
+            )
+    return {**given(arguments, cls), **arguments.settings}

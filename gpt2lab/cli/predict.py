@@ -10,10 +10,10 @@ import dataclasses
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from gpt2lab.base.errors import LabError
 from gpt2lab.base.wording import number
 from gpt2lab.cli.parser import Parser, add_device, add_dtype
 from gpt2lab.cli.show import print_json, table
+from gpt2lab.cli.texts import typed_texts
 
 if TYPE_CHECKING:
     from gpt2lab.measures.prediction import Prediction
@@ -48,10 +48,11 @@ def add(parser: Parser, argv: Sequence[str]) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Print a line for each text: what the head says, how probable it is, and the text."""
-    from gpt2lab.actions import remember
+    from gpt2lab.actions.predict import predict
 
-    texts = _texts(arguments)
-    said = remember.predict(
+    missing = "what to read is missing; give texts"
+    texts = typed_texts(arguments.text, arguments.data, arguments.field, flag="--data", missing=missing)
+    said = predict(
         arguments.model,
         texts,
         device=arguments.device,
@@ -66,22 +67,6 @@ def run(arguments: argparse.Namespace) -> None:
         return
     rows = [(_said(one), _score(one), " ".join(text.split())) for text, one in zip(texts, said, strict=True)]
     print(table(rows, ("prediction", "probability", "text")))
-
-
-def _texts(arguments: argparse.Namespace) -> list[str]:
-    """Return the texts that were typed, or those of --data. LabError for none, both, or a field of none."""
-    from gpt2lab.measures.corpus import read_lines
-
-    if arguments.data is None:
-        if arguments.field is not None:
-            raise LabError("--field names a field of the rows of --data, which is missing")
-        if not arguments.text:
-            raise LabError("what to read is missing; give texts, or --data FILE")
-        texts: list[str] = arguments.text
-        return texts
-    if arguments.text:
-        raise LabError(f"--data {' '.join(arguments.data)}: texts are typed as well; give one of the two")
-    return read_lines(arguments.data, arguments.field or "text")
 
 
 def _said(one: "Prediction") -> str:

@@ -26,6 +26,8 @@ from gpt2lab.cli.show import cut, number, print_json, table
 from gpt2lab.runs.store import KINDS, Row, Store
 
 _READABLE = 36  # columns that results need beside the rest; with fewer they stand below
+_ON_REQUEST = ("generate", "embed")
+"""Kinds of runs that there are many of, and that are listed by --kind only."""
 _ACTIONS = ("delete", "clean", "rebuild")
 
 
@@ -37,7 +39,9 @@ def add(parser: Parser, argv: Sequence[str]) -> None:
         metavar="WORDS",
         help="words that a run's line must hold; or delete RUN ..., clean, rebuild",
     )
-    parser.add_argument("--kind", choices=KINDS, help="runs of one kind only; generate is listed only so")
+    parser.add_argument(
+        "--kind", choices=KINDS, help="runs of one kind only; generate and embed are listed only so"
+    )
     parser.add_argument("--pieces", action="store_true", help="the seeds and arms of studies too")
     parser.add_argument(
         "--limit", type=whole, default=20, metavar="N", help="at most N, 0 for all (default: 20)"
@@ -64,7 +68,7 @@ def _list(arguments: argparse.Namespace) -> None:
     chosen = {
         "kind": arguments.kind,
         "pieces": arguments.pieces,
-        "without": None if arguments.kind == "generate" else "generate",
+        "without": () if arguments.kind in _ON_REQUEST else _ON_REQUEST,
     }
     if words:  # a status is known only after a look at the process, so all are read
         found = [row for row in store.rows(**chosen) if all(word in _text(row) for word in words)]
@@ -104,7 +108,7 @@ def _none(store: Store, arguments: argparse.Namespace, chosen: Mapping[str, Any]
     if candidates := store.count(**chosen):
         return f"none of {candidates:,} runs holds these words"
     if arguments.kind is None and store.count():
-        return "only texts were generated so far; `gpt2lab runs --kind generate` lists them"
+        return "only texts were generated or embedded so far; `gpt2lab runs --kind generate` lists them"
     return f"no runs yet in {store.home}; `gpt2lab reproduce tinystories --scale smoke` makes the first"
 
 

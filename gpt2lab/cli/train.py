@@ -53,8 +53,7 @@ _RARE = (
 
 def add(parser: Parser, argv: Sequence[str]) -> None:
     """Add the common settings as flags; --help lists the others, which --set reaches."""
-    from gpt2lab.actions.task import TaskSettings
-    from gpt2lab.actions.train import TrainingSettings
+    from gpt2lab.actions.train_settings import TaskSettings, TrainingSettings
     from gpt2lab.model.adapters import Lora
     from gpt2lab.model.quantization import QuantizationOptions
     from gpt2lab.training import TrainSettings
@@ -83,7 +82,7 @@ def add(parser: Parser, argv: Sequence[str]) -> None:
 
 def _of_parts(argv: Sequence[str]) -> Iterator[str]:
     """Yield the part of --help that lists the options of each part that was typed: optimizer, architecture, objective."""
-    from gpt2lab.actions.optimizer_options import optimizer_defaults
+    from gpt2lab.actions.parts import optimizer_defaults
 
     optimizer = typed(argv, "--optimizer")
     if optimizer is not None:
@@ -113,8 +112,8 @@ def _by_set(name: str, settings: Sequence[str], flags: Container[str]) -> str | 
 
 def run(arguments: argparse.Namespace) -> None:
     """Train, then print the results and where the model is."""
-    from gpt2lab.actions.train import TrainingSettings
-    from gpt2lab.actions.verbs import train
+    from gpt2lab.actions.train import train
+    from gpt2lab.actions.train_settings import TrainingSettings
     from gpt2lab.training import TrainSettings
 
     chosen = {**given(arguments, TrainingSettings), **given(arguments, TrainSettings), **arguments.settings}
@@ -128,7 +127,7 @@ def show_training(run: "Run", as_json: bool) -> None:
             {**plain(run.row), "model": str(run.folder / "model"), "report": str(run.folder / "report.html")}
         )
         return
-    from gpt2lab.actions.validation import risen
+    from gpt2lab.actions.train_data import risen
 
     print(f"{run.id}\n{pairs(run.results.items())}")
     before, after = (run.results.get(name) for name in ("before.validation_loss", "validation_loss"))

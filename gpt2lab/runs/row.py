@@ -14,7 +14,9 @@ from gpt2lab.base.json_files import read_object
 from gpt2lab.runs.home import home_folder, is_id
 from gpt2lab.runs.json_numbers import decode_numbers, encode
 
-KINDS = ("study", "seed", "arm", "train", "apply", "measure", "generate", "predict")
+KINDS = ("study", "seed", "arm", "train", "apply", "measure", "generate", "predict", "embed", "export")
+MODELLESS = ("measure", "generate", "predict", "embed", "export")
+"""Kinds of runs that make no model for others to work on."""
 STATUSES = ("running", "finished", "failed", "interrupted", "missing", "damaged")
 RECORD = "record.json"
 """File of a run's folder that holds its row: the store can be made again from these."""
@@ -31,7 +33,7 @@ class Row:
     name: str
     """What the user or the verb called it; the newest run of a name is found by it."""
     kind: str
-    """study, seed, arm, train, apply, measure or generate."""
+    """One of KINDS."""
     paper: str | None = None
     """Slug."""
     scale: str | None = None

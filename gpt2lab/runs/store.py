@@ -17,7 +17,7 @@ from gpt2lab.base.lease import Lease, LeaseHeld, holder_of
 from gpt2lab.runs.database import Database, insertion
 from gpt2lab.runs.home import DiskFull, check_name, home_folder, is_id, make_folder, written
 from gpt2lab.runs.json_numbers import encode
-from gpt2lab.runs.row import COLUMNS, KINDS, STATUSES, Row, row_of
+from gpt2lab.runs.row import COLUMNS, KINDS, MODELLESS, STATUSES, Row, row_of
 
 __all__ = ["KINDS", "STATUSES", "Row", "Store", "now"]
 
@@ -148,13 +148,13 @@ class Store:
         paper: str | None = None,
         status: str | None = None,
         origins: Collection[str] | None = None,
-        without: str | None = None,
+        without: Collection[str] = (),
         pieces: bool = False,
         limit: int | None = None,
     ) -> list[Row]:
         """Return the runs, newest first; the pieces of studies only on request.
 
-        origins: only runs that worked on the models of these. without: a kind that is left out. No more rows are read
+        origins: only runs that worked on the models of these. without: kinds that are left out. No more rows are read
         than `limit`. LabError for a kind or status that does not exist.
         """
         if status is not None and status not in STATUSES:
@@ -165,14 +165,15 @@ class Store:
     def built_on(self, identity: str) -> list[str]:
         """Return the ids of the runs that made a model from that of a run, or of its pieces."""
         query = (
-            "SELECT id FROM runs WHERE kind NOT IN ('measure', 'generate', 'predict') "
+            f"SELECT id FROM runs WHERE kind NOT IN ({_marks(MODELLESS)}) "
             "AND (origin = ? OR origin > ? AND origin < ?)"
         )
+        values = (*MODELLESS, identity, f"{identity}/", f"{identity}/{_LAST}")
         with self.database.reading() as connection:
-            found = connection.execute(query, (identity, f"{identity}/", f"{identity}/{_LAST}"))
+            found = connection.execute(query, values)
             return [one for (one,) in found]
 
-    def count(self, *, kind: str | None = None, without: str | None = None, pieces: bool = False) -> int:
+    def count(self, *, kind: str | None = None, without: Collection[str] = (), pieces: bool = False) -> int:
         """Return how many runs `rows` would return without a limit."""
         where, values = _conditions(kind, None, None, without, pieces)
         if not self.database.exists():
@@ -277,21 +278,28 @@ def _conditions(
     kind: str | None,
     paper: str | None,
     origins: Collection[str] | None,
-    without: str | None,
+    without: Collection[str],
     pieces: bool,
 ) -> tuple[str, tuple[object, ...]]:
     """Return the WHERE of a list of runs, and its values."""
     if kind is not None and kind not in KINDS:
         raise unknown("kind of run", kind, KINDS)
-    wanted = {"kind = ?": kind, "paper = ?": paper, "kind != ?": without}
+    wanted = {"kind = ?": kind, "paper = ?": paper}
     found = {condition: value for condition, value in wanted.items() if value is not None}
     conditions, values = list(found), list(found.values())
+    if without:
+        conditions.append(f"kind NOT IN ({_marks(without)})")
+        values += without
     if origins is not None:
-        conditions.append(f"origin IN ({', '.join('?' * len(origins))})")
+        conditions.append(f"origin IN ({_marks(origins)})")
         values += origins
     if not pieces and kind not in ("seed", "arm"):
         conditions.append("parent IS NULL")
     return (f"WHERE {' AND '.join(conditions)}" if conditions else ""), tuple(values)
+
+
+def _marks(values: Collection[str]) -> str:
+    return ", ".join("?" * len(values))
 
 
 def _no_such(name: str, known: list[str]) -> LabError:

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from gpt2lab.actions.optimizer_options import typed_options
+from gpt2lab.actions.parts import typed_options
 from gpt2lab.base.errors import LabError, unknown
 from gpt2lab.base.registry import part, parts
 from gpt2lab.base.settings import build, options, parse_assignments

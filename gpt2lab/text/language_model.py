@@ -36,6 +36,8 @@ class LanguageModel:
     tokenizer: Tokenizer | None = None
     side_files: Mapping[str, bytes] = field(default_factory=dict)
     """Contents of further files of the model's folder by path, which `save` writes as they are."""
+    source: str = ""
+    """The folder, the id on the hub or the run that it comes from; empty for a model that was made in memory."""
 
     def __post_init__(self) -> None:
         rows = self.model.config.vocab_size
@@ -89,15 +91,22 @@ def load(
     """
     folder = resolve(path_or_hub_id)
     if is_adapter(folder):
-        return _load_with_adapter(folder, device=device, dtype=dtype, architectures=architectures)
+        lm = _load_with_adapter(folder, device=device, dtype=dtype, architectures=architectures)
+        lm.source = _source(path_or_hub_id, folder)
+        return lm
     model = load_model(folder, device=device, dtype=dtype, architectures=architectures)
     tokenizer = load_tokenizer(folder) if has_tokenizer(folder) else None
     try:
-        lm = LanguageModel(model, tokenizer, read_side_files(folder))
+        lm = LanguageModel(model, tokenizer, read_side_files(folder), _source(path_or_hub_id, folder))
         _ = lm.generation  # broken, it should not be found after an hour of decoding
         return lm
     except LabError as error:
         raise LabError(f"{folder}: {error}") from None
+
+
+def _source(given: Path | str, folder: Path) -> str:
+    """Return what a loaded model notes as its source: the folder it was read from, or the hub id that was given."""
+    return str(folder.resolve()) if user_path(given).exists() else str(given)
 
 
 def _load_with_adapter(

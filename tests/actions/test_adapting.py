@@ -9,7 +9,8 @@ import torch
 import transformers
 
 import gpt2lab
-from gpt2lab.actions.train import TrainingSettings, train_model
+from gpt2lab.actions.train import train_model
+from gpt2lab.actions.train_settings import TrainingSettings
 from gpt2lab.base.errors import LabError
 from gpt2lab.base.settings import update
 from gpt2lab.model.adapters import adapter_parameters, adapters
@@ -131,7 +132,7 @@ def test_a_stopped_run_ends_with_the_same_bits(
         raise Stop
 
     monkeypatch.setattr(
-        train, "keep_adapter", stopped
+        train, "_keep_adapter", stopped
     )  # after the last checkpoint, before the model is saved
     with pytest.raises(Stop):
         train_model(small(text, model=str(base.folder / "model"), **LORA), name="again", home=home)

@@ -10,7 +10,8 @@ import pytest
 import torch
 
 import gpt2lab
-from gpt2lab.actions.train import TrainingSettings, train_model
+from gpt2lab.actions.train import train_model
+from gpt2lab.actions.train_settings import TrainingSettings
 from gpt2lab.base.errors import LabError
 from gpt2lab.model.soft_prompt import SoftPrompt
 from gpt2lab.studies.resume import resume

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 import gpt2lab
-from gpt2lab.actions.train import TrainingSettings, train_model
+from gpt2lab.actions.train import train_model
+from gpt2lab.actions.train_settings import TrainingSettings
 from gpt2lab.base.errors import LabError
 from gpt2lab.base.settings import update
 from gpt2lab.model.adapters import Lora

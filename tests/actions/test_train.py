@@ -14,7 +14,9 @@ import pytest
 import torch
 
 import gpt2lab
-from gpt2lab.actions.train import TrainingSettings, train_model
+from gpt2lab.actions.train import train_model
+from gpt2lab.actions.train_data import tokens, validation_of
+from gpt2lab.actions.train_settings import TrainingSettings
 from gpt2lab.base.errors import LabError
 from gpt2lab.base.lease import Lease
 from gpt2lab.base.settings import update
@@ -114,13 +116,12 @@ def test_the_validation_loss_does_not_depend_on_the_batch_size(text, home):
         train_model(small(text, batch_size=size, **{"train.steps": 0, "train.warmup": 0}), home=home)
         for size in (1, 5)
     )
-    from gpt2lab.actions.train import _tokens, _validation
 
     losses = []
     for run, size in ((first, 1), (second, 5)):
         lm = load(run.folder / "model")
         settings = small(text, batch_size=size)
-        losses.append(_validation(lm, _tokens(run, settings, lm), settings)()["validation_loss"])
+        losses.append(validation_of(lm, tokens(run, settings, lm), settings)()["validation_loss"])
     assert losses[0] == pytest.approx(losses[1], rel=1e-6)
 
 

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 import gpt2lab
-from gpt2lab.actions.train import TrainingSettings
-from gpt2lab.actions.train_defaults import learning_rate, training_settings
+from gpt2lab.actions.train import learning_rate, training_settings
+from gpt2lab.actions.train_settings import TrainingSettings
 from gpt2lab.base.errors import LabError
 from gpt2lab.model import Transformer, save_model
 from gpt2lab.model.checkpoints.families import llama_config

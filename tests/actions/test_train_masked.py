@@ -8,8 +8,9 @@ import pytest
 import torch
 from transformers import AutoModelForMaskedLM, AutoTokenizer
 
-from gpt2lab.actions.train import _tokens, _validation, train_model
-from gpt2lab.actions.verbs import measure
+from gpt2lab.actions.measure import measure
+from gpt2lab.actions.train import train_model
+from gpt2lab.actions.train_data import tokens, validation_of
 from gpt2lab.base.errors import LabError
 from gpt2lab.runs.run import Run
 from gpt2lab.runs.run_record import record
@@ -115,7 +116,7 @@ def test_the_validation_loss_does_not_depend_on_the_batch_size(echoes, home):
     losses = []
     for size in (1, 5):
         settings = masked(echoes, batch_size=size)
-        losses.append(_validation(lm, _tokens(run, settings, lm), settings)())
+        losses.append(validation_of(lm, tokens(run, settings, lm), settings)())
     assert losses[0] == pytest.approx(losses[1], rel=1e-6)
 
 

@@ -10,7 +10,8 @@ import pytest
 import torch
 from transformers import AutoModelForSequenceClassification
 
-from gpt2lab.actions.train import TrainingSettings, train_model
+from gpt2lab.actions.train import train_model
+from gpt2lab.actions.train_settings import TrainingSettings
 from gpt2lab.base.errors import LabError
 from gpt2lab.base.settings import build
 from gpt2lab.measures.labelled import Classification, Regression, TokenClassification

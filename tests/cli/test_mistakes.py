@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from gpt2lab.actions.models import find_model, load
-from gpt2lab.actions.train import TrainingSettings
+from gpt2lab.actions.train_settings import TrainingSettings
 from gpt2lab.base.errors import LabError
 from gpt2lab.base.settings import build
 from gpt2lab.cli import parse

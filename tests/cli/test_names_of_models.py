@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from gpt2lab.actions.models import with_models
-from gpt2lab.actions.train import TrainingSettings
+from gpt2lab.actions.train_settings import TrainingSettings
 from gpt2lab.base.errors import LabError
 from gpt2lab.base.registry import papers, parts
 from gpt2lab.base.settings import Model, ModelTokenizer, field_docs, replace_names

@@ -6,8 +6,7 @@ from pathlib import Path
 import pytest
 
 import gpt2lab
-from gpt2lab.actions.train import TrainingSettings
-from gpt2lab.actions.train_options import RULES, refuse_unused, unused
+from gpt2lab.actions.train_settings import RULES, TrainingSettings, refuse_unused, unused
 from gpt2lab.base.errors import LabError
 from gpt2lab.base.settings import build, options
 from tests.cli.conftest import Lab
@@ -124,7 +123,7 @@ def test_a_run_keeps_and_reports_only_the_settings_that_it_read(said: Lab, train
 
 
 def test_settings_objects_are_checked_by_what_differs_from_the_usual(tmp_path: Path) -> None:
-    from gpt2lab.actions.task import TaskSettings
+    from gpt2lab.actions.train_settings import TaskSettings
 
     with pytest.raises(LabError, match=r"task\.dropout would be ignored"):
         gpt2lab.train(data="tinyworld:9", task=TaskSettings(dropout=0.5))

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from gpt2lab.actions.train import TrainingSettings
+from gpt2lab.actions.train_settings import TrainingSettings
 from gpt2lab.base.settings import field_docs
 from gpt2lab.studies.workload import TextWorkload
 from tests.contract.parts import built

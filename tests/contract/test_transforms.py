@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from gpt2lab import decode
-from gpt2lab.actions import verbs
+from gpt2lab.actions import apply as verb
 from gpt2lab.base.errors import LabError
 from gpt2lab.base.registry import Part
 from gpt2lab.base.registry import part as part_of
@@ -28,7 +28,7 @@ SMALL: dict[str, dict[str, Any]] = {"reduce-vocabulary": {"vocabulary": 30}}
 
 
 def quantized(lm: LanguageModel) -> LanguageModel:
-    return verbs.apply("quantize", lm)
+    return verb.apply("quantize", lm, keep=False)
 
 
 def adapted(lm: LanguageModel) -> LanguageModel:
@@ -52,7 +52,7 @@ def frozen(lm: LanguageModel) -> LanguageModel:
     """With all norms frozen, where the family has norms that can be."""
     options = {"mode": "instant", "output": "staged", "data": ("tinyworld:30",), "context": 16}
     try:
-        return verbs.apply("remove-layernorm", lm, **options)
+        return verb.apply("remove-layernorm", lm, keep=False, **options)
     except LabError:
         return lm
 
@@ -76,7 +76,7 @@ def make(part: Part, passages: Path, **options: Any) -> Any:
 
 
 def transformed(part: Part, lm: LanguageModel, passages: Path) -> LanguageModel:
-    return verbs.transformed(part.name, make(part, passages), lm)
+    return verb.transformed(part.name, make(part, passages), lm)
 
 
 @pytest.fixture

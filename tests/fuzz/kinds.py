@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from gpt2lab.actions.train import TrainingSettings
+from gpt2lab.actions.train_settings import TrainingSettings
 from gpt2lab.base.registry import read_paper
 from gpt2lab.base.settings import build, from_plain, parse_assignments, to_plain
 from gpt2lab.measures.choice import MultipleChoice

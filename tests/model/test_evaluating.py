@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import gpt2lab
-from gpt2lab.actions.verbs import transformed
+from gpt2lab.actions.apply import transformed
 from gpt2lab.base.errors import LabError
 from gpt2lab.model.evaluating import refuse_not_finite
 from gpt2lab.text.language_model import LanguageModel

@@ -49,7 +49,7 @@ def steps(monkeypatch):
         pytest.param(lambda store: store.find("tide"), id="by name"),
         pytest.param(lambda store: store.find("tide-37"), id="by the beginning of its id"),
         pytest.param(lambda store: store.pieces("study-2"), id="pieces"),
-        pytest.param(lambda store: store.rows(limit=20, without="generate"), id="the last twenty"),
+        pytest.param(lambda store: store.rows(limit=20, without=("generate",)), id="the last twenty"),
         pytest.param(lambda store: store.rows(limit=20, pieces=True), id="the last twenty with pieces"),
         pytest.param(lambda store: [store.rows(origins=["tide-377"])], id="by origin"),
         pytest.param(lambda store: [store.built_on("tide-377")], id="built on"),

@@ -5,7 +5,7 @@ import random
 import re
 from pathlib import Path
 
-from gpt2lab.actions.train import TrainingSettings
+from gpt2lab.actions.train_settings import TrainingSettings
 from gpt2lab.base.settings import build
 
 WORDS = re.findall(

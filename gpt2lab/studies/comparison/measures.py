@@ -11,7 +11,7 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from gpt2lab.actions.models import load, model_config, with_models
-from gpt2lab.actions.remember import result_names
+from gpt2lab.actions.record import result_names
 from gpt2lab.base.errors import LabError
 from gpt2lab.base.settings import build
 from gpt2lab.studies.claim import Claim

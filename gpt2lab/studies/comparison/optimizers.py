@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Self
 import torch
 from torch import nn
 
-from gpt2lab.actions.optimizer_options import typed_options
+from gpt2lab.actions.parts import typed_options
 from gpt2lab.base.errors import LabError
 from gpt2lab.base.values import show
 from gpt2lab.studies.claim import Claim

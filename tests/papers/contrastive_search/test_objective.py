@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from gpt2lab.actions.train import TrainingSettings, train_model
+from gpt2lab.actions.train import train_model
+from gpt2lab.actions.train_settings import TrainingSettings
 from gpt2lab.base.errors import LabError
 from gpt2lab.papers.contrastive_search.objective import SimCTG, batch_isotropy, contrastive_loss
 from gpt2lab.training import TrainSettings, next_token

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from gpt2lab.actions import remember
+import gpt2lab
 from gpt2lab.base.errors import LabError
 from gpt2lab.model import Transformer, attach
 from gpt2lab.model.interpret import as_read, neuron_table, processed_unembed
@@ -247,14 +247,14 @@ def test_measures_are_kept_as_runs_and_show_what_the_forms_differ_in(
     save(LanguageModel(staged, tokenizer), tmp_path / "frozen")
     options = {"data": ["tinyworld:20"], "samples": 3, "length": 9}
     for name in ("attribution-exactness", "confidence-neurons"):
-        assert remember.measure(name, str(tmp_path / "frozen"), options=options).numbers
+        assert gpt2lab.measure(name, str(tmp_path / "frozen"), **options).numbers
     both = {"original": str(tmp_path / "real"), "control": str(tmp_path / "real"), **options}
-    found = remember.measure("removal-effects", str(tmp_path / "frozen"), options=both)
+    found = gpt2lab.measure("removal-effects", str(tmp_path / "frozen"), **both)
     assert found.numbers["export_folded.float64"] < 1e-9 < found.numbers["above_original"] ** 2
     assert [row["of each token"] for row in found.tables["means"]] == [
         "loss", "entropy", "divergence", "above_original", "above_control", "calibration error",
     ]  # fmt: skip
-    plain = remember.measure("removal-effects", str(tmp_path / "real"), options=options)
+    plain = gpt2lab.measure("removal-effects", str(tmp_path / "real"), **options)
     assert not any(name.startswith("export") for name in plain.numbers)
 
 

@@ -5,7 +5,7 @@ import re
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gpt2lab.actions.remember import result_names
+from gpt2lab.actions.record import result_names
 from gpt2lab.runs.home import is_name
 
 

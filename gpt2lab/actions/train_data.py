@@ -1,18 +1,120 @@
-"""How `train` measures a model while it trains: the loss on validation text, of the next token or of hidden ones."""
+"""What `train` learns from and is measured on: rows, tokenizer, tokens, and the loss on validation text."""
 
 import math
+import re
+import warnings
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from gpt2lab.actions.models import find_model
+from gpt2lab.actions.train_settings import TaskSettings, TrainingSettings
 from gpt2lab.base.errors import LabError
+from gpt2lab.base.files import atomic_folder, check_sums, restore, sweep, write_sums
 from gpt2lab.model import Transformer
 from gpt2lab.model.loss import linear_cross_entropy
 from gpt2lab.runs.run import Run
+from gpt2lab.text import shards as token_shards
+from gpt2lab.text import sources
 from gpt2lab.text.batches import MaskedBatches, PackedBatches
+from gpt2lab.text.labelled import Example, read_examples
 from gpt2lab.text.language_model import LanguageModel
 from gpt2lab.text.shards import Shards
+from gpt2lab.text.tokenizer import MASK, PAD, Tokenizer, byte_level, for_masking, train_bpe, word_level
+from gpt2lab.text.tokenizer_files import load_tokenizer, save_tokenizer
 from gpt2lab.training import TrainResult
+
+_KEY = re.compile("[0-9a-f]{64}( [0-9a-f]{64})?")
+
+
+def kept_tokenizer(run: Run, make: Callable[[], Tokenizer], *, again: bool) -> Tokenizer:
+    """Return the tokenizer from the run's folder; `make` it first in a new run, or if it is missing or damaged there."""
+    folder = run.folder / "tokenizer"
+    restore(folder)
+    if not (again and _is_whole(folder)):
+        with atomic_folder(folder) as temporary:
+            save_tokenizer(make(), temporary)
+            write_sums(temporary)
+    return load_tokenizer(folder)
+
+
+def _is_whole(folder: Path) -> bool:
+    """Tell whether a tokenizer is there and as it was written; a damaged one is named."""
+    if not folder.exists():
+        return False
+    try:
+        check_sums(folder)
+    except LabError as error:
+        warnings.warn(f"{error}; the tokenizer is made again", stacklevel=2)
+        return False
+    return True
+
+
+def note_data(run: Run, key: str) -> None:
+    """Note what the run's data and tokenizer are; LabError if they have changed since it began."""
+    noted = run.folder / "data.txt"
+    before = noted.read_bytes().decode("ascii", "replace") if noted.exists() else key
+    if not _KEY.fullmatch(before):
+        raise LabError(f"{noted}: damaged; if the data are as they were, delete this file and resume again")
+    if before != key:
+        raise LabError(
+            f"{run.id}: the data have changed since this run began; train anew with: {run.row.command}"
+        )
+    run.write_file("data.txt", key)
+
+
+def read_rows(task: TaskSettings, data: Sequence[str], field: str) -> list[Example]:
+    """Read labelled rows as examples; `field` holds the text (tokens: the words)."""
+    return read_examples(
+        data,
+        field=field,
+        targets=task.targets,
+        pair=task.pair,
+        negatives=task.negatives,
+        group=task.group,
+    )
+
+
+def new_tokenizer(settings: TrainingSettings, *, fills_in: bool) -> Tokenizer:
+    """Make the tokenizer that the settings ask for, from the data if they say so; one that fills in has a mask token."""
+    documents: Iterable[str] = sources.documents(settings.data, field=settings.field)
+    size = sources.text_bytes(settings.data)
+    if settings.task.kind == "tokens":
+        documents = [example.text for example in read_rows(settings.task, settings.data, settings.field)]
+        size = None  # the list tells it
+    special = (PAD, MASK) if fills_in else ()
+    match settings.tokenizer:
+        case "auto":
+            tokenizer = train_bpe(documents, settings.vocab_size, special=special, text_bytes=size)
+        case "words":
+            tokenizer = word_level(
+                documents, vocab_size=settings.vocab_size, special=special, text_bytes=size
+            )
+        case "bytes":
+            tokenizer = byte_level()
+        case given:
+            tokenizer = load_tokenizer(find_model(given))
+    return for_masking(tokenizer) if fills_in else tokenizer
+
+
+def tokens(run: Run, settings: TrainingSettings, lm: LanguageModel) -> Shards:
+    """Return the data as tokens, encoded once for all runs on the same data; refuse data that have changed."""
+    assert lm.tokenizer is not None
+    key = token_shards.key(
+        settings.data, lm.tokenizer, valid_fraction=settings.valid_fraction, field=settings.field
+    )
+    note_data(run, key)
+    folder = run.store.home / "tokens"
+    sweep(folder)
+    return token_shards.build(
+        settings.data,
+        lm.tokenizer,
+        folder / key[:16],
+        valid_fraction=settings.valid_fraction,
+        field=settings.field,
+    )
 
 
 class Validation:
@@ -134,3 +236,13 @@ class MaskedValidation:
             texts = (tokenizer.decode(ids[0].tolist(), skip_special=False) for ids in (tokens, filled))
             told.append(" ⟶ ".join(texts))
         return told
+
+
+def validation_of(
+    lm: LanguageModel, shards: Shards, settings: TrainingSettings
+) -> Validation | MaskedValidation:
+    """Return what measures the model while it trains."""
+    sizes = {"context": settings.context, "tokens": settings.evaluation_tokens, "rows": settings.batch_size}
+    return (
+        Validation(lm.model, shards, **sizes) if lm.config.causal else MaskedValidation(lm, shards, **sizes)
+    )

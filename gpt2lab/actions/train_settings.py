@@ -1,0 +1,375 @@
+"""The settings of `train`: what a training is told, which of it a training reads, and the command that repeats it."""
+
+import dataclasses
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Literal, cast
+
+from gpt2lab.actions.parts import build_architecture, chosen_objective
+from gpt2lab.base.errors import LabError, unknown
+from gpt2lab.base.settings import Model, options, show
+from gpt2lab.base.wording import quoted
+from gpt2lab.model.adapters import Lora
+from gpt2lab.model.limits import SIZES
+from gpt2lab.model.quantization import QuantizationOptions
+from gpt2lab.model.task_heads import Kind
+from gpt2lab.text.encoding import Side
+from gpt2lab.text.labelled import Target
+from gpt2lab.text.labelled_batches import Align
+from gpt2lab.training import TrainSettings
+from gpt2lab.training.contrastive import SimCSE
+from gpt2lab.training.objectives import refuse_parts
+
+TaskKind = Literal[
+    "language", "classification", "multilabel", "regression", "tokens", "contrastive", "simcse"
+]
+_SUPERVISED = ("classification", "multilabel", "regression", "tokens")
+
+_MOST = {
+    **{name: SIZES[name][1] for name in ("d_model", "n_layers", "n_heads", "vocab_size")},
+    "context": SIZES["max_positions"][1],
+    "batch_size": 2**20,
+    "evaluation_tokens": 2**40,
+}  # what a mistyped number would otherwise ask for, before any file is read
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskSettings:
+    """What a head is trained for, and from which fields of the data."""
+
+    kind: TaskKind = "language"
+    """language models the text itself; the others train a head on labelled rows (jsonl, csv, parquet, hub:ID)."""
+    label: tuple[str, ...] = ()
+    """Field of the answer; several for regression on several numbers, or multilabel in columns of 0 and 1."""
+    pair: str | None = None
+    """Field of a second text; for contrastive that of the text that matches."""
+    others: Mapping[str, str] = field(default_factory=dict)
+    """Further heads on the same texts, `task.others.FIELD=KIND`."""
+    weights: Mapping[str, float] = field(default_factory=dict)
+    """Factor of a head's loss, `task.weights.FIELD=2`; 1 for those not named."""
+    valid: tuple[str, ...] = ()
+    """Labelled rows for validation; none keeps valid_fraction of the data, of each class alike."""
+    pooling: Literal["auto", "last", "mean", "first", "pooler"] = "auto"
+    """State that stands for a text; auto: the last token's, of bidirectional models the first's, of vectors the mean."""
+    dropout: float = 0.0
+    """Dropout of the head."""
+    language_head: bool = False
+    """Keep a language head that has weights of its own beside the new head."""
+    class_weights: Literal["none", "balanced"] = "none"
+    """balanced: every class counts alike, however rare."""
+    smoothing: float = 0.0
+    """Label smoothing."""
+    language: float = 0.0
+    """Factor of the language-modelling loss on the same texts, added to the heads' losses."""
+    align: Align = "first"
+    """Which token of a word carries its label."""
+    truncate: Side = "right"
+    """Side from which texts longer than the context are cut; how many were is noted."""
+    separator: str = ""
+    """Stands between the texts of a pair, where the tokenizer puts nothing there."""
+    projection: int = 0
+    """Width of a linear map on the vector (contrastive, simcse); 0 for none."""
+    negatives: str | None = None
+    """Field with a list of texts that do not match (contrastive)."""
+    group: str | None = None
+    """Field that names what a row is about; rows of one group are no negatives of each other (contrastive)."""
+    temperature: float = 0.05
+    """Divides the similarities (contrastive, simcse)."""
+    symmetric: bool = False
+    """Also find the query of each matching text (contrastive)."""
+    query_prefix: str = ""
+    """Stands before queries (e5: "query: ")."""
+    passage_prefix: str = ""
+    """Stands before matching and other texts (e5: "passage: ")."""
+
+    def __post_init__(self) -> None:
+        if self.kind in _SUPERVISED and not self.label:
+            raise LabError(f"task.label: {self.kind} needs the field of the answer")
+        if self.kind not in _SUPERVISED and (self.label or self.others):
+            raise LabError(
+                f"task.label: {self.kind} reads no labels; choose task.kind=classification, regression, …"
+            )
+        if self.kind == "contrastive" and self.pair is None:
+            raise LabError(
+                "task.pair: contrastive needs the field of the text that matches, or choose task.kind=simcse"
+            )
+        for name, kind in self.others.items():
+            if kind not in _SUPERVISED:
+                raise LabError(f"task.others.{name}: {unknown('kind of head', kind, _SUPERVISED)}")
+        if not self.temperature > 0:
+            raise LabError(f"task.temperature must be above 0, got {self.temperature}")
+        names = [target.name for target in self.targets]
+        if len(set(names)) != len(names):
+            raise LabError(f"task: two heads of the name {next(n for n in names if names.count(n) > 1)}")
+        for name in self.weights:
+            if head_name(name) not in names:
+                raise LabError(f"task.weights: {unknown('head', name, names)}")
+
+    @property
+    def contrastive(self) -> bool:
+        """Whether vectors are learnt."""
+        return self.kind in ("contrastive", "simcse")
+
+    @property
+    def targets(self) -> list[Target]:
+        """What each supervised head learns; empty for the other kinds."""
+        if self.kind not in _SUPERVISED:
+            return []
+        name = head_name(self.label[0]) if len(self.label) == 1 else "label"
+        further = [Target(head_name(one), cast(Kind, kind), (one,)) for one, kind in self.others.items()]
+        return [Target(name, cast(Kind, self.kind), self.label), *further]
+
+    def weight(self, head: str) -> float:
+        """Return the factor of a head's loss."""
+        return next((value for name, value in self.weights.items() if head_name(name) == head), 1.0)
+
+
+def head_name(field: str) -> str:
+    """Return the name of the head for a field of the data: letters, digits and underscores."""
+    name = re.sub(r"\W", "_", field)
+    return name if name.isidentifier() else f"label_{name}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingSettings:
+    """What `gpt2lab train` trains, on what, and how."""
+
+    data: tuple[str, ...] = ()
+    """Files, folders, globs, `hub:ID`, or built-in names such as `docstrings`."""
+    field: str = "text"
+    """Field that holds the text in jsonl, csv, parquet and hub rows."""
+    valid_fraction: float = 0.05
+    """Share of the documents kept for validation, chosen by the hash of their text."""
+    model: Model | None = None
+    """MODEL to go on from: a folder, a hub id or a run; none begins a new model of the shape below."""
+    family: Literal[
+        "gpt2", "gpt_neo", "gpt_neox", "llama", "mistral", "mixtral", "qwen2", "bert", "roberta", "distilbert"
+    ] = "gpt2"
+    """Family of a new model; the last three learn to fill in hidden tokens."""
+    d_model: int = 128
+    """Width of a new model."""
+    n_layers: int = 3
+    """Blocks of a new model."""
+    n_heads: int = 4
+    """Attention heads of a new model."""
+    experts: int = 0
+    """Experts in each block of a new model; 0 is one plain feed-forward, or 8 experts in a mixtral."""
+    experts_per_token: int = 2
+    """Experts that each token is sent to."""
+    balance: float = 0.01
+    """Weight of the loss that spreads tokens evenly over experts."""
+    context: int = 128
+    """Tokens that a training row has; also the positions of a new model. With --model: its own positions, at most 512."""
+    tokenizer: str = "auto"
+    """Of a new model: auto trains a byte-level BPE on the data; bytes, words, or that of a MODEL."""
+    vocab_size: int = 8192
+    """Ids of a tokenizer that is made from the data."""
+    batch_size: int = 32
+    """Rows of a micro-batch. Text with --model: as many as make 4,096 tokens."""
+    train: TrainSettings = dataclasses.field(
+        default_factory=lambda: TrainSettings(
+            steps=300,
+            learning_rate=5e-3,
+            final_fraction=0.0,
+            warmup=30,
+            evaluate_every=100,
+            evaluate_start=True,
+            checkpoint_every=100,
+        )
+    )
+    """The loop."""
+    optimizer: str = "adamw"
+    """Name of the optimizer; `gpt2lab papers optimizer` lists those of the papers."""
+    objective: str | None = None
+    """What is minimised on text, such as simctg; none is the next token, or hidden ones in a model that fills in."""
+    objective_options: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    """Options of the objective, `objective_options.NAME=VALUE`."""
+    optimizer_options: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    """Further arguments of the optimizer, `optimizer_options.NAME=VALUE`; adamw takes those of the loop."""
+    lora: Lora | None = None
+    """Train low-rank adapters beside a given, frozen model: `lora.rank=8`; the run keeps them as PEFT does."""
+    quantize: QuantizationOptions | None = None
+    """Round a given model's matrices first and train adapters beside them (QLoRA): `quantize.bits=4`, `lora.rank=8`."""
+    task: TaskSettings = dataclasses.field(default_factory=TaskSettings)
+    """What is learnt besides language: `task.kind=classification`, `task.label=FIELD`."""
+    architecture: str | None = None
+    """Part to attach to the model, new or given, such as soft-prompt; `gpt2lab papers architecture` lists the papers'."""
+    architecture_options: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    """Options of the architecture, `architecture_options.NAME=VALUE`."""
+    evaluation_tokens: int = 65_536
+    """Validation tokens that an evaluation reads, always the same."""
+    samples: int = 3
+    """Texts written at the end, each from the beginning of a validation row."""
+    seed: int = 0
+    """Where every stream of randomness starts: initialisation, order of the data, dropout, samples."""
+    device: str | None = None
+    """cpu, cuda, ...; none is the GPU if there is one, else the CPU."""
+
+    def __post_init__(self) -> None:
+        for name, most in _MOST.items():
+            if getattr(self, name) < 1:
+                raise LabError(f"{name} must be at least 1, got {getattr(self, name)}")
+            if getattr(self, name) > most:
+                raise LabError(f"{name} must be at most {most:,}, got {getattr(self, name):,}")
+        if self.experts < 0 or (self.experts and not 1 <= self.experts_per_token <= self.experts):
+            raise LabError(
+                f"experts_per_token must lie between 1 and experts {self.experts}, got {self.experts_per_token}"
+            )
+        if self.experts and self.model is not None:
+            raise LabError(f"experts {self.experts}: only a new model gets experts, {self.model} is as it is")
+        if self.samples < 0:
+            raise LabError(f"samples must not be negative, got {self.samples}")
+        if self.lora is not None and self.model is None:
+            raise LabError(
+                "lora: adapters stand beside a model that has learnt something; give one with --model"
+            )
+        if self.quantize is not None and self.lora is None:
+            raise LabError(
+                "quantize: rounded weights cannot be trained; train an adapter beside them, --set lora.rank=8"
+            )
+        if self.objective is not None and self.task.kind != "language":
+            raise LabError(f"objective {self.objective}: task.kind={self.task.kind} has its own")
+        objective = chosen_objective(self.objective, self.objective_options)
+        refuse_parts(SimCSE() if self.task.contrastive else objective, self.train.accumulation)
+        if self.architecture is not None:
+            build_architecture(self.architecture, self.architecture_options)
+        elif self.architecture_options:
+            raise LabError("architecture_options: name the architecture that has them")
+
+
+_TASK_ONLY = ("task.valid", "task.pooling", "task.dropout", "task.language_head", "task.truncate")
+_LOOP_OF_ADAMW = ("train.betas", "train.eps")
+
+
+@dataclass(frozen=True)
+class Rule:
+    """Settings that only some trainings read."""
+
+    names: tuple[str, ...]
+    """Dotted names; a name stands for all below it too."""
+    applies: Callable[[TrainingSettings], bool]
+    """Whether a training reads them."""
+    needs: str
+    """What is so where they are not read, and what would be right."""
+
+
+def _kinds(settings: TrainingSettings) -> set[str]:
+    """Return the kinds of all heads that a task trains, and the task's own."""
+    return {settings.task.kind, *settings.task.others.values()}
+
+
+def _supervised(settings: TrainingSettings) -> bool:
+    return bool(settings.task.targets)
+
+
+RULES = (
+    Rule(
+        (
+            *("family", "d_model", "n_layers", "n_heads", "tokenizer", "vocab_size"),
+            *("experts", "experts_per_token", "balance"),
+        ),
+        lambda s: s.model is None,
+        "a given model has its own; leave this out, or leave out --model for a new model",
+    ),
+    Rule(
+        ("experts_per_token", "balance"),
+        lambda s: s.experts > 0 or s.family == "mixtral",
+        "this model has no experts; say how many with --experts, or choose --family mixtral",
+    ),
+    Rule(
+        ("vocab_size",),
+        lambda s: s.tokenizer in ("auto", "words"),
+        "this tokenizer has its own size; only auto and words are made from the data",
+    ),
+    Rule(
+        ("evaluation_tokens", "samples"),
+        lambda s: s.task.kind == "language",
+        "only a language model is validated on tokens and writes samples; this training has a task",
+    ),
+    Rule(
+        ("valid_fraction",),
+        lambda s: not s.task.valid,
+        "task.valid names the validation rows; give one of the two",
+    ),
+    Rule(
+        _LOOP_OF_ADAMW,
+        lambda s: s.optimizer == "adamw",
+        "read by adamw only; another optimizer takes its own as optimizer_options.NAME=VALUE",
+    ),
+    Rule(
+        ("train.final_fraction", "train.laid_out"),
+        lambda s: s.train.schedule != "constant",
+        "a constant learning rate does not come down; choose another --schedule",
+    ),
+    Rule(
+        ("train.decay_fraction",),
+        lambda s: s.train.schedule == "warmup-stable-decay",
+        "read by --schedule warmup-stable-decay only",
+    ),
+    Rule(_TASK_ONLY, lambda s: s.task.kind != "language", "name the task first, such as task.kind=classification"),
+    Rule(
+        ("task.pair", "task.separator"),
+        lambda s: s.task.kind == "contrastive" or _supervised(s),
+        "only supervised tasks and contrastive read a second text",
+    ),
+    Rule(
+        ("task.separator",), lambda s: s.task.pair is not None, "it stands between two texts; name the second with task.pair"
+    ),
+    Rule(
+        ("task.weights", "task.others", "task.label"),
+        _supervised,
+        "only supervised tasks have labels; choose task.kind=classification, regression, …",
+    ),
+    Rule(("task.language",), _supervised, "only supervised tasks add the language-modelling loss"),
+    Rule(
+        ("task.class_weights",),
+        lambda s: "classification" in _kinds(s),
+        "only classes have weights; choose task.kind=classification",
+    ),
+    Rule(
+        ("task.smoothing",),
+        lambda s: bool(_kinds(s) & {"classification", "multilabel", "tokens"}),
+        "only labels are smoothed; choose task.kind=classification, multilabel or tokens",
+    ),
+    Rule(("task.align",), lambda s: "tokens" in _kinds(s), "only task.kind=tokens labels words"),
+    Rule(
+        ("task.projection", "task.temperature", "task.query_prefix"),
+        lambda s: s.task.contrastive,
+        "only vectors have it; choose task.kind=contrastive or simcse",
+    ),
+    Rule(
+        ("task.negatives", "task.group", "task.symmetric", "task.passage_prefix"),
+        lambda s: s.task.kind == "contrastive",
+        "read by task.kind=contrastive only",
+    ),
+)  # fmt: skip
+
+
+def unused(settings: TrainingSettings) -> dict[str, str]:
+    """Return the settings that this training does not read, by dotted name, each with what is so and would be right."""
+    return {name: rule.needs for rule in reversed(RULES) if not rule.applies(settings) for name in rule.names}
+
+
+def refuse_unused(settings: TrainingSettings, given: Iterable[str]) -> None:
+    """LabError for the first of the `given` names that this training would ignore."""
+    idle = unused(settings)
+    for name in given:
+        for known, needs in idle.items():
+            if name == known or name.startswith(f"{known}."):
+                raise LabError(f"train: {name} would be ignored: {needs}")
+
+
+def command_of(settings: TrainingSettings, name: str) -> str:
+    """Return the command line that repeats a training: the data, and every setting that is not the usual one."""
+    kind = type(settings)
+    words = ["gpt2lab train --data", *(quoted(source) for source in settings.data)]
+    usual = {option.name: option.default for option in options(kind)}
+    for option in options(kind, default=settings):
+        if option.name == "data" or option.default == usual.get(option.name):
+            continue
+        given = {"": option.default}
+        if isinstance(option.default, Mapping):
+            given = {f".{key}": value for key, value in option.default.items()}
+        words += [f"--set {quoted(option.name + key)}={quoted(show(v))}" for key, v in given.items()]
+    return " ".join([*words, f"--name {name}"] if name != "train" else words)
