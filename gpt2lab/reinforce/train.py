@@ -10,7 +10,7 @@ from gpt2lab.base.progress import Progress, progress
 from gpt2lab.decode.generate import Generation
 from gpt2lab.decode.greedy import Greedy
 from gpt2lab.decode.loop import StepDecoder
-from gpt2lab.decode.prompts import Prompt, prompt_tokens
+from gpt2lab.decode.prompts import prompt_tokens
 from gpt2lab.reinforce.algorithms import PPO, Algorithm
 from gpt2lab.reinforce.kl import Controller, FixedKL
 from gpt2lab.reinforce.reference import Reference
@@ -25,7 +25,7 @@ from gpt2lab.text.language_model import LanguageModel
 
 def train_policy(
     lm: LanguageModel,
-    prompts: Sequence[Prompt],
+    prompts: Sequence[str | Sequence[int]],
     reward: Reward,
     *,
     settings: PolicySettings,
@@ -57,8 +57,7 @@ def train_policy(
     if targets is not None and len(targets) != len(prompts):
         raise LabError(f"{len(targets)} targets for {len(prompts)} prompts; give each its own")
     ids = [prompt_tokens(lm, prompt) for prompt in prompts]
-    chosen = algorithm if callable(algorithm) else (lambda iteration: fixed)
-    fixed = PPO() if algorithm is None or callable(algorithm) else algorithm
+    chosen = _chooser(algorithm)
     controller = controller or FixedKL()
     if reference is None and (controller.coefficient or chosen(0).reads_reference):
         reference = Reference(lm.model)
@@ -90,6 +89,14 @@ def train_policy(
             if checkpoints is not None and (last or (every and (iteration + 1) % every == 0)):
                 trainer.save(checkpoints)
     return trainer.result
+
+
+def _chooser(algorithm: Algorithm | Callable[[int], Algorithm] | None) -> Callable[[int], Algorithm]:
+    """Return which algorithm an iteration uses."""
+    if algorithm is None or not callable(algorithm):
+        fixed: Algorithm = PPO() if algorithm is None else algorithm
+        return lambda iteration: fixed
+    return algorithm
 
 
 def _iterate(
