@@ -155,6 +155,45 @@ def wilson_interval(successes: int, trials: int, level: float = 0.95) -> Interva
     return Interval(share, low, high, trials, sd, level)
 
 
+def exact_binomial_interval(successes: int, trials: int, level: float = 0.95) -> Interval:
+    """Return successes / trials with the exact interval (Clopper and Pearson 1934).
+
+    Each end is off in at most (1 - level) / 2 of all samples, however few the trials.
+    LabError unless 0 ≤ successes ≤ trials and there is a trial.
+    """
+    _check_level(level)
+    if trials < 1 or not 0 <= successes <= trials:
+        raise LabError(f"a proportion needs 0 ≤ successes ≤ trials and a trial, got {successes} of {trials}")
+    k = np.arange(trials + 1)
+    log_choose = math.lgamma(trials + 1) - np.array(
+        [math.lgamma(i + 1) + math.lgamma(trials - i + 1) for i in k]
+    )
+
+    def at_least(least: int, chance: float) -> float:
+        """Return P(X ≥ least)."""
+        terms = log_choose[least:] + k[least:] * math.log(chance) + (trials - k[least:]) * math.log1p(-chance)
+        return float(np.exp(terms).sum())
+
+    tail, share = (1 - level) / 2, successes / trials
+    low = 0.0 if successes == 0 else _crossing(lambda chance: at_least(successes, chance) - tail)
+    high = (
+        1.0 if successes == trials else _crossing(lambda chance: at_least(successes + 1, chance) - (1 - tail))
+    )
+    sd = math.sqrt(share * (1 - share) * trials / (trials - 1)) if trials > 1 else math.nan
+    return Interval(share, low, high, trials, sd, level)
+
+
+def _crossing(rising: Callable[[float], float]) -> float:
+    """Return where in (0, 1) a rising function is 0, by bisection."""
+    low, high = 0.0, 1.0
+    for _ in range(60):
+        middle = (low + high) / 2
+        if not low < middle < high:
+            break
+        low, high = (low, middle) if rising(middle) > 0 else (middle, high)
+    return (low + high) / 2
+
+
 def binomial_test(successes: int, trials: int, chance: float = 0.5) -> float:
     """Return the exact two-sided p-value: the probability of all outcomes no likelier than this one.
 

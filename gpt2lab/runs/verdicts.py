@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal, TypeVar
 
 from gpt2lab.base import json_files
 from gpt2lab.base.errors import LabError
@@ -20,8 +20,13 @@ FILE = "verdicts.json"
 """The file of a run's folder."""
 
 
+_Choice = TypeVar("_Choice")
+
 Kind = Literal["claim", "check"]
 """A claim of the paper, or a check of the implementation."""
+
+Over = Literal["seeds", "items"]
+"""What the interval of a claim is over: seeds, or the test items of a fixed model."""
 
 
 class Status(StrEnum):
@@ -102,6 +107,15 @@ class RecordedClaim:
     kind: Kind = "claim"
     """`check`: a check of the implementation, which gets no verdict of the paper."""
 
+    over: Over = "seeds"
+    """What its interval is over."""
+    best_of: int = 1
+    """How many comparisons it picks the best of."""
+    effect: float | None = None
+    """Distance of the paper's own value from the threshold; None if it is not stated."""
+    fixed: str = ""
+    """Day on which the claim and its rule were fixed."""
+
     @property
     def is_check(self) -> bool:
         """Whether it is a check of the implementation."""
@@ -119,7 +133,9 @@ class Verdict:
     values: tuple[tuple[int, float], ...] = ()
     """The measured quantity of every seed that has one, as (seed, value)."""
     interval: Interval | None = None
-    """Mean over seeds and its 95 % t interval."""
+    """Mean and interval of the quantity, over seeds or over items."""
+    method: str = ""
+    """How the interval was made: `t over 3 seeds`."""
     detectable: float | None = None
     """Smallest distance from the threshold that as many seeds with this spread detect with 80 % power."""
     power: str = ""
@@ -165,18 +181,21 @@ def _read(entry: Mapping[str, Any]) -> JudgedClaim:
         holds_if=_range(entry["holds_if"]),
         holds_in_part_if=_range(entry["holds_in_part_if"]),
         own_rule=bool(entry["own_rule"]),
-        kind=_kind(entry.get("kind", "claim")),
+        kind=_one_of(("claim", "check"), entry.get("kind", "claim")),
+        over=_one_of(("seeds", "items"), entry.get("over", "seeds")),
+        best_of=int(entry.get("best_of", 1)),
+        effect=_number(entry.get("effect")),
+        fixed=str(entry.get("fixed", "")),
         expressions=_texts(entry.get("expressions", ())),
         scales=_texts(entry.get("scales", ())),
         **_strings(entry, ("name", "sentence", "measure", "needs", "paper"), ("quantity", "unit", "rule")),
     )
-    detectable = entry["detectable"]
     verdict = Verdict(
         status=Status(entry["status"]),
         values=tuple((int(seed), float(value)) for seed, value in entry["values"]),
         interval=_interval(entry["interval"]),
-        detectable=None if detectable is None else float(detectable),
-        **_strings(entry, ("reason", "power")),
+        detectable=_number(entry["detectable"]),
+        **_strings(entry, ("reason", "power"), ("method",)),
     )
     return JudgedClaim(claim, verdict)
 
@@ -191,10 +210,12 @@ def _strings(
     return found
 
 
-def _kind(given: Any) -> Kind:
-    if given in ("claim", "check"):
-        return cast(Kind, given)
-    raise ValueError(given)
+def _one_of(allowed: tuple[_Choice, ...], given: Any) -> _Choice:
+    return allowed[allowed.index(given)]
+
+
+def _number(given: Any) -> float | None:
+    return None if given is None else float(given)
 
 
 def _texts(given: Any) -> tuple[str, ...]:

@@ -3,10 +3,11 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import date
 
 from gpt2lab.base.errors import LabError
 from gpt2lab.base.wording import listed, number
-from gpt2lab.runs.verdicts import Kind, Range, RecordedClaim, Verdict
+from gpt2lab.runs.verdicts import Kind, Over, Range, RecordedClaim, Verdict
 from gpt2lab.studies.expression import evaluate, missing_result, names_in
 
 SCALES = ("smoke", "laptop", "gpu", "paper")
@@ -88,6 +89,20 @@ class Claim:
     """The specification's own rule, instead of the interval over seeds; the first line of its docstring is shown."""
     scales: tuple[str, ...] = SCALES
     """Where the claim can be tested."""
+    over: Over = "seeds"
+    """What the interval is over. `items`: the test items of a fixed model; `measure` is then an expression over arrays
+    that the runs reported (`run.array`), or columns of their tables (`table.column`), evaluated for each item."""
+    best_of: int = 1
+    """How many comparisons the claim picks the best of; the interval is widened by Holm's correction. The choice must be
+    the same for all seeds: the best of each seed is above 0 even where there is nothing."""
+    paper_effect: float | None = None
+    """The paper's own value of the quantity. Its distance from the threshold is the effect that a trial must be able to
+    find: where it cannot, the claim is not tested."""
+    pilot_sd: float | Mapping[str, float] | None = None
+    """Standard deviation of the quantity over the seeds (items) of a pilot, not those that are judged; by scale if it
+    differs."""
+    fixed: str = ""
+    """Day on which the claim and its rule were fixed, before the run: `2026-11-30`."""
     kind: Kind = "claim"
     """`check`: what cannot fail if the code is right (an identity, an unbiased estimator, our cache against none) or
     speaks of the implementation alone. It passes if the quantity of every seed lies where `holds_if` says."""
@@ -98,6 +113,20 @@ class Claim:
             raise LabError(f"claim {short!r}: give measure and holds_if, or a rule")
         if self.kind == "check" and (self.rule is not None or self.holds_in_part_if is not None):
             raise LabError(f"claim {short!r}: a check passes or fails by holds_if alone")
+        if self.over == "items" and not isinstance(self.measure, str):
+            raise LabError(f"claim {short!r}: over items the measure is an expression over arrays")
+        if self.over == "items" and (self.rule is not None or self.kind == "check"):
+            raise LabError(
+                f"claim {short!r}: over items the interval decides; give neither a rule nor kind='check'"
+            )
+        if self.best_of < 1:
+            raise LabError(f"claim {short!r}: best_of counts comparisons, at least 1, got {self.best_of}")
+        if self.fixed:
+            _check_day(self.fixed, short)
+        if self.paper_effect is not None and self.effect is None:
+            raise LabError(
+                f"claim {short!r}: the paper's own value, {self.paper_effect:g}, does not meet {self.holds_if}"
+            )
         if self.holds_in_part_if is not None and self.holds_if is None:
             raise LabError(f"claim {short!r}: holds_in_part_if is weaker than holds_if, which is missing")
         wrong = [scale for scale in self.scales if scale not in SCALES]
@@ -130,6 +159,18 @@ class Claim:
         return bool(self.needs(Results(results)))
 
     @property
+    def effect(self) -> float | None:
+        """The distance of the paper's own value from the threshold; None if it is not stated."""
+        value, wanted = self.paper_effect, self.holds_if
+        if value is None or wanted is None or not wanted.holds(value, value):
+            return None
+        return min(value - wanted.low, wanted.high - value)
+
+    def spread(self, scale: str) -> float | None:
+        """Return the pilot's standard deviation at a scale; None if there was no pilot."""
+        return self.pilot_sd.get(scale) if isinstance(self.pilot_sd, Mapping) else self.pilot_sd
+
+    @property
     def needs_words(self) -> str:
         """The precondition as text."""
         return _words(self.needs)
@@ -152,6 +193,10 @@ class Claim:
             scales=self.scales,
             paper=self.paper,
             kind=self.kind,
+            over=self.over,
+            best_of=self.best_of,
+            effect=self.effect,
+            fixed=self.fixed,
         )
 
     def needed(self, results: Mapping[str, float]) -> str:
@@ -159,6 +204,13 @@ class Claim:
         if not isinstance(self.needs, str):
             return ""
         return ", ".join(f"{name} = {number(results.get(name))}" for name in names_in(self.needs))
+
+
+def _check_day(day: str, claim: str) -> None:
+    try:
+        date.fromisoformat(day)
+    except ValueError:
+        raise LabError(f"claim {claim!r}: fixed is a day such as 2026-11-30, got {day!r}") from None
 
 
 def _words(what: Measure | Condition | Rule | None) -> str:

@@ -1,58 +1,130 @@
 """What the seeds say of a claim."""
 
 import contextlib
-import functools
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from gpt2lab.base.errors import LabError
 from gpt2lab.base.interval import Interval
 from gpt2lab.base.wording import count, listed, number
-from gpt2lab.measures.statistics import minimum_detectable_difference, t_interval
 from gpt2lab.runs.verdicts import Status, Verdict
 from gpt2lab.studies.claim import Claim, Results, Rule
+from gpt2lab.studies.evidence import (
+    FEWEST_ITEMS,
+    FEWEST_SEEDS,
+    Evidence,
+    Items,
+    detectable,
+    level_of,
+    over_items,
+    over_seeds,
+)
 from gpt2lab.studies.expression import evaluate, names_in
 
-FEWEST_SEEDS = 3
-LEVEL = 0.95
-POWER = 0.8
 
-
-def judge(claim: Claim, seeds: Mapping[int, Mapping[str, float]], scale: str) -> Verdict:
+def judge(
+    claim: Claim,
+    seeds: Mapping[int, Mapping[str, float]],
+    scale: str,
+    items: Mapping[int, Items] | None = None,
+) -> Verdict:
     """Return the verdict of `claim` over the results of the seeds that finished, at one scale.
 
-    Fewer than three seeds are inconclusive. The 95 % t interval of the quantity, two-sided, decides: wholly
-    where the claim is true it holds; wholly elsewhere it does not hold, or holds in part where it lies wholly
-    within the weaker threshold; else it is inconclusive. So a quantity that is really on the threshold gives
-    a false `holds` in at most 2.5 % of studies. A claim's own rule replaces the interval. A missing or
-    non-finite quantity is inconclusive, with the reason; nothing raises.
+    items: the test items of each seed, for a claim over items. Fewer than three seeds, or twenty items, are inconclusive.
+    The 95 % interval of the quantity, two-sided, decides: wholly where the claim is true it holds; wholly elsewhere it does
+    not hold, or holds in part where it lies wholly within the weaker threshold; else it is inconclusive. So a quantity that
+    is really on the threshold gives a false `holds` in at most 2.5 % of studies. A claim's own rule replaces the interval.
+
+    Where the paper's effect is stated, a pilot whose spread says that so many seeds cannot find it makes the claim not
+    tested; `does not hold` needs the power to find it, too. A missing or non-finite quantity is inconclusive, with the
+    reason; nothing raises.
 
     A check passes if every seed's quantity lies where it should; one seed is enough.
     """
     if scale not in claim.scales:
         where = listed(claim.scales, "or")
-        measured = _measurable(claim, seeds)
         reason = f"It can be tested at {where} scale, not at {scale}.{_by_rule(claim, seeds)}"
-        return Verdict(Status.NOT_TESTED, reason, measured, _interval(measured))
+        return _verdict(Status.NOT_TESTED, reason, _measurable(claim, seeds, items or {}))
     try:
-        values = tuple((seed, claim.value(results)) for seed, results in seeds.items())
-        untestable = _untestable(claim, seeds)
-        measured = values if claim.measure is not None else ()
-        if untestable is not None:
-            return Verdict(Status.NOT_TESTED, untestable, measured, _interval(measured))
-        if claim.kind == "check":
-            return _checked(claim, values)
-        if len(seeds) < FEWEST_SEEDS:
-            return replace(_too_few(len(seeds)), values=measured, interval=_interval(measured))
-        if claim.rule is not None:
-            ruled = claim.rule([Results(results) for results in seeds.values()])
-            interval = ruled.interval or _interval(measured)
-            return replace(ruled, values=ruled.values or measured, interval=interval)
+        return _judged(claim, seeds, scale, items or {})
     except Exception as error:  # a slip in a claim must not lose the study that took an hour
         what = str(error) if isinstance(error, LabError) else f"{type(error).__name__}: {error}"
         return Verdict(Status.INCONCLUSIVE, f"The claim cannot be judged: {what}.")
-    return _by_interval(claim, measured)
+
+
+def _judged(
+    claim: Claim, seeds: Mapping[int, Mapping[str, float]], scale: str, items: Mapping[int, Items]
+) -> Verdict:
+    """Return the verdict at a scale of the claim: preconditions, numbers, power, then the rule or the interval."""
+    found = _evidence(claim, seeds, items) if seeds else Evidence()
+    untestable = _untestable(claim, seeds)
+    if untestable is not None:
+        return _verdict(Status.NOT_TESTED, untestable, found)
+    if claim.kind == "check":
+        return _checked(claim, found.values)
+    if few := _too_few(claim, seeds, found):
+        return _verdict(Status.INCONCLUSIVE, few, found)
+    planned = planned_power(claim, scale, found.n or len(seeds))
+    if planned is not None and planned.is_too_weak:
+        return replace(_verdict(Status.NOT_TESTED, f"{planned.words}: too weak a trial.", found), power="")
+    if claim.rule is not None:
+        ruled = claim.rule([Results(results) for results in seeds.values()])
+        interval = ruled.interval or found.interval
+        verdict = replace(ruled, values=ruled.values or found.values, interval=interval)
+    else:
+        verdict = _by_interval(claim, found)
+    return _with_power(claim, verdict, planned)
+
+
+@dataclass(frozen=True)
+class PlannedPower:
+    """What a trial can find, by a pilot's spread: known before the run."""
+
+    n: int
+    """Seeds or items."""
+    sd: float
+    """The pilot's standard deviation."""
+    detectable: float
+    """Smallest distance from the threshold that is found with 80 % power."""
+    effect: float | None
+    """The paper's; None if it is not stated."""
+    over: str
+    """`seeds` or `items`."""
+
+    @property
+    def is_too_weak(self) -> bool:
+        """Whether the paper's effect is smaller than what is found."""
+        return self.effect is not None and self.effect < self.detectable
+
+    @property
+    def words(self) -> str:
+        """The power in one sentence without its end."""
+        text = (
+            f"With the pilot's spread (s.d. {number(self.sd, 2)}) {count(self.n, self.over.removesuffix('s'))} find a "
+            f"distance of {number(self.detectable, 2)} from the threshold with 80 % power"
+        )
+        return text if self.effect is None else f"{text}, and the paper's is {number(self.effect, 2)}"
+
+
+def planned_power(claim: Claim, scale: str, n: int) -> PlannedPower | None:
+    """Return what n seeds (items) find at a scale; None without a pilot there, or for a check."""
+    sd = claim.spread(scale)
+    if sd is None or claim.kind == "check":
+        return None
+    return PlannedPower(n, sd, detectable(sd, n, level_of(claim)), claim.effect, claim.over)
+
+
+def _evidence(claim: Claim, seeds: Mapping[int, Mapping[str, float]], items: Mapping[int, Items]) -> Evidence:
+    """Return the measured quantity. LabError if a result or array it reads was not reported."""
+    if claim.over == "items":
+        return over_items(claim, {seed: items[seed] for seed in seeds})
+    values = [(seed, claim.value(results)) for seed, results in seeds.items()]
+    return over_seeds(values, level_of(claim)) if claim.measure is not None else Evidence()
+
+
+def _verdict(status: Status, reason: str, found: Evidence) -> Verdict:
+    return Verdict(status, reason, found.values, found.interval, found.method)
 
 
 def decide(claim: Claim, interval: Interval) -> Status:
@@ -108,15 +180,15 @@ def _is_true(condition: str, results: Results) -> bool:
     return not any(math.isnan(value) for value in numbers) and bool(evaluate(condition, results))
 
 
-def _measurable(claim: Claim, seeds: Mapping[int, Mapping[str, float]]) -> tuple[tuple[int, float], ...]:
-    """Return the measured quantity of each seed, also where it says nothing of the claim; without those that have none."""
-    found = []
-    for seed, results in seeds.items():
-        with contextlib.suppress(
-            Exception
-        ):  # a claim of another scale may read what this one does not report
-            found.append((seed, claim.value(results)))
-    return tuple((seed, value) for seed, value in found if math.isfinite(value))
+def _measurable(
+    claim: Claim, seeds: Mapping[int, Mapping[str, float]], items: Mapping[int, Items]
+) -> Evidence:
+    """Return the measured quantity where it says nothing of the claim; seeds that have none are left out."""
+    found: list[tuple[int, float]] = []
+    for seed, results in seeds.items():  # a claim of another scale may read what this one does not report
+        with contextlib.suppress(Exception):
+            found += _evidence(claim, {seed: results}, items).values
+    return over_seeds([(seed, value) for seed, value in found if math.isfinite(value)])
 
 
 def _by_rule(claim: Claim, seeds: Mapping[int, Mapping[str, float]]) -> str:
@@ -158,60 +230,75 @@ def _untestable(claim: Claim, seeds: Mapping[int, Mapping[str, float]]) -> str |
     return reason + "."
 
 
-def _too_few(n: int) -> Verdict:
+def _too_few(claim: Claim, seeds: Mapping[int, object], found: Evidence) -> str | None:
+    """Return why there are too few seeds or items for a verdict; None if there are enough."""
+    n = len(seeds)
+    if claim.over == "items" and n:
+        few = f"Only {count(found.n, 'item')}; a verdict over items takes at least {FEWEST_ITEMS}."
+        return few if found.n < FEWEST_ITEMS else None
     have = f"Only {count(n, 'seed')} finished" if n else "No seed finished"
-    return Verdict(Status.INCONCLUSIVE, f"{have}; a verdict takes at least {FEWEST_SEEDS}.")
+    return f"{have}; a verdict takes at least {FEWEST_SEEDS}." if n < FEWEST_SEEDS else None
 
 
-def _by_interval(claim: Claim, values: tuple[tuple[int, float], ...]) -> Verdict:
-    broken = [(seed, value) for seed, value in values if not math.isfinite(value)]
+def _by_interval(claim: Claim, found: Evidence) -> Verdict:
+    broken = [(seed, value) for seed, value in found.values if not math.isfinite(value)]
     if broken:
         told = listed([f"{number(value)} in seed {seed}" for seed, value in broken])
-        return Verdict(Status.INCONCLUSIVE, f"The quantity is {told}.", values)
-    interval = _interval(values)
-    assert interval is not None
-    status = decide(claim, interval)
-    detectable = _standard_detectable(interval.n) * interval.sd
-    reason = _reason(claim, status, interval)
-    return Verdict(status, reason, values, interval, detectable, _power(interval, detectable))
+        return _verdict(Status.INCONCLUSIVE, f"The quantity is {told}.", found)
+    assert found.interval is not None
+    status = decide(claim, found.interval)
+    verdict = _verdict(status, _reason(claim, status, found.interval), found)
+    return replace(verdict, detectable=detectable(found.interval.sd, found.interval.n, found.interval.level))
 
 
-def _interval(values: tuple[tuple[int, float], ...]) -> Interval | None:
-    """Return the t interval over seeds, or None if there are fewer than two or one is not finite."""
-    numbers = [value for _, value in values]
-    if len(numbers) < 2 or not all(map(math.isfinite, numbers)):
-        return None
-    if min(numbers) == max(numbers):
-        # the mean of equal numbers can differ from them in the last digit, and fall on the wrong side
-        return Interval(numbers[0], numbers[0], numbers[0], len(numbers), 0.0, LEVEL)
-    return t_interval(numbers, LEVEL)
+def _with_power(claim: Claim, verdict: Verdict, planned: PlannedPower | None) -> Verdict:
+    """Add what the trial could find; `does not hold` without the power for the paper's effect becomes inconclusive."""
+    said = [f"{planned.words}."] if planned is not None else []
+    if verdict.detectable is not None and verdict.interval is not None:
+        said.append(_power(claim, verdict.interval, verdict.detectable))
+    verdict = replace(verdict, power=" ".join(said))
+    found = planned.detectable if planned is not None else _found(verdict)
+    if verdict.status is not Status.DOES_NOT_HOLD or claim.effect is None or found is None:
+        return verdict
+    if found <= claim.effect:
+        return verdict
+    reason = (
+        f"{verdict.reason} But a distance of {number(found, 2)} is the smallest that so few find with 80 % power, and the "
+        f"paper's is {number(claim.effect, 2)}."
+    )
+    return replace(verdict, status=Status.INCONCLUSIVE, reason=reason)
 
 
-@functools.lru_cache(maxsize=64)
-def _standard_detectable(n: int) -> float:
-    """Return the detectable difference in standard deviations."""
-    return minimum_detectable_difference(1.0, n, POWER, LEVEL)
+def _found(verdict: Verdict) -> float | None:
+    """Return the smallest detectable distance by the spread that was seen; None without an interval."""
+    interval = verdict.interval
+    if verdict.detectable is not None or interval is None or math.isnan(interval.sd):
+        return verdict.detectable
+    return detectable(interval.sd, interval.n, interval.level)
 
 
-def _power(interval: Interval, detectable: float) -> str:
-    """Return the power in one sentence."""
-    seeds = count(interval.n, "seed")
-    if detectable == 0:
-        return f"All {seeds} gave the same value; the interval has no width and says nothing of power."
+def _power(claim: Claim, interval: Interval, smallest: float) -> str:
+    """Return the power by the spread that was seen, in one sentence."""
+    n = count(interval.n, claim.over.removesuffix("s"))
+    if smallest == 0 and interval.low < interval.high:
+        return ""  # a proportion of 0 or 1, whose spread says nothing
+    if smallest == 0:
+        return f"All {n} gave the same value; the interval has no width and says nothing of power."
     return (
-        f"With {seeds} and this spread (s.d. {number(interval.sd, 2)}) a true distance of "
-        f"{number(detectable, 2)} from the threshold is detected with 80 % power."
+        f"With {n} and this spread (s.d. {number(interval.sd, 2)}) a true distance of "
+        f"{number(smallest, 2)} from the threshold is detected with 80 % power."
     )
 
 
 def _reason(claim: Claim, status: Status, interval: Interval) -> str:
     assert claim.holds_if is not None
     words = claim.holds_if.words
-    if interval.sd == 0:
-        span = f"all {interval.n} seeds gave {number(interval.mean)}"
+    if interval.low == interval.high:
+        span = f"all {count(interval.n, claim.over.removesuffix('s'))} gave {number(interval.mean)}"
         end = {Status.HOLDS: f", which is {words}"}.get(status, f", which is not {words}")
     else:
-        span = f"the 95 % interval from {number(interval.low, 3)} to {number(interval.high, 3)}"
+        level, ends = number(100 * interval.level, 4), (number(interval.low, 3), number(interval.high, 3))
+        span = f"the {level} % interval from {ends[0]} to {ends[1]}"
         end = {
             Status.HOLDS: f" is wholly {words}",
             Status.INCONCLUSIVE: f" is partly {words}, partly not",

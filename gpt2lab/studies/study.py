@@ -17,6 +17,7 @@ from gpt2lab.runs.run_record import RunRecord, Table, record
 from gpt2lab.runs.store import Row, Store
 from gpt2lab.runs.verdicts import FILE as VERDICTS
 from gpt2lab.runs.verdicts import JudgedClaim, write_verdicts
+from gpt2lab.studies.evidence import RecordedItems
 from gpt2lab.studies.experiment import Experiment, load_comparison, load_experiment
 from gpt2lab.studies.judge import judge
 from gpt2lab.studies.scheduler import Outcome, run_units
@@ -298,8 +299,10 @@ def _failures(outcome: Outcome, units: Sequence[Unit]) -> list[str]:
 def _judge(study: Study, experiment: Experiment, run: Run) -> None:
     """Judge every claim and write verdicts.json; the means become the study's results."""
     results = {record.seed: record.results for record in study.runs if record.seed is not None}
+    items = {record.seed: RecordedItems(record) for record in study.runs if record.seed is not None}
     study.claims = [
-        JudgedClaim(claim.recorded(), judge(claim, results, study.scale)) for claim in experiment.claims
+        JudgedClaim(claim.recorded(), judge(claim, results, study.scale, items))
+        for claim in experiment.claims
     ]
     run.write_file(VERDICTS, write_verdicts(study.claims))
     run.results = {

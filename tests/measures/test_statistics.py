@@ -189,3 +189,22 @@ def test_a_mistake_is_one_sentence(call: object, words: str) -> None:
     with pytest.raises(LabError, match=words) as error:
         call()  # type: ignore[operator]  # a table of calls
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("successes", "trials"), [(0, 5), (5, 5), (1, 5), (3, 20), (150, 200), (999, 1000), (1, 1)]
+)
+@pytest.mark.parametrize("level", [0.95, 0.995])
+def test_the_exact_binomial_interval_is_scipys(successes: int, trials: int, level: float) -> None:
+    mine = ours.exact_binomial_interval(successes, trials, level)
+    theirs = stats.binomtest(successes, trials).proportion_ci(level, method="exact")
+    assert (mine.low, mine.high) == (
+        pytest.approx(theirs.low, abs=1e-9),
+        pytest.approx(theirs.high, abs=1e-9),
+    )
+    assert (mine.mean, mine.n, mine.level) == (successes / trials, trials, level)
+
+
+def test_an_exact_binomial_interval_of_no_trials_is_refused() -> None:
+    with pytest.raises(LabError, match="0 ≤ successes ≤ trials and a trial, got 1 of 0"):
+        ours.exact_binomial_interval(1, 0)

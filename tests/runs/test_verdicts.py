@@ -33,10 +33,21 @@ CLAIM = RecordedClaim(
     rule="as it says",
     scales=("laptop", "gpu"),
     paper="0.7",
+    kind="check",
+    over="items",
+    best_of=12,
+    effect=0.2,
+    fixed="2026-11-30",
 )
 VERDICT = Verdict(
-    Status.IN_PART, "So.", ((0, 0.25), (2, math.nan)), Interval(0.25, -math.inf, math.inf, 1, 0.5), math.inf, "Much."
-)  # fmt: skip
+    Status.IN_PART,
+    "So.",
+    values=((0, 0.25), (2, math.nan)),
+    interval=Interval(0.25, -math.inf, math.inf, 1, 0.5, 0.99),
+    method="t over 1 seed",
+    detectable=math.inf,
+    power="Much.",
+)
 
 
 def test_what_is_written_is_read_back(tmp_path: Path) -> None:
@@ -56,12 +67,29 @@ def test_a_run_without_verdicts_has_none(tmp_path: Path) -> None:
 
 def test_a_file_of_before_quantities_rules_and_scales_were_kept_is_read(tmp_path: Path) -> None:
     entry = json.loads(write_verdicts([JudgedClaim(CLAIM, VERDICT)]))[0]
-    for name in ("quantity", "rule", "scales", "unit"):
+    for name in (
+        "quantity",
+        "rule",
+        "scales",
+        "unit",
+        "kind",
+        "over",
+        "best_of",
+        "effect",
+        "fixed",
+        "method",
+    ):
         del entry[name]
     del entry["holds_if"]["closed"], entry["interval"]["sd"]
     (tmp_path / FILE).write_text(json.dumps([entry]))
     (read,) = read_verdicts(tmp_path)
     assert (read.claim.quantity, read.claim.rule, read.claim.scales) == ("", "", ())
+    assert (read.claim.kind, read.claim.over, read.claim.best_of, read.claim.effect) == (
+        "claim",
+        "seeds",
+        1,
+        None,
+    )
     assert read.claim.holds_if is not None and read.claim.holds_if.low == 0.5
     assert read.verdict.interval is not None and math.isnan(read.verdict.interval.sd)
 

@@ -157,12 +157,20 @@ def claim_facts(judged: JudgedClaim) -> list[tuple[str, str]]:
         ("measured", _measure_words(claim.quantity, measure, claim.unit) if claim.measure else ""),
         ("passes if" if claim.is_check else "holds if", rule),
         ("needs", as_code("needs", claim.needs) if claim.needs else ""),
-        ("mean and 95 % interval", interval_words(verdict.interval, claim.unit)),
+        (_interval_name(judged), interval_words(verdict.interval, claim.unit)),
         ("seeds", seeds if seed_words(judged) else ""),
         ("power", verdict.power),
         ("source" if claim.is_check else "the paper", claim.paper),
     ]
     return [(name, text) for name, text in facts if text]
+
+
+def _interval_name(judged: JudgedClaim) -> str:
+    """Return what stands before the interval: `mean and 95 % interval (bootstrap over 200 items)`."""
+    interval, method = judged.verdict.interval, judged.verdict.method
+    level = number(100 * interval.level, 4) if interval is not None else "95"
+    best = f", the best of {judged.claim.best_of}" if judged.claim.best_of > 1 else ""
+    return f"mean and {level} % interval" + (f" ({method}{best})" if method else "")
 
 
 def _measure_words(quantity: str, measure: str, unit: str) -> str:
