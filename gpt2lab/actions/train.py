@@ -31,6 +31,7 @@ from gpt2lab.actions.train_data import (
     tokens,
     validation_of,
 )
+from gpt2lab.actions.train_rows import train_rows
 from gpt2lab.actions.train_settings import TrainingSettings, command_of, refuse_unused, unused
 from gpt2lab.actions.train_task import train_task
 from gpt2lab.base.errors import LabError
@@ -50,6 +51,8 @@ from gpt2lab.text.language_model import load as load_folder
 from gpt2lab.text.shards import Shards
 from gpt2lab.training import TrainResult, TrainSettings, default_objective
 from gpt2lab.training import train as train_loop
+from gpt2lab.training.objectives import Objective
+from gpt2lab.training.rows import ReadsRows
 
 _SAMPLE_TOKENS = 80
 LONGEST = 512
@@ -183,8 +186,14 @@ def _train(run: Run, settings: TrainingSettings, *, again: bool) -> Run:
     with run:
         try:
             lm = _language_model(run, settings, again)
-            if settings.task.kind == "language":
-                _train_language(run, settings, lm, again=again)
+            objective = chosen_objective(
+                settings.objective, settings.objective_options, default_objective(lm.config)
+            )
+            if isinstance(objective, ReadsRows):
+                train_rows(run, settings, lm, objective, partial(_optimizer, settings), again=again)
+                _keep(run, settings, lm)
+            elif settings.task.kind == "language":
+                _train_language(run, settings, lm, objective, again=again)
             else:
                 train_task(run, settings, lm, partial(_optimizer, settings), again=again)
         except KeyboardInterrupt as stop:
@@ -194,7 +203,9 @@ def _train(run: Run, settings: TrainingSettings, *, again: bool) -> Run:
     return run
 
 
-def _train_language(run: Run, settings: TrainingSettings, lm: LanguageModel, *, again: bool) -> None:
+def _train_language(
+    run: Run, settings: TrainingSettings, lm: LanguageModel, objective: Objective, *, again: bool
+) -> None:
     """Train on the text itself, and save the model with results and samples."""
     for wrapper in cast("list[Wrapper]", list(lm.model.wrappers)):
         wrapper.require_steps(lm.model, settings.train.steps)
@@ -210,9 +221,7 @@ def _train_language(run: Run, settings: TrainingSettings, lm: LanguageModel, *, 
         lm.model,
         batches if lm.config.causal else masked(batches, lm, settings.seed),
         settings=settings.train,
-        objective=chosen_objective(
-            settings.objective, settings.objective_options, default_objective(lm.config)
-        ),
+        objective=objective,
         optimizer=_optimizer(settings, lm.model),
         evaluate=validation,
         log=run.log,
@@ -221,12 +230,17 @@ def _train_language(run: Run, settings: TrainingSettings, lm: LanguageModel, *, 
         seed=settings.seed,
         label=run.id,
     )
+    _keep(run, settings, lm)
+    _report(run, settings, lm, shards, batches, done)
+
+
+def _keep(run: Run, settings: TrainingSettings, lm: LanguageModel) -> None:
+    """Save the model in the run's folder, or of one that is frozen but for an adapter the adapter alone."""
     changed = settings.quantize is not None or settings.architecture is not None
     if settings.lora is not None and settings.model is not None and not changed:
         _keep_adapter(run, lm, settings.lora, settings.model)
     else:
         run.model(lm)
-    _report(run, settings, lm, shards, batches, done)
 
 
 def _language_model(run: Run, settings: TrainingSettings, again: bool) -> LanguageModel:

@@ -20,6 +20,7 @@ from gpt2lab.text.labelled_batches import Align
 from gpt2lab.training import TrainSettings
 from gpt2lab.training.contrastive import SimCSE
 from gpt2lab.training.objectives import refuse_parts
+from gpt2lab.training.rows import ReadsRows
 
 TaskKind = Literal[
     "language", "classification", "multilabel", "regression", "tokens", "contrastive", "simcse"
@@ -231,6 +232,10 @@ class TrainingSettings:
         if self.objective is not None and self.task.kind != "language":
             raise LabError(f"objective {self.objective}: task.kind={self.task.kind} has its own")
         objective = chosen_objective(self.objective, self.objective_options)
+        if isinstance(objective, ReadsRows) and self.model is None:
+            raise LabError(
+                f"objective {self.objective}: starts from a model that writes text already; give one with --model"
+            )
         refuse_parts(SimCSE() if self.task.contrastive else objective, self.train.accumulation)
         if self.architecture is not None:
             build_architecture(self.architecture, self.architecture_options)
@@ -286,6 +291,11 @@ RULES = (
         ("evaluation_tokens", "samples"),
         lambda s: s.task.kind == "language",
         "only a language model is validated on tokens and writes samples; this training has a task",
+    ),
+    Rule(
+        ("field", "evaluation_tokens", "samples"),
+        lambda s: not isinstance(chosen_objective(s.objective, s.objective_options), ReadsRows),
+        "this objective reads rows with fields of its own and is validated on them; see its options",
     ),
     Rule(
         ("valid_fraction",),

@@ -12,6 +12,7 @@ from gpt2lab.text import rows, sources
 from gpt2lab.text.batches import Epochs
 from gpt2lab.text.bounded import string
 from gpt2lab.text.encoding import pad_id
+from gpt2lab.text.labelled import Example, stratified_split
 from gpt2lab.text.language_model import LanguageModel
 from gpt2lab.text.pieces import frame
 from gpt2lab.text.records import records
@@ -60,6 +61,22 @@ def read_pairs(
             raise LabError(f"{where}: both answers are the same; leave the row out")
         found.append(pair)
     return found
+
+
+def split_pairs(
+    pairs: Sequence[PreferencePair], fraction: float
+) -> tuple[list[PreferencePair], list[PreferencePair]]:
+    """Split into training and validation by the hash of the prompt, so that a prompt's pairs stay on one side.
+
+    Where all prompts are one, by the hash of the whole pair. LabError unless both sides get something.
+    """
+    alone = len({pair.prompt for pair in pairs}) > 1
+    examples = [
+        Example(text=pair.prompt if alone else f"{pair.chosen}\0{pair.rejected}", where=str(place))
+        for place, pair in enumerate(pairs)
+    ]
+    training, validation = stratified_split(examples, fraction)
+    return [pairs[int(one.where)] for one in training], [pairs[int(one.where)] for one in validation]
 
 
 class PreferenceBatches:

@@ -7,6 +7,8 @@ from making both answers of a pair less likely (gDPO; Tang et al. 2025, eq. 3).
 """
 
 import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
@@ -15,10 +17,13 @@ from torch.nn import functional as F
 
 from gpt2lab.base.errors import LabError
 from gpt2lab.model import Transformer
+from gpt2lab.reinforce.pairs import PreferenceBatches, read_pairs, split_pairs
 from gpt2lab.reinforce.reference import Reference
 from gpt2lab.reinforce.rollouts import Continuations, score_tokens, summed
+from gpt2lab.text.language_model import LanguageModel
 from gpt2lab.training.micro_batches import Batch, Totals, share
-from gpt2lab.training.objectives import Divisible
+from gpt2lab.training.objectives import Divisible, OwnedModule
+from gpt2lab.training.rows import RowData
 
 
 class Preference(NamedTuple):
@@ -51,21 +56,79 @@ def dpo_loss(
     return Preference(-F.logsigmoid(better - worse), better, worse)
 
 
+@dataclass(kw_only=True)
 class DPO(Divisible):
-    """Objective on batches of `PreferenceBatches`: β, the weight λ of the ground truth, and a reference.
+    """Objective on pairs of answers: `PreferenceBatches`, or files of rows through `gpt2lab train --objective dpo`.
 
-    reference: the policy before training; see `Reference`. per_token: log-probabilities of answers are means over their
-    tokens, not sums, so that longer answers have no larger rewards; published results use sums.
+    The reference is the policy as training begins (see `Reference`), unless one was put in place before.
     """
 
-    def __init__(
-        self, reference: Reference, *, beta: float = 0.1, anchor: float = 0.0, per_token: bool = False
-    ) -> None:
-        if not 0.0 < beta < math.inf:
-            raise LabError(f"dpo: beta must be positive, got {beta}; 0.1 is usual")
-        if not 0.0 <= anchor < math.inf:
-            raise LabError(f"dpo: anchor must not be negative, got {anchor}; 0 is plain DPO")
-        self.reference, self.beta, self.anchor, self.per_token = reference, beta, anchor, per_token
+    beta: float = 0.1
+    """How fast a lead over the reference counts; large: the policy stays near."""
+    anchor: float = 0.0
+    """Weight of the cross entropy of a ground-truth answer; 0 is plain DPO."""
+    per_token: bool = False
+    """Log-probabilities of answers are means over their tokens, not sums; published results use sums."""
+    prompt: str = "prompt"
+    """Field of the data that holds what both answers continue."""
+    chosen: str = "chosen"
+    """Field of the better answer."""
+    rejected: str = "rejected"
+    """Field of the worse answer."""
+    truth: str | None = None
+    """Field of a ground-truth answer, for the anchor."""
+    reference: Reference | None = field(default=None, init=False, repr=False)
+    """The policy that log-probabilities are compared with."""
+
+    def __post_init__(self) -> None:
+        if not 0.0 < self.beta < math.inf:
+            raise LabError(f"dpo: beta must be positive, got {self.beta}; 0.1 is usual")
+        if not 0.0 <= self.anchor < math.inf:
+            raise LabError(f"dpo: anchor must not be negative, got {self.anchor}; 0 is plain DPO")
+
+    def prepare(self, model: Transformer) -> None:
+        """Take the model as the reference, unless there is one."""
+        if self.reference is None:
+            self.reference = Reference(model)
+
+    def modules(self) -> Mapping[str, OwnedModule]:
+        """Return the reference, if it has weights of its own; none of them train."""
+        if self.reference is None or not self.reference.is_copy:
+            return {}
+        return {"reference": OwnedModule(module=self.reference.model)}
+
+    def read_rows(
+        self,
+        data: Sequence[str],
+        lm: LanguageModel,
+        *,
+        batch_size: int,
+        context: int,
+        valid_fraction: float,
+        seed: int,
+    ) -> RowData:
+        """Return pairs as batches, a prompt's on one side. LabError as for `read_pairs` and `PreferenceBatches`."""
+        if self.anchor and self.truth is None:
+            raise LabError(
+                "dpo: anchor needs a ground-truth answer; name its field, objective_options.truth=FIELD"
+            )
+        pairs = read_pairs(
+            list(data), prompt=self.prompt, chosen=self.chosen, rejected=self.rejected, truth=self.truth
+        )
+        training, validation = split_pairs(pairs, valid_fraction)
+        sizes = {"batch_size": batch_size, "context": context}
+        batches = PreferenceBatches(training, lm, seed=seed, **sizes)
+        held_out = PreferenceBatches(validation, lm, shuffle=False, **sizes)
+        places = range(0, len(held_out.rows), batch_size)
+        return RowData(
+            batches=batches,
+            validation=[
+                held_out.gather(range(place, min(place + batch_size, len(held_out.rows)))) for place in places
+            ],
+            examples=len(batches.rows),
+            validation_examples=len(held_out.rows),
+            dropped=batches.dropped + held_out.dropped,
+        )
 
     def totals(self, model: Transformer, batch: Batch) -> Totals:
         """Return the number of pairs, and of tokens of ground truths."""
@@ -80,12 +143,15 @@ class DPO(Divisible):
         """Return the loss in nats a pair; metrics: the implicit rewards of both answers, their margin and accuracy.
 
         accuracy: the share of pairs whose better answer has the higher reward, a tie counting one half.
-        whole: see `Divisible`. LabError for an anchor without ground truths.
+        whole: see `Divisible`. LabError for an anchor without ground truths, and before `prepare`.
         """
+        reference = self.reference
+        if reference is None:
+            raise LabError("dpo: no reference yet; call prepare(model) before the first batch")
         better, worse = part_of(batch, "chosen"), part_of(batch, "rejected")
         said = [self._logprobs(model, answers) for answers in (better, worse)]
         known = [
-            summed(self.reference.score(answers).logprobs, answers.mask, average=self.per_token)
+            summed(reference.score(answers).logprobs, answers.mask, average=self.per_token)
             for answers in (better, worse)
         ]
         loss, rewards, others = dpo_loss(*said, *known, beta=self.beta)

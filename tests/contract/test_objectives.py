@@ -16,6 +16,7 @@ from gpt2lab.model.task_heads import Head
 from gpt2lab.papers.layernorm_removal.objective import EvenScales
 from gpt2lab.papers.pondering.architecture import Pondering
 from gpt2lab.papers.sophia.optimizer import SophiaH
+from gpt2lab.reinforce.rollouts import continuations
 from gpt2lab.text.encoding import Encoder
 from gpt2lab.text.labelled import Example
 from gpt2lab.text.labelled_batches import LabelledBatches
@@ -60,6 +61,28 @@ def hidden() -> dict[str, Tensor]:
     for row, place in ((0, 1), (0, 4), (0, 9), (2, 6), (4, 0), (7, 1), (7, 2)):
         keep[row, place] = True
     return {**batch, "targets": batch["tokens"].masked_fill(~keep, -100)}
+
+
+def answers() -> dict[str, Tensor]:
+    """Pairs of answers of unequal lengths to prompts of unequal lengths."""
+    batch: dict[str, Tensor] = {}
+    lengths = (5, 1, 3, 2, 4, 1, 2, 3)
+    for seed, name in enumerate(("chosen", "rejected")):
+        ids = tokens(8, 10, seed=seed).tolist()
+        laid = continuations(
+            [row[: 1 + place % 4] for place, row in enumerate(ids)],
+            [row[10 - length :] for row, length in zip(ids, lengths[:: 1 - 2 * seed], strict=True)],
+        )
+        batch |= {
+            f"{name}_tokens": laid.tokens,
+            f"{name}_mask": laid.attention_mask,
+            f"{name}_answer": laid.mask,
+        }
+    return batch
+
+
+OWN_ROWS = {"dpo": answers}
+"""Batches of objectives that read rows of their own."""
 
 
 def labelled(**labels: Tensor) -> Callable[[], dict[str, Tensor]]:
@@ -195,7 +218,10 @@ def test_the_gradient_that_is_clipped_is_that_of_the_large_batch(name: str) -> N
 @pytest.mark.parametrize("part", built("objective"))
 @pytest.mark.parametrize("sizes", CUTS, ids=str)
 def test_a_registered_objective_does_so_too_or_says_that_it_cannot(part: Part, sizes: Sequence[int]) -> None:
-    case = Case(model("gpt2"), part.load()(), padded)
+    made = part.load()()
+    if isinstance(made, Objective):
+        made.prepare(tiny("gpt2", seed=9).double())  # another model's reference, or a loss may be flat
+    case = Case(model("gpt2"), made, OWN_ROWS.get(part.name, padded))
     if as_objective(case.objective).indivisible:
         with pytest.raises(LabError, match=rf"^accumulation {len(sizes)}: .*raise batch_size instead"):
             update(case, sizes)

@@ -3,6 +3,7 @@
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -10,12 +11,12 @@ import torch
 from gpt2lab.base.errors import LabError
 from gpt2lab.model import Transformer, attach
 from gpt2lab.model.adapters import Lora
-from gpt2lab.reinforce.pairs import PreferenceBatches, PreferencePair, read_pairs
+from gpt2lab.reinforce.pairs import PreferenceBatches, PreferencePair, read_pairs, split_pairs
 from gpt2lab.reinforce.preference import DPO, dpo_loss, part_of
-from gpt2lab.reinforce.reference import Reference
 from gpt2lab.text.language_model import LanguageModel
 from gpt2lab.text.tokenizer import byte_level
 from gpt2lab.training import TrainSettings, train
+from gpt2lab.training.rows import validation_numbers
 from tests.reinforce import reference as slow
 from tests.tiny import tiny
 
@@ -35,16 +36,26 @@ def _batch(lm: LanguageModel, pairs: list[PreferencePair] = PAIRS) -> dict[str, 
     return PreferenceBatches(pairs, lm, batch_size=len(pairs), shuffle=False)[0]
 
 
-def _moved(lm: LanguageModel) -> Reference:
-    """A reference from which the model has moved away."""
-    reference = Reference(lm.model)
+def _dpo(lm: LanguageModel, **options: Any) -> DPO:
+    """The objective, its reference the model as it is now."""
+    objective = DPO(**options)
+    objective.prepare(lm.model)
+    return objective
+
+
+def _moved(lm: LanguageModel, **options: Any) -> DPO:
+    """The objective, with a reference from which the model has moved away."""
+    objective = _dpo(lm, **options)
     with torch.no_grad():
         for number, parameter in enumerate(lm.model.parameters()):
             parameter.mul_(1 + 0.02 * (number % 5))
-    return reference
+    return objective
 
 
-def _slow_terms(lm: LanguageModel, reference: Reference, per_token: bool) -> list[tuple[float, ...]]:
+def _slow_terms(lm: LanguageModel, objective: DPO, per_token: bool) -> list[tuple[float, ...]]:
+    assert objective.reference is not None
+    reference = objective.reference
+
     def said(model: Transformer, prompt: str, text: str) -> float:
         ids = TOKENIZER.encode(prompt) or [TOKENIZER.eos or 0]
 
@@ -68,9 +79,9 @@ def _slow_terms(lm: LanguageModel, reference: Reference, per_token: bool) -> lis
 @pytest.mark.parametrize("per_token", [False, True])
 def test_the_loss_of_a_batch_is_that_of_its_pairs_one_by_one(per_token: bool) -> None:
     lm = _lm()
-    reference = _moved(lm)
-    loss, numbers = DPO(reference, beta=0.3, per_token=per_token)(lm.model, _batch(lm))
-    terms = _slow_terms(lm, reference, per_token)
+    objective = _moved(lm, beta=0.3, per_token=per_token)
+    loss, numbers = objective(lm.model, _batch(lm))
+    terms = _slow_terms(lm, objective, per_token)
     expected = [slow.dpo(w, l, rw, rl, 0.3) for w, l, _, rw, rl, _ in terms]
     margins = [0.3 * ((w - rw) - (l - rl)) for w, l, _, rw, rl, _ in terms]
     assert loss.item() == pytest.approx(slow.mean(expected))
@@ -98,12 +109,14 @@ def test_the_gradient_is_minus_beta_times_the_wrongness_of_each_pair() -> None:
 
 def test_the_anchor_is_the_mean_cross_entropy_of_the_ground_truths_tokens() -> None:
     lm = _lm()
-    reference = _moved(lm)
+    objective = _moved(lm)
     batch = _batch(lm)
-    plain = DPO(reference)(lm.model, batch)[0].item()
-    loss, numbers = DPO(reference, anchor=0.7)(lm.model, batch)
+    plain = objective(lm.model, batch)[0].item()
+    anchored = DPO(anchor=0.7)
+    anchored.reference = objective.reference
+    loss, numbers = anchored(lm.model, batch)
     tokens = sum(len(TOKENIZER.encode(pair.truth or "")) + 1 for pair in PAIRS)
-    entropy = -sum(terms[2] for terms in _slow_terms(lm, reference, False)) / tokens
+    entropy = -sum(terms[2] for terms in _slow_terms(lm, objective, False)) / tokens
     assert numbers["truth"] == pytest.approx(entropy)
     assert loss.item() == pytest.approx(plain + 0.7 * entropy)
 
@@ -114,14 +127,14 @@ def test_the_loss_begins_at_log_2_without_rewards(anchor: float, adapter: bool) 
     lm = _lm()
     if adapter:
         attach(lm.model, Lora(rank=2))
-    loss, numbers = DPO(Reference(lm.model), anchor=anchor)(lm.model, _batch(lm))
+    loss, numbers = _dpo(lm, anchor=anchor)(lm.model, _batch(lm))
     assert loss.item() - anchor * numbers.get("truth", 0.0) == pytest.approx(math.log(2))
     assert (numbers["reward_chosen"], numbers["margin"], numbers["accuracy"]) == (0.0, 0.0, 0.5)
 
 
 def test_micro_batches_of_pairs_add_up_to_one_batch() -> None:
     lm = _lm()
-    objective = DPO(_moved(lm), anchor=0.5)
+    objective = _moved(lm, anchor=0.5)
     batches = PreferenceBatches(PAIRS, lm, batch_size=3, shuffle=False)
     whole_loss, whole_numbers = objective(lm.model, batches[0])
     parts = [batches.gather([0]), batches.gather([1, 2])]
@@ -137,7 +150,10 @@ def test_a_model_learns_its_pairs_while_the_reference_stays() -> None:
     lm = _lm()
     lm.model.float()
     attach(lm.model, Lora(rank=4))
-    reference = Reference(lm.model)
+    objective = _dpo(lm, beta=0.5)
+    reference = objective.reference
+    assert reference is not None and not reference.is_copy
+    assert objective.modules() == {}
     pairs = [PreferencePair(f"Question {i}: ", "good", "bad") for i in range(8)]
     batches = PreferenceBatches(pairs, lm, batch_size=8)
     before = reference.score(part_of(batches[0], "chosen")).logprobs
@@ -145,7 +161,7 @@ def test_a_model_learns_its_pairs_while_the_reference_stays() -> None:
         lm.model,
         batches,
         settings=TrainSettings(steps=40, learning_rate=1e-2, accumulation=2),
-        objective=DPO(reference, beta=0.5),
+        objective=objective,
     )
     assert done.losses[0] == pytest.approx(math.log(2), abs=1e-5)
     assert done.loss < 0.05
@@ -203,11 +219,55 @@ def test_pairs_are_read_by_the_names_of_their_fields(tmp_path: Path) -> None:
 
 def test_options_out_of_range_and_a_missing_ground_truth_are_refused() -> None:
     lm = _lm()
-    reference = Reference(lm.model)
     with pytest.raises(LabError, match="beta must be positive, got 0"):
-        DPO(reference, beta=0.0)
+        DPO(beta=0.0)
     with pytest.raises(LabError, match="anchor must not be negative"):
-        DPO(reference, anchor=-1.0)
+        DPO(anchor=-1.0)
     plain = _batch(lm, [PreferencePair("p", "yes", "no")])
     with pytest.raises(LabError, match="needs a ground-truth answer beside each pair"):
-        DPO(reference, anchor=0.1)(lm.model, plain)
+        _dpo(lm, anchor=0.1)(lm.model, plain)
+    with pytest.raises(LabError, match=r"call prepare\(model\) before the first batch"):
+        DPO()(lm.model, plain)
+
+
+def test_the_reference_is_made_once_and_owned_where_it_is_a_copy() -> None:
+    lm = _lm()
+    objective = _dpo(lm)
+    first = objective.reference
+    objective.prepare(lm.model)
+    assert objective.reference is first
+    assert first is not None
+    (owned,) = objective.modules().values()
+    assert owned.module is first.model
+    assert not any(parameter.requires_grad for parameter in owned.module.parameters())
+
+
+def test_pairs_of_one_prompt_stay_on_one_side_of_the_split() -> None:
+    pairs = [PreferencePair(f"prompt {i % 10}", f"good {i}", f"bad {i}") for i in range(40)]
+    training, validation = split_pairs(pairs, 0.2)
+    assert len(training) + len(validation) == 40
+    assert not {pair.prompt for pair in training} & {pair.prompt for pair in validation}
+    one_prompt = [PreferencePair("", f"good {i}", f"bad {i}") for i in range(10)]
+    assert [len(side) for side in split_pairs(one_prompt, 0.2)] == [8, 2]
+
+
+def test_rows_are_read_split_and_validated_as_one_batch(tmp_path: Path) -> None:
+    lm = _lm()
+    path = tmp_path / "pairs.jsonl"
+    rows = [
+        {"q": f"prompt {i}: ", "chosen": "yes", "rejected": "n" * (i % 7 + 1), "gt": "yes!"}
+        for i in range(30)
+    ]
+    path.write_text("\n".join(map(json.dumps, [*rows, {**rows[0], "q": "long " * 20}])))
+    objective = _moved(lm, prompt="q", truth="gt", anchor=0.5)
+    given: dict[str, Any] = {"context": 40, "valid_fraction": 0.3, "seed": 0}
+    cut, whole = (objective.read_rows([str(path)], lm, batch_size=size, **given) for size in (4, 99))
+    assert (cut.examples + cut.validation_examples, cut.dropped) == (30, 1)
+    assert len(cut.validation) > 1 == len(whole.validation)
+    found = validation_numbers(objective, lm, cut.validation)
+    loss, numbers = objective(lm.model, whole.validation[0])
+    assert found == pytest.approx(
+        {"validation_loss": loss.item(), **{f"validation_{n}": x for n, x in numbers.items()}}
+    )
+    with pytest.raises(LabError, match=r"name its field, objective_options\.truth=FIELD"):
+        _dpo(lm, prompt="q", anchor=0.5).read_rows([str(path)], lm, batch_size=4, **given)
