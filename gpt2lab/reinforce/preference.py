@@ -116,9 +116,8 @@ class DPO(Divisible):
             list(data), prompt=self.prompt, chosen=self.chosen, rejected=self.rejected, truth=self.truth
         )
         training, validation = split_pairs(pairs, valid_fraction)
-        sizes = {"batch_size": batch_size, "context": context}
-        batches = PreferenceBatches(training, lm, seed=seed, **sizes)
-        held_out = PreferenceBatches(validation, lm, shuffle=False, **sizes)
+        batches = PreferenceBatches(training, lm, batch_size=batch_size, context=context, seed=seed)
+        held_out = PreferenceBatches(validation, lm, batch_size=batch_size, context=context, shuffle=False)
         places = range(0, len(held_out.rows), batch_size)
         return RowData(
             batches=batches,
