@@ -12,6 +12,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 
+from gpt2lab.base.errors import LabError
 from gpt2lab.base.registry import part, parts
 from gpt2lab.base.settings import add_arguments
 from gpt2lab.base.settings import options as options_of
@@ -64,7 +65,7 @@ def add(parser: Parser, argv: Sequence[str]) -> None:
         metavar="TEXT",
         help="ends a text where it appears; may be repeated",
     )
-    add_seed(parser)
+    add_seed(parser, "decides what is drawn, of a decoder that draws", default=None)
     add_device(parser)
     add_dtype(parser)
     add_set(parser)
@@ -90,10 +91,16 @@ _OWN = ("seed", "device", "dtype", "stop", "max_new_tokens", "min_new_tokens")
 def run(arguments: argparse.Namespace) -> None:
     """Print each prompt with its continuation; one prompt is streamed as it grows."""
     from gpt2lab.actions.generate import generate
-    from gpt2lab.decode.generate import decoder_class
+    from gpt2lab.decode.generate import build_decoder, decoder_class
 
     kind = decoder_class(arguments.decoder)
     options = typed_options(arguments, kind, generate, "a decoder")
+    decoder = build_decoder(arguments.decoder, options)  # a mistake is told before a model is loaded
+    if arguments.seed is not None and not decoder.draws:
+        raise LabError(
+            f"--seed {arguments.seed}: the decoder {arguments.decoder} draws nothing with these options, so that no seed "
+            "changes the text; leave it out"
+        )
     missing = 'what to go on from is missing; give a prompt, "Once upon a time"'
     prompts = typed_texts(
         arguments.prompt, arguments.prompts, arguments.field, flag="--prompts", missing=missing
@@ -110,7 +117,7 @@ def run(arguments: argparse.Namespace) -> None:
         max_new_tokens=arguments.max_new_tokens,
         min_new_tokens=arguments.min_new_tokens,
         stop=[text.replace("\\n", "\n").replace("\\t", "\t") for text in arguments.stop],
-        seed=arguments.seed,
+        seed=arguments.seed or 0,
         stream=stream,
         **options,
     )

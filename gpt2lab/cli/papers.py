@@ -32,7 +32,7 @@ def add(parser: Parser, argv: Sequence[str]) -> None:
         metavar="WORDS",
         help="a paper's name, or words that it must hold; `new NAME` writes a paper that works, to be changed",
     )
-    parser.add_argument("--sort", choices=_SORTS, default="work", help="order of the list (default: work)")
+    parser.add_argument("--sort", choices=_SORTS, help="order of the list (default: work)")
     group = parser.add_argument_group("papers new NAME")
     group.add_argument(
         "--kind", metavar="KIND", help=f"what it adds: {', '.join(PART_KINDS)} (default: optimizer)"
@@ -48,6 +48,8 @@ def add(parser: Parser, argv: Sequence[str]) -> None:
 def run(arguments: argparse.Namespace) -> None:
     """Print the papers that match, or one in full; or write a new one."""
     if arguments.words[:1] == ["new"]:
+        if arguments.sort is not None:
+            raise LabError("--sort: orders the list of papers, and `papers new` prints none")
         _new(arguments)
         return
     for flag in ("kind", "out", "package"):
@@ -62,13 +64,16 @@ def run(arguments: argparse.Namespace) -> None:
         match = nearest(" ".join(words), [paper.slug for paper in everything])
         hint = f"did you mean {match}?" if match else "`gpt2lab papers` lists all"
         raise LabError(f"{' '.join(arguments.words)}: no paper holds these words; {hint}")
-    found.sort(key=_order(arguments.sort))
+    if exact and arguments.sort is not None:
+        raise LabError(f"--sort: orders the list of papers, and {exact[0].slug} is one")
+    sort = arguments.sort or "work"
+    found.sort(key=_order(sort))
     if arguments.json:
         print_json([_plain(paper, last.get(paper.slug)) for paper in found])
     elif exact:
         print(_in_full(exact[0], last.get(exact[0].slug)))
     else:
-        print(_listed(found, last, by_work=arguments.sort == "work"))
+        print(_listed(found, last, by_work=sort == "work"))
 
 
 def _new(arguments: argparse.Namespace) -> None:

@@ -72,11 +72,9 @@ def add_set(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_seed(
-    parser: argparse.ArgumentParser, meaning: str = "where every stream of randomness starts"
-) -> None:
-    """Add --seed."""
-    parser.add_argument("--seed", type=whole, default=0, metavar="N", help=f"{meaning} (default: 0)")
+def add_seed(parser: argparse.ArgumentParser, meaning: str, default: int | None = 0) -> None:
+    """Add --seed; with the default None a verb can tell whether it was typed."""
+    parser.add_argument("--seed", type=whole, default=default, metavar="N", help=f"{meaning} (default: 0)")
 
 
 def add_device(parser: argparse.ArgumentParser) -> None:

@@ -28,6 +28,7 @@ from gpt2lab.runs.store import KINDS, Row, Store
 _READABLE = 36  # columns that results need beside the rest; with fewer they stand below
 _ON_REQUEST = ("generate", "embed")
 """Kinds of runs that there are many of, and that are listed by --kind only."""
+_LIMIT = 20
 _ACTIONS = ("delete", "clean", "rebuild")
 
 
@@ -43,9 +44,7 @@ def add(parser: Parser, argv: Sequence[str]) -> None:
         "--kind", choices=KINDS, help="runs of one kind only; generate and embed are listed only so"
     )
     parser.add_argument("--pieces", action="store_true", help="the seeds and arms of studies too")
-    parser.add_argument(
-        "--limit", type=whole, default=20, metavar="N", help="at most N, 0 for all (default: 20)"
-    )
+    parser.add_argument("--limit", type=whole, metavar="N", help="at most N, 0 for all (default: 20)")
     parser.add_argument(
         "--force", action="store_true", help="delete: also what still runs, or others built on"
     )
@@ -58,13 +57,17 @@ def run(arguments: argparse.Namespace) -> None:
     for flag, owner in (("force", "delete"), ("dry_run", "clean")):
         if getattr(arguments, flag) and action != owner:
             raise LabError(f"--{flag.replace('_', '-')}: goes with `gpt2lab runs {owner}`")
+    if action != "list":
+        for flag in ("kind", "pieces", "limit"):
+            if getattr(arguments, flag) not in (None, False):
+                raise LabError(f"--{flag}: chooses what `gpt2lab runs` lists, and {action} lists nothing")
     {"list": _list, "delete": _delete, "clean": _clean, "rebuild": _rebuild}[action](arguments)
 
 
 def _list(arguments: argparse.Namespace) -> None:
     store = Store()
     words = [word.lower() for word in arguments.words]
-    limit = arguments.limit or None
+    limit = (_LIMIT if arguments.limit is None else arguments.limit) or None
     chosen = {
         "kind": arguments.kind,
         "pieces": arguments.pieces,

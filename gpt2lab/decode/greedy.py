@@ -23,6 +23,11 @@ class Greedy(StepDecoder):
             )
 
     @property
+    def draws(self) -> bool:
+        """Nothing is drawn."""
+        return False
+
+    @property
     def needs_prompt_tokens(self) -> bool:
         """A repetition penalty counts the prompt's tokens."""
         return self.repetition_penalty != 1.0

@@ -102,6 +102,11 @@ class Decoder(Protocol):
         return 1
 
     @property
+    def draws(self) -> bool:
+        """Whether, with these options, the seed decides the text."""
+        return True
+
+    @property
     def needs_prompt_tokens(self) -> bool:
         """Whether, with these options, a prompt's token ids decide the text; such a decoder takes no embeddings."""
         return False

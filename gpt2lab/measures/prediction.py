@@ -71,6 +71,8 @@ def predict(
         raise LabError(f"{len(texts)} texts and {len(pairs)} second texts of pairs; give as many")
     encoder = encoder_for(lm, truncate=truncate, separator=separator)
     words: list[tuple[str, ...]] = []
+    if pairs is not None and spec.kind == "tokens":
+        raise LabError(f"head {spec.name} labels the words of one text, and takes no second texts of pairs")
     if spec.kind == "tokens":
         words = [tuple(text.split() if isinstance(text, str) else text) for text in texts]
         rows = [encoder.words(one) for one in words]

@@ -39,6 +39,8 @@ def resume(
         from gpt2lab.studies.study import resume_study
 
         return resume_study(row, home=home, workers=workers, take_over=take_over)
+    if workers is not None:
+        raise LabError(f"workers {workers}: {row.id} is a training run, which is one process; leave it out")
     from gpt2lab.actions.train import resume_training
 
     return resume_training(row, home=home, take_over=take_over)

@@ -152,7 +152,7 @@ def run_units(
 
 
 def _in_this_process(plan: Plan, waiting: list[Unit], outcome: Outcome, progress: StudyProgress) -> None:
-    with _quiet():
+    with _quiet(), _threads(plan.threads):
         while unit := _next(plan, waiting, outcome):
             progress.start(unit)
             try:
@@ -186,6 +186,22 @@ def _alike(outcome: Outcome) -> bool:
     """Tell whether two units failed with the same words and none has finished: the rest would fail too."""
     words = list(outcome.failures.values())
     return not outcome.finished and len(words) >= 2 and len(set(words)) < len(words)
+
+
+@contextlib.contextmanager
+def _threads(number: int | None) -> Iterator[None]:
+    """Let an operation use so many threads during the block, as in a process of its own; None leaves it to torch."""
+    if number is None:
+        yield
+        return
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(number)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 @contextlib.contextmanager

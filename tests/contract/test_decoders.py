@@ -36,6 +36,11 @@ def test_it_is_a_decoder_with_documented_frozen_options(part: Part) -> None:
     assert {name for name in decoder.other_names.values() if name is not None} <= fields
 
 
+def test_the_seed_decides_the_text_if_it_says_so(part: Part) -> None:
+    drawn = {str(decode(part, "gpt2", PROMPTS, seed=seed)) for seed in range(1, 6)}
+    assert (len(drawn) > 1) == part.load()().draws
+
+
 def test_it_streams_if_it_says_so(part: Part) -> None:
     decoder, seen = part.load()(), []
 

@@ -94,10 +94,19 @@ class ContrastiveSearch(Decoder):
             raise LabError(f"contrastive-search: scope is all or generated, got {self.scope!r}")
         if self.sampled < 0 or not 0.0 < self.top_p <= 1.0:
             raise LabError("contrastive-search: sampled must not be negative, and top_p lie in (0, 1]")
+        if self.sampled == 0 and self.top_p != type(self).top_p:
+            raise LabError(
+                f"contrastive-search: top_p {self.top_p} is of the first tokens that are drawn, and sampled is 0"
+            )
         if self.repetition_penalty <= 0:
             raise LabError(
                 f"contrastive-search: repetition_penalty must be positive, got {self.repetition_penalty}; 1 is none"
             )
+
+    @property
+    def draws(self) -> bool:
+        """Only the first tokens are drawn, if any."""
+        return self.sampled > 0
 
     @property
     def needs_prompt_tokens(self) -> bool:
