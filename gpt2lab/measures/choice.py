@@ -36,7 +36,9 @@ class Question:
 
     def __post_init__(self) -> None:
         if len(self.choices) < 2 or not all(choice.strip() for choice in self.choices):
-            raise LabError(f"a question needs two choices that are not empty, got {list(self.choices)}")
+            raise LabError(
+                f"a question needs two choices that are not empty, got {shown(list(self.choices))}"
+            )
         if not 0 <= self.answer < len(self.choices):
             raise LabError(
                 f"the answer is choice {self.answer}, and the choices are 0 to {len(self.choices) - 1}"

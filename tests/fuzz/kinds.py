@@ -29,7 +29,7 @@ from gpt2lab.text import records, shards, sources
 from gpt2lab.text.labelled import Target, read_examples
 from gpt2lab.text.reduction import VocabularyReduction, count_tokens, reduce_vocabulary
 from gpt2lab.text.tokenizer import byte_level, train_bpe, word_level
-from gpt2lab.text.tokenizer_files import load_tokenizer
+from gpt2lab.text.tokenizer_files import load_tokenizer, save_tokenizer
 from gpt2lab.training.checkpoints import load_checkpoint, newest_checkpoint, save_checkpoint
 
 SENTENCE = "low lower the lowest of them, é 12  <|endoftext|> end"
@@ -180,7 +180,7 @@ def _their_states(folder: Path) -> object:
 
 
 def _tokenizer_json(folder: Path) -> None:
-    train_bpe([SENTENCE] * 3, 290).save(folder)
+    save_tokenizer(train_bpe([SENTENCE] * 3, 290), folder)
 
 
 def _tokenizer_merges(folder: Path) -> None:
@@ -202,7 +202,7 @@ def _tokenizer_words(folder: Path) -> None:
 
 def _reduced(folder: Path) -> None:
     full = byte_level()
-    full.save(folder)
+    save_tokenizer(full, folder)
     reduction = reduce_vocabulary(count_tokens([full.encode(SENTENCE)], full), size=20, eos=full.eos)
     reduction.save(folder)
     assert isinstance(VocabularyReduction.load(folder), VocabularyReduction)
