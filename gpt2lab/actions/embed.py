@@ -33,9 +33,9 @@ def embed(
     head, pooling, prefix, batch_size, truncate: see `gpt2lab.measures.prediction.embed`. keep: leave a run with the
     settings and how many vectors of which width there were; the vectors are the caller's.
     """
-    from gpt2lab.measures import prediction
-
     lm = loaded(model, device, dtype)
+    from gpt2lab.measures import prediction  # torch, of which a wrong name need not wait
+
     options = {"head": head, "pooling": pooling, "prefix": prefix, "truncate": truncate}
     with recorded("embed", "embed", model, lm, {"options": options}, keep=keep) as run:
         vectors = prediction.embed(

@@ -34,9 +34,9 @@ def predict(
     texts, pairs, head, batch_size, truncate, separator: see `gpt2lab.measures.prediction.predict`. keep: leave a run
     with a table of them; command: what it notes as the command that repeats it.
     """
-    from gpt2lab.measures import prediction
-
     lm = loaded(model, device, dtype)
+    from gpt2lab.measures import prediction  # torch, of which a wrong name need not wait
+
     options = {"head": head, "pairs": pairs, "truncate": truncate, "separator": separator}
     with recorded("predict", "predict", model, lm, {"options": options}, keep=keep, command=command) as run:
         said = prediction.predict(

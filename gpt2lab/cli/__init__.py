@@ -106,7 +106,7 @@ def _dispatch(words: list[str]) -> int:
         print(overview())
         return 0
     if words[0] in ("-V", "--version", "version"):
-        from gpt2lab import __version__
+        from gpt2lab.base.version import __version__
 
         print(f"gpt2lab {__version__}")
         return 0

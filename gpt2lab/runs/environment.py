@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-import gpt2lab
+from gpt2lab.base.version import __version__
 
 _PACKAGES = ("torch", "numpy", "tokenizers", "safetensors", "matplotlib")
 
@@ -16,7 +16,7 @@ _PACKAGES = ("torch", "numpy", "tokenizers", "safetensors", "matplotlib")
 def environment(device: str = "cpu") -> dict[str, object]:
     """Return the machine and the versions as plain values; no path, user or host name is among them."""
     found: dict[str, object] = {
-        "gpt2lab": gpt2lab.__version__,
+        "gpt2lab": __version__,
         **_checkout(),
         "python": platform.python_version(),
         **{name: version for name in _PACKAGES if (version := _version(name))},
@@ -66,7 +66,7 @@ def _cpu() -> str:
 @functools.cache
 def _checkout() -> dict[str, object]:
     """Return commit and state of the code, where it runs from a git checkout of the project."""
-    root = Path(gpt2lab.__file__).parents[1]
+    root = Path(__file__).parents[2]
     if not (root / ".git").exists():
         return {}
 
