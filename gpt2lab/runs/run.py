@@ -26,6 +26,7 @@ from gpt2lab.runs.metrics import cut_metrics
 from gpt2lab.runs.run_record import RunRecord, read_json, record, write_table
 from gpt2lab.runs.store import Row, Store, now
 from gpt2lab.runs.tensorboard import EventWriter
+from gpt2lab.runs.trial import SPLITS, Splits, merged, write_plain
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -59,6 +60,8 @@ class Run:
         self.results: dict[str, float] = dict(row.numbers)
         self.arms: Mapping[str, RunRecord] = {}
         """The finished arms of this seed, by name."""
+        self.splits = Splits()
+        """Which splits of the data chose and which are judged; see `chooses` and `judges`."""
         self.on_log: Logged | None = None
         """Called after every `log`."""
         self.on_share: Shared | None = None
@@ -215,6 +218,19 @@ class Run:
         if not _RESULT.fullmatch(name):
             raise LabError(f"{name!r}: a result is named by words with dots between, such as loss.adamw_2")
         self.results[name] = as_number(name, value)
+
+    def chooses(self, what: str, *, on: str) -> None:
+        """State before the work that a learning rate, ... is chosen on a split; LabError if the split is judged, too."""
+        self._use(Splits(chosen={on: what}))
+
+    def judges(self, what: str, *, on: str) -> None:
+        """State before the work that what claims read is measured on a split; LabError if anything is chosen on it."""
+        self._use(Splits(judged={on: what}))
+
+    def _use(self, more: Splits) -> None:
+        self.splits = merged([self.splits, more])
+        merged([self.splits, *(arm.splits for arm in self.arms.values())]).apart()
+        self.write_file(SPLITS, write_plain(self.splits))
 
     def table(self, name: str, rows: Iterable[Mapping[str, object]], caption: str = "") -> None:
         """Write rows to tables/NAME.csv; the keys of the rows are the columns."""

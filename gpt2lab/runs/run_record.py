@@ -15,6 +15,7 @@ from gpt2lab.base.json_files import read_text
 from gpt2lab.runs.home import is_name
 from gpt2lab.runs.metrics import metric_points, metric_rows
 from gpt2lab.runs.store import Row
+from gpt2lab.runs.trial import Splits, Trial, read_splits, read_trial
 from gpt2lab.runs.verdicts import JudgedClaim, read_verdicts
 
 if TYPE_CHECKING:
@@ -81,6 +82,16 @@ class RunRecord:
     def verdicts(self) -> list[JudgedClaim]:
         """The claims of a study with their verdicts; [] of any other run."""
         return read_verdicts(self.folder)
+
+    @cached_property
+    def trial(self) -> Trial | None:
+        """What a study fixed before its first unit ran; None of any other run."""
+        return read_trial(self.folder)
+
+    @cached_property
+    def splits(self) -> Splits:
+        """Which splits of the data it has chosen on and judged on."""
+        return read_splits(self.folder)
 
     def captions(self, what: str) -> dict[str, str]:
         """Return the captions of the run's `tables`, `figures`, `texts`, `arrays` or `files` by name, in order."""

@@ -115,6 +115,8 @@ class RecordedClaim:
     """Distance of the paper's own value from the threshold; None if it is not stated."""
     fixed: str = ""
     """Day on which the claim and its rule were fixed."""
+    seen: tuple[int, ...] = ()
+    """Seeds that had run when the rule was changed: this is a new claim, judged on the others."""
 
     @property
     def is_check(self) -> bool:
@@ -186,6 +188,7 @@ def _read(entry: Mapping[str, Any]) -> JudgedClaim:
         best_of=int(entry.get("best_of", 1)),
         effect=_number(entry.get("effect")),
         fixed=str(entry.get("fixed", "")),
+        seen=tuple(int(seed) for seed in entry.get("seen", ())),
         expressions=_texts(entry.get("expressions", ())),
         scales=_texts(entry.get("scales", ())),
         **_strings(entry, ("name", "sentence", "measure", "needs", "paper"), ("quantity", "unit", "rule")),

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,12 +15,14 @@ from gpt2lab.runs.report.write import write_report
 from gpt2lab.runs.run import Run
 from gpt2lab.runs.run_record import RunRecord, Table, record
 from gpt2lab.runs.store import Row, Store
+from gpt2lab.runs.trial import TRIAL, Trial, read_trial, write_plain
 from gpt2lab.runs.verdicts import FILE as VERDICTS
 from gpt2lab.runs.verdicts import JudgedClaim, write_verdicts
 from gpt2lab.studies.evidence import RecordedItems
 from gpt2lab.studies.experiment import Experiment, load_comparison, load_experiment
 from gpt2lab.studies.judge import judge
 from gpt2lab.studies.scheduler import Outcome, run_units
+from gpt2lab.studies.trial import plan_trial
 from gpt2lab.studies.units import Plan, Unit, arm_records
 
 if TYPE_CHECKING:
@@ -235,6 +237,7 @@ def _go_on(run: Run, experiment: Experiment, about: Mapping[str, Any], workers: 
     seeds = tuple(about["seeds"])
     units = [Unit(seed, arm) for seed in seeds for arm in (*plan.arms, None)]
     with run:
+        trial = _planned(run, experiment, plan.scale, seeds)
         settings: Any = from_plain(experiment.settings_class, plan.settings)
         outcome = _run(run, plan, units, _workers(workers, plan, units))
         study = Study(
@@ -251,7 +254,7 @@ def _go_on(run: Run, experiment: Experiment, about: Mapping[str, Any], workers: 
         )
         if study.failures and not run.store.pieces(run.id):
             raise LabError(study.failures[0])  # a mistake found before any work: no unit has left anything
-        _judge(study, experiment, run)
+        _judge(study, experiment, run, trial)
         _summarise(study, experiment)
         verdicts = " · ".join(f"{judged.claim.name} {judged.verdict.status}" for judged in study.claims)
         run.ending = ("failed", listed(study.failures)) if study.failures else ("finished", verdicts)
@@ -296,14 +299,27 @@ def _failures(outcome: Outcome, units: Sequence[Unit]) -> list[str]:
     return sentences
 
 
-def _judge(study: Study, experiment: Experiment, run: Run) -> None:
-    """Judge every claim and write verdicts.json; the means become the study's results."""
+def _planned(run: Run, experiment: Experiment, scale: str, seeds: Sequence[int]) -> Trial:
+    """Record the rules of the claims before any unit runs."""
+    ran = {piece.seed for piece in run.store.pieces(run.id) if piece.status == "finished"}
+    before = read_trial(run.folder)
+    trial = plan_trial(experiment.claims, scale, len(seeds), before, [seed for seed in seeds if seed in ran])
+    if experiment.claims:
+        run.write_file(TRIAL, write_plain(trial))
+    return trial
+
+
+def _judge(study: Study, experiment: Experiment, run: Run, trial: Trial) -> None:
+    """Judge every claim and write verdicts.json; the means become the study's results.
+
+    A claim whose rule was changed after some seeds had run is judged on the others.
+    """
     results = {record.seed: record.results for record in study.runs if record.seed is not None}
     items = {record.seed: RecordedItems(record) for record in study.runs if record.seed is not None}
-    study.claims = [
-        JudgedClaim(claim.recorded(), judge(claim, results, study.scale, items))
-        for claim in experiment.claims
-    ]
+    for claim, planned in zip(experiment.claims, trial.claims, strict=True):
+        new = {seed: numbers for seed, numbers in results.items() if seed not in planned.seen}
+        verdict = judge(claim, new, study.scale, items)
+        study.claims.append(JudgedClaim(replace(claim.recorded(), seen=planned.seen), verdict))
     run.write_file(VERDICTS, write_verdicts(study.claims))
     run.results = {
         f"claim.{judged.claim.name}": judged.verdict.interval.mean

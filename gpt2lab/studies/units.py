@@ -17,6 +17,7 @@ from gpt2lab.runs.json_numbers import encode
 from gpt2lab.runs.run import Logged, Run, Shared
 from gpt2lab.runs.run_record import RunRecord, record
 from gpt2lab.runs.store import Row, Store
+from gpt2lab.runs.trial import merged
 from gpt2lab.studies.experiment import Experiment, load_comparison, load_experiment
 
 _PATIENCE = TIMEOUT + BEAT
@@ -103,6 +104,7 @@ def execute(plan: Plan, unit: Unit, on_log: Logged | None = None, on_share: Shar
             experiment.run_arm(settings, unit.arm, run)
         else:
             run.arms = arm_records(plan, unit.seed)
+            merged(arm.splits for arm in run.arms.values()).apart()
             experiment.run(settings, run)
 
 

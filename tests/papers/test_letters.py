@@ -101,3 +101,11 @@ def test_the_published_results_have_the_same_letters(paper: Paper) -> None:
     text = (DOCS / "results" / f"{paper.slug}.md").read_text(encoding="utf-8")
     assert letters_of_tables(text, "|  | claim |") == [one.name for one in claims if one.kind == "claim"]
     assert letters_of_tables(text, "|  | check |") == [one.name for one in claims if one.kind == "check"]
+
+
+@every_built_paper
+def test_every_claim_says_on_which_day_its_rule_was_fixed(paper: Paper) -> None:
+    undated = [
+        claim.name for claim in load_experiment(paper).claims if claim.kind == "claim" and not claim.fixed
+    ]
+    assert not undated

@@ -252,6 +252,7 @@ CLAIMS = [
     Claim(
         "Conda reaches the final loss of AdamW in less than half of the updates, and is no worse than Muon",
         name="A",
+        fixed="2026-11-24",
         measure="conda.step_ratio",
         quantity="updates that AdamW takes to its final loss, over those that Conda takes to the same loss",
         rule=_faster,
@@ -262,6 +263,7 @@ CLAIMS = [
     Claim(
         "Conda reaches the final loss of AdamW in less than half of the time",
         name="B",
+        fixed="2026-11-24",
         measure="conda.time_ratio",
         quantity="the same ratio in time: that of updates times AdamW's seconds an update over Conda's",
         holds_if=AtLeast(2.0),
@@ -274,6 +276,7 @@ CLAIMS = [
     Claim(
         "Conda ends at a lower loss than AdamW, AdamW with Conda's embedding rate, and Muon after equal updates",
         name="C",
+        fixed="2026-11-24",
         measure="conda_over_best_other",
         quantity="lowest final loss of the three others minus that of Conda",
         holds_if=Above(0.0),
@@ -286,6 +289,7 @@ CLAIMS = [
     Claim(
         "The updates of Conda are better conditioned than those of AdamW",
         name="D",
+        fixed="2026-11-24",
         measure="log(adamw.condition / conda.condition)",
         quantity="logarithm of the condition number of AdamW's updates over that of Conda's",
         rule=_better_conditioned,
@@ -296,6 +300,7 @@ CLAIMS = [
     Claim(
         "A basis refreshed every 2000 updates is often enough: a shorter period gains less than 0.02 nats",
         name="E",
+        fixed="2026-11-24",
         measure="refresh.lost_by_the_longest",
         quantity="final loss with the longest refresh period minus the lowest with a shorter one",
         holds_if=AtMost(0.02),

@@ -276,6 +276,7 @@ CLAIMS = [
     Claim(
         "Sophia reaches AdamW's loss in half of the updates",
         name="A",
+        fixed="2026-11-23",
         measure="sophia.half - adamw.full",
         quantity="loss of Sophia after half of the updates minus that of AdamW after all",
         rule=_half_the_steps,
@@ -286,6 +287,7 @@ CLAIMS = [
     Claim(
         "At equal updates Sophia ends at a lower loss than AdamW",
         name="B",
+        fixed="2026-11-23",
         measure="sophia.gain",
         quantity="final loss of AdamW minus that of Sophia",
         holds_if=Above(0.0),
@@ -297,6 +299,7 @@ CLAIMS = [
     Claim(
         "The curvature does more than the clip: Sophia ends at a lower loss than sign momentum",
         name="C",
+        fixed="2026-11-23",
         measure="sign.full - sophia.full",
         quantity="final loss of sign momentum minus that of Sophia",
         holds_if=Above(0.0),
@@ -308,6 +311,7 @@ CLAIMS = [
     Claim(
         "The published curvature estimate costs about 5 % of the time of an update",
         name="D",
+        fixed="2026-11-23",
         measure="sophia_g_published.refresh_share",
         quantity="time of the curvature estimates over the time of all else in the updates",
         holds_if=AtMost(0.06),
@@ -319,6 +323,7 @@ CLAIMS = [
     Claim(
         "Gradients are clipped less often than with AdamW",
         name="E",
+        fixed="2026-11-24",
         measure="adamw.clip_rate - sophia_g.clip_rate",
         quantity="share of updates whose gradient is clipped, AdamW's minus Sophia's",
         holds_if=Above(0.0),

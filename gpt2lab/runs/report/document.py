@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from gpt2lab.base.interval import Interval
-from gpt2lab.base.wording import number
+from gpt2lab.base.wording import listed, number
 from gpt2lab.runs.verdicts import JudgedClaim, Status
 
 STATUS_MARKS: Mapping[str, tuple[str, str]] = {
@@ -160,9 +160,18 @@ def claim_facts(judged: JudgedClaim) -> list[tuple[str, str]]:
         (_interval_name(judged), interval_words(verdict.interval, claim.unit)),
         ("seeds", seeds if seed_words(judged) else ""),
         ("power", verdict.power),
+        ("rule fixed on", claim.fixed),
+        ("rule changed", _changed_words(claim.seen)),
         ("source" if claim.is_check else "the paper", claim.paper),
     ]
     return [(name, text) for name, text in facts if text]
+
+
+def _changed_words(seen: Sequence[int]) -> str:
+    if not seen:
+        return ""
+    which = f"{'seed' if len(seen) == 1 else 'seeds'} {listed(seen)}"
+    return f"after {which} had run; it is a new claim, judged on the other seeds alone"
 
 
 def _interval_name(judged: JudgedClaim) -> str:

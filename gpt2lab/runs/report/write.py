@@ -34,6 +34,7 @@ from gpt2lab.runs.report.exports import write_figures, write_tables
 from gpt2lab.runs.report.html import to_html
 from gpt2lab.runs.report.markdown import to_markdown
 from gpt2lab.runs.report.side_by_side import apart, comparison_rows, side_by_side
+from gpt2lab.runs.report.trial import trial_section
 from gpt2lab.runs.run_record import RunRecord, record
 from gpt2lab.runs.store import Row, Store
 
@@ -121,6 +122,10 @@ def _study(row: Row, run: RunRecord, store: Store) -> Document:
     blocks += _trouble(row)
     if row.paper is not None:
         blocks += claim_sections(run.verdicts, run.folder)
+        if run.verdicts:
+            blocks.append(trial_section(run.verdicts, run.trial, pieces))
+        if run.verdicts:
+            blocks.append(trial_section(run.verdicts, run.trial, pieces))
     blocks += _reported(run)
     if not run.figures and (curves := list(curves_of_study(pieces, run.folder))):
         blocks.append(Section("Training", curves))

@@ -50,6 +50,7 @@ CLAIMS = [
     Claim(
         "Among decoders that write about as diversely as people, contrastive search has the highest coherence",
         name="A",
+        fixed="2026-11-24",
         measure="band.difference",
         quantity="coherence of contrastive search minus that of the best sampler within people's diversity",
         rule=_best_in_the_band,
@@ -60,6 +61,7 @@ CLAIMS = [
     Claim(
         "With the paper's setting, k 5 and alpha 0.6, diversity is within 10 points of people's",
         name="B",
+        fixed="2026-11-24",
         measure="contrastive_5_60.diversity - people.diversity",
         quantity="diversity of contrastive search with k 5 and alpha 0.6 minus that of people",
         holds_if=Between(-10.0, 10.0),
@@ -70,6 +72,7 @@ CLAIMS = [
     Claim(
         "Language models trained from scratch are isotropic: above 0.5 at three sizes",
         name="C",
+        fixed="2026-11-24",
         measure="isotropy.lowest",
         quantity="lowest isotropy of the three sizes",
         holds_if=Above(0.5),
@@ -81,6 +84,7 @@ CLAIMS = [
     Claim(
         "Some setting of contrastive search is more coherent than nucleus sampling at 0.95",
         name="D",
+        fixed="2026-11-24",
         measure="over_nucleus",
         quantity="coherence of the best setting of contrastive search minus that of nucleus sampling at 0.95",
         holds_if=Above(0.0),
@@ -91,6 +95,7 @@ CLAIMS = [
     Claim(
         "Greedy and beam search repeat themselves where contrastive search does not",
         name="E",
+        fixed="2026-11-24",
         measure=_repetition,
         holds_if=Above(0.0),
         paper="gpt2-large, result files: diversity 5.38 % and 4.04 % against 92.54 %",

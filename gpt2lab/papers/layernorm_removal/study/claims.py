@@ -27,6 +27,7 @@ CLAIMS = [
     Claim(
         "LayerNorm can be taken out for a small rise of the loss",
         name="A",
+        fixed="2026-11-24",
         measure="rise",
         quantity="loss after removal one by one minus that of the same fine-tuning with the norm",
         rule=_headline,
@@ -50,6 +51,7 @@ CLAIMS = [
     Claim(
         "Attribution patching does not become more accurate without the norm",
         name="C",
+        fixed="2026-11-24",
         measure="patching_ratio",
         quantity="error of attribution patching without the norm over that with it",
         holds_if=Above(0.8),
@@ -60,6 +62,7 @@ CLAIMS = [
     Claim(
         "Removing all norms at once does harm that removing them one by one does not",
         name="D",
+        fixed="2026-11-24",
         measure="loss.at_once - loss.sequential",
         quantity="loss after removal at once minus that after removal one by one",
         holds_if=AtLeast(0.15),
@@ -71,6 +74,7 @@ CLAIMS = [
     Claim(
         "Confidence neurons stop working without the norm",
         name="E",
+        fixed="2026-11-24",
         measure="neuron_effect.sequential / neuron_effect.control",
         quantity="effect of confidence neurons on the loss without the norm over that with it",
         holds_if=AtMost(0.5),

@@ -81,6 +81,7 @@ CLAIMS = [
     Claim(
         "Women are given fewer distinct jobs than men: the model has the concentration of its data",
         name="A",
+        fixed="2026-11-30",
         measure="model.gini_women - model.gini_men",
         quantity="concentration of the model's women in few jobs minus that of its men",
         rule=_same_sign,
@@ -92,6 +93,7 @@ CLAIMS = [
     Claim(
         "Gender adds more to predicting a job than its intersections do",
         name="B",
+        fixed="2026-11-30",
         measure="model.gender_gain - model.interaction_gain",
         quantity="what gender adds to the prediction of a job minus what its interactions add",
         holds_if=Above(0.0),
@@ -103,6 +105,7 @@ CLAIMS = [
     Claim(
         "Interactions of category and gender are found where they were planted",
         name="C",
+        fixed="2026-11-30",
         measure="model.planted_significant / model.planted_jobs - model.rest_significant / model.rest_jobs",
         quantity="share of jobs with a significant interaction, where one was planted minus where none was",
         rule=_planted,
@@ -114,6 +117,7 @@ CLAIMS = [
     Claim(
         "The model's share of women by job follows the statistics",
         name="D",
+        fixed="2026-11-30",
         measure="model.kendall",
         quantity="rank correlation of the model's shares of women by job with the statistics",
         holds_if=AtLeast(0.6),
@@ -125,6 +129,7 @@ CLAIMS = [
     Claim(
         "The model is closer to parity than its data",
         name="E",
+        fixed="2026-11-30",
         measure="model.slope",
         quantity="slope of the model's shares of women by job on the true ones",
         rule=_direction,
@@ -147,6 +152,7 @@ CLAIMS = [
     Claim(
         "GPT-2 gives women fewer distinct jobs than men",
         name="G",
+        fixed="2026-11-24",
         measure="gini.women - gini.men",
         quantity="concentration of women in few jobs minus that of men",
         holds_if=Above(0.0),
@@ -157,6 +163,7 @@ CLAIMS = [
     Claim(
         "GPT-2: gender adds more to predicting a job than its intersections do",
         name="H",
+        fixed="2026-11-24",
         measure="gender_gain - interaction_gain",
         quantity="what gender adds to the prediction of a job minus what its interactions add",
         holds_if=Above(0.0),
@@ -167,6 +174,7 @@ CLAIMS = [
     Claim(
         "GPT-2: for some jobs the intersection matters beyond gender",
         name="I",
+        fixed="2026-11-24",
         measure="interactions_significant",
         quantity="share of jobs with a significant interaction",
         holds_if=Above(ALPHA),  # what chance alone gives
@@ -177,6 +185,7 @@ CLAIMS = [
     Claim(
         "GPT-2's share of women by job follows the labour statistics",
         name="J",
+        fixed="2026-11-24",
         measure="us.kendall.women",
         quantity="rank correlation of the model's shares of women by job with the labour statistics",
         holds_if=AtLeast(0.6),
@@ -188,6 +197,7 @@ CLAIMS = [
     Claim(
         "GPT-2 is closer to parity than the labour market",
         name="K",
+        fixed="2026-11-24",
         measure="us.women_shift.mens_jobs - us.women_shift.womens_jobs",
         quantity="shift of women's shares from the statistics to the model, in men's jobs minus in women's jobs",
         holds_if=Above(0.0),

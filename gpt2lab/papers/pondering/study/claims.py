@@ -41,6 +41,7 @@ CLAIMS = [
     Claim(
         "At equal parameters and tokens, pondering gives a lower loss",
         name="A",
+        fixed="2026-11-24",
         measure="gain",
         quantity="loss of the plain model minus that of the pondering one",
         rule=_lower("gain", "vanilla of equal size and tokens"),
@@ -52,6 +53,7 @@ CLAIMS = [
     Claim(
         "Feeding back the expected embedding is better than looping or feeding back the hidden state",
         name="B",
+        fixed="2026-11-24",
         measure="over_variants",
         quantity="lowest loss of the other variants minus that of pondering",
         rule=_lower("over_variants", "the best of the other variants", 0.0),
@@ -63,6 +65,7 @@ CLAIMS = [
     Claim(
         "A pondering model is worth a plain one of twice the blocks, with equal tokens",
         name="C",
+        fixed="2026-11-24",
         measure="over.vanilla_double",
         quantity="loss of a plain model of twice the blocks minus that of pondering",
         holds_if=AtLeast(0.0),
@@ -74,6 +77,7 @@ CLAIMS = [
     Claim(
         "With equal training compute, pondering gives a lower loss than the same model trained for longer",
         name="D",
+        fixed="2026-11-24",
         measure="over.vanilla_long",
         quantity="loss of the plain model trained for longer minus that of pondering",
         holds_if=Above(0.0),
@@ -85,6 +89,7 @@ CLAIMS = [
     Claim(
         "With equal training compute and tokens, pondering gives a lower loss than as many blocks as it makes passes",
         name="E",
+        fixed="2026-11-24",
         measure="over.vanilla_deep",
         quantity="loss of a plain model of as many blocks as pondering makes passes minus that of pondering",
         holds_if=Above(0.0),
@@ -96,6 +101,7 @@ CLAIMS = [
     Claim(
         "Pondering reaches the plain model's final loss with far fewer tokens",
         name="F",
+        fixed="2026-11-24",
         measure="token_share",
         quantity="tokens after which pondering has the plain model's final loss, over all tokens",
         holds_if=AtMost(0.5),
@@ -108,6 +114,7 @@ CLAIMS = [
     Claim(
         "A model trained with three steps is clearly worse with none",
         name="G",
+        fixed="2026-11-24",
         measure="ponder.sweep.none_minus_trained",
         quantity="loss with no steps minus that with the steps of training",
         holds_if=AtLeast(0.05),
@@ -119,6 +126,7 @@ CLAIMS = [
     Claim(
         "It is at its best with about the steps it was trained with: no other number is better by 0.01 nats",
         name="H",
+        fixed="2026-11-24",
         measure="ponder.sweep.trained_minus_best",
         quantity="loss with the steps of training minus the lowest with any number of steps",
         holds_if=AtMost(0.01),
@@ -130,6 +138,7 @@ CLAIMS = [
     Claim(
         "More steps in training give a lower loss: three against one",
         name="I",
+        fixed="2026-11-24",
         measure="over.ponder_one",
         quantity="loss of pondering with one step minus that with three",
         holds_if=Above(0.0),

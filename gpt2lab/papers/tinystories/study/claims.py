@@ -94,6 +94,7 @@ CLAIMS = [
     Claim(
         "Models of less than a million parameters write grammatical text and stop by themselves",
         name="A",
+        fixed="2026-11-23",
         measure=_grammar_of_small,
         holds_if=AtLeast(LEARNT),
         paper="headline: fluent stories below 10M parameters, or with one block; grammar 7.72 of 10 at width 256 (Fig. 4)",
@@ -104,6 +105,7 @@ CLAIMS = [
         "Grammar comes before consistency: at a smaller width, or in fewer steps, and no model is more consistent "
         "than grammatical",
         name="B",
+        fixed="2026-11-23",
         measure=_widths_apart,
         rule=_grammar_first,
         paper="Fig. 4: grammar 6.19 and consistency 4.75 of 10 at width 64; 7.72 and 8.02 at width 256",
@@ -113,6 +115,7 @@ CLAIMS = [
     Claim(
         "Depth helps to keep track of context: with equal parameters, two or more layers bind better than one",
         name="C",
+        fixed="2026-11-23",
         measure=_depth,
         rule=_deeper_binds,
         needs=_can_bind,
@@ -123,6 +126,7 @@ CLAIMS = [
     Claim(
         "Models do not recite: their stories are hardly nearer to the training stories than new stories are",
         name="D",
+        fixed="2026-11-23",
         measure=_excess,
         holds_if=AtMost(0.05),
         needs="small.grammar_and_stops >= 0.5",

@@ -1,0 +1,199 @@
+"""What is fixed before a run: fingerprints of rules, changed rules, splits that choose and are judged."""
+
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from gpt2lab.base.errors import LabError
+from gpt2lab.runs.run import Run
+from gpt2lab.runs.store import Store
+from gpt2lab.runs.trial import (
+    TRIAL,
+    PlannedClaim,
+    Splits,
+    Trial,
+    merged,
+    read_splits,
+    read_trial,
+    write_plain,
+)
+from gpt2lab.runs.verdicts import Status
+from gpt2lab.studies.claim import Above, AtLeast, Below, Claim
+from gpt2lab.studies.fingerprint import rule_fingerprint
+from gpt2lab.studies.judge import in_seeds
+from gpt2lab.studies.study import reproduce, resume_study
+from gpt2lab.studies.trial import plan_trial
+
+BASE = Claim("Tide gains", name="A", measure="gain", holds_if=Above(0.0), needs="learnt > 0")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"measure": "gain - 1"}, {"holds_if": Above(0.1)}, {"holds_if": AtLeast(0.0)}, {"holds_in_part_if": Above(-1)},
+        {"needs": None}, {"rule": in_seeds("gain > 0")}, {"kind": "check"}, {"over": "items"}, {"best_of": 3},
+        {"paper_effect": 1.0}, {"pilot_sd": 0.1}, {"scales": ("gpu",)}, {"measure": lambda results: results["gain"]},
+    ],
+)  # fmt: skip
+def test_the_fingerprint_changes_with_everything_that_decides(change):
+    assert rule_fingerprint(replace(BASE, **change)) != rule_fingerprint(BASE)
+
+
+def test_the_fingerprint_does_not_change_with_words_and_dates():
+    words = replace(
+        BASE, sentence="It gains", quantity="the gain", paper="Table 1", unit="nats", fixed="2026-11-30"
+    )
+    assert rule_fingerprint(words) == rule_fingerprint(BASE)
+
+
+def test_a_function_counts_with_its_code_and_what_it_closes_over():
+    def margin(least):
+        def measure(results):
+            # a remark
+            return results["gain"] - least
+
+        return measure
+
+    one, same, other = (rule_fingerprint(replace(BASE, measure=margin(least))) for least in (1.0, 1.0, 2.0))
+    assert one == same != other
+    first, second = (replace(BASE, rule=in_seeds("gain > 0", at_least=n)) for n in (1, 2))
+    assert rule_fingerprint(first) != rule_fingerprint(second)
+
+
+def test_a_changed_rule_is_a_new_claim_for_the_seeds_after_it():
+    before = plan_trial([BASE], "laptop", 3, None, [])
+    assert (before.late, before.claims[0].seen) == ((), ())
+    assert plan_trial([BASE], "laptop", 3, before, [0, 1]).claims[0].seen == ()
+    changed = replace(BASE, holds_if=Above(0.5))
+    after = plan_trial([changed], "laptop", 3, before, [0, 1])
+    assert after.claims[0].seen == (0, 1)
+    assert plan_trial([changed], "laptop", 6, after, [0, 1, 2, 3]).claims[0].seen == (0, 1), "it stays so"
+    assert plan_trial([BASE, replace(BASE, name="B")], "laptop", 3, before, [0]).claims[1].seen == (0,), (
+        "a new one"
+    )
+    check = Claim("Ours is theirs", name="A", measure="x", holds_if=Below(1.0), kind="check")
+    assert plan_trial([check], "laptop", 3, before, [0, 1]).claims[0].seen == (), "a check may be mended"
+    assert plan_trial([BASE], "laptop", 3, None, [0]).late == (0,), "a run of before rules were recorded"
+
+
+def test_the_power_is_recorded_before_the_run():
+    planned = plan_trial([replace(BASE, pilot_sd=0.1, paper_effect=0.5)], "laptop", 3, None, []).claims[0]
+    assert planned.power == (
+        "With the pilot's spread (s.d. 0.1) 3 seeds find a distance of 0.33 from the threshold with 80 % power, and the "
+        "paper's is 0.5."
+    )
+
+
+@pytest.mark.usefixtures("tide")
+def test_a_study_records_its_rules_and_judges_a_changed_one_on_new_seeds(home, tide):
+    study = reproduce("tide", scale="smoke", seeds=4, home=home, settings={"fail_in": ("3/tide",)})
+    recorded = read_trial(study.folder)
+    assert recorded is not None and recorded.late == ()
+    assert all(claim.seen == () for claim in recorded.claims)
+    assert study.claims[0].verdict.status is Status.HOLDS
+    source = (tide / "study.py").read_text()
+    assert "holds_if=Below(0.0)" in source
+    (tide / "study.py").write_text(source.replace("holds_if=Below(0.0)", "holds_if=Below(0.1)"))
+    forget_the_module()
+    again = resume_study(Store(home).find("tide"), home=home)
+    changed, kept = again.claims[0], again.claims[1]
+    assert changed.claim.seen == (0, 1, 2, 3), "arms of the fourth seed have run, too"
+    assert changed.verdict.status is Status.INCONCLUSIVE
+    assert kept.claim.seen == () and kept.verdict.status is Status.IN_PART
+    page = again.report.with_suffix(".md").read_text()
+    assert "A: the rule was changed after seeds 0, 1, 2 and 3 had run; it is a new claim" in page
+    assert "rule changed: after seeds 0, 1, 2 and 3 had run" in page
+
+
+def forget_the_module():
+    import sys
+
+    for name in [
+        name for name in sys.modules if name.partition(".")[0] == "tide" or name.endswith("tide.study")
+    ]:
+        del sys.modules[name]
+
+
+@pytest.mark.usefixtures("tide")
+def test_the_page_says_how_each_rule_was_met(home):
+    study = reproduce("tide", scale="smoke", home=home)
+    page = study.report.with_suffix(".md").read_text()
+    table = page.partition("## How each rule of a fair trial was met")[2].partition("\n## ")[0]
+    for words in (
+        "| 1 | the rules were fixed before the run | A, B, C and D: no day is stated. The rules were recorded on 20",
+        ", before the first unit.",
+        "A: a precondition; where it fails, not tested. B, C and D: none is stated.",
+        "A, B, C and D: no pilot, so the power is known from this run's spread alone.",
+        "The study does not state on which data anything was chosen and judged.",
+        "E: checks of the implementation, without a verdict.",
+        "Time of each arm, mean over seeds: base ",
+        "A, B and D: t over 3 seeds. C: a rule of its own.",
+    ):
+        assert words in table, words
+    assert len(re.findall(r"^\| \d \|", table, re.MULTILINE)) == 7
+
+
+# Splits.
+
+
+def test_what_is_chosen_on_a_split_is_not_judged_on_it(home):
+    with Run.start("train", "one", home=home, settings={}) as run:
+        run.chooses("learning rate", on="tuning stream")
+        run.judges("final loss", on="validation stream")
+        run.chooses("checkpoint", on="tuning stream")
+        with pytest.raises(
+            LabError, match="tuning stream: checkpoint is chosen on it, so accuracy cannot be judged on it"
+        ):
+            run.judges("accuracy", on="tuning stream")
+    assert read_splits(run.folder).judged["validation stream"] == "final loss"
+
+
+@pytest.mark.usefixtures("tide")
+@pytest.mark.parametrize("workers", [1, 2])
+def test_an_arm_that_chooses_where_another_is_judged_fails_its_seed(home, tide, workers):
+    edit(
+        tide,
+        "def run_arm(settings, arm, run):\n",
+        '    (run.chooses if arm == "base" else run.judges)("loss", on="validation")\n',
+    )
+    with pytest.raises(LabError, match="seed 0: validation: loss is chosen on it"):
+        reproduce("tide", scale="smoke", seeds=1, home=home, workers=workers)
+
+
+@pytest.mark.usefixtures("tide")
+def test_a_seed_that_is_judged_where_its_arms_chose_fails_and_one_that_is_not_says_so(home, tide):
+    edit(tide, "def run_arm(settings, arm, run):\n", '    run.chooses("learning rate", on="tuning")\n')
+    edit(
+        tide,
+        "def run(settings, run):\n",
+        '    run.judges("loss", on="validation" if run.seed else "tuning")\n',
+    )
+    study = reproduce("tide", scale="smoke", home=home, workers=1)
+    assert len(study.failures) == 1
+    assert study.failures[0].startswith(
+        "seed 0: tuning: learning rate is chosen on it, so loss cannot be judged on it"
+    )
+    page = study.report.with_suffix(".md").read_text()
+    assert "Chosen: learning rate on tuning. Judged: loss on" in page
+
+
+def edit(folder: Path, head: str, line: str) -> None:
+    source = (folder / "study.py").read_text()
+    assert head in source
+    (folder / "study.py").write_text(source.replace(head, head + line))
+
+
+def test_splits_and_plans_are_read_as_they_were_written_and_damaged_ones_named(tmp_path):
+    trial = Trial("2026-11-30T10:00:00", (PlannedClaim("A", "0a1b", "It can.", (0, 2)),), (1,))
+    (tmp_path / TRIAL).write_text(write_plain(trial))
+    assert read_trial(tmp_path) == trial
+    splits = Splits({"a": "rate"}, {"b": "loss"})
+    (tmp_path / "splits.json").write_text(write_plain(splits))
+    assert read_splits(tmp_path) == splits == merged([Splits(splits.chosen), Splits(judged=splits.judged)])
+    for name, read in ((TRIAL, read_trial), ("splits.json", read_splits)):
+        for content in ("[]", "{}", '{"claims": [1], "began": "", "late": []}'):
+            (tmp_path / name).write_text(content)
+            with pytest.raises(LabError, match=name):
+                read(tmp_path)
