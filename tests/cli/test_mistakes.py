@@ -132,10 +132,11 @@ def test_a_configuration_that_is_no_json_is_named(copy: Path, said: Lab) -> None
 
 def test_a_foreign_tokenizer_is_refused(copy: Path, said: Lab) -> None:
     from gpt2lab.text.tokenizer import word_level
+    from gpt2lab.text.tokenizer_files import save_tokenizer
 
     for name in ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"):
         (copy / name).unlink(missing_ok=True)
-    word_level([" ".join(f"word{i}" for i in range(2000))]).save(copy)
+    save_tokenizer(word_level([" ".join(f"word{i}" for i in range(2000))]), copy)
     assert "ids, the model only 300 rows" in _sentence(said, "generate", str(copy), "hello")
 
 
