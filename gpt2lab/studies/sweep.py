@@ -3,7 +3,8 @@
 Every candidate trains the same model from the same initial weights on the same batches in the same order, with the
 same schedule, clipping and number of updates. Each first tunes its learning rate, and the options it names, by the same
 rule: all values of its grid over a shorter complete schedule, and further values on the side where the best one lies at
-the edge. Losses of different lengths come from complete schedules of their own, never from the middle of a longer one.
+the edge. Tuning windows choose; validation windows, others, are judged. Losses of different lengths come from complete
+schedules of their own, never from the middle of a longer one.
 """
 
 import dataclasses
@@ -63,6 +64,8 @@ class Finish:
     """Of these, time in the optimizer's own steps."""
     steps: int
     """Updates made."""
+    tuning_loss: float = math.nan
+    """Loss on the tuning windows, where it was asked for; inf as for `loss`."""
 
 
 @dataclass(frozen=True)
@@ -74,11 +77,11 @@ class Tuned:
     options: Mapping[str, Any]
     """The options it was best with."""
     loss: float
-    """Its validation loss."""
+    """Its loss on the tuning windows."""
     at_edge: bool
     """Whether a further value on one side might have been better still."""
     tried: tuple[Mapping[str, Any], ...]
-    """Every trial: learning_rate, the options, loss."""
+    """Every trial: learning_rate, the options, loss (on the tuning windows, by which it is chosen), validation_loss."""
 
 
 def race(
@@ -92,10 +95,12 @@ def race(
     device: str = "cpu",
     log: Log | None = None,
     prepare: Prepare | None = None,
+    tuning: bool = False,
 ) -> Finish:
     """Train once over a complete schedule and return how it ended.
 
-    log(step, **numbers) gets the training's rows. A loss or gradient that is not finite ends the training with loss inf.
+    log(step, **numbers) gets the training's rows. tuning: the loss on the tuning windows is taken, too, for a choice. A
+    loss or gradient that is not finite ends the training with loss inf.
     """
     if candidate.warmup is not None:
         workload = dataclasses.replace(workload, warmup=candidate.warmup)
@@ -121,12 +126,11 @@ def race(
             label=f"{candidate.name} lr {learning_rate:.2g}",
         )
     except NotFinite:
-        return Finish(math.inf, watch.total, watch.inside, watch.steps)
+        return Finish(math.inf, watch.total, watch.inside, watch.steps, math.inf)
     total = watch.total
-    loss = or_worst(
-        validation_loss(model, workload.validation(seed)), math.inf
-    )  # the last update may diverge
-    return Finish(loss, total, watch.inside, done.steps)
+    loss = _loss(model, workload.validation(seed))
+    tuning_loss = _loss(model, workload.tuning(seed)) if tuning else math.nan
+    return Finish(loss, total, watch.inside, done.steps, tuning_loss)
 
 
 def tune(
@@ -139,7 +143,7 @@ def tune(
     device: str = "cpu",
     log: Log | None = None,
 ) -> Tuned:
-    """Choose learning rate and options by the validation loss after `steps` updates.
+    """Choose learning rate and options by the loss on the tuning windows after `steps` updates.
 
     If the best rate lies at the edge of its grid, up to `widen` further values are tried on that side, each by the
     factor between the two outermost values. log(step, **numbers) gets the rows of every trial.
@@ -156,9 +160,11 @@ def tune(
             seed=seed,
             device=device,
             log=log,
+            tuning=True,
         )
-        tried.append({"learning_rate": rate, **options, "loss": finish.loss})
-        return finish.loss
+        losses = {"loss": finish.tuning_loss, "validation_loss": finish.loss}
+        tried.append({"learning_rate": rate, **options, **losses})
+        return finish.tuning_loss
 
     best, best_options, best_loss, edge = math.nan, candidate.options[0], math.inf, True
     for options in candidate.options:
@@ -244,8 +250,14 @@ def compete(
     longest race's rows are logged.
     """
     share = _Share(run, tuning_steps * len(candidate.learning_rates) * len(candidate.options) + sum(lengths))
+    run.chooses("learning rate and options", on="tuning windows")
+    run.judges("final loss", on="validation windows")
     tuned = tune(workload, candidate, steps=tuning_steps, seed=run.seed, device=run.device, log=share.trial)
-    run.table("sweep", tuned.tried, f"Validation loss after {tuning_steps} updates for every setting tried")
+    run.table(
+        "sweep",
+        tuned.tried,
+        f"Every setting tried, after {tuning_steps} updates: `loss` on the tuning windows chooses",
+    )
     run.result("learning_rate", tuned.learning_rate)
     run.result("at_edge", tuned.at_edge)
     for name, value in tuned.options.items():
@@ -298,6 +310,11 @@ def standings(run: "Run", lengths: Sequence[int]) -> dict[str, dict[int, float]]
     rows.sort(key=lambda row: row[f"loss, {max(lengths)} updates"])
     run.table("standings", rows, "Every optimizer at its tuned learning rate; loss in nats per token")
     return losses
+
+
+def _loss(model: Transformer, windows: PackedBatches) -> float:
+    """Return the loss over windows; inf where the last update diverged."""
+    return or_worst(validation_loss(model, windows), math.inf)
 
 
 @torch.no_grad()

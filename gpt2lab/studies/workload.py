@@ -23,6 +23,7 @@ STORIES = "tinystories"
 """What people call the generated stories; the source's own name is tinyworld."""
 
 _HASHES = 1 << 32
+_TUNING = 1 << 31  # streams from here on: no seed's training or validation stream
 _CHARACTERS = 8  # read for each token that is wanted: more than a byte-level BPE puts into one on average
 
 
@@ -97,6 +98,10 @@ class Workload:
         """Return the validation windows of a seed, in the order of the stream."""
         return self._packed(_tokens(2 * seed + 2, self.valid_tokens), None)
 
+    def tuning(self, seed: int) -> PackedBatches:
+        """Return the windows on which learning rates are chosen for a seed: a stream of its own, as long as validation's."""
+        return self._packed(_tokens(_TUNING + seed, self.valid_tokens), None)
+
     def settings(self, steps: int, learning_rate: float) -> TrainSettings:
         """Return the loop's settings for a complete schedule of `steps` updates."""
         return TrainSettings(
@@ -132,7 +137,7 @@ class TextWorkload(Workload):
     vocab_size: int = 1024
     """Most ids of the byte-level BPE that is made from the training documents."""
     valid_fraction: float = 0.1
-    """Share of the documents kept for validation, chosen by the hash of their text."""
+    """Share of the documents held out, by the hash of their text: every second for tuning, the others for validation."""
 
     @property
     def vocabulary(self) -> int:
@@ -169,6 +174,17 @@ class TextWorkload(Workload):
             return super().validation(seed)
         return self._packed(self.text.valid, None)
 
+    def tuning(self, seed: int) -> PackedBatches:
+        """Return the tuning windows, the same for every seed. LabError if one document alone is held out."""
+        if self.data == BIGRAMS:
+            return super().tuning(seed)
+        if not len(self.text.tuning):
+            raise LabError(
+                f"{', '.join(self.data)}: one document is held out; learning rates are chosen on another than the one "
+                "that is judged"
+            )
+        return self._packed(self.text.tuning, None)
+
 
 @dataclass(frozen=True)
 class Text:
@@ -179,9 +195,11 @@ class Text:
     train: ArrayTokens
     """The training documents one after the other, each with the end token behind it; at most train_tokens."""
     valid: ArrayTokens
-    """The validation documents; at most valid_tokens."""
+    """The first, third, ... held-out document; at most valid_tokens."""
+    tuning: ArrayTokens
+    """The other held-out documents, on which learning rates are chosen; at most valid_tokens."""
     valid_documents: tuple[str, ...]
-    """The validation documents themselves."""
+    """All held-out documents themselves."""
 
 
 def is_text(name: str) -> bool:
@@ -235,7 +253,8 @@ def _read(
     return Text(
         tokenizer,
         _encoded(tokenizer, train, train_tokens),
-        _encoded(tokenizer, held_out, valid_tokens),
+        _encoded(tokenizer, held_out[::2], valid_tokens),
+        _encoded(tokenizer, held_out[1::2], valid_tokens),
         tuple(held_out),
     )
 

@@ -18,6 +18,7 @@ from gpt2lab.studies.sweep import (
     tune,
     validation_loss,
 )
+from gpt2lab.studies.workload import TextWorkload
 
 WORKLOAD = Workload(d_model=16, n_heads=2, context=16, batch_size=8, train_tokens=4000, valid_tokens=1500)
 ADAMW = Candidate(name="adamw", optimizer=torch.optim.AdamW, learning_rates=(1e-3, 4e-3))
@@ -133,3 +134,30 @@ def test_a_ratio_of_steps_is_above_one_for_the_faster_and_its_inverse_side_for_t
     assert step_ratio(slow, slow) == pytest.approx(1.0)
     assert step_ratio(fast, slow) == pytest.approx(0.5)
     assert step_ratio(slow, {200: 9.0, 400: 9.0, 800: math.inf}) == 0.0
+
+
+def test_a_sweep_chooses_on_windows_that_are_neither_trained_nor_judged() -> None:
+    streams = {
+        tuple(windows.stream.read(0, 200).tolist())
+        for seed in range(3)
+        for windows in (WORKLOAD.batches(seed), WORKLOAD.validation(seed), WORKLOAD.tuning(seed))
+    }
+    assert len(streams) == 9
+    tuned = tune(WORKLOAD, ADAMW, steps=10, widen=0)
+    finish = race(WORKLOAD, ADAMW, steps=10, learning_rate=tuned.learning_rate, tuning=True)
+    assert tuned.loss == finish.tuning_loss != finish.loss
+    assert {trial["learning_rate"]: trial["validation_loss"] for trial in tuned.tried}[
+        tuned.learning_rate
+    ] == finish.loss
+    assert math.isnan(race(WORKLOAD, ADAMW, steps=1, learning_rate=1e-3).tuning_loss)
+
+
+def test_the_tuning_documents_of_a_text_are_others_than_the_validation_documents() -> None:
+    shape = {"d_model": 16, "n_heads": 2, "context": 16, "train_tokens": 4000, "valid_tokens": 1500}
+    stories = TextWorkload(**shape, data=("tinystories:150",), vocab_size=300)
+    text = stories.text
+    halves = [text.tokenizer.decode(tokens.ids.tolist()) for tokens in (text.valid, text.tuning)]
+    assert halves[0][:80] == text.valid_documents[0][:80]
+    assert halves[1][:80] == text.valid_documents[1][:80]
+    assert not any(document in halves[0] for document in text.valid_documents[1::2])
+    assert stories.tuning(0).windows > 0
