@@ -42,9 +42,14 @@ def run(arguments: argparse.Namespace) -> None:
         command=arguments.line,
         **typed_options(arguments, part("transform", name), apply, "a transform"),
     )
-    row, folder = Store().find(made.source), find_model(made.source)
+    show_applied(made.source, as_json=arguments.json)
+
+
+def show_applied(identity: str, *, as_json: bool) -> None:
+    """Print what a run of a transform has written."""
+    row, folder = Store().find(identity), find_model(identity)
     results = row.numbers
-    if arguments.json:
+    if as_json:
         print_json({**plain(row), "out": str(folder)})
         return
     print(f"wrote   {folder}")

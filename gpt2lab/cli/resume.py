@@ -1,4 +1,4 @@
-"""Go on with a study or a training run that was stopped; it ends as if it had not been.
+"""Resume a study, a training or a transform that trains; it ends as if it had never been stopped.
 
 examples:
   gpt2lab resume train-1
@@ -9,6 +9,7 @@ examples:
 import argparse
 from collections.abc import Sequence
 
+from gpt2lab.cli.apply import show_applied
 from gpt2lab.cli.compare import show_comparison
 from gpt2lab.cli.parser import Parser, whole
 from gpt2lab.cli.reproduce import show_study
@@ -31,12 +32,14 @@ def add(parser: Parser, argv: Sequence[str]) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Go on, then print what the verb that began it prints."""
+    """Resume the run, then print what the command that began it prints."""
     from gpt2lab.runs.run import Run
     from gpt2lab.studies.resume import resume
 
     done = resume(arguments.name, workers=arguments.workers, take_over=arguments.take_over)
-    if isinstance(done, Run):
+    if isinstance(done, Run) and done.row.kind == "apply":
+        show_applied(done.id, as_json=arguments.json)
+    elif isinstance(done, Run):
         show_training(done, as_json=arguments.json)
     elif done.claims:
         show_study(done, as_json=arguments.json)

@@ -1,4 +1,4 @@
-"""Going on with whatever was stopped."""
+"""Resume whatever was stopped."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 def resume(
     name: str, *, home: Path | str | None = None, workers: int | None = None, take_over: bool = False
 ) -> "Study | Run":
-    """Go on with a study or a training run, given by id, name or the beginning of an id.
+    """Resume a study, a training run or a transform that trains, given by id, name or the beginning of an id.
 
-    A study repeats only the units that have not finished; a training run goes on from its last checkpoint. take_over:
+    A study repeats only the units that have not finished; the others continue from their last checkpoint. take_over:
     even if another process seems to run it; that one stops at its next write.
     LabError if there is no such run, it still runs, or it is of a kind that cannot be resumed.
     """
@@ -28,7 +28,7 @@ def resume(
     if row.parent is not None:
         study = row.id.partition("/")[0]
         raise LabError(f"{row.id}: a piece of a study; go on with all of it: gpt2lab resume {study}")
-    if row.kind not in ("study", "train"):
+    if row.kind not in ("study", "train", "apply"):
         raise LabError(f"{row.id}: a run of kind {row.kind} cannot be resumed; run it again: {row.command}")
     holder = holder_of(row.folder(store.home))
     if holder is not None and not take_over:
@@ -40,7 +40,11 @@ def resume(
 
         return resume_study(row, home=home, workers=workers, take_over=take_over)
     if workers is not None:
-        raise LabError(f"workers {workers}: {row.id} is a training run, which is one process; leave it out")
+        raise LabError(f"workers {workers}: {row.id} is one process; leave it out")
+    if row.kind == "apply":
+        from gpt2lab.actions.apply import resume_apply
+
+        return resume_apply(row, home=home, take_over=take_over)
     from gpt2lab.actions.train import resume_training
 
     return resume_training(row, home=home, take_over=take_over)

@@ -1,21 +1,19 @@
 """Take the norms out of a language model: fine-tune while they are frozen one after another, then fold them away."""
 
 import copy
+import hashlib
 import itertools
-import json
 import math
 import warnings
 from array import array
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
 
 from gpt2lab.base.errors import LabError
-from gpt2lab.base.files import atomic_write, user_path
-from gpt2lab.base.settings import to_plain
+from gpt2lab.base.wording import listed
 from gpt2lab.model import Transformer, attach
 from gpt2lab.model.interpret.artefacts import model_hash
 from gpt2lab.papers.layernorm_removal.architecture import (
@@ -35,6 +33,7 @@ from gpt2lab.text.batches import ArrayTokens, PackedBatches
 from gpt2lab.text.language_model import LanguageModel
 from gpt2lab.text.tokenizer import Tokenizer
 from gpt2lab.training import TrainSettings, next_token, train
+from gpt2lab.training.transform import Journal, TrainingTransform, refuse_other_work
 
 Output = Literal["folded", "compatible", "staged"]
 _HELD_OUT_EVERY, _HELD_OUT_TOKENS = 20, 65_536
@@ -57,7 +56,7 @@ class FoldLayerNorm:
 
 
 @dataclass(frozen=True, kw_only=True)
-class RemoveLayerNorm:
+class RemoveLayerNorm(TrainingTransform):
     """Fine-tune a model while the standard deviation in each norm is replaced by a frozen number; then fold the norms."""
 
     data: tuple[str, ...] = ("docstrings",)
@@ -98,12 +97,8 @@ class RemoveLayerNorm:
     """Recompute each block in the backward pass: less memory, about a third more time."""
     output: Output = "folded"
     """folded: no norms, own layout. compatible: the family's layout, eps 1e12, for transformers. staged: frozen norms."""
-    checkpoints: str | None = None
-    """Folder for training state; what was stopped goes on from there, bit for bit."""
     checkpoint_every: int = 0
-    """Updates between two checkpoints; 0 writes one at the end only."""
-    log: str | None = None
-    """File that gets a JSON line every update: losses, gradient norm, events and, at events, the table of all units."""
+    """Updates between two checkpoints; 0 writes one at the end and when it is stopped."""
     seed: int = 0
     """Where order of the data and dropout start."""
 
@@ -117,11 +112,13 @@ class RemoveLayerNorm:
         EvenScales(penalty=self.penalty or 0.0)
         StagedNorms(momentum=self._given("momentum", 0.9))
 
-    def __call__(self, lm: LanguageModel) -> LanguageModel:
+    def train(self, lm: LanguageModel, journal: Journal | None) -> LanguageModel:
         """Return the new model; `lm` stays as it is. LabError for norms that cannot be taken out, or a wrong schedule.
 
         Weights are trained and folded in float32 and come back in the model's own type; only a compatible export stays in
-        float32, since 16 bits cannot hold it.
+        float32, since 16 bits cannot hold it. The journal gets a row every update (cross entropy, spread, sigma before the
+        last norm, gradient norm, frozen units), a note when a unit is frozen, the validation losses before and after, and
+        the table of all units.
         """
         require_plain(lm.model, "remove-layernorm")
         if self.mode != "control" and self.output == "folded":
@@ -135,9 +132,10 @@ class RemoveLayerNorm:
         staging = self.staging(lm.config.n_layers, gated=lm.config.gated)
         if self.mode in ("full", "at-once"):
             require_length(staging.schedule.steps_of(lm.config.n_layers, late=self.special_positions), steps)
-        self._claim_checkpoints(lm)
         model = copy.deepcopy(lm.model).float().requires_grad_(True)
-        batches, held_out = self._data(lm, steps)
+        batches, held_out, read = self._data(lm, steps)
+        if journal is not None and self.mode != "instant":
+            refuse_other_work(journal, model=model_hash(lm.model), data=read)
         start = widest_token(model, batches[0]["tokens"])
         if self.mode != "control":
             if not self.special_positions:
@@ -150,8 +148,16 @@ class RemoveLayerNorm:
         else:
             before = mean_loss(model, held_out) if held_out is not None else math.nan
             with explained(model, batches[0]["tokens"], start):
-                self._train(model, batches, held_out)
-            _warn_of_harm(before, mean_loss(model, held_out) if held_out is not None else math.nan)
+                self._train(model, batches, held_out, journal)
+            after = mean_loss(model, held_out) if held_out is not None else math.nan
+            _warn_of_harm(before, after)
+            if journal is not None and held_out is not None:
+                journal.result("before.validation_loss", before)
+                journal.result("validation_loss", after)
+        if journal is not None and self.mode != "control":
+            journal.table(
+                "units", unit_table(model), caption="Every norm's inputs at the end of the training"
+            )
         model.eval()
         if self.mode == "control" or self.output == "staged":
             return LanguageModel(model.to(lm.model.dtype), lm.tokenizer)
@@ -211,7 +217,13 @@ class RemoveLayerNorm:
             return value
         return getattr(self._recipe, name) if self._recipe else default
 
-    def _train(self, model: Transformer, batches: PackedBatches, held_out: PackedBatches | None) -> None:
+    def _train(
+        self,
+        model: Transformer,
+        batches: PackedBatches,
+        held_out: PackedBatches | None,
+        journal: Journal | None,
+    ) -> None:
         penalty = self._given("penalty", 0.1) if self.mode != "control" else self.penalty or 0.0
         train(
             model,
@@ -219,62 +231,26 @@ class RemoveLayerNorm:
             settings=self.training(),
             objective=EvenScales(penalty=penalty),
             evaluate=None if held_out is None else lambda: {"validation_loss": mean_loss(model, held_out)},
-            log=self._logger(model),
-            checkpoints=user_path(self.checkpoints) if self.checkpoints else None,
+            log=None if journal is None else self._logger(model, journal),
+            checkpoints=None if journal is None else journal.checkpoints,
             resume=True,
             seed=self.seed,
             label="remove-layernorm",
         )
 
-    def _claim_checkpoints(self, lm: LanguageModel) -> None:
-        """Note in the folder of checkpoints what the run is. LabError if they are another run's, which would go on."""
-        if self.checkpoints is None or self.mode == "instant":
-            return
-        free = {"checkpoints", "checkpoint_every", "log", "output"}
-        options = {name: value for name, value in to_plain(self).items() if name not in free}
-        own = {"model": model_hash(lm.model), **options}
-        path = user_path(self.checkpoints) / "removal.json"
-        if not path.exists():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            atomic_write(path, json.dumps(own, indent=1))
-            return
-        try:
-            there = json.loads(path.read_text(encoding="utf-8"))
-            other = [name for name in own if there[name] != own[name]]
-        except (ValueError, KeyError, TypeError):
-            raise LabError(f"{path}: not a note of remove-layernorm; give another folder") from None
-        if other:
-            what = "another model" if other == ["model"] else f"another {other[-1]} ({there[other[-1]]})"
-            raise LabError(
-                f"{self.checkpoints}: holds checkpoints of a removal with {what}; give another folder, or delete this one"
-            )
-
-    def _logger(self, model: Transformer) -> Callable[..., None] | None:
-        """Return what writes the log: behind the rows before the first step it hears of, in the place of all others."""
-        if self.log is None:
-            return None
-        path = user_path(self.log)
-        path.parent.mkdir(parents=True, exist_ok=True)
+    def _logger(self, model: Transformer, journal: Journal) -> Callable[..., None]:
+        """Return what logs an update, and notes which units were frozen at its start."""
         steps = {} if self.mode == "control" else stage_of(model).steps
-        opened = False
 
         def write(step: int, **numbers: float) -> None:
-            nonlocal opened
-            if not opened:
-                atomic_write(path, "".join(_rows_before(path, step)))
-                opened = True
-            row: dict[str, Any] = {"step": step, **numbers}
-            events = [unit for unit, at in steps.items() if at == step - 1]
-            row |= {"events": events} if events else {}
-            if events or (steps and step == self._steps):
-                row["units"] = unit_table(model)
-            with path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(row) + "\n")
+            journal.log(step, **numbers)
+            if frozen := [unit for unit, at in steps.items() if at == step - 1]:
+                journal.note(f"update {step}: frozen are {listed(frozen)}")
 
         return write
 
-    def _data(self, lm: LanguageModel, steps: int) -> tuple[PackedBatches, PackedBatches | None]:
-        """Read as much text as the run takes; LabError if it does not fill a row."""
+    def _data(self, lm: LanguageModel, steps: int) -> tuple[PackedBatches, PackedBatches | None, str]:
+        """Read as much text as the run takes, and return its hash too; LabError if it does not fill a row."""
         assert lm.tokenizer is not None
         tokenizer, rows = lm.tokenizer, self._given("batch_size", 8)
         context = min(lm.model.context, 1024) if self.context is None else self.context
@@ -289,7 +265,9 @@ class RemoveLayerNorm:
         sizes = {"batch_size": rows, "context": context}
         batches = PackedBatches(ArrayTokens(read), seed=self.seed, **sizes)
         enough = len(held) > context
-        return batches, PackedBatches(ArrayTokens(held), shuffle=False, **sizes) if enough else None
+        validation = PackedBatches(ArrayTokens(held), shuffle=False, **sizes) if enough else None
+        content = hashlib.sha256(array("i", read).tobytes() + b"/" + array("i", held).tobytes())
+        return batches, validation, content.hexdigest()
 
 
 def _encoded(texts: Iterator[str], tokenizer: Tokenizer) -> Iterator[list[int]]:
@@ -310,22 +288,12 @@ def split_documents(documents: Iterator[list[int]], wanted: int) -> tuple[Sequen
     return read, held[:_HELD_OUT_TOKENS]
 
 
-def _rows_before(path: Path, step: int) -> Iterator[str]:
-    """Yield the whole lines of a log that belong to steps before `step`."""
-    for line in path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else ():
-        try:
-            if line.endswith("\n") and json.loads(line)["step"] < step:
-                yield line
-        except (ValueError, KeyError, TypeError):
-            continue  # cut off while it was written
-
-
 def _warn_of_harm(before: float, after: float) -> None:
     """Say so where a model has lost more than a nat: a token that blows up while norms are frozen can ruin it for good."""
     if math.isfinite(before) and not after <= before + 1:  # NaN is harm too
         warnings.warn(
             f"remove-layernorm: the validation loss rose from {before:.3f} to {after:.3f} nats; more steps, wider gaps or "
-            "a lower learning rate may help, and --log shows where gradient_norm jumps",
+            "a lower learning rate may help, and the run's log shows where gradient_norm jumps",
             stacklevel=4,
         )
 

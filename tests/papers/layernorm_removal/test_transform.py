@@ -14,6 +14,7 @@ from gpt2lab.papers.layernorm_removal.architecture import StagedNorms, calibrate
 from gpt2lab.papers.layernorm_removal.fold import compatible, export_errors, folded
 from gpt2lab.papers.layernorm_removal.massive import explained, widest_token
 from gpt2lab.papers.layernorm_removal.transform import FoldLayerNorm, RemoveLayerNorm
+from gpt2lab.runs.store import Store
 from gpt2lab.text.generators.stories import documents
 from gpt2lab.text.language_model import LanguageModel, save
 from gpt2lab.text.tokenizer import Tokenizer, word_level
@@ -159,19 +160,21 @@ def lm(tokenizer: Tokenizer) -> LanguageModel:
 SMALL = {"data": ("tinyworld:40",), "context": 16, "batch_size": 4}
 
 
-def test_apply_takes_the_norms_out(lm: LanguageModel, tmp_path: Path) -> None:
-    log = tmp_path / "log.jsonl"
-    new = gpt2lab.apply("remove-layernorm", lm, **SMALL, steps=12, log=str(log))
+def test_apply_takes_the_norms_out(
+    lm: LanguageModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GPT2LAB_HOME", str(tmp_path / "runs"))
+    new = gpt2lab.apply("remove-layernorm", lm, **SMALL, steps=12)
     assert new.config.norm == "none" and lm.config.norm == "layernorm"
     assert gpt2lab.generate(new, "one day a", max_new_tokens=4).text
-    rows = [json.loads(line) for line in log.read_text().splitlines()]
-    assert (
-        len(rows) == 12
-        and {"cross_entropy", "spread", "sigma", "gradient_norm", "fake_units"} <= rows[0].keys()
-    )
-    fired = [unit for row in rows for unit in row.get("events", ())]
-    assert len(fired) == 10 and rows[-1]["fake_units"] == 10
-    assert "validation_loss" in rows[-1]
+    found = Store().find(new.source).folder(Store().home)
+    rows = [json.loads(line) for line in (found / "metrics.jsonl").read_text().splitlines()]
+    assert len(rows) == 12
+    assert {"cross_entropy", "spread", "sigma", "gradient_norm", "fake_units"} <= rows[0].keys()
+    assert rows[-1]["fake_units"] == 10 and "validation_loss" in rows[-1]
+    assert (found / "log.txt").read_text().count("frozen are") > 1
+    assert (found / "tables" / "units.csv").read_text().count("fake") == 10
+    assert {"before.validation_loss", "validation_loss"} <= Store().find(new.source).numbers.keys()
 
 
 def test_all_modes_and_outputs(lm: LanguageModel, tmp_path: Path) -> None:
@@ -193,15 +196,15 @@ def test_all_modes_and_outputs(lm: LanguageModel, tmp_path: Path) -> None:
             assert torch.allclose(one.model(ids), staged.model(ids), atol=1e-4)
 
 
-def test_a_stopped_removal_goes_on_bit_for_bit(
+def test_a_stopped_removal_resumes_bit_for_bit(
     lm: LanguageModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from gpt2lab.papers.layernorm_removal.objective import EvenScales
 
+    monkeypatch.setenv("GPT2LAB_HOME", str(tmp_path / "runs"))
+    save(lm, tmp_path / "given")
     options = {**SMALL, "steps": 9, "checkpoint_every": 4, "output": "staged"}
-    log = tmp_path / "log.jsonl"
-    log.write_text('{"step": 1, "loss": "of an older run"}\n')
-    whole = RemoveLayerNorm(**options)(lm)
+    whole = gpt2lab.apply("remove-layernorm", tmp_path / "given", save=True, **options)
     calls, original = [0], EvenScales.__call__
 
     def cut(self: EvenScales, *arguments: object) -> object:
@@ -212,29 +215,52 @@ def test_a_stopped_removal_goes_on_bit_for_bit(
 
     with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="power cut"):
         patch.setattr(EvenScales, "__call__", cut)
-        RemoveLayerNorm(**options, checkpoints=str(tmp_path), log=str(log))(lm)
-    log.write_text(log.read_text() + '{"step')  # and a line that the cut left unfinished
-    again = RemoveLayerNorm(**options, checkpoints=str(tmp_path), log=str(log))(lm)
-    rows = [json.loads(line) for line in log.read_text().splitlines()]
+        gpt2lab.apply("remove-layernorm", tmp_path / "given", save=True, **options)
+    broken = next(row for row in Store().rows(kind="apply") if row.status == "failed")
+    with pytest.raises(LabError, match="has finished"):
+        gpt2lab.resume(whole.source)
+    done = gpt2lab.resume(broken.id)
+    rows = [json.loads(line) for line in (done.folder / "metrics.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows] == list(range(1, 10))
-    assert {row["state"] for row in rows[-1]["units"]} == {"fake"}
     state = whole.model.state_dict()
-    assert all(torch.equal(state[name], tensor) for name, tensor in again.model.state_dict().items())
+    again = gpt2lab.load(broken.id).model.state_dict()
+    assert (
+        all(torch.equal(state[name], tensor) for name, tensor in again.items())
+        and again.keys() == state.keys()
+    )
+    assert {name: value for name, value in done.results.items() if name != "seconds"} == {
+        name: value for name, value in Store().find(whole.source).numbers.items() if name != "seconds"
+    }
 
 
-def test_checkpoints_of_another_removal_are_refused(lm: LanguageModel, tmp_path: Path) -> None:
-    own = {**SMALL, "steps": 3, "checkpoints": str(tmp_path / "state")}
-    RemoveLayerNorm(**own)(lm)
-    RemoveLayerNorm(**own, output="staged", checkpoint_every=2)(lm)  # the same run, seen otherwise
-    with pytest.raises(LabError, match=r"another learning_rate \(None\)"):
-        RemoveLayerNorm(**own, learning_rate=1e-4)(lm)
+def test_a_removal_of_another_model_or_other_data_is_not_resumed(lm: LanguageModel, tmp_path: Path) -> None:
+    journal = Kept(tmp_path / "state")
+    RemoveLayerNorm(**SMALL, steps=3).train(lm, journal)
+    RemoveLayerNorm(**SMALL, steps=3, output="staged").train(lm, journal)  # the same run, seen otherwise
+    with pytest.raises(LabError, match="the data has changed"):
+        RemoveLayerNorm(**{**SMALL, "data": ("tinyworld:41",)}, steps=4).train(lm, journal)
     with torch.no_grad():
         lm.model.embedding.weight[0, 0] += 1
-    with pytest.raises(LabError, match="another model"):
-        RemoveLayerNorm(**own)(lm)
-    (tmp_path / "state" / "removal.json").write_text("[]")
-    with pytest.raises(LabError, match="not a note"):
-        RemoveLayerNorm(**own)(lm)
+    with pytest.raises(LabError, match="the model has changed"):
+        RemoveLayerNorm(**SMALL, steps=3).train(lm, journal)
+    (tmp_path / "state" / "work.json").write_text("[]")
+    with pytest.raises(LabError, match=r"work\.json: damaged"):
+        RemoveLayerNorm(**SMALL, steps=3).train(lm, journal)
+
+
+class Kept:
+    """A journal that keeps nothing but checkpoints."""
+
+    def __init__(self, checkpoints: Path) -> None:
+        self.checkpoints = checkpoints
+
+    def log(self, step: int, **numbers: object) -> None: ...
+
+    def result(self, name: str, value: object) -> None: ...
+
+    def table(self, name: str, rows: object, caption: str = "") -> None: ...
+
+    def note(self, sentence: str) -> None: ...
 
 
 def test_what_could_not_be_written_at_the_end_is_refused_before_training(tokenizer: Tokenizer) -> None:
