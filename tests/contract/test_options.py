@@ -127,7 +127,7 @@ REFUSED = (
     ("runs rebuild --dry-run", "goes with `gpt2lab runs clean`"),
     ("compare one-1 two-1 --seeds 3", "--seeds: no such option"),
     ("compare decoders --out there", "--out: no such option"),
-    ("resume one-1 --workers 2", "a training run, which is one process"),
+    ("resume one-1 --workers 2", "is one process"),
 )  # fmt: skip
 """What is typed, and what is said: combinations in which an option has nothing to change."""
 
