@@ -20,7 +20,7 @@ from gpt2lab.model.checkpoints.families import gpt2_config
 from gpt2lab.model.checkpoints.native import blueprint
 from gpt2lab.training import TrainSettings, adamw, make_optimizer
 from gpt2lab.training.objectives import LossFunction, Objective, as_objective, next_token
-from gpt2lab.training.optimizers import MadeForModel
+from gpt2lab.training.optimizer_protocols import MadeForModel
 
 _ARGUMENTS_OF_THE_LOOP = ("self", "params", "model", "lr", "weight_decay", "process_group")
 

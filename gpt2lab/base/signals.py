@@ -36,3 +36,18 @@ def on_end(handler: Callable[[int, FrameType | None], object]) -> Iterator[None]
 def end_as_ctrl_c() -> contextlib.AbstractContextManager[None]:
     """Raise KeyboardInterrupt on every ending signal during the block, so that runs are closed and can be resumed."""
     return on_end(signal.default_int_handler)
+
+
+@contextlib.contextmanager
+def deferred_interrupt() -> Iterator[Callable[[], bool]]:
+    """Let Ctrl-C, SIGTERM and SIGHUP wait until the caller asks for them; a second one interrupts at once."""
+    asked = False
+
+    def note(number: int, frame: FrameType | None) -> None:
+        nonlocal asked
+        if asked:
+            raise KeyboardInterrupt
+        asked = True
+
+    with on_end(note):
+        yield lambda: asked

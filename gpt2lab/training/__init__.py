@@ -6,12 +6,14 @@ from gpt2lab.training.micro_batches import Batch
 from gpt2lab.training.objectives import (
     Divisible,
     Objective,
+    OwnedModule,
     as_objective,
     default_objective,
     masked_tokens,
     next_token,
 )
-from gpt2lab.training.optimizers import ReadsCurvature, adamw, make_optimizer, parameter_groups
+from gpt2lab.training.optimizer_protocols import ReadsCurvature
+from gpt2lab.training.optimizers import adamw, make_optimizer, parameter_groups
 from gpt2lab.training.settings import TrainResult, TrainSettings
 
 __all__ = [
@@ -19,6 +21,7 @@ __all__ = [
     "Divisible",
     "GroupedOptimizer",
     "Objective",
+    "OwnedModule",
     "ReadsCurvature",
     "TrainResult",
     "TrainSettings",

@@ -9,7 +9,6 @@ a run continues only beside the same.
 
 import hashlib
 import json
-import math
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -23,16 +22,29 @@ from gpt2lab.base.errors import LabError
 from gpt2lab.base.files import atomic_folder, atomic_write, check_sums, discard, write_sums
 from gpt2lab.base.json_files import read_object
 from gpt2lab.model.checkpoints.tensor_files import write_safetensors
+from gpt2lab.training.callbacks import Watched
+from gpt2lab.training.objectives import Owned
 
 TENSORS, STATE = "tensors.safetensors", "state.json"
+LOSS = Watched()
+"""The lowest validation loss is the best."""
 
 
-def fingerprints(model: nn.Module) -> dict[str, str]:
-    """Return the SHA-256 of each tensor that is frozen or a buffer, by name; of a model that trains as a whole nothing."""
-    if all(parameter.requires_grad for parameter in model.parameters()):
-        return {}
-    tensors = _model_tensors(model)
-    return {name: _fingerprint(tensor) for name, tensor in tensors.items() if not tensor.requires_grad}
+def fingerprints(model: nn.Module, owned: Owned | None = None) -> dict[str, str]:
+    """Return the SHA-256 of each tensor that is frozen or a buffer, by name; of what trains as a whole nothing.
+
+    owned: the objective's modules.
+    """
+    found = dict[str, str]()
+    for prefix, module in _modules(model, owned).items():
+        if not all(parameter.requires_grad for parameter in module.parameters()):
+            tensors = _module_tensors(module)
+            found |= {
+                f"{prefix}.{name}": _fingerprint(tensor)
+                for name, tensor in tensors.items()
+                if not tensor.requires_grad
+            }
+    return found
 
 
 def _fingerprint(tensor: Tensor) -> str:
@@ -48,18 +60,20 @@ def save_checkpoint(
     optimizer: torch.optim.Optimizer,
     notes: dict[str, Any],
     frozen: Mapping[str, str] | None = None,
+    owned: Owned | None = None,
 ) -> Path:
     """Write `folder/step-XXXXXXXX`: weights, the optimizer's state, the step and `notes` (plain values).
 
-    frozen: `fingerprints` of the model as the run began, which a resumed one can begin with again. Tensors that still
-    have theirs are left out.
-    "validation_loss" in `notes`, or in `notes["validation"]`, where there is one, decides which checkpoint is the best.
+    frozen: `fingerprints` of the model and modules as the run began, which a resumed one can begin with again. Tensors
+    that still have theirs are left out. owned: the objective's modules, whose weights are kept too.
+    Validation numbers in `notes`, or in `notes["validation"]`, decide which checkpoint is the best; where
+    `notes["validated"]` is the step at which they were measured, only if that is this one.
     Optimizer state that is neither a tensor nor a plain value is a TypeError of the optimizer's author.
     """
     path = folder / f"step-{step:08d}"
-    own, before = _model_tensors(model), frozen or {}
+    own, before = _all_tensors(model, owned), frozen or {}
     unchanged = {name: sum for name, sum in before.items() if _fingerprint(own[name]) == sum}
-    tensors = {f"model.{name}": tensor for name, tensor in own.items() if name not in unchanged}
+    tensors = {name: tensor for name, tensor in own.items() if name not in unchanged}
     plain: dict[str, dict[str, Any]] = {}
     state = optimizer.state_dict()
     for index, entries in state["state"].items():
@@ -89,9 +103,9 @@ def save_checkpoint(
 
 
 def load_checkpoint(
-    path: Path, model: nn.Module, optimizer: torch.optim.Optimizer
+    path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, owned: Owned | None = None
 ) -> tuple[int, dict[str, Any]]:
-    """Put a checkpoint's weights and optimizer state back, and return its step and notes.
+    """Put a checkpoint's weights, those of the objective's modules and the optimizer's state back; return step and notes.
 
     LabError: a damaged file, another model, another frozen base or another optimizer.
     """
@@ -100,7 +114,7 @@ def load_checkpoint(
         raise LabError(
             f"{path}: written with {content['optimizer']}, this run uses {type(optimizer).__name__}"
         )
-    _put_back(path, model, content, tensors)
+    _put_back(path, _all_tensors(model, owned), content, tensors)
     state = optimizer.state_dict()
     restored: dict[int, dict[str, Any]] = {
         int(index): dict(entries) for index, entries in content["state"].items()
@@ -116,20 +130,20 @@ def load_checkpoint(
     return content["step"], content["notes"]
 
 
-def _put_back(path: Path, model: nn.Module, content: dict[str, Any], tensors: dict[str, Tensor]) -> None:
-    """Copy stored weights into a model whose frozen ones are those that the run began with."""
-    own, frozen = _model_tensors(model), content["frozen"]
-    stored = {
-        name.removeprefix("model."): value for name, value in tensors.items() if name.startswith("model.")
-    }
+def _put_back(
+    path: Path, own: Mapping[str, Tensor], content: dict[str, Any], tensors: Mapping[str, Tensor]
+) -> None:
+    """Copy stored weights into those of a model and modules whose frozen ones are those that the run began with."""
+    frozen = content["frozen"]
+    stored = {name: value for name, value in tensors.items() if not name.startswith("optimizer.")}
     shapes = {name: tensor.shape for name, tensor in own.items() if name not in frozen}
     if shapes != {name: value.shape for name, value in stored.items()} or not frozen.keys() <= own.keys():
         raise LabError(f"{path}: holds another model than this run's settings describe")
     for name, sum in frozen.items():
         if _fingerprint(own[name]) != sum:
             raise LabError(
-                f"{path}: {name}, which is frozen, has changed since this run began; put the model it began with back, or "
-                "train anew"
+                f"{path}: {name.removeprefix('model.')}, which is frozen, has changed since this run began; put the model "
+                "it began with back, or train anew"
             )
     with torch.no_grad():
         for name, value in stored.items():
@@ -148,26 +162,31 @@ def newest_checkpoint(folder: Path) -> Path | None:
     return None
 
 
-def load_best_weights(folder: Path, model: nn.Module) -> int:
-    """Put the weights of the checkpoint with the lowest validation loss into `model`; returns its step."""
-    path = best_checkpoint(folder)
+def load_best_weights(
+    folder: Path, model: nn.Module, watched: Watched = LOSS, owned: Owned | None = None
+) -> tuple[int, dict[str, Any]]:
+    """Put the weights of the best checkpoint into `model` and the objective's modules; return its step and notes.
+
+    LabError if there is none with a finite value.
+    """
+    path = best_checkpoint(folder, watched)
     if path is None:
-        raise LabError(f"{folder}: no checkpoint with a finite validation loss")
+        raise LabError(f"{folder}: no checkpoint with a finite {watched.number.replace('_', ' ')}")
     content, tensors = _read(path)
-    _put_back(path, model, content, tensors)
-    return int(content["step"])
+    _put_back(path, _all_tensors(model, owned), content, tensors)
+    return int(content["step"]), content["notes"]
 
 
-def best_checkpoint(folder: Path) -> Path | None:
-    """Return the checkpoint with the lowest finite validation loss, if any has one."""
-    losses = {path: loss for path in folder.glob("step-*") if (loss := _validation_loss(path)) is not None}
-    return min(losses, key=lambda path: (losses[path], path), default=None)
+def best_checkpoint(folder: Path, watched: Watched = LOSS) -> Path | None:
+    """Return the checkpoint with the best finite value of a validation number, the first of equal ones; None without."""
+    values = {path: v for path in folder.glob("step-*") if (v := _value(path, watched)) is not None}
+    return min(values, key=lambda path: (-watched.gain(values[path], over=0.0), path), default=None)
 
 
-def prune(folder: Path, keep_last: int) -> None:
+def prune(folder: Path, keep_last: int, watched: Watched = LOSS) -> None:
     """Delete all but the newest `keep_last` checkpoints and the best."""
     paths = sorted(folder.glob("step-*"))
-    kept = {*paths[-keep_last:], best_checkpoint(folder)}
+    kept = {*paths[-keep_last:], best_checkpoint(folder, watched)}
     for path in paths:
         if path not in kept:
             discard(path)
@@ -178,23 +197,38 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     return read_object(path / STATE), load_file(path / TENSORS)
 
 
-def _validation_loss(path: Path) -> float | None:
-    """Return the validation loss of a checkpoint; None without a finite one, or if state.json is damaged."""
+def _value(path: Path, watched: Watched) -> float | None:
+    """Return a validation number of a checkpoint's weights; None without a finite one, or if state.json is damaged."""
     try:
         check_sums(path, [STATE])
-        notes = read_object(path / STATE)["notes"]
+        content = read_object(path / STATE)
     except LabError:
         return None
-    loss = notes.get("validation", notes).get("validation_loss")
-    # One that is not finite is no measurement: min() keeps a NaN that comes first.
-    return float(loss) if loss is not None and math.isfinite(loss) else None
+    notes = content["notes"]
+    if notes.get("validated", content["step"]) != content["step"]:
+        return None  # measured on the weights of an earlier update
+    return watched.value(notes.get("validation", notes))
 
 
-def _model_tensors(model: nn.Module) -> dict[str, Tensor]:
+def _modules(model: nn.Module, owned: Owned | None) -> dict[str, nn.Module]:
+    """Return what is saved, by the prefix of its names."""
+    return {"model": model, **{f"objective.{name}": one.module for name, one in (owned or {}).items()}}
+
+
+def _all_tensors(model: nn.Module, owned: Owned | None) -> dict[str, Tensor]:
+    """Return the tensors of a model and of an objective's modules as a checkpoint names them."""
+    return {
+        f"{prefix}.{name}": tensor
+        for prefix, module in _modules(model, owned).items()
+        for name, tensor in _module_tensors(module).items()
+    }
+
+
+def _module_tensors(module: nn.Module) -> dict[str, Tensor]:
     """Parameters (a tied one once) and buffers that are saved."""
-    state = model.state_dict(keep_vars=True)
+    state = module.state_dict(keep_vars=True)
     buffers = {name: tensor for name, tensor in state.items() if not isinstance(tensor, nn.Parameter)}
-    return {**dict(model.named_parameters()), **buffers}
+    return {**dict(module.named_parameters()), **buffers}
 
 
 def _tuples(group: dict[str, Any]) -> dict[str, Any]:

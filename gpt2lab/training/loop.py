@@ -1,11 +1,11 @@
 """The one training loop."""
 
-import contextlib
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
-from types import FrameType
 from typing import Any, Protocol, cast
 
 import torch
@@ -14,29 +14,28 @@ from torch import Tensor
 from gpt2lab.base.errors import LabError
 from gpt2lab.base.files import sweep
 from gpt2lab.base.progress import Progress, progress, quantity
-from gpt2lab.base.signals import on_end
+from gpt2lab.base.signals import deferred_interrupt
 from gpt2lab.model import Transformer, Wrapper
+from gpt2lab.training.callbacks import Callback, StopsEarly, stop_reason
 from gpt2lab.training.checkpoints import (
     fingerprints,
+    load_best_weights,
     load_checkpoint,
     newest_checkpoint,
     prune,
     save_checkpoint,
 )
-from gpt2lab.training.micro_batches import Batch, Totals, added, target_count, target_shares
-from gpt2lab.training.objectives import (
-    Divisible,
-    LossFunction,
-    Objective,
-    as_objective,
-    next_token,
-    part,
-    refuse_parts,
-)
-from gpt2lab.training.optimizers import ChecksObjective, ReadsCurvature, adamw
+from gpt2lab.training.gradients import GradientStrategy, SummedGradient, Update
+from gpt2lab.training.micro_batches import target_count
+from gpt2lab.training.objectives import LossFunction, Objective, as_objective, next_token
+from gpt2lab.training.optimizer_protocols import ChecksObjective, ReadsCurvature
+from gpt2lab.training.optimizers import adamw
+from gpt2lab.training.owned_modules import add_groups, place
+from gpt2lab.training.ramps import GroupSchedule
 from gpt2lab.training.schedules import learning_rate_share
 from gpt2lab.training.settings import TrainResult, TrainSettings
-from gpt2lab.training.throughput import done_share, flops_per_token, peak_flops, timed_peak
+from gpt2lab.training.throughput import Meter
+from gpt2lab.training.trained_pass import as_trained, use_bf16
 
 
 class Batches(Protocol):
@@ -67,6 +66,9 @@ def train(
     settings: TrainSettings,
     objective: Objective | LossFunction = next_token,
     optimizer: torch.optim.Optimizer | None = None,
+    gradients: GradientStrategy | None = None,
+    schedules: Sequence[GroupSchedule] = (),
+    callbacks: Sequence[Callback] = (),
     evaluate: Callable[[], Mapping[str, float]] | None = None,
     log: Callable[..., None] | None = None,
     checkpoints: Path | None = None,
@@ -74,14 +76,17 @@ def train(
     seed: int = 0,
     label: str = "train",
 ) -> TrainResult:
-    """Update `model` in place for `settings.steps` optimizer steps.
+    """Update `model` in place for `settings.steps` optimizer steps, or until a callback ends the run.
 
-    batches: see `Batches`; update s uses micro-batches s·accumulation … (s+1)·accumulation - 1. optimizer: any
-    torch optimizer over the model's parameters (default AdamW by the settings); the schedule scales each group's own
-    learning rate. evaluate() returns numbers, of which "validation_loss" decides the best checkpoint; it runs in
-    evaluation mode without gradients. log(step, **numbers) gets a row every `log_every` updates. checkpoints: folder
-    for training state; with resume=True the newest whole one there is continued, bit for bit: weights, the rows that
-    follow and the result are those of a run that was never stopped (times aside). seed: of dropout only.
+    batches: see `Batches`; update s uses micro-batches s·accumulation … (s+1)·accumulation - 1. objective: its own
+    modules are placed, trained, checkpointed and resumed with the model. optimizer: any torch optimizer over the model's
+    parameters (default AdamW by the settings), which gets groups for the objective's modules; the schedule scales each
+    group's own learning rate, and `schedules` further options of the groups. gradients: how a gradient is made; default
+    by `settings.privacy`. callbacks: hear of every update and evaluation. evaluate() returns numbers, of which
+    `settings.best` decides the best checkpoint; it runs in evaluation mode without gradients. log(step, **numbers) gets a
+    row every `log_every` updates. checkpoints: folder for training state; with resume=True the newest whole one there is
+    continued, bit for bit: weights, the rows that follow and the result are those of a run that was never stopped (times
+    aside). seed: of dropout and of the gradient's noise.
 
     NotFinite if the loss or the gradient is, before the update that would spread it. Interrupted on Ctrl-C, SIGTERM
     or SIGHUP after the running update, with a checkpoint written if there is a folder for it.
@@ -91,22 +96,26 @@ def train(
             f"norm_eps {model.config.norm_eps:g} switches this model's norms off, with gains to match, which training "
             "would move; fold them into the weights first"
         )
+    if settings.keep == "best" and (checkpoints is None or evaluate is None):
+        raise LabError("keep best: needs evaluations, and a folder for checkpoints")
     objective = as_objective(objective)
-    refuse_parts(objective, settings.accumulation)
-    loop = _Loop(model, batches, settings, objective, optimizer or adamw(model, settings), seed)
-    if isinstance(optimizer, ChecksObjective):
-        optimizer.check_objective(objective)
+    loop = _Loop(model, batches, settings, objective, optimizer, gradients, seed)
     loop.evaluate, loop.log, loop.checkpoints = evaluate, log, checkpoints
+    loop.callbacks = [*callbacks, *loop.callbacks]
+    loop.schedules = [*schedules, *loop.schedules]
+    for schedule in loop.schedules:
+        schedule.begin(loop.optimizer.param_groups)
     if checkpoints is not None:
-        loop.frozen = fingerprints(model)
-    first = loop.restore() if resume and checkpoints is not None else 0
-    model.train()
+        loop.frozen = fingerprints(model, loop.owned)
+    first = loop.restore() if resume and checkpoints is not None else None
+    loop.set_training(True)
     model.gradient_checkpointing = settings.gradient_checkpointing
     try:
-        with _deferred_interrupt() as interrupted:
+        with deferred_interrupt() as interrupted:
             loop.run(first, label, interrupted)
+            loop.finish()
     finally:
-        model.eval()
+        loop.set_training(False)
         model.gradient_checkpointing = False
     return loop.result
 
@@ -120,58 +129,110 @@ class _Loop:
         batches: Batches,
         settings: TrainSettings,
         objective: Objective,
-        optimizer: torch.optim.Optimizer,
+        optimizer: torch.optim.Optimizer | None,
+        gradients: GradientStrategy | None,
         seed: int,
     ) -> None:
         self.model, self.batches, self.settings, self.seed = model, batches, settings, seed
-        self.objective, self.optimizer = objective, optimizer
+        self.objective, self.optimizer = objective, optimizer or adamw(model, settings)
+        self.gradients: GradientStrategy = gradients or settings.privacy or SummedGradient()
+        self.gradients.check(model, objective, self.optimizer, settings.accumulation)
+        if isinstance(self.optimizer, ChecksObjective):
+            self.optimizer.check_objective(objective)
         self.evaluate: Callable[[], Mapping[str, float]] | None = None
         self.log: Callable[..., None] | None = None
         self.checkpoints: Path | None = None
         self.saved: Path | None = None
         self.frozen: Mapping[str, str] = {}
         """Fingerprints of what is not trained, as the run began."""
+        self.callbacks: list[Callback] = (
+            [StopsEarly(settings.early_stopping)] if settings.early_stopping else []
+        )
+        decay = settings.weight_decay_schedule
+        self.schedules = [GroupSchedule(option="weight_decay", factor=decay)] if decay else []
         self.result = TrainResult()
-        self.positions, self.time_steps = 0, 0
-        """Positions trained on, padding included, and how many in a row of the last batch."""
-        self._counted = (0, 0.0)
-        self.peak = 0.0
-        """Operations per second that the machine was seen to do."""
-        for group in optimizer.param_groups:
+        self.validated = 0
+        """Updates made when `result.validation` was measured."""
+        self.best: float | None = None
+        """The best value of `settings.best` so far."""
+        self.bf16 = use_bf16(settings.precision, model.device.type)
+        self.meter = Meter(model, bf16=self.bf16)
+        objective.prepare(model)
+        self.owned = objective.modules()
+        place(self.owned, model.device, training=True)
+        add_groups(self.optimizer, self.owned)
+        for group in self.optimizer.param_groups:
             group.setdefault("initial_lr", float(group["lr"]))
-        self.parameters = [p for group in optimizer.param_groups for p in group["params"]]
-        self.bf16 = _use_bf16(settings.precision, model.device.type)
-        counts = model.count_parameters()
-        self.parameter_count = counts.get("active", counts["total"])
+        self.parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
         if settings.compile:
             for block in model.blocks:
                 block.compile(dynamic=False)
 
-    def run(self, first: int, label: str, interrupted: Callable[[], bool]) -> None:
-        """Make all updates from number `first` on."""
-        settings = self.settings
-        self.result.steps = first
-        line: Progress[int] = progress(total=settings.steps, label=label, unit="step", done=first)
+    def set_training(self, training: bool) -> None:
+        """Put the model and the objective's modules into training or evaluation mode."""
+        self.model.train(training)
+        place(self.owned, self.model.device, training=training)
+
+    def run(self, first: int | None, label: str, interrupted: Callable[[], bool]) -> None:
+        """Make all updates from number `first` on; None: a run that is not resumed."""
+        settings, start = self.settings, first or 0
+        self.result.steps = start
+        for callback in self.callbacks:
+            callback.on_start(start, self.model)
+        line: Progress[int] = progress(total=settings.steps, label=label, unit="step", done=start)
         with line:
-            if first == 0 and settings.evaluate_start:
+            if first is None and settings.evaluate_start:
                 self._before(line)
-            for step in range(first, settings.steps):
+            for step in range(start, settings.steps):
+                if stop_reason(self.callbacks):
+                    break
                 numbers = self.update(step)
                 self.result.steps = step + 1
                 line.advance()
-                last = step + 1 == settings.steps
+                for callback in self.callbacks:
+                    callback.on_update(step + 1, dict(numbers), self.model)
+                last = step + 1 == settings.steps or bool(stop_reason(self.callbacks))
                 if self._due(settings.evaluate_every) or last:
                     numbers |= self.validate()
+                last = last or bool(stop_reason(self.callbacks))
                 # Logged before it is saved: a run that dies in between makes this update again and logs it again.
-                if step == 0 or self._due(settings.log_every) or last or "validation_loss" in numbers:
-                    numbers |= self._throughput()
+                if step == 0 or self._due(settings.log_every) or last or self.validated == step + 1:
+                    numbers |= self.meter.numbers(self.result.seconds)
                     line.note(self._note(numbers))
                     if self.log is not None:
                         self.log(step + 1, **numbers)
-                if self._due(settings.checkpoint_every) or last:
+                improved = self._is_new_best()
+                if improved or self._due(settings.checkpoint_every) or last:
                     self.save()
                 if interrupted() and not last:
                     self._stop()
+
+    def finish(self) -> None:
+        """End the run with the weights that are to be kept, and tell the callbacks."""
+        result, settings = self.result, self.settings
+        result.stopped = stop_reason(self.callbacks)
+        if settings.keep == "best" and self.checkpoints is not None:
+            if self.best is None:
+                warnings.warn(
+                    f"no finite {settings.best.number} was measured; the last weights are kept", stacklevel=3
+                )
+            else:
+                step, notes = load_best_weights(self.checkpoints, self.model, settings.best, self.owned)
+                result.kept, result.validation = step, notes["validation"]
+        for callback in self.callbacks:
+            callback.on_end(result.steps, result.validation, self.model)
+
+    def _is_new_best(self) -> bool:
+        """Say whether the evaluation after this update is the best so far, where the best weights are to be kept."""
+        watched, result = self.settings.best, self.result
+        if self.settings.keep != "best" or self.validated != result.steps or not result.validation:
+            return False
+        watched.require(result.validation, "best.number")
+        value = watched.value(result.validation)
+        if value is None or (self.best is not None and watched.gain(value, over=self.best) <= 0):
+            return False
+        self.best = value
+        return True
 
     def _before(self, line: Progress[int]) -> None:
         """Evaluate the model as it was given, as step 0."""
@@ -180,6 +241,8 @@ class _Loop:
             line.note(f"before training: val {numbers['validation_loss']:.3f}")
         if numbers and self.log is not None:
             self.log(0, **numbers)
+        if self._is_new_best():
+            self.save()
 
     def update(self, step: int) -> dict[str, float]:
         """Make one optimizer update and return its numbers."""
@@ -187,16 +250,18 @@ class _Loop:
         wrappers = cast("list[Wrapper]", list(self.model.wrappers))
         for wrapper in wrappers:
             wrapper.before_update(self.model, step)
+        self.objective.before_update(self.model, step, self.settings.steps)
         share = learning_rate_share(step, self.settings)
         for group in self.optimizer.param_groups:
             group["lr"] = group["initial_lr"] * share
+        for schedule in self.schedules:
+            schedule.apply(self.optimizer.param_groups, step, self.settings.steps)
         micro = self._micro_batches(step)
         loss, metrics = self._gradient(step, micro)
         rate = self.optimizer.param_groups[0]["lr"]
         if not math.isfinite(loss):
             raise self._not_finite("the loss", loss, step, rate)
-        limit = self.settings.clip or math.inf
-        norm = float(torch.nn.utils.clip_grad_norm_(self.parameters, limit))
+        norm = self.gradients.clip(self.parameters, self.settings.clip or math.inf)
         if not math.isfinite(norm):
             raise self._not_finite("the gradient's norm", norm, step, rate)
         metrics |= self._refresh("before", step)
@@ -208,45 +273,26 @@ class _Loop:
         self.result.losses.append(loss)
         self.result.tokens += sum(map(target_count, micro))
         self.result.seconds += time.perf_counter() - start
-        read = [tensor for batch in micro for name, tensor in batch.items() if name.endswith("tokens")]
-        self.positions += sum(tensor.numel() for tensor in read)
-        self.time_steps = max((tensor.shape[-1] for tensor in read), default=0)
+        self.meter.count(micro)
         return {"loss": loss, "learning_rate": rate, "gradient_norm": norm, **metrics}
 
-    def _gradient(self, step: int, micro: Sequence[Batch]) -> tuple[float, dict[str, float]]:
-        """Accumulate the gradient of one update, that of one large batch; return its loss, nats a target, and metrics."""
-        whole = self._totals(step, micro)
-        loss, metrics = 0.0, dict[str, float]()
-        for k, (batch, share) in enumerate(zip(micro, target_shares(micro), strict=True)):
-            if whole is None and not share:
-                continue  # without targets its mean may be NaN
-            with self._as_trained(step * len(micro) + k):
-                own, numbers = part(self.objective, self.model, batch, share, whole)
-            own.backward()
-            loss += float(own.detach())
-            for name, value in numbers.items():
-                metrics[name] = metrics.get(name, 0.0) + value
-        return loss, metrics
+    def _gradient(self, step: int, micro: Sequence[Mapping[str, Tensor]]) -> tuple[float, dict[str, float]]:
+        """Leave the gradient of one update in `.grad`; return its loss, nats a target, and metrics."""
+        return self.gradients.gradient(
+            Update(
+                model=self.model,
+                objective=self.objective,
+                batches=micro,
+                parameters=self.parameters,
+                as_trained=lambda k: self._as_trained(step * len(micro) + k),
+                step=step,
+                seed=self.seed,
+            )
+        )
 
-    def _totals(self, step: int, micro: Sequence[Batch]) -> Totals | None:
-        """What the parts must know of all micro-batches; None for a single one and for a mean over targets."""
-        if len(micro) == 1 or not isinstance(self.objective, Divisible):
-            return None
-        found = []
-        for k, batch in enumerate(micro):
-            with torch.no_grad(), self._as_trained(step * len(micro) + k):
-                found.append(self.objective.totals(self.model, batch))
-        return added(found)
-
-    @contextlib.contextmanager
-    def _as_trained(self, index: int) -> Iterator[None]:
+    def _as_trained(self, index: int) -> AbstractContextManager[None]:
         """Dropout and precision of micro-batch `index`."""
-        device = self.model.device
-        with (
-            _dropout_seed(device, self.seed, index),
-            torch.autocast(device.type, torch.bfloat16, enabled=self.bf16),
-        ):
-            yield
+        return as_trained(self.model.device, self.seed, index, bf16=self.bf16)
 
     def _micro_batches(self, step: int) -> list[dict[str, Tensor]]:
         """Fetch the micro-batches of one update."""
@@ -275,10 +321,13 @@ class _Loop:
         """Run `evaluate` without touching the run: evaluation mode, no gradients."""
         if self.evaluate is None:
             return {}
-        self.model.eval()
+        self.set_training(False)
         with torch.no_grad(), torch.autocast(self.model.device.type, torch.bfloat16, enabled=self.bf16):
             self.result.validation = {name: float(value) for name, value in self.evaluate().items()}
-        self.model.train()
+        self.set_training(True)
+        self.validated = self.result.steps
+        for callback in self.callbacks:
+            callback.on_evaluation(self.result.steps, dict(self.result.validation), self.model)
         return dict(self.result.validation)
 
     def save(self) -> None:
@@ -287,31 +336,42 @@ class _Loop:
             return
         notes: dict[str, Any] = {
             "validation": self.result.validation,
+            "validated": self.validated,
+            "best": self.best,
+            "callbacks": [callback.state() for callback in self.callbacks],
             "losses": self.result.losses[
                 -max(1, self.settings.steps // 10) :
             ],  # all that the result's loss needs
             "tokens": self.result.tokens,
             "seconds": self.result.seconds,
-            "positions": self.positions,
-            "last_row": self._counted,
+            "positions": self.meter.positions,
+            "last_row": self.meter.last_row,
         }
         self.saved = save_checkpoint(
-            self.checkpoints, self.result.steps, self.model, self.optimizer, notes, self.frozen
+            self.checkpoints, self.result.steps, self.model, self.optimizer, notes, self.frozen, self.owned
         )
-        prune(self.checkpoints, self.settings.keep_last)
+        prune(self.checkpoints, self.settings.keep_last, self.settings.best)
 
-    def restore(self) -> int:
-        """Continue from the newest whole checkpoint, after deleting what a killed process has left; 0 if there is none."""
+    def restore(self) -> int | None:
+        """Continue from the newest whole checkpoint, after deleting what a killed process has left; None without one."""
         assert self.checkpoints is not None
         sweep(self.checkpoints)
         self.saved = newest_checkpoint(self.checkpoints)
         if self.saved is None:
-            return 0
-        step, notes = load_checkpoint(self.saved, self.model, self.optimizer)
+            return None
+        step, notes = load_checkpoint(self.saved, self.model, self.optimizer, self.owned)
         result = self.result
+        self.validated, self.best = notes["validated"], notes["best"]
+        if len(notes["callbacks"]) != len(self.callbacks):
+            raise LabError(
+                f"{self.saved}: written with {len(notes['callbacks'])} callbacks, not {len(self.callbacks)}"
+            )
+        for callback, state in zip(self.callbacks, notes["callbacks"], strict=True):
+            callback.load_state(state)
         result.validation, result.losses = notes["validation"], notes["losses"]
         result.tokens, result.seconds = notes["tokens"], notes["seconds"]
-        self.positions, self._counted = notes["positions"], tuple(notes["last_row"])
+        self.meter.positions = notes["positions"]
+        self.meter.last_row = (notes["last_row"][0], notes["last_row"][1])
         return step
 
     def _stop(self) -> None:
@@ -342,50 +402,3 @@ class _Loop:
         if "validation_loss" in self.result.validation:
             text += f"  val {self.result.validation['validation_loss']:.3f}"
         return f"{text}  {quantity(numbers['tokens_per_second'])} tok/s  MFU {numbers['mfu']:.0%}"
-
-    def _throughput(self) -> dict[str, float]:
-        """Positions per second since the last time this was asked, and which share of the machine's peak they need."""
-        positions, seconds = self.positions - self._counted[0], self.result.seconds - self._counted[1]
-        self._counted = (self.positions, self.result.seconds)
-        rate = positions / seconds
-        flops = flops_per_token(self.model.config, self.time_steps, self.parameter_count)
-        for wrapper in cast("list[Wrapper]", list(self.model.wrappers)):
-            flops = wrapper.training_flops(self.model, self.time_steps, flops)
-        needed = rate * flops * done_share(self.model, self.time_steps)
-        device, dtype = str(self.model.device), torch.bfloat16 if self.bf16 else self.model.dtype
-        self.peak = max(self.peak, peak_flops(device, dtype, torch.get_num_threads()))
-        if needed > self.peak:
-            self.peak = max(self.peak, timed_peak(device, dtype))
-        return {"tokens_per_second": rate, "mfu": needed / self.peak}
-
-
-def _use_bf16(precision: str, device: str) -> bool:
-    if precision == "auto":
-        return device == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
-    return precision == "bf16"
-
-
-@contextlib.contextmanager
-def _dropout_seed(device: torch.device, seed: int, index: int) -> Iterator[None]:
-    """Make dropout a pure function of (seed, micro-batch): torch's dropout knows only the global generator.
-
-    The global state is put back afterwards, so nothing outside sees it, and a resumed run needs no saved state.
-    """
-    with torch.random.fork_rng([device] if device.type == "cuda" else []):
-        torch.manual_seed((seed * 1_000_003 + index) % 2**63)
-        yield
-
-
-@contextlib.contextmanager
-def _deferred_interrupt() -> Iterator[Callable[[], bool]]:
-    """Let Ctrl-C, SIGTERM and SIGHUP wait for the end of the running update; a second one interrupts at once."""
-    asked = False
-
-    def note(number: int, frame: FrameType | None) -> None:
-        nonlocal asked
-        if asked:
-            raise KeyboardInterrupt
-        asked = True
-
-    with on_end(note):
-        yield lambda: asked

@@ -22,20 +22,29 @@ LossFunction = Callable[[Transformer, Batch], tuple[Tensor, dict[str, float]]]
 
 @dataclass(frozen=True, kw_only=True)
 class OwnedModule:
-    """A module that an objective brings: a reference model, a teacher, an auxiliary decoder, a multiplier.
+    """A module of an objective: a reference model, a teacher, an auxiliary decoder, a multiplier.
 
     What it trains is what `requires_grad` says. The loop puts it on the model's device, adds groups for it to the
     optimizer, and keeps it in the checkpoints.
     """
 
     module: nn.Module
-    """The module; one without trainable parameters runs in evaluation mode throughout."""
+    """The module; one without trainable parameters stays in evaluation mode."""
     learning_rate: float | None = None
-    """Peak of its groups; None is the rate of the optimizer's first group. The schedule scales it."""
+    """Peak of its groups, which the schedule scales; None is that of the optimizer's first group."""
     weight_decay: float = 0.0
     """Decay of its matrices; vectors are not decayed."""
     maximize: bool = False
     """Ascend the loss instead of descending it, as a Lagrange multiplier does."""
+
+    @property
+    def trains(self) -> bool:
+        """Whether it has trainable parameters."""
+        return any(parameter.requires_grad for parameter in self.module.parameters())
+
+
+Owned = Mapping[str, OwnedModule]
+"""An objective's modules by name."""
 
 
 class Objective:
@@ -66,9 +75,12 @@ class Objective:
         Here a reference model is copied and an auxiliary head gets the model's width.
         """
 
-    def modules(self) -> Mapping[str, OwnedModule]:
+    def modules(self) -> Owned:
         """Return the modules that it owns by name, the same ones at every call after `prepare`."""
         return {}
+
+    def before_update(self, model: Transformer, step: int, steps: int) -> None:
+        """Hear that update `step` (0 is the first) of `steps` begins; here a coefficient follows its schedule."""
 
     def no_example_loss(self, model: Transformer) -> str:
         """Return why one row has no loss of its own, as the end of a sentence; empty if it has one."""

@@ -4,6 +4,9 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from gpt2lab.base.errors import LabError
+from gpt2lab.training.callbacks import EarlyStopping, Watched
+from gpt2lab.training.gradients import PrivateGradient
+from gpt2lab.training.ramps import Ramp
 
 _MOST_PARTS = 100_000  # micro-batches of an update
 
@@ -28,12 +31,16 @@ class TrainSettings:
     """Share of the updates in which warmup-stable-decay comes down, linearly."""
     weight_decay: float = 0.1
     """Decoupled decay of matrices and embeddings; biases and norms are not decayed."""
+    weight_decay_schedule: Ramp | None = None
+    """Factor on the weight decay over the run: `weight_decay_schedule.end=10` raises it tenfold; none keeps it."""
     betas: tuple[float, float] = (0.9, 0.95)
     """AdamW's decay rates of the first and second moment."""
     eps: float = 1e-8
     """AdamW's term in the denominator."""
     clip: float = 1.0
     """Largest norm of the whole gradient; 0 leaves it as it is."""
+    privacy: PrivateGradient | None = None
+    """Clip each row's gradient and add noise (DP-SGD): `privacy.clip_norm=1`, `privacy.noise=1`; none does not."""
     accumulation: int = 1
     """Micro-batches of an update, which is that of one large batch; objectives with negatives in the batch refuse it."""
     precision: Literal["float32", "bf16", "auto"] = "auto"
@@ -49,7 +56,13 @@ class TrainSettings:
     checkpoint_every: int = 0
     """Updates between checkpoints; 0 writes one only at the end, on Ctrl-C, SIGTERM and SIGHUP."""
     keep_last: int = 2
-    """Checkpoints kept, besides the best by validation loss."""
+    """Checkpoints kept, besides the best."""
+    keep: Literal["last", "best"] = "last"
+    """Which weights a run ends with: the last, or those of the best evaluation by `best.number`."""
+    best: Watched = field(default_factory=Watched)
+    """What makes an evaluation the best: `best.number=accuracy`, `best.mode=max`."""
+    early_stopping: EarlyStopping | None = None
+    """End the run when evaluations get no better: `early_stopping.patience=3`; none makes all updates."""
     log_every: int = 10
     """Updates between two logged rows of numbers."""
 
@@ -75,6 +88,9 @@ class TrainSettings:
             raise LabError(f"laid_out {self.laid_out} is shorter than the run of {self.steps} steps")
         if self.warmup > self.steps:
             raise LabError(f"warmup {self.warmup} is longer than the run of {self.steps} steps")
+        if not self.evaluate_every and (self.keep == "best" or self.early_stopping is not None):
+            asked = "keep best" if self.keep == "best" else "early_stopping"
+            raise LabError(f"{asked}: needs evaluations while the model trains; give evaluate_every")
         if not all(0.0 <= beta < 1.0 for beta in self.betas):
             raise LabError(f"betas must lie in [0, 1), got {self.betas}")
 
@@ -88,7 +104,11 @@ class TrainResult:
     losses: list[float] = field(default_factory=list)
     """Training loss of the updates, in nats per target: all of this process's, and before a resume the last tenth."""
     validation: dict[str, float] = field(default_factory=dict)
-    """What `evaluate` returned last."""
+    """What `evaluate` returned last, or for the weights that are kept."""
+    kept: int | None = None
+    """Updates made when the weights that are kept were those of the model; None is the last."""
+    stopped: str = ""
+    """Why the run ended before its last update, as a sentence; empty if it did not."""
     tokens: int = 0
     """Targets trained on, those before a resume included."""
     seconds: float = 0.0

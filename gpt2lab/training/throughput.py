@@ -2,12 +2,51 @@
 
 import functools
 import time
+from collections.abc import Sequence
+from typing import cast
 
 import torch
 from torch import nn
 
-from gpt2lab.model import Transformer, TransformerConfig
+from gpt2lab.model import Transformer, TransformerConfig, Wrapper
 from gpt2lab.model.counts import count_weights
+from gpt2lab.training.micro_batches import Batch
+
+
+class Meter:
+    """Counts positions over a run, and says how fast they go."""
+
+    def __init__(self, model: Transformer, *, bf16: bool) -> None:
+        self.model, self.dtype = model, torch.bfloat16 if bf16 else model.dtype
+        self.positions, self.time_steps = 0, 0
+        """Positions trained on, padding included, and how many in a row of the last batch."""
+        self.last_row = (0, 0.0)
+        """Positions and seconds of training when this was asked last."""
+        self.peak = 0.0
+        """Operations per second that the machine was seen to do."""
+        counts = model.count_parameters()
+        self.parameter_count = counts.get("active", counts["total"])
+
+    def count(self, batches: Sequence[Batch]) -> None:
+        """Count the micro-batches of an update."""
+        read = [tensor for batch in batches for name, tensor in batch.items() if name.endswith("tokens")]
+        self.positions += sum(tensor.numel() for tensor in read)
+        self.time_steps = max((tensor.shape[-1] for tensor in read), default=0)
+
+    def numbers(self, seconds: float) -> dict[str, float]:
+        """Positions per second since the last time this was asked, and which share of the machine's peak they need."""
+        positions, passed = self.positions - self.last_row[0], seconds - self.last_row[1]
+        self.last_row = (self.positions, seconds)
+        rate = positions / passed
+        flops = flops_per_token(self.model.config, self.time_steps, self.parameter_count)
+        for wrapper in cast("list[Wrapper]", list(self.model.wrappers)):
+            flops = wrapper.training_flops(self.model, self.time_steps, flops)
+        needed = rate * flops * done_share(self.model, self.time_steps)
+        device = str(self.model.device)
+        self.peak = max(self.peak, peak_flops(device, self.dtype, torch.get_num_threads()))
+        if needed > self.peak:
+            self.peak = max(self.peak, timed_peak(device, self.dtype))
+        return {"tokens_per_second": rate, "mfu": needed / self.peak}
 
 
 def flops_per_token(config: TransformerConfig, time_steps: int, parameters: int) -> float:

@@ -1,6 +1,7 @@
 """What every objective must do: ours, a paper's, a plug-in's. Above all, k micro-batches are one large batch."""
 
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -23,6 +24,7 @@ from gpt2lab.text.labelled_batches import LabelledBatches
 from gpt2lab.text.tokenizer import byte_level
 from gpt2lab.training import TrainSettings, masked_tokens, next_token, train
 from gpt2lab.training.contrastive import Contrastive, SimCSE
+from gpt2lab.training.gradients import STRATEGIES, GradientStrategy
 from gpt2lab.training.micro_batches import Batch
 from gpt2lab.training.objectives import LossFunction, Objective, as_objective
 from gpt2lab.training.supervised import HeadLoss, Supervised
@@ -177,7 +179,9 @@ class Sliced:
         return {name: tensor[rows] for name, tensor in self.batch.items()}
 
 
-def update(case: Case, sizes: Sequence[int], *, clip: float = 0.0) -> tuple[Tensor, dict[str, float]]:
+def update(
+    case: Case, sizes: Sequence[int], *, clip: float = 0.0, gradients: GradientStrategy | None = None
+) -> tuple[Tensor, dict[str, float]]:
     """Make one update; return by how much each weight moved, and what was logged."""
     trained, rows = case.model(), list[dict[str, float]]()
     before = [parameter.detach().clone() for parameter in trained.parameters()]
@@ -189,6 +193,7 @@ def update(case: Case, sizes: Sequence[int], *, clip: float = 0.0) -> tuple[Tens
         ),
         objective=case.objective,
         optimizer=torch.optim.SGD(trained.parameters(), lr=1.0),
+        gradients=gradients,
         log=lambda step, **numbers: rows.append(numbers),
     )
     pairs = zip(before, trained.parameters(), strict=True)
@@ -196,9 +201,16 @@ def update(case: Case, sizes: Sequence[int], *, clip: float = 0.0) -> tuple[Tens
     return moved, {name: value for name, value in rows[0].items() if name not in ("tokens_per_second", "mfu")}
 
 
-def same_update(case: Case, sizes: Sequence[int], *, clip: float = 0.0, exact: float = 1e-9) -> None:
-    one, logged = update(case, [sum(sizes)], clip=clip)
-    many, logged_of_many = update(case, sizes, clip=clip)
+def same_update(
+    case: Case,
+    sizes: Sequence[int],
+    *,
+    clip: float = 0.0,
+    exact: float = 1e-9,
+    gradients: GradientStrategy | None = None,
+) -> None:
+    one, logged = update(case, [sum(sizes)], clip=clip, gradients=gradients)
+    many, logged_of_many = update(case, sizes, clip=clip, gradients=gradients)
     assert float(one.norm()) > 1e-3
     assert float((one - many).norm() / one.norm()) < exact
     assert logged_of_many == pytest.approx(logged, rel=max(exact, 1e-6), abs=1e-9, nan_ok=True)
@@ -208,6 +220,45 @@ def same_update(case: Case, sizes: Sequence[int], *, clip: float = 0.0, exact: f
 @pytest.mark.parametrize("name", CASES)
 def test_micro_batches_move_the_weights_as_one_large_batch(name: str, sizes: Sequence[int]) -> None:
     same_update(CASES[name], sizes)
+
+
+def of_strategy(case: Case, strategy: str, exact: float = 1e-9) -> None:
+    """Under every strategy k micro-batches are one large batch, or the objective says why it has no loss for each row."""
+    gradients = STRATEGIES[strategy]()
+    reason = as_objective(case.objective).no_example_loss(case.model().train())
+    if strategy == "private" and reason:
+        with pytest.raises(LabError, match=re.escape(reason)):
+            update(case, [8], gradients=gradients)
+        return
+    same_update(case, (3, 4, 1), exact=exact, gradients=gradients)
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("name", CASES)
+def test_every_strategy_takes_every_objective_or_says_why_not(name: str, strategy: str) -> None:
+    of_strategy(CASES[name], strategy)
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("part", built("objective"))
+def test_every_strategy_takes_a_registered_objective_or_says_why_not(part: Part, strategy: str) -> None:
+    of_strategy(Case(model("gpt2"), part.load()(), padded), strategy, exact=1e-5)
+
+
+@pytest.mark.parametrize("part", built("objective"))
+def test_a_registered_objective_is_a_declared_one_and_names_the_same_modules_twice(part: Part) -> None:
+    objective, trained = as_objective(part.load()()), model("gpt2")()
+    objective.prepare(trained)
+    first, second = objective.modules(), objective.modules()
+    assert [(name, id(one.module)) for name, one in first.items()] == [
+        (name, id(one.module)) for name, one in second.items()
+    ]
+    if objective.samples_labels:
+        loss = objective.sampled_loss(trained, padded(), generator=torch.Generator().manual_seed(0))
+        assert loss.isfinite() and loss.requires_grad and objective.sampled_terms(padded()) > 0
+    else:
+        with pytest.raises(LabError, match="has no distribution of labels to draw from"):
+            objective.sampled_loss(trained, padded())
 
 
 @pytest.mark.parametrize("name", ["next token, experts", "two heads, one rarely labelled"])
