@@ -52,6 +52,7 @@ from gpt2lab.text.shards import Shards
 from gpt2lab.training import TrainResult, TrainSettings, default_objective
 from gpt2lab.training import train as train_loop
 from gpt2lab.training.objectives import Objective
+from gpt2lab.training.owned_modules import save_modules
 from gpt2lab.training.rows import ReadsRows
 
 _SAMPLE_TOKENS = 80
@@ -191,7 +192,7 @@ def _train(run: Run, settings: TrainingSettings, *, again: bool) -> Run:
             )
             if isinstance(objective, ReadsRows):
                 train_rows(run, settings, lm, objective, partial(_optimizer, settings), again=again)
-                _keep(run, settings, lm)
+                _keep(run, settings, lm, objective)
             elif settings.task.kind == "language":
                 _train_language(run, settings, lm, objective, again=again)
             else:
@@ -230,12 +231,16 @@ def _train_language(
         seed=settings.seed,
         label=run.id,
     )
-    _keep(run, settings, lm)
+    _keep(run, settings, lm, objective)
     _report(run, settings, lm, shards, batches, done)
 
 
-def _keep(run: Run, settings: TrainingSettings, lm: LanguageModel) -> None:
-    """Save the model in the run's folder, or of one that is frozen but for an adapter the adapter alone."""
+def _keep(run: Run, settings: TrainingSettings, lm: LanguageModel, objective: Objective) -> None:
+    """Save the model in the run's folder, or of one that is frozen but for an adapter the adapter alone.
+
+    Modules that the objective has trained lie beside it, in `objective`.
+    """
+    save_modules(run.folder / "objective", objective.modules())
     changed = settings.quantize is not None or settings.architecture is not None
     if settings.lora is not None and settings.model is not None and not changed:
         _keep_adapter(run, lm, settings.lora, settings.model)
@@ -312,7 +317,7 @@ def _report(
     done: TrainResult,
 ) -> None:
     """Write results and samples."""
-    updates = settings.train.steps * settings.train.accumulation
+    updates = done.steps * settings.train.accumulation
     report_validation(run, done)
     if done.losses:
         run.result("loss", done.loss)

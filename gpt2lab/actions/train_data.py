@@ -154,7 +154,7 @@ class Validation:
 
 
 def report_validation(run: Run, done: TrainResult) -> None:
-    """Report what validation measured before the first update and after the last, and say so if the loss has risen."""
+    """Report what validation measured before the first update and for the weights that are kept, and why the run ended."""
     before = next((row for row in run.record.metrics if row["step"] == 0), {})
     for prefix, numbers in (("before.", before), ("", done.validation)):
         for name, value in numbers.items():
@@ -165,6 +165,12 @@ def report_validation(run: Run, done: TrainResult) -> None:
     was, now = before.get("validation_loss", math.inf), done.validation.get("validation_loss", -math.inf)
     if now > was:
         run.note(risen(was, now))
+    if done.kept is not None:
+        run.result("kept_step", done.kept)
+        run.note(f"the weights are those of update {done.kept}, the best of the evaluations")
+    if done.stopped:
+        run.result("steps", done.steps)
+        run.note(done.stopped)
 
 
 def risen(before: float, after: float) -> str:

@@ -40,7 +40,6 @@ def train_rows(
         valid_fraction=settings.valid_fraction,
         seed=settings.seed,
     )
-    objective.prepare(lm.model)
     done = train(
         lm.model,
         rows.batches,
@@ -59,7 +58,5 @@ def train_rows(
         run.result("loss", done.loss)
     run.result("rows", rows.examples)
     run.result("validation_rows", rows.validation_examples)
-    run.result(
-        "epochs", settings.train.steps * settings.train.accumulation * settings.batch_size / rows.examples
-    )
+    run.result("epochs", done.steps * settings.train.accumulation * settings.batch_size / rows.examples)
     run.result("dropped", rows.dropped)

@@ -236,7 +236,10 @@ class TrainingSettings:
             raise LabError(
                 f"objective {self.objective}: starts from a model that writes text already; give one with --model"
             )
-        refuse_parts(SimCSE() if self.task.contrastive else objective, self.train.accumulation)
+        objective = SimCSE() if self.task.contrastive else objective
+        refuse_parts(objective, self.train.accumulation)
+        if self.train.privacy is not None and objective.indivisible:
+            raise LabError(f"privacy: this training has no loss for each row: {objective.indivisible}")
         if self.architecture is not None:
             build_architecture(self.architecture, self.architecture_options)
         elif self.architecture_options:
@@ -311,6 +314,11 @@ RULES = (
         ("train.final_fraction", "train.laid_out"),
         lambda s: s.train.schedule != "constant",
         "a constant learning rate does not come down; choose another --schedule",
+    ),
+    Rule(
+        ("train.clip",),
+        lambda s: s.train.privacy is None,
+        "the gradient of each row is clipped; give train.privacy.clip_norm",
     ),
     Rule(
         ("train.decay_fraction",),

@@ -74,7 +74,7 @@ def train_task(
     )
     run.model(lm)
     report_validation(run, done)
-    updates = settings.train.steps * settings.train.accumulation
+    updates = done.steps * settings.train.accumulation
     if done.losses:
         run.result("loss", done.loss)
     run.result("examples", len(training))

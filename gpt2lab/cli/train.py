@@ -57,6 +57,9 @@ def add(parser: Parser, argv: Sequence[str]) -> None:
     from gpt2lab.model.adapters import Lora
     from gpt2lab.model.quantization import QuantizationOptions
     from gpt2lab.training import TrainSettings
+    from gpt2lab.training.callbacks import EarlyStopping
+    from gpt2lab.training.gradients import PrivateGradient
+    from gpt2lab.training.ramps import Ramp
 
     usual = TrainingSettings()
     parser.section = "train"
@@ -73,6 +76,8 @@ def add(parser: Parser, argv: Sequence[str]) -> None:
     add_set(parser)
     listing = [option for option in options(TrainingSettings) if option.name in rare]
     listing += [*options(Lora, "lora."), *options(QuantizationOptions, "quantize.")]
+    listing += options(Ramp, "train.weight_decay_schedule.")
+    listing += [*options(PrivateGradient, "train.privacy."), *options(EarlyStopping, "train.early_stopping.")]
     names = [option.name for option in listing]
     flags = {option.name for option in options(TrainingSettings)} - set(names)
     parser.elsewhere = lambda name: _by_set(name, names, flags)

@@ -43,9 +43,9 @@ class Watched:
     """A number of the evaluations, and which of its values are better."""
 
     number: str = "validation_loss"
-    """Its name, as an evaluation gives it."""
+    """Name of the number among those that an evaluation gives."""
     mode: Literal["min", "max"] = "min"
-    """Whether lower or higher values are better."""
+    """Whether its lower or its higher values are better."""
 
     def value(self, numbers: Mapping[str, float]) -> float | None:
         """Return its value; None where there is none or it is not finite, which is never the best."""

@@ -98,8 +98,7 @@ def train(
         )
     if settings.keep == "best" and (checkpoints is None or evaluate is None):
         raise LabError("keep best: needs evaluations, and a folder for checkpoints")
-    objective = as_objective(objective)
-    loop = _Loop(model, batches, settings, objective, optimizer, gradients, seed)
+    loop = _Loop(model, batches, settings, as_objective(objective), optimizer, gradients, seed)
     loop.evaluate, loop.log, loop.checkpoints = evaluate, log, checkpoints
     loop.callbacks = [*callbacks, *loop.callbacks]
     loop.schedules = [*schedules, *loop.schedules]
@@ -387,11 +386,7 @@ class _Loop:
         return every > 0 and self.result.steps % every == 0
 
     def _not_finite(self, what: str, value: float, step: int, rate: float) -> NotFinite:
-        last = (
-            f"last good checkpoint: {self.saved}"
-            if self.saved is not None
-            else "no checkpoint was written yet"
-        )
+        last = f"last good checkpoint: {self.saved}" if self.saved else "no checkpoint was written yet"
         return NotFinite(
             f"{what} is {value} at step {step + 1} with learning rate {rate:.3g}; {last}",
             "a lower learning rate or a longer warm-up may help",

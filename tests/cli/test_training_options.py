@@ -15,10 +15,11 @@ ALWAYS_READ = {
     *("data", "field", "model", "context", "batch_size", "optimizer", "seed", "device"),
     *("objective", "objective_options", "optimizer_options"),  # refused by the settings themselves where without use
     *("lora", "quantize", "architecture", "architecture_options", "task.kind"),
-    *("train.steps", "train.learning_rate", "train.schedule", "train.warmup", "train.weight_decay", "train.clip"),
+    *("train.steps", "train.learning_rate", "train.schedule", "train.warmup", "train.weight_decay"),
     *("train.accumulation", "train.precision", "train.gradient_checkpointing", "train.compile"),
     *("train.evaluate_every", "train.evaluate_start", "train.checkpoint_every", "train.keep_last"),
-    "train.log_every",
+    *("train.weight_decay_schedule", "train.privacy", "train.keep", "train.early_stopping"),
+    *("train.best.number", "train.best.mode", "train.log_every"),
 }  # fmt: skip
 
 TASK = {"task.kind": "classification", "task.label": "stars"}
@@ -37,6 +38,7 @@ IGNORED = [
     ("train.eps", "1e-6", {"optimizer": "conda"}),
     ("train.final_fraction", "0.5", {"train.schedule": "constant"}),
     ("train.laid_out", "9000", {"train.schedule": "constant"}),
+    ("train.clip", "2", {"train.privacy.noise": "1"}),
     ("train.decay_fraction", "0.5", {"train.schedule": "cosine"}),
     ("task.valid", "v.csv", {}),
     ("task.pooling", "mean", {}),

@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def start(folder: Path, how: str) -> subprocess.Popen[str]:
-    command = [sys.executable, str(ROOT / "tests" / "train" / "kill_target.py"), str(folder), how]
+    command = [sys.executable, str(ROOT / "tests" / "training" / "kill_target.py"), str(folder), how]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "GPT2LAB_QUIET": "1"}
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
 
