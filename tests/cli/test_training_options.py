@@ -12,7 +12,7 @@ from gpt2lab.base.settings import build, options
 from tests.cli.conftest import Lab
 
 ALWAYS_READ = {
-    *("data", "field", "model", "context", "batch_size", "optimizer", "seed", "device"),
+    *("data", "model", "context", "batch_size", "optimizer", "seed", "device"),
     *("objective", "objective_options", "optimizer_options"),  # refused by the settings themselves where without use
     *("lora", "quantize", "architecture", "architecture_options", "task.kind"),
     *("train.steps", "train.learning_rate", "train.schedule", "train.warmup", "train.weight_decay"),
@@ -34,6 +34,7 @@ IGNORED = [
     ("samples", "2", TASK),
     ("evaluation_tokens", "100", TASK),
     ("valid_fraction", "0.1", {**TASK, "task.valid": "v.csv"}),
+    ("field", "body", {"objective": "dpo", "model": "m"}),
     ("train.betas", "0.9,0.99", {"optimizer": "lion"}),
     ("train.eps", "1e-6", {"optimizer": "conda"}),
     ("train.final_fraction", "0.5", {"train.schedule": "constant"}),
