@@ -59,7 +59,9 @@ class Run:
         """Where its tensors live: `cpu`, `cuda`, ..."""
         self.results: dict[str, float] = dict(row.numbers)
         self.arms: Mapping[str, RunRecord] = {}
-        """The finished arms of this seed, by name."""
+        """The finished units of this seed, by name, at its end: its arms."""
+        self.needed: Mapping[str, RunRecord] = {}
+        """The finished units that this one needs, by name."""
         self.splits = Splits()
         """Which splits of the data chose and which are judged; see `chooses` and `judges`."""
         self.on_log: Logged | None = None
@@ -229,7 +231,8 @@ class Run:
 
     def _use(self, more: Splits) -> None:
         self.splits = merged([self.splits, more])
-        merged([self.splits, *(arm.splits for arm in self.arms.values())]).apart()
+        before = (*self.needed.values(), *self.arms.values())
+        merged([self.splits, *(unit.splits for unit in before)]).apart()
         self.write_file(SPLITS, write_plain(self.splits))
 
     def table(self, name: str, rows: Iterable[Mapping[str, object]], caption: str = "") -> None:

@@ -2,7 +2,8 @@
 
 import dataclasses
 import importlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -11,8 +12,8 @@ from gpt2lab.base.errors import LabError, unknown
 from gpt2lab.base.registry import Paper
 from gpt2lab.base.settings import update
 from gpt2lab.base.wording import listed
-from gpt2lab.runs.home import check_name
 from gpt2lab.studies.claim import SCALES, Claim
+from gpt2lab.studies.graph import UnitSpec, in_order
 
 if TYPE_CHECKING:
     from gpt2lab.runs.run import Run
@@ -31,11 +32,9 @@ class Experiment:
     claims: tuple[Claim, ...]
     """The claims, every one with a name."""
     run: Callable[[Any, "Run"], None]
-    """The work of one seed, after its arms."""
-    run_arm: Callable[[Any, str, "Run"], None] | None = None
-    """The work of one arm of one seed."""
-    list_arms: Callable[[Any], list[str]] | None = None
-    """Names of the arms."""
+    """The work that ends a seed, after its units."""
+    list_units: Callable[[Any], Sequence[UnitSpec]] | None = None
+    """The units that come before it, under these settings."""
     summarise: Callable[[Any, Any], None] | None = None
     """Figures and tables over all seeds."""
     paper: Paper | None = None
@@ -63,16 +62,19 @@ class Experiment:
             )
         return with_models(update(self.presets[scale], dict(overrides or {}), self.name), fetch=False)
 
-    def arms(self, settings: Any) -> list[str]:
-        """Return the names of the arms under these settings; [] if the experiment has none."""
-        if self.list_arms is None:
-            return []
-        arms = list(self.list_arms(settings))
-        for arm in arms:
-            check_name(arm)
-        if len(set(arms)) != len(arms):
-            raise LabError(f"{self.name}: two arms have the same name among {listed(arms)}")
-        return arms
+    def units(self, settings: Any) -> list[UnitSpec]:
+        """Return the units of a seed under these settings, each after those that it needs; [] if there are none.
+
+        LabError for two of one name, a need that is no unit, or a circle of needs.
+        """
+        return in_order(self.list_units(settings), self.name) if self.list_units is not None else []
+
+    def unit(self, settings: Any, name: str) -> UnitSpec:
+        """Return one unit. LabError if there is none of this name under these settings."""
+        units = {spec.name: spec for spec in self.units(settings)}
+        if name not in units:
+            raise unknown(f"unit of {self.name}", name, list(units))
+        return units[name]
 
 
 def load_experiment(paper: Paper) -> Experiment:
@@ -96,6 +98,8 @@ def _checked(found: ModuleType, where: str, name: str, **source: Any) -> Experim
         raise LabError(f"{where}: {listed(missing)} missing")
     if hasattr(found, "arms") != hasattr(found, "run_arm"):
         raise LabError(f"{where}: arms(settings) and run_arm(settings, arm, run) come together or not at all")
+    if hasattr(found, "arms") and hasattr(found, "units"):
+        raise LabError(f"{where}: give units(settings), or arms(settings) with run_arm, not both")
     for scale, preset in found.PRESETS.items():
         if scale not in SCALES or not isinstance(preset, found.Settings):
             raise LabError(
@@ -107,11 +111,22 @@ def _checked(found: ModuleType, where: str, name: str, **source: Any) -> Experim
         presets=found.PRESETS,
         claims=_named(found.CLAIMS, where),
         run=found.run,
-        run_arm=getattr(found, "run_arm", None),
-        list_arms=getattr(found, "arms", None),
+        list_units=_units_of_arms(found) if hasattr(found, "arms") else getattr(found, "units", None),
         summarise=getattr(found, "summarise", None),
         **source,
     )
+
+
+def _units_of_arms(found: ModuleType) -> Callable[[Any], list[UnitSpec]]:
+    """Return the units of a study that has arms, none of which needs another."""
+
+    def work(settings: Any, run: "Run", arm: str) -> None:
+        found.run_arm(settings, arm, run)
+
+    def units(settings: Any) -> list[UnitSpec]:
+        return [UnitSpec(arm, partial(work, arm=arm)) for arm in found.arms(settings)]
+
+    return units
 
 
 def _named(claims: list[Claim], where: str) -> tuple[Claim, ...]:

@@ -33,6 +33,8 @@ class Outcome:
     """Done, now or before."""
     failures: dict[Unit, str] = field(default_factory=dict)
     """Why a unit failed."""
+    blocked: dict[Unit, Unit] = field(default_factory=dict)
+    """Units that could not begin, each with one that it needs and that has failed or was blocked itself."""
     gave_up: bool = False
     """True if the rest was left undone because the first units failed alike."""
 
@@ -135,7 +137,7 @@ class StudyProgress(Progress[Unit]):
 def run_units(
     plan: Plan, units: Sequence[Unit], finished: Sequence[Unit], workers: int, label: str
 ) -> Outcome:
-    """Do the units that are not in `finished`, `workers` at a time; a seed waits for its arms.
+    """Do the units that are not in `finished`, `workers` at a time; each waits for those that it needs.
 
     A unit that fails does not stop the others, unless the first two fail with the same words before any has
     finished. KeyboardInterrupt on Ctrl-C, after the running units were stopped and have saved what they can.
@@ -167,16 +169,18 @@ def _in_this_process(plan: Plan, waiting: list[Unit], outcome: Outcome, progress
 
 
 def _next(plan: Plan, waiting: list[Unit], outcome: Outcome) -> Unit | None:
-    """Take the next unit that can begin from `waiting`: a seed's turn comes when all its arms have finished."""
+    """Take the next unit that can begin from `waiting`: its turn comes when all that it needs has finished."""
     if outcome.gave_up or _alike(outcome):
         outcome.gave_up = True
         return None
-    done, failed = set(outcome.finished), set(outcome.failures)
+    done = set(outcome.finished)
     for unit in list(waiting):
-        needed = set() if unit.arm else {Unit(unit.seed, arm) for arm in plan.arms}
-        if needed & failed:
-            waiting.remove(unit)  # it can never begin; the arm's failure is what is told
-        elif needed <= done:
+        needed = plan.needed(unit)
+        lost = next((one for one in needed if one in outcome.failures or one in outcome.blocked), None)
+        if lost is not None:
+            waiting.remove(unit)
+            outcome.blocked[unit] = lost
+        elif done.issuperset(needed):
             waiting.remove(unit)
             return unit
     return None

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from gpt2lab.base.errors import LabError
 from gpt2lab.base.registry import paper
-from gpt2lab.base.settings import from_plain, options, show, to_plain
-from gpt2lab.base.wording import count, listed, quoted
+from gpt2lab.base.settings import from_plain, options, to_plain
+from gpt2lab.base.wording import count, listed
 from gpt2lab.runs.environment import cores
 from gpt2lab.runs.report.write import write_report
 from gpt2lab.runs.run import Run
@@ -21,9 +21,10 @@ from gpt2lab.runs.verdicts import JudgedClaim, write_verdicts
 from gpt2lab.studies.evidence import RecordedItems
 from gpt2lab.studies.experiment import Experiment, load_comparison, load_experiment
 from gpt2lab.studies.judge import judge
+from gpt2lab.studies.repeat import command_of, default_device
 from gpt2lab.studies.scheduler import Outcome, run_units
 from gpt2lab.studies.trial import plan_trial
-from gpt2lab.studies.units import Plan, Unit, arm_records
+from gpt2lab.studies.units import Plan, Unit, needed_records
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -169,25 +170,25 @@ def run_study(
     """Run an experiment over its seeds as `reproduce` does."""
     chosen = experiment.settings(scale, settings)
     which = _seeds(seeds)
-    device = device or _default_device(scale)
+    device = device or default_device(scale)
     if threads is None and device == "cpu":
         threads = 1
     if threads is not None and threads < 1:
         raise LabError(f"threads must be at least 1, got {threads}")
-    arms = experiment.arms(chosen)
+    needs = {spec.name: list(spec.needs) for spec in experiment.units(chosen)}
     slug = experiment.paper.slug if experiment.paper is not None else None
     about = {
         **({"paper": slug} if slug else {"comparison": experiment.module, "summary": experiment.summary}),
         "scale": scale,
         "seeds": list(which),
-        "arms": arms,
+        "units": needs,
         "threads": threads,
         "device": device,
         "settings": to_plain(chosen),
         "preset": to_plain(experiment.presets[scale]),
         "help": {option.name: option.doc for option in options(experiment.settings_class, default=chosen)},
     }
-    command = _command(experiment, scale, seeds, chosen, device, threads)
+    command = command_of(experiment, scale, seeds, chosen, device, threads)
     run = Run.start(
         "study",
         name or f"{experiment.name}-{scale}",
@@ -230,12 +231,12 @@ def _go_on(run: Run, experiment: Experiment, about: Mapping[str, Any], workers: 
         module=experiment.paper.module if experiment.paper is not None else experiment.module,
         scale=about["scale"],
         settings=about["settings"],
-        arms=tuple(about["arms"]),
+        needs=_needs(about),
         threads=about["threads"],
         device=about["device"],
     )
     seeds = tuple(about["seeds"])
-    units = [Unit(seed, arm) for seed in seeds for arm in (*plan.arms, None)]
+    units = [Unit(seed, arm) for seed in seeds for arm in (*plan.needs, None)]
     with run:
         trial = _planned(run, experiment, plan.scale, seeds)
         settings: Any = from_plain(experiment.settings_class, plan.settings)
@@ -282,19 +283,35 @@ def _run(run: Run, plan: Plan, units: Sequence[Unit], workers: int) -> Outcome:
         ) from None
 
 
+def _needs(about: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
+    """Return the units of a seed with what each needs; a study begun before there were units has arms."""
+    units = about["units"] if "units" in about else dict.fromkeys(about["arms"], ())
+    return {name: tuple(needed) for name, needed in units.items()}
+
+
 def _seed_records(plan: Plan, outcome: Outcome, seeds: Sequence[int]) -> list[RunRecord]:
     """Return the records of the seeds that finished, each with its arms."""
     store = Store(plan.home)
     done = set(outcome.finished)
     rows = {seed: store.get(plan.identity(Unit(seed))) for seed in seeds if Unit(seed) in done}
-    return [record(row, plan.home, arm_records(plan, seed)) for seed, row in rows.items() if row is not None]
+    return [
+        record(row, plan.home, needed_records(plan, Unit(seed)))
+        for seed, row in rows.items()
+        if row is not None
+    ]
 
 
 def _failures(outcome: Outcome, units: Sequence[Unit]) -> list[str]:
     """Return a sentence for every unit that failed, and one if the rest was given up."""
     sentences = [f"{unit.words}: {words}" for unit, words in outcome.failures.items()]
+    sentences += [
+        f"{unit.words}: not begun, because it needs {lost.arm}, which "
+        f"{'has failed' if lost in outcome.failures else 'was not begun'}"
+        for unit, lost in outcome.blocked.items()
+        if unit.arm is not None  # of a seed whose units failed, their failures say enough
+    ]
     if outcome.gave_up:
-        left = len(units) - len(outcome.failures)
+        left = len(units) - len(outcome.failures) - len(outcome.blocked)
         sentences.append(f"{count(left, 'unit')} left undone, because the first ones failed alike")
     return sentences
 
@@ -355,37 +372,3 @@ def _workers(workers: int | None, plan: Plan, units: Sequence[Unit]) -> int:
     if plan.scale == "smoke" or plan.device != "cpu":
         return 1  # a process takes longer to start than a smoke unit to run; a GPU is shared badly
     return max(1, min(cores() // (plan.threads or 1), len(units)))
-
-
-def _default_device(scale: str) -> str:
-    """Return the GPU for the scales that are made for one, if there is one; else the CPU."""
-    if scale in ("gpu", "paper"):
-        import torch
-
-        if torch.cuda.is_available():
-            return "cuda"
-    return "cpu"
-
-
-def _command(
-    experiment: Experiment,
-    scale: str,
-    seeds: int | Sequence[int],
-    settings: Any,
-    device: str,
-    threads: int | None,
-) -> str:
-    """Return the command line that repeats a study; workers are left out, for no number depends on them."""
-    words = ["gpt2lab", experiment.verb, "--scale", scale]
-    words += ["--seeds", str(seeds) if isinstance(seeds, int) else ",".join(map(str, seeds))]
-    preset = {
-        option.name: option.default for option in options(type(settings), default=experiment.presets[scale])
-    }
-    for option in options(type(settings), default=settings):
-        if option.default != preset.get(option.name):
-            words.append(f"--set {option.name}={quoted(show(option.default))}")
-    if device != _default_device(scale):
-        words.append(f"--device {device}")
-    if threads != (1 if device == "cpu" else None):
-        words.append(f"--threads {threads}")
-    return " ".join(words)

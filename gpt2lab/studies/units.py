@@ -1,4 +1,4 @@
-"""The unit of a study's work: one arm of one seed, or one seed after its arms."""
+"""The unit of a study's work: an arm, a stage or another unit of one seed, or the end of a seed after its units."""
 
 import contextlib
 import hashlib
@@ -25,12 +25,12 @@ _PATIENCE = TIMEOUT + BEAT
 
 @dataclass(frozen=True)
 class Unit:
-    """One arm of one seed; without an arm, the seed itself."""
+    """One unit of one seed, such as an arm; without a name, the end of the seed."""
 
     seed: int
     """The seed."""
     arm: str | None = None
-    """The arm."""
+    """The name of the unit: an arm, a stage."""
 
     @property
     def words(self) -> str:
@@ -54,8 +54,8 @@ class Plan:
     """Scale."""
     settings: dict[str, Any]
     """Settings as plain values."""
-    arms: tuple[str, ...]
-    """Names of the arms; () if there are none."""
+    needs: dict[str, tuple[str, ...]]
+    """The units of a seed, each with those that it needs and after them; empty if the seed is one piece."""
     threads: int | None
     """Threads of one operation; None leaves it to torch. Sums depend on it, so it is the same in every process."""
     device: str
@@ -84,8 +84,15 @@ class Plan:
             unit.arm,
         ]
         if unit.arm is None:
-            parts.append(self.arms)
+            parts.append(list(self.needs))
+        elif self.needs[unit.arm]:
+            parts.append(self.needs[unit.arm])
         return hashlib.sha256(encode(parts).encode()).hexdigest()[:16]
+
+    def needed(self, unit: Unit) -> list[Unit]:
+        """Return the units that must have finished before one begins; all of its seed before the seed's end."""
+        names = self.needs if unit.arm is None else self.needs[unit.arm]
+        return [Unit(unit.seed, name) for name in names]
 
     def is_finished(self, unit: Unit, rows: Mapping[str, Row]) -> bool:
         """Tell whether a unit has finished under the very same plan; `rows` are the study's pieces by id."""
@@ -99,20 +106,23 @@ def execute(plan: Plan, unit: Unit, on_log: Logged | None = None, on_share: Shar
     settings: Any = from_plain(experiment.settings_class, plan.settings)
     with _threads(plan.threads), _open(plan, unit) as run:
         run.on_log, run.on_share = on_log, on_share
+        needed = needed_records(plan, unit)
+        merged(one.splits for one in needed.values()).apart()
         if unit.arm is not None:
-            assert experiment.run_arm is not None
-            experiment.run_arm(settings, unit.arm, run)
+            run.needed = needed
+            experiment.unit(settings, unit.arm).work(settings, run)
         else:
-            run.arms = arm_records(plan, unit.seed)
-            merged(arm.splits for arm in run.arms.values()).apart()
+            run.arms = needed
             experiment.run(settings, run)
 
 
-def arm_records(plan: Plan, seed: int) -> dict[str, RunRecord]:
-    """Return the finished arms of a seed, by name."""
+def needed_records(plan: Plan, unit: Unit) -> dict[str, RunRecord]:
+    """Return the records of the units that one needs, by name: for the end of a seed, all of its units."""
     store = Store(plan.home)
-    rows = {arm: store.get(plan.identity(Unit(seed, arm))) for arm in plan.arms}
-    return {arm: record(row, plan.home) for arm, row in rows.items() if row is not None}
+    rows = {needed.arm: store.get(plan.identity(needed)) for needed in plan.needed(unit)}
+    return {
+        name: record(row, plan.home) for name, row in rows.items() if name is not None and row is not None
+    }
 
 
 def _open(plan: Plan, unit: Unit) -> Run:

@@ -74,7 +74,8 @@ def _work(job: Mapping[str, Any], messages: TextIO) -> None:
     def on_log(step: int, numbers: Mapping[str, float]) -> None:
         tell("step", step)
 
-    plan = Plan(**(job["plan"] | {"arms": tuple(job["plan"]["arms"])}))
+    needs = {name: tuple(needed) for name, needed in job["plan"]["needs"].items()}
+    plan = Plan(**(job["plan"] | {"needs": needs}))
     execute(plan, Unit(**job["unit"]), on_log, lambda done: tell("share", done))
 
 

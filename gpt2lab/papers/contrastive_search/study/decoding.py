@@ -209,6 +209,8 @@ def headline(
     A setting is in the band if its diversity there is at most `BAND` points from people's. difference: coherence of the
     best contrastive setting in the band minus that of the best sampler in it, paired over prefixes; nan without both.
     """
+    run.chooses("setting of each decoder", on="first half of the prefixes")
+    run.judges("coherence of the chosen settings", on="second half of the prefixes")
 
     def chosen_diversity(one: Judged) -> float:
         return variety(one.texts[:half], on_tokens=on_tokens)["diversity"]

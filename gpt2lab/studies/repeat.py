@@ -1,0 +1,42 @@
+"""The command line that repeats a study, and the device that it means where none is named."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from gpt2lab.base.settings import options, show
+from gpt2lab.base.wording import quoted
+from gpt2lab.studies.experiment import Experiment
+
+
+def default_device(scale: str) -> str:
+    """Return the GPU for the scales that are made for one, if there is one; else the CPU."""
+    if scale in ("gpu", "paper"):
+        import torch
+
+        if torch.cuda.is_available():
+            return "cuda"
+    return "cpu"
+
+
+def command_of(
+    experiment: Experiment,
+    scale: str,
+    seeds: int | Sequence[int],
+    settings: Any,
+    device: str,
+    threads: int | None,
+) -> str:
+    """Return the command line that repeats a study; workers are left out, for no number depends on them."""
+    words = ["gpt2lab", experiment.verb, "--scale", scale]
+    words += ["--seeds", str(seeds) if isinstance(seeds, int) else ",".join(map(str, seeds))]
+    preset = {
+        option.name: option.default for option in options(type(settings), default=experiment.presets[scale])
+    }
+    for option in options(type(settings), default=settings):
+        if option.default != preset.get(option.name):
+            words.append(f"--set {option.name}={quoted(show(option.default))}")
+    if device != default_device(scale):
+        words.append(f"--device {device}")
+    if threads != (1 if device == "cpu" else None):
+        words.append(f"--threads {threads}")
+    return " ".join(words)
