@@ -9,15 +9,15 @@ from string import Formatter
 from typing import TYPE_CHECKING, Any, Literal
 
 from gpt2lab.base.errors import LabError, shown
-from gpt2lab.measures import corpus
-from gpt2lab.measures.continuation import score_continuations, split_continuations
+from gpt2lab.measures.lab_backend import back_end_row, text_backend
 from gpt2lab.measures.measurement import Measurement
 from gpt2lab.measures.scoring import check_batch_size
 from gpt2lab.measures.statistics import wilson_interval
+from gpt2lab.measures.text_measure import TextMeasure
 from gpt2lab.text.bounded import absent, json_rows, missing_field
-from gpt2lab.text.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
+    from gpt2lab.decode.backend import TextBackend
     from gpt2lab.text.language_model import LanguageModel
 
 Rule = Literal["sum", "token", "byte"]
@@ -74,38 +74,32 @@ class Choice:
 
 
 def choose(
-    lm: "LanguageModel", questions: Sequence[Question], *, batch_size: int = 16, bos: bool = False
+    lm: "LanguageModel | TextBackend",
+    questions: Sequence[Question],
+    *,
+    batch_size: int = 16,
+    bos: bool = False,
 ) -> list[Choice]:
     """Score every choice of every question. LabError if there is no question, or no tokenizer."""
-    tokenizer: Tokenizer = corpus.need_tokenizer(lm, "multiple choice")
+    backend = text_backend(lm, batch_size=batch_size, bos=bos, label="multiple choice")
     if not questions:
         raise LabError("multiple choice needs at least one question, got none")
-    continuations = [
-        continuation
-        for question in questions
-        for continuation in split_continuations(tokenizer, question.prompt, question.choices, bos=bos)
-    ]
-    scores = iter(
-        score_continuations(
-            lm.model, continuations, batch_size=batch_size, keep=int(bos), label="multiple choice"
-        )
+    scores = backend.score(
+        [question.prompt for question in questions], [question.choices for question in questions]
     )
-    answers = []
-    for question in questions:
-        own = [next(scores) for _ in question.choices]
-        answers.append(
-            Choice(
-                losses=[float(score.losses.double().sum()) for score in own],
-                n_tokens=[len(score.losses) for score in own],
-                n_bytes=[len(choice.strip().encode("utf-8")) for choice in question.choices],
-                answer=question.answer,
-            )
+    return [
+        Choice(
+            losses=[-score.logprob for score in own],
+            n_tokens=[score.tokens for score in own],
+            n_bytes=[len(choice.strip().encode("utf-8")) for choice in question.choices],
+            answer=question.answer,
         )
-    return answers
+        for question, own in zip(questions, scores, strict=True)
+    ]
 
 
 @dataclass(frozen=True, kw_only=True)
-class MultipleChoice:
+class MultipleChoice(TextMeasure):
     """Accuracy at multiple choice, by the likelihood of the choices."""
 
     data: Path
@@ -127,14 +121,14 @@ class MultipleChoice:
     limit: int | None = None
     """Use only the first so many questions."""
 
-    def __call__(self, lm: "LanguageModel") -> Measurement:
+    def __call__(self, lm: "LanguageModel | TextBackend") -> Measurement:
         """Measure; LabError for a file that is not as described, with its line."""
         check_batch_size(self.batch_size)
         if self.limit is not None and self.limit < 1:
             raise LabError(f"limit must be at least 1 question, got {self.limit}")
-        corpus.need_tokenizer(lm, "multiple choice")
+        backend = text_backend(lm, batch_size=self.batch_size, bos=self.bos, label="multiple choice")
         questions = self.read()
-        found = choose(lm, questions, batch_size=self.batch_size, bos=self.bos)
+        found = choose(backend, questions)
         n = len(found)
         right = {rule: sum(item.chosen(rule) == item.answer for item in found) for rule in RULES}
         interval = wilson_interval(right["sum"], n)
@@ -160,6 +154,7 @@ class MultipleChoice:
             _row(i, question, item) for i, (question, item) in enumerate(zip(questions, found, strict=True))
         ]
         about = {"data": str(self.data), "questions": n, "prompt": self.prompt, "separator": self.separator}
+        about |= back_end_row(lm)
         return Measurement(
             name="multiple-choice", numbers=numbers, units=units, tables={"questions": rows}, about=about
         )

@@ -1,5 +1,7 @@
 """How a model writes: repetition, variety and copying of its continuations, beside those of the real texts."""
 
+import itertools
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -9,13 +11,19 @@ from gpt2lab.decode.generate import generate
 from gpt2lab.decode.prompts import added_text
 from gpt2lab.measures import corpus
 from gpt2lab.measures.copying import copied_spans, nearest_texts, self_rouge
+from gpt2lab.measures.lab_backend import back_end_row
 from gpt2lab.measures.measurement import Measurement
+from gpt2lab.measures.text_measure import TextMeasure
 from gpt2lab.measures.text_metrics import distinct_n, diversity, repetition_n, words
 from gpt2lab.text import sources
+from gpt2lab.text.language_model import LanguageModel
 from gpt2lab.text.pieces import beginning
 
 if TYPE_CHECKING:
-    from gpt2lab.text.language_model import LanguageModel
+    from gpt2lab.decode.backend import TextBackend
+
+_WORD = re.compile(r"\s*\S+")
+_TOKENS_A_WORD = 3  # that a back end may use: English words have 1.3, code and names more
 
 
 def describe(texts: Sequence[str], corpus_texts: Sequence[str] = ()) -> dict[str, float]:
@@ -42,8 +50,11 @@ def describe(texts: Sequence[str], corpus_texts: Sequence[str] = ()) -> dict[str
 
 
 @dataclass(frozen=True, kw_only=True)
-class TextStatistics:
-    """Repetition and variety of what a model writes, beside the real continuations of the same prompts."""
+class TextStatistics(TextMeasure):
+    """Repetition and variety of what a model writes, beside the real continuations of the same prompts.
+
+    Of a text back end, which has no tokens to count, lengths are in words, and longer continuations are cut.
+    """
 
     data: tuple[str, ...] = ("docstrings",)
     """Texts whose beginnings are the prompts: files, folders, hub:ID or names of built-in sources."""
@@ -54,23 +65,45 @@ class TextStatistics:
     texts: int = 100
     """How many texts to continue; shorter ones than prompt and continuation are passed over."""
     prompt_tokens: int = 32
-    """Tokens of each text that the model is given."""
+    """Tokens of each text that the model is given; words for a text back end."""
     new_tokens: int = 64
-    """Tokens of each continuation, the real one and the model's; the model does not stop earlier."""
+    """Tokens of each continuation, the real one and the model's, which does not stop earlier; words for a text back end."""
     decoder: str = "sampling"
-    """How tokens are chosen."""
+    """How tokens are chosen; by a text back end, sampling or greedy."""
     batch_size: int = 16
     """Prompts continued at a time; changes speed, not the texts."""
     seed: int = 0
     """Where the draws start."""
 
-    def __call__(self, lm: "LanguageModel") -> Measurement:
+    def __call__(self, lm: "LanguageModel | TextBackend") -> Measurement:
         """Generate and measure; LabError if there are not two texts that are long enough."""
         for name in ("prompt_tokens", "new_tokens", "batch_size"):
             if getattr(self, name) < 1:
                 raise LabError(f"{name} must be at least 1, got {getattr(self, name)}")
         if self.texts < 2:
             raise LabError(f"statistics of texts need at least 2 texts, got {self.texts}")
+        prompts, written, real = self._written(lm) if isinstance(lm, LanguageModel) else self._asked(lm)
+        known = list(corpus.read_texts(self.against, self.field)) if self.against else []
+        model, text = describe(written, known), describe(real, known)
+        about = {"data": list(self.data), "against": list(self.against) or "nothing", "texts": len(prompts)}
+        about |= {"prompt_tokens": self.prompt_tokens, "new_tokens": self.new_tokens}
+        about |= {"decoder": self.decoder, "seed": self.seed}
+        if not isinstance(lm, LanguageModel):
+            about |= {**back_end_row(lm), "lengths": "words"}
+        rows = [{"measure": name, "model": model[name], "real_text": text[name]} for name in model]
+        examples = [
+            {"prompt": prompt, "model": one, "real_text": truth}
+            for prompt, one, truth in zip(prompts, written, real, strict=True)
+        ]
+        return Measurement(
+            name="text-statistics",
+            numbers={**model, **{f"{name}_of_real_text": value for name, value in text.items()}},
+            tables={"comparison": rows, "texts": examples},
+            about=about,
+        )
+
+    def _written(self, lm: "LanguageModel") -> tuple[list[str], list[str], list[str]]:
+        """Prompts, what the model writes after them, and how they really go on."""
         prompts, real = self._prompts(lm)
         generations = generate(
             lm,
@@ -81,23 +114,42 @@ class TextStatistics:
             seed=self.seed,
             batch_size=self.batch_size,
         )
-        written = [generation.text for generation in generations]
-        known = list(corpus.read_texts(self.against, self.field)) if self.against else []
-        model, text = describe(written, known), describe(real, known)
-        about = {"data": list(self.data), "against": list(self.against) or "nothing", "texts": len(prompts)}
-        about |= {"prompt_tokens": self.prompt_tokens, "new_tokens": self.new_tokens}
-        about |= {"decoder": self.decoder, "seed": self.seed}
-        rows = [{"measure": name, "model": model[name], "real_text": text[name]} for name in model]
-        examples = [
-            {"prompt": generation.prompt, "model": generation.text, "real_text": truth}
-            for generation, truth in zip(generations, real, strict=True)
-        ]
-        return Measurement(
-            name="text-statistics",
-            numbers={**model, **{f"{name}_of_real_text": value for name, value in text.items()}},
-            tables={"comparison": rows, "texts": examples},
-            about=about,
+        return [one.prompt for one in generations], [one.text for one in generations], real
+
+    def _asked(self, backend: "TextBackend") -> tuple[list[str], list[str], list[str]]:
+        """The same of a back end, in words."""
+        if self.decoder not in ("sampling", "greedy"):
+            raise LabError(
+                f"text-statistics: {backend.name} decodes by sampling or greedy, not {self.decoder}"
+            )
+        length, prompts, real = self.prompt_tokens + self.new_tokens, [], []
+        for text in sources.documents(list(self.data), field=self.field):
+            ends = [found.end() for found in itertools.islice(_WORD.finditer(text), length)]
+            if len(ends) == length:
+                border = ends[self.prompt_tokens - 1]
+                prompts.append(text[:border])
+                real.append(text[border : ends[-1]])
+            if len(prompts) == self.texts:
+                break
+        self._need_two(prompts, length, "words")
+        answers = backend.generate(
+            prompts,
+            max_new_tokens=_TOKENS_A_WORD * self.new_tokens,
+            temperature=1.0 if self.decoder == "sampling" else 0.0,
+            seed=self.seed,
         )
+        written = []
+        for (answer,) in answers:
+            ends = [found.end() for found in itertools.islice(_WORD.finditer(answer.text), self.new_tokens)]
+            written.append(answer.text[: ends[-1] if ends else 0])
+        return prompts, written, real
+
+    def _need_two(self, prompts: Sequence[object], length: int, unit: str) -> None:
+        if len(prompts) < 2:
+            raise LabError(
+                f"{', '.join(self.data)}: {len(prompts)} texts have {length} {unit} (prompt_tokens + new_tokens); "
+                "at least 2 must"
+            )
 
     def _prompts(self, lm: "LanguageModel") -> tuple[list[list[int]], list[str]]:
         """Return the first tokens of the chosen texts, and the text of the tokens after them."""
@@ -112,9 +164,5 @@ class TextStatistics:
                 real.append(added_text(tokenizer, ids[: self.prompt_tokens], ids[self.prompt_tokens :]))
             if len(prompts) == self.texts:
                 break
-        if len(prompts) < 2:
-            raise LabError(
-                f"{', '.join(self.data)}: {len(prompts)} texts have {length} tokens (prompt_tokens + new_tokens); "
-                "at least 2 must"
-            )
+        self._need_two(prompts, length, "tokens")
         return prompts, real
