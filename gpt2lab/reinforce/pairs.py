@@ -12,10 +12,11 @@ from gpt2lab.text import rows, sources
 from gpt2lab.text.batches import Epochs
 from gpt2lab.text.bounded import string
 from gpt2lab.text.encoding import pad_id
-from gpt2lab.text.labelled import Example, stratified_split
+from gpt2lab.text.labelled import SHARES
 from gpt2lab.text.language_model import LanguageModel
 from gpt2lab.text.pieces import frame
 from gpt2lab.text.records import records
+from gpt2lab.text.splits import TRAIN, by_hash
 from gpt2lab.text.tokenizer import Tokenizer
 
 
@@ -71,12 +72,14 @@ def split_pairs(
     Where all prompts are one, by the hash of the whole pair. LabError unless both sides get something.
     """
     alone = len({pair.prompt for pair in pairs}) > 1
-    examples = [
-        Example(text=pair.prompt if alone else f"{pair.chosen}\0{pair.rejected}", where=str(place))
-        for place, pair in enumerate(pairs)
-    ]
-    training, validation = stratified_split(examples, fraction)
-    return [pairs[int(one.where)] for one in training], [pairs[int(one.where)] for one in validation]
+    parts = by_hash(
+        pairs,
+        {"valid": fraction},
+        key=lambda pair: pair.prompt if alone else f"{pair.chosen}\0{pair.rejected}",
+        rule=SHARES,
+        stratum=lambda pair: None,
+    )
+    return parts[TRAIN], parts["valid"]
 
 
 class PreferenceBatches:

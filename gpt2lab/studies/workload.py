@@ -1,6 +1,5 @@
 """What candidates train, and on what: a small GPT-2 on a generated language, or on text."""
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -14,6 +13,7 @@ from gpt2lab.model.checkpoints.families import gpt2_config
 from gpt2lab.text import sources
 from gpt2lab.text.batches import ArrayTokens, PackedBatches
 from gpt2lab.text.generators.topic_bigrams import VOCAB_SIZE, stream
+from gpt2lab.text.splits import HashRule
 from gpt2lab.text.tokenizer import Tokenizer, train_bpe
 from gpt2lab.training import TrainSettings
 
@@ -22,7 +22,7 @@ BIGRAMS = ("topic-bigrams",)
 STORIES = "tinystories"
 """What people call the generated stories; the source's own name is tinyworld."""
 
-_HASHES = 1 << 32
+_HELD_OUT = HashRule("sha256", size=4, order="big")
 _TUNING = 1 << 31  # streams from here on: no seed's training or validation stream
 _CHARACTERS = 8  # read for each token that is wanted: more than a byte-level BPE puts into one on average
 
@@ -238,7 +238,7 @@ def _read(
     sides: tuple[list[str], list[str]] = [], []
     room = [_CHARACTERS * train_tokens, _CHARACTERS * valid_tokens]
     for document in sources.documents(data, field=field):
-        valid = _hash(document) < valid_fraction * _HASHES
+        valid = _HELD_OUT.below(document, valid_fraction)
         if room[valid] > 0:
             sides[valid].append(document)
             room[valid] -= len(document)
@@ -257,10 +257,6 @@ def _read(
         _encoded(tokenizer, held_out[1::2], valid_tokens),
         tuple(held_out),
     )
-
-
-def _hash(document: str) -> int:
-    return int.from_bytes(hashlib.sha256(document.encode("utf-8", "replace")).digest()[:4], "big")
 
 
 def _encoded(tokenizer: Tokenizer, documents: Sequence[str], most: int) -> ArrayTokens:

@@ -1,6 +1,5 @@
 """Labelled texts: what a row's fields say for each head, names of labels, and a split that keeps their shares."""
 
-import hashlib
 import json
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -12,7 +11,10 @@ from gpt2lab.text import rows, sources
 from gpt2lab.text.bounded import absent, string
 from gpt2lab.text.records import records
 from gpt2lab.text.rows import Row
+from gpt2lab.text.splits import TRAIN, HashRule, by_hash
 
+SHARES = HashRule(size=16, order="big")
+"""By which rows are split where every class keeps its share."""
 Value = str | tuple[str, ...] | tuple[float, ...] | None
 """classification: a label; tokens: a label a word; multilabel: labels; regression, or multilabel in columns: numbers."""
 
@@ -228,32 +230,25 @@ def stratified_split(
     """
     if not 0.0 < fraction < 1.0:
         raise LabError(f"valid_fraction must lie between 0 and 1, got {fraction}")
-    classes: dict[str, set[str]] = {}
-    for example in examples:
-        label = (
+
+    def label(example: Example) -> str:
+        value = (
             example.values.get(target.name) if target is not None and target.kind == "classification" else ""
         )
-        classes.setdefault(label if isinstance(label, str) else "", set()).add(_whole(example))
-    taken: set[str] = set()
-    for texts in classes.values():
-        count = min(max(1, round(fraction * len(texts))), len(texts) - 1)
-        taken.update(sorted(texts, key=_hashed)[:count])
-    train = [example for example in examples if _whole(example) not in taken]
-    valid = [example for example in examples if _whole(example) in taken]
-    if not train or not valid:
+        return value if isinstance(value, str) else ""
+
+    try:
+        parts = by_hash(examples, {"valid": fraction}, key=_whole, rule=SHARES, stratum=label)
+    except LabError:
         raise LabError(
             f"{len(examples)} examples are too few to keep {fraction:g} of them for validation; "
             "give more, or a file of their own (task.valid)"
-        )
-    return train, valid
+        ) from None
+    return parts[TRAIN], parts["valid"]
 
 
 def _whole(example: Example) -> str:
     return example.text if example.pair is None else f"{example.text}\0{example.pair}"
-
-
-def _hashed(text: str) -> bytes:
-    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
 
 
 def shared_texts(

@@ -1,6 +1,5 @@
 """Encoding documents into shards: in batches of bounded size, each document to its side of the split."""
 
-import hashlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,10 +11,11 @@ from gpt2lab.base.errors import LabError
 from gpt2lab.base.progress import Progress
 from gpt2lab.text.pieces import encode_long
 from gpt2lab.text.shard_files import SPLITS, Manifest, Shard, ShardWriter, read_documents, read_tokens
+from gpt2lab.text.splits import HashRule
 from gpt2lab.text.tokenizer import Tokenizer
 
 _BATCH = 1 << 20  # characters encoded at a time; an encoding takes some 200 bytes per token while it lives
-_HASHES = 1 << 64
+_RULE = HashRule()
 
 
 def encode_all(
@@ -57,7 +57,7 @@ class Builder:
         self.kind = np.dtype("<u2" if self.token_bytes == 2 else "<u4")
         self.splits = {name: _Split(name, []) for name in SPLITS}
         # The training documents with the lowest hash, which become validation if no other does.
-        self.lowest = _HASHES
+        self.lowest = _RULE.span
         self.lowest_at: set[int] = set()
         self.trained = 0
 
@@ -65,10 +65,10 @@ class Builder:
         """Encode and write documents; return their UTF-8 bytes."""
         texts = [document.encode("utf-8", "surrogatepass") for document in documents]
         total = 0
-        for text, ids in zip(texts, self._encode(documents, workers), strict=True):
+        for document, text, ids in zip(documents, texts, self._encode(documents, workers), strict=True):
             if self.tokenizer.eos is not None and (not ids or ids[-1] != self.tokenizer.eos):
                 ids.append(self.tokenizer.eos)
-            self._write(self._side(text), np.array(ids, dtype=self.kind), len(text))
+            self._write(self._side(document), np.array(ids, dtype=self.kind), len(text))
             total += len(text)
         return total
 
@@ -85,10 +85,10 @@ class Builder:
             else:
                 yield encode_long(self.tokenizer, document, special=True)
 
-    def _side(self, text: bytes) -> _Split:
+    def _side(self, document: str) -> _Split:
         """Choose the side by the hash of the text: the same text always comes to the same side."""
-        value = int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "little")
-        if value < self.valid_fraction * _HASHES:
+        value = _RULE.number(document)
+        if value < self.valid_fraction * _RULE.span:
             return self.splits["valid"]
         if value < self.lowest:
             self.lowest, self.lowest_at = value, set()

@@ -31,12 +31,13 @@ from gpt2lab.papers.layernorm_removal.schedule import RECIPES, Recipe, Schedule,
 from gpt2lab.text import sources
 from gpt2lab.text.batches import ArrayTokens, PackedBatches
 from gpt2lab.text.language_model import LanguageModel
+from gpt2lab.text.splits import PositionRule
 from gpt2lab.text.tokenizer import Tokenizer
 from gpt2lab.training import TrainSettings, next_token, train
 from gpt2lab.training.transform import Journal, TrainingTransform, refuse_other_work
 
 Output = Literal["folded", "compatible", "staged"]
-_HELD_OUT_EVERY, _HELD_OUT_TOKENS = 20, 65_536
+_HELD_OUT, _HELD_OUT_TOKENS = PositionRule(20, 1), 65_536
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -279,7 +280,7 @@ def split_documents(documents: Iterator[list[int]], wanted: int) -> tuple[Sequen
     """Return `wanted` training tokens, or all there are, and 65,536 of every 20th document (2, 22, ...) for validation."""
     read, held = array("i"), array("i")  # 4 bytes a token; in a list it would be 36
     for number, ids in enumerate(documents):
-        if number % _HELD_OUT_EVERY != 1:
+        if not _HELD_OUT.held_out(number):
             read.extend(ids)
         elif len(held) < _HELD_OUT_TOKENS:
             held.extend(ids)

@@ -8,7 +8,7 @@ has curly quotes decoded wrongly, duplicates and empty stories, and a loader tha
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -75,24 +75,6 @@ def write_stories(path: Path | str, stories: Iterable[str]) -> None:
             raise LabError(f"a story must not hold a line {SEPARATOR}: {story[:40]!r}")
         parts.append(f"{story}\n{SEPARATOR}\n")
     atomic_write(path, "".join(parts))
-
-
-def split_stories(
-    stories: Sequence[str], *, valid_fraction: float = 0.1, salt: str = ""
-) -> tuple[list[str], list[str]]:
-    """Split by the hash of each story: (train, valid), duplicates always on the same side.
-
-    The split of a story depends on its text and `salt` alone. LabError if the fraction is outside (0, 1).
-    """
-    if not 0.0 < valid_fraction < 1.0:
-        raise LabError(f"valid_fraction must lie in (0, 1), got {valid_fraction}")
-    train: list[str] = []
-    valid: list[str] = []
-    for story in stories:
-        digest = hashlib.sha256(f"{salt}\n{story}".encode()).digest()
-        share = int.from_bytes(digest[:8], "big") / 2**64
-        (valid if share < valid_fraction else train).append(story)
-    return train, valid
 
 
 @dataclass(frozen=True)

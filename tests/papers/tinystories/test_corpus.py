@@ -94,14 +94,3 @@ def test_statistics_count_what_the_text_holds():
 
 def found_words(text: str) -> int:
     return len(corpus.words_of(text))
-
-
-def test_the_split_depends_on_each_story_alone():
-    stories = [f"story {i}" for i in range(400)] + ["story 3"] * 5
-    train, valid = corpus.split_stories(stories, valid_fraction=0.2)
-    assert not set(train) & set(valid) and len(train) + len(valid) == len(stories)
-    assert 0.1 < len(valid) / len(stories) < 0.3
-    again = corpus.split_stories(list(reversed(stories)), valid_fraction=0.2)
-    assert set(again[1]) == set(valid)
-    with pytest.raises(LabError, match="valid_fraction"):
-        corpus.split_stories(stories, valid_fraction=1.0)

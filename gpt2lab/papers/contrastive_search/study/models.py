@@ -1,7 +1,6 @@
 """The study's text and models: trained on the spot, or pretrained ones."""
 
-import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -20,6 +19,7 @@ from gpt2lab.text import sources
 from gpt2lab.text.batches import ArrayTokens, PackedBatches
 from gpt2lab.text.language_model import LanguageModel, load
 from gpt2lab.text.pieces import beginning
+from gpt2lab.text.splits import TRAIN, HashRule, by_hash
 from gpt2lab.text.tokenizer import train_bpe
 from gpt2lab.training import TrainSettings, train
 
@@ -95,18 +95,14 @@ def split(data: str, seed: int) -> tuple[list[str], list[str]]:
     """Return training and held-out texts: by the hash of the text, so that no text is in both; held-out ones in an order
     of the seed's own.
     """
-    texts = list(dict.fromkeys(sources.documents(data)))
-    chosen = {text: _hash(text) % _HELD_OUT == 0 for text in texts}
-    held_out = [text for text in texts if chosen[text]]
-    if not held_out or len(held_out) == len(texts):
-        raise LabError(f"{data}: {len(texts)} different texts are too few to hold some out")
-    return [text for text in texts if not chosen[text]], sorted(
-        held_out, key=lambda text: _hash(f"{seed}/{text}")
-    )
+    texts = dict.fromkeys(sources.documents(data))
+    rule = HashRule(order="big", modulus=_HELD_OUT)
+    parts = by_hash(texts, {"valid": 1 / _HELD_OUT}, key=str, rule=rule)
+    return parts[TRAIN], _in_order_of(parts["valid"], seed)
 
 
-def _hash(text: str) -> int:
-    return int.from_bytes(hashlib.blake2b(text.encode("utf-8", "replace"), digest_size=8).digest(), "big")
+def _in_order_of(texts: Iterable[str], seed: int) -> list[str]:
+    return sorted(texts, key=lambda text: HashRule(order="big").number(f"{seed}/{text}"))
 
 
 def prepared(settings: Settings, run: "Run") -> Setup:
@@ -114,7 +110,7 @@ def prepared(settings: Settings, run: "Run") -> Setup:
     if settings.given:
         generator = load(settings.given, device=run.device)
         scorers = {_word(name): load(name, device=run.device) for name in settings.given_scorers}
-        texts = sorted(sources.documents(settings.data), key=lambda text: _hash(f"{run.seed}/{text}"))
+        texts = _in_order_of(sources.documents(settings.data), run.seed)
         _given_isotropy(settings, texts, run)
     else:
         generator, scorer = (

@@ -27,6 +27,7 @@ from gpt2lab.papers.pondering.study.settings import ARMS, PRESETS, Settings
 from gpt2lab.text.batches import ArrayTokens, PackedBatches
 from gpt2lab.text.language_model import LanguageModel
 from gpt2lab.text.sources import documents
+from gpt2lab.text.splits import TRAIN, PositionRule, by_position
 from gpt2lab.text.tokenizer import Tokenizer, train_bpe
 from gpt2lab.training import TrainSettings, train
 from gpt2lab.training.loop import NotFinite
@@ -38,7 +39,8 @@ if TYPE_CHECKING:
     from gpt2lab.studies.study import Study
 
 _BLOCK = 2000
-"""Tokens; every twentieth block of the stream is for validation."""
+"""Tokens; every twentieth block of the stream is for validation, of fewer blocks the last."""
+_EVERY = 20
 
 
 def arms(settings: Settings) -> list[str]:
@@ -68,17 +70,18 @@ def material(data: str, vocab_size: int, context: int, windows: int) -> Material
     ids = torch.tensor([token for text in tokenizer.encode_batch(texts) for token in (*text, tokenizer.eos)])
     size = min(_BLOCK, max(len(ids) // 40, context + 1))
     blocks = list(ids.split(size))
-    held_out = blocks[19::20] or blocks[-1:]
-    cut = [block[: len(block) // (context + 1) * (context + 1)].view(-1, context + 1) for block in held_out]
+    every = min(_EVERY, len(blocks))
+    parts = by_position(blocks, PositionRule(every, every - 1))
+    cut = [
+        block[: len(block) // (context + 1) * (context + 1)].view(-1, context + 1) for block in parts["valid"]
+    ]
     known = torch.cat(cut)
     if len(known) < windows:
         raise LabError(
             f"data {data}: {len(known)} validation windows, {windows} are asked for; give more text"
         )
     spread = torch.linspace(0, len(known) - 1, windows).long()
-    training = torch.cat(
-        [block for number, block in enumerate(blocks) if number % 20 != 19 or len(blocks) < 20]
-    )
+    training = torch.cat(parts[TRAIN])
     return Material(tokenizer, ArrayTokens(training.numpy()), known[spread])
 
 

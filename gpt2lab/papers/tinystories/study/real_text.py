@@ -26,6 +26,7 @@ from gpt2lab.text.batches import ArrayTokens, PackedBatches
 from gpt2lab.text.language_model import LanguageModel
 from gpt2lab.text.language_model import load as load_folder
 from gpt2lab.text.reduction import ReducedTokenizer, count_tokens, reduce_vocabulary
+from gpt2lab.text.splits import TRAIN, HashRule, by_hash
 from gpt2lab.text.tokenizer import train_bpe
 from gpt2lab.text.tokenizer_files import load_tokenizer
 from gpt2lab.training import TrainSettings, train
@@ -86,12 +87,8 @@ def real_corpus(settings: RealSettings, data: str, seed: int) -> RealCorpus:
     stories = corpus.stories_of(data)
     if len(stories) < 40:
         raise LabError(f"{data}: {len(stories)} stories; the study on real stories needs at least 40")
-    rest, held_out = corpus.split_stories(
-        stories, valid_fraction=settings.valid_fraction, salt=f"held out {seed}"
-    )
-    training, reference = corpus.split_stories(
-        rest, valid_fraction=settings.reference_share, salt=f"reference {seed}"
-    )
+    rest, held_out = _split(stories, settings.valid_fraction, f"held out {seed}")
+    training, reference = _split(rest, settings.reference_share, f"reference {seed}")
     check_disjoint(reference, training)
     base = (
         load_tokenizer(settings.tokenizer) if settings.tokenizer else train_bpe(training, settings.bpe_size)
@@ -104,6 +101,12 @@ def real_corpus(settings: RealSettings, data: str, seed: int) -> RealCorpus:
     counts = count_tokens(([*ids, eos] for ids in base.encode_batch(training)), base)
     reduction = reduce_vocabulary(counts, size=settings.vocabulary, eos=eos)
     return RealCorpus(training, reference, held_out, ReducedTokenizer(base, reduction))
+
+
+def _split(stories: Sequence[str], share: float, salt: str) -> tuple[list[str], list[str]]:
+    rule = HashRule("sha256", order="big", salt=salt)
+    parts = by_hash(stories, {"held out": share}, key=str, rule=rule)
+    return parts[TRAIN], parts["held out"]
 
 
 def run_arm(settings: RealSettings, data: str, arm: str, run: "Run") -> None:
