@@ -102,8 +102,8 @@ class PrivateGradient:
 
         g = (Σᵢ gᵢ / max(1, ‖gᵢ‖ / C) + N(0, σ²C² I)) / L
 
-    A row is an example, so a person whose texts fill several rows is protected less. Rows are gone through one by one,
-    which takes about as many times longer as a batch has rows. The noise of an update is a function of the run's seed
+    A row is an example, so a person whose texts fill several rows is protected less. Rows are gone through one by one.
+    The noise of an update is a function of the run's seed
     and the step: a resumed run adds the same, and whoever knows the seed can take it off, so keep a seed secret where
     the guarantee matters. The loss and the other numbers of the log are not private.
     """
