@@ -102,7 +102,7 @@ class CodesLinear(nn.Module):
         self.layer, self.bias, self.out_features = layer, layer.bias, layer.out_features
         inputs, group = layer.in_features, layer.format.width(layer.in_features)
         self.strips, table = _strips(layer.signed_codes(), _BYTE_STRIP)
-        self.table = _as_bytes(table)
+        self.table = _as_bytes(table, layer.format.bits)
         self.rows = torch.arange(len(table), dtype=torch.int32)
         starts = torch.arange(0, inputs, group, dtype=torch.int32)  # of the groups in a strip
         self.starts = (torch.arange(self.strips, dtype=torch.int32)[:, None] * inputs + starts).flatten()
@@ -162,13 +162,15 @@ class WideAttention(Attention):
         return super()._attend(q.float(), k, v, run).to(q.dtype)
 
 
-def _as_bytes(codes: Tensor) -> Tensor:
-    """Signed codes [rows, width] int8 in the form of torch's byte tables: code + 128, then a scale and an offset a row.
+def _as_bytes(codes: Tensor, bits: int) -> Tensor:
+    """Signed codes [rows, width] int8 in the form of torch's byte tables: code + shift, then a scale and an offset a row.
 
-    The scale is 1 and the offset -128, so that the kernel sums the codes themselves.
+    The scale is 1 and the offset -shift, so that the kernel sums the codes themselves. The shift is no larger than codes
+    of so many bits need, since digits of the sum cancel with it.
     """
-    tail = torch.tensor([1.0, -128.0]).view(torch.uint8).expand(len(codes), 8)
-    return torch.cat([(codes.short() + 128).to(torch.uint8), tail], dim=1)
+    shift = min(1 << bits, 128)
+    tail = torch.tensor([1.0, float(-shift)]).view(torch.uint8).expand(len(codes), 8)
+    return torch.cat([(codes.short() + shift).to(torch.uint8), tail], dim=1)
 
 
 def _strips(weight: Tensor, widest: int) -> tuple[int, Tensor]:
@@ -193,7 +195,7 @@ def _laid_out(linear: AnyLinear, rows: int, dtype: torch.dtype) -> nn.Module:
 
 
 def _quantised(linear: QuantizedLinear, rows: int, dtype: torch.dtype) -> nn.Module:
-    if rows == 1 and linear.n_weights >= _SMALLEST_STRIPS and linear.format.levels != "nf4":
+    if rows == 1 and linear.n_weights >= _SMALLEST_STRIPS and linear.format.fits_int8:
         return CodesLinear(linear)
     return _laid_out(linear.to_linear(dtype), rows, dtype)
 

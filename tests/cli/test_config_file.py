@@ -87,7 +87,7 @@ def test_measure_and_apply_read_their_options_from_a_file(said: Lab, tmp_path: P
         ("generate small-1 a", "max_new_tokens = [1, 2]", "max_new_tokens must be one value, got 2"),
         ("generate small-1 a", "json = 1", "json must be true or false, got 1"),
         ("generate small-1 a", "top_p = 0.9", "top_p: no such option of generate with decoder greedy"),
-        ("apply quantize small-1", "bits = 5", "bits must be one of 4, 8"),
+        ("apply quantize small-1", "bits = 9", "bits must be one of 2, 3, 4, 5, 6, 7, 8"),
         ("reproduce conda --scale smoke", "[workload]\nd_modl = 3", "no setting workload.d_modl"),
         ("predict small-1 a", "hed = 3", "hed: no such option; did you mean head?"),
     ],
@@ -107,7 +107,7 @@ def test_what_is_typed_is_not_blamed_on_the_file(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("c.toml").write_text("bits = 4")
-    assert said("apply", "quantize", "small-1", "--bits", "5", "--config", "c.toml").err.startswith(
+    assert said("apply", "quantize", "small-1", "--bits", "9", "--config", "c.toml").err.startswith(
         "gpt2lab: apply quantize: bits"
     )
     assert "nosuch.toml: cannot be read" in said("train", "--config", "nosuch.toml").err

@@ -75,6 +75,10 @@ def test_bfloat16_layouts_round_no_more_than_the_plain_one(model: Transformer) -
         (Format(group=301), 0.2),
         (Format(scheme="affine"), 0.12),
         (Format(scheme="affine", group=7), 0.12),
+        (Format(bits=2), 0.7),
+        (Format(bits=3, scheme="symmetric", group=7), 0.4),
+        (Format(bits=7), 0.02),
+        (Format(bits=7, scheme="affine"), 0.02),
     ],
 )
 @pytest.mark.parametrize("shape", [(300, 1000), (50, 7), (64, 193)])
@@ -112,7 +116,15 @@ def test_packed_weights_change_no_token_of_their_model(model: Transformer, weigh
 
 
 @pytest.mark.parametrize(
-    "how", [{"bits": 8}, {}, {"scheme": "affine"}, {"scheme": "nf4", "double_scales": True}]
+    "how",
+    [
+        {"bits": 8},
+        {},
+        {"scheme": "affine"},
+        {"scheme": "nf4", "double_scales": True},
+        {"bits": 5},
+        {"bits": 8, "scheme": "asymmetric"},
+    ],
 )
 @pytest.mark.parametrize("layers", [("blocks.*",), ("*",)])
 def test_a_quantised_model_says_the_same_packed_and_written_out(
@@ -127,7 +139,7 @@ def test_a_quantised_model_says_the_same_packed_and_written_out(
         single = pack(small, rows=1, weights=kind, steps=12)
         assert [Greedy().decode(single, [prompt], limits)[0] for prompt in PROMPTS] == wanted
     codes = [module for module in pack(small, rows=1).modules() if isinstance(module, CodesLinear)]
-    assert bool(codes) == (how.get("scheme") != "nf4")
+    assert bool(codes) == Quantized(**how).fits_int8
     assert not any(isinstance(module, QuantizedLinear) for module in pack(small, rows=4).modules())
 
 

@@ -1,4 +1,4 @@
-"""Weights in 8 and 4 bits: rounding, the layers that compute with them, the architecture and its transforms."""
+"""Weights in 2 to 8 bits: rounding, the layers that compute with them, the architecture and its transforms."""
 
 from gpt2lab.model.quantization.codes import Format
 from gpt2lab.model.quantization.layers import (

@@ -1,4 +1,4 @@
-"""Layers whose matrix is kept in 8 or 4 bits: linear maps, embedding tables, experts, a head tied to its table."""
+"""Layers whose matrix is kept in 2 to 8 bits: linear maps, embedding tables, experts, a head tied to its table."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -12,6 +12,7 @@ from gpt2lab.model.experts import ExpertLinear
 from gpt2lab.model.matrices import Form
 from gpt2lab.model.quantization import codes
 from gpt2lab.model.quantization.codes import Format
+from gpt2lab.model.quantization.rounding import quantise
 
 
 class QuantizedMatrix(nn.Module):
@@ -38,7 +39,7 @@ class QuantizedMatrix(nn.Module):
     def round(self, weight: Tensor) -> None:
         """Take the values nearest to weight [rows, columns]. LabError for NaN or infinity."""
         if weight.device.type != "meta":
-            self._buffers.update(codes.quantise(weight, self.format, self.form))
+            self._buffers.update(quantise(weight, self.format, self.form))
 
     def stored(self) -> dict[str, Tensor]:
         """Return the stored form."""
@@ -49,7 +50,7 @@ class QuantizedMatrix(nn.Module):
         return codes.dequantise(self.stored(), self.format, self.columns, self.form, rows)
 
     def signed_codes(self) -> Tensor:
-        """Return the whole numbers that the scales multiply, [rows, columns] int8. LabError for nf4, which has none."""
+        """Return the whole numbers that the scales multiply, [rows, columns] int8. LabError as `codes.signed_codes`."""
         return codes.signed_codes(self.stored(), self.format, self.columns)
 
     def scale_table(self) -> Tensor:

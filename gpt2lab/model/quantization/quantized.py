@@ -41,7 +41,7 @@ class QuantizationOptions(Format):
 
 @dataclass(frozen=True, kw_only=True)
 class Quantized(QuantizationOptions):
-    """Matrices in 8 or 4 bits, read back where they are used; without data, each weight to the nearest level."""
+    """Matrices in 2 to 8 bits, read back where they are used; without data, each weight to the nearest level."""
 
     way_out: ClassVar[str] = "make an ordinary model of it with: gpt2lab apply dequantize MODEL --out DIR"
     """What to do where another program's layout cannot hold the model."""
@@ -111,7 +111,7 @@ L = TypeVar("L", bound=HasModel)
 
 @dataclass(frozen=True, kw_only=True)
 class Quantize(QuantizationOptions):
-    """Round a model's matrices to 8 or 4 bits; it is saved as small as it is then."""
+    """Round a model's matrices to 2 to 8 bits; it is saved as small as it is then."""
 
     def __call__(self, lm: L) -> L:
         """Return the quantised model; the given one stays as it is. Errors as `Quantized.attach`."""

@@ -32,29 +32,29 @@ def normal_float_4() -> Array:
 def rounded_group(weights: Array, scheme: str, bits: int) -> Array:
     """The nearest levels of one group: ŵ = (level - zero) · scale, of affine code · scale + minimum."""
     if scheme == "affine":
-        return affine_group(weights)
+        return affine_group(weights, bits)
     if scheme == "asymmetric":
-        low, high = min(0.0, weights.min()), max(0.0, weights.max())
-        scale = bfloat16_above(np.float32((np.float32(high) - np.float32(low)) / np.float32(15)))
+        low, high, top = min(0.0, weights.min()), max(0.0, weights.max()), 2**bits - 1
+        scale = bfloat16_above(np.float32((np.float32(high) - np.float32(low)) / np.float32(top)))
         if scale == 0:
             return np.zeros_like(weights)
         zero = np.round(-low / scale)
-        return (np.clip(np.round(weights / scale + zero), 0, 15) - zero) * scale
-    largest = {8: 127, 4: 7}[bits]
+        return (np.clip(np.round(weights / scale + zero), 0, top) - zero) * scale
+    largest = 2 ** (bits - 1) - 1
     scale = bfloat16_above(np.float32(np.abs(weights).max()) / np.float32(largest))
     if scale == 0:
         return np.zeros_like(weights)
-    return np.clip(np.round(weights / scale), -127 if bits == 8 else -8, largest) * scale
+    return np.clip(np.round(weights / scale), -127 if bits == 8 else -largest - 1, largest) * scale
 
 
-def affine_group(weights: Array) -> Array:
+def affine_group(weights: Array, bits: int) -> Array:
     """Scale and minimum have the eleven significant bits of float16; the range of float16 does not matter."""
     low, high = weights.min(), weights.max()
-    scale = eleven_bits(np.float32(np.float32(high) - np.float32(low)) / np.float32(15))
+    scale = eleven_bits(np.float32(np.float32(high) - np.float32(low)) / np.float32(2**bits - 1))
     minimum = eleven_bits(low)
     if scale == 0:
         return np.full_like(weights, minimum)
-    return np.clip(np.round((weights - minimum) / scale), 0, 15) * scale + minimum
+    return np.clip(np.round((weights - minimum) / scale), 0, 2**bits - 1) * scale + minimum
 
 
 def eleven_bits(value: float) -> float:
@@ -121,19 +121,24 @@ def double_quantised(absmax: list[float], block: int = 256) -> tuple[list[int], 
     return codes, seconds, mean, np.array(found)
 
 
-def read_back(stored: dict[str, NDArray[np.generic]], scheme: str, group: int, columns: int) -> Array:
-    """The weights of 4-bit codes, one at a time: the first of a pair in the lower half of its byte."""
+def codes_in(row: NDArray[np.generic], bits: int, count: int) -> list[int]:
+    """The codes of a row of bytes, bit by bit: code i is bits i·b … of a stream that begins with the lowest of the first."""
+    stream = [int(byte) >> place & 1 for byte in row for place in range(8)]
+    return [sum(stream[i * bits + k] << k for k in range(bits)) for i in range(count)]
+
+
+def read_back(
+    stored: dict[str, NDArray[np.generic]], scheme: str, bits: int, group: int, columns: int
+) -> Array:
+    """The weights of codes of any width but signed bytes, one at a time."""
     rows = stored["codes"].shape[0]
     made = np.empty((rows, columns))
     for row in range(rows):
-        for column in range(columns):
-            byte = int(stored["codes"][row, column // 2])
-            code = byte >> 4 if column % 2 else byte & 15
+        zeros = codes_in(stored["zeros"][row], bits, -(-columns // group)) if scheme == "asymmetric" else []
+        for column, code in enumerate(codes_in(stored["codes"][row], bits, columns)):
             place = column // group
-            level = code - 8 if scheme == "symmetric" else code
-            if scheme == "asymmetric":
-                pair = int(stored["zeros"][row, place // 2])
-                level -= pair >> 4 if place % 2 else pair & 15
+            level = code - 2 ** (bits - 1) if scheme == "symmetric" else code
+            level -= zeros[place] if zeros else 0
             made[row, column] = level * float(stored["scales"][row, place])
             if scheme == "affine":
                 made[row, column] += float(stored["minima"][row, place])

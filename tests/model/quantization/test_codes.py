@@ -6,15 +6,9 @@ from torch import Tensor
 from gpt2lab.base.errors import LabError
 from gpt2lab.model.matrices import Form
 from gpt2lab.model.quantization import Format
-from gpt2lab.model.quantization.codes import (
-    dequantise,
-    empty,
-    pack,
-    quantise,
-    scale_table,
-    signed_codes,
-    unpack,
-)
+from gpt2lab.model.quantization.bits import pack, packed_width, unpack
+from gpt2lab.model.quantization.codes import dequantise, empty, scale_table, signed_codes
+from gpt2lab.model.quantization.rounding import quantise
 from tests.model.quantization import reference
 
 FORMATS = {
@@ -26,6 +20,11 @@ FORMATS = {
     "affine, odd groups": Format(scheme="affine", group=7),
     "odd groups": Format(group=7),
     "a weight each": Format(group=1),
+    **{
+        f"{scheme}, {bits} bits": Format(bits=bits, scheme=scheme, group=16)  # type: ignore[arg-type]  # one of each
+        for bits in range(2, 9)
+        for scheme in ("symmetric", "asymmetric", "affine")
+    },
 }
 SHAPES = [(9, 48), (48, 9), (1, 33), (33, 1), (5, 65)]
 
@@ -69,23 +68,30 @@ def test_no_weight_is_off_by_more_than_half_a_step(name: str) -> None:
         stored = quantise(weight, how)
         steps = scale_table(stored, how, 50, Form((12,))).double().repeat_interleave(how.width(50), 1)[:, :50]
         missed = (read(weight, how).double() - weight.double()).abs()
-        # An affine group's ends are rounded to float16: 16 of its steps at 2^-12 each, and its minimum's own.
-        more = 0.004 * steps + weight.abs() * 2**-11 if how.levels == "affine" else 1e-6 * steps
+        # An affine group's ends are rounded to float16: each of its steps at 2^-12, and its minimum's own.
+        more = (
+            2 ** (how.bits - 12) * steps + weight.abs() * 2**-11 if how.levels == "affine" else 1e-6 * steps
+        )
         assert (missed <= steps / 2 + more).all()
         assert how.group == 1 or (missed > steps / 3).any()  # alone, every weight is met
 
 
 @pytest.mark.parametrize("scheme", ["symmetric", "asymmetric", "affine"])
+@pytest.mark.parametrize("bits", range(2, 9))
 @pytest.mark.parametrize("columns", [48, 33])
-def test_what_is_stored_is_read_back_bit_by_bit(scheme: str, columns: int) -> None:
-    how = Format(scheme=scheme, group=16)  # type: ignore[arg-type]  # one of the names
+def test_what_is_stored_is_read_back_bit_by_bit(scheme: str, bits: int, columns: int) -> None:
+    how = Format(bits=bits, scheme=scheme, group=16)  # type: ignore[arg-type]  # one of the names
     stored = quantise(matrix(7, columns), how)
-    assert stored["codes"].shape == (7, -(-columns // 2))
+    assert stored["codes"].shape == (7, -(-columns * bits // 8))
     arrays = {name: tensor.float().numpy() for name, tensor in stored.items()}
-    wanted = reference.read_back(arrays, scheme, 16, columns)
+    if how.signed_bytes:
+        arrays["codes"] += 128  # level 0 is code 128 there
+    wanted = reference.read_back(arrays, scheme, bits, 16, columns)
     found = dequantise(stored, how, columns, Form((7,)))
     assert np.allclose(found.numpy(), wanted, rtol=1e-6, atol=1e-7 if scheme == "affine" else 0)
-    if scheme != "affine":
+    some = torch.tensor([6, 2, 2])
+    assert torch.equal(dequantise(stored, how, columns, Form((7,)), some), found[some])
+    if scheme != "affine" and how.fits_int8:
         steps = scale_table(stored, how, columns, Form((7,))).repeat_interleave(16, 1)[:, :columns]
         assert torch.equal(signed_codes(stored, how, columns) * steps, found)
 
@@ -117,7 +123,7 @@ def test_weights_that_lie_on_sixteen_levels_in_groups_come_back_as_they_were(siz
     assert error["asymmetric"] > 0.03
 
 
-def test_four_bits_are_four_bits() -> None:
+def test_so_many_bits_are_so_many_bits() -> None:
     weight = matrix(64, 640)
     for how, bits in (
         (Format(scheme="symmetric"), 4.25),
@@ -127,6 +133,12 @@ def test_four_bits_are_four_bits() -> None:
         (Format(scheme="nf4", double_scales=True), 4.1285),
         (Format(double_scales=True), 4.191),
         (Format(bits=8), 8.025),
+        (Format(bits=2), 2.2875),  # a zero point has as many bits as a weight, rows of 10 groups whole bytes
+        (Format(bits=3, scheme="symmetric"), 3.25),
+        (Format(bits=5), 5.3375),
+        (Format(bits=6, scheme="affine"), 6.5008),
+        (Format(bits=7, scheme="symmetric", group=640), 7.025),
+        (Format(bits=8, scheme="asymmetric", group=640), 8.0375),
     ):
         stored = quantise(weight, how)
         assert 8 * sum(tensor.nbytes for tensor in stored.values()) / weight.numel() == pytest.approx(
@@ -158,10 +170,30 @@ def test_bfloat16_and_float64_weights_are_rounded_as_their_float32_values() -> N
         )
 
 
-def test_pairs_of_codes_share_a_byte() -> None:
-    codes = torch.randint(0, 16, (5, 9), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    assert torch.equal(unpack(pack(codes), 9), codes)
-    assert pack(torch.tensor([[1, 2, 3]], dtype=torch.uint8)).tolist() == [[0x21, 0x03]]
+@pytest.mark.parametrize("bits", range(2, 9))
+@pytest.mark.parametrize("columns", [0, 1, 7, 8, 9, 33])
+def test_codes_are_a_stream_of_bits_in_each_row(bits: int, columns: int) -> None:
+    generator = torch.Generator().manual_seed(bits)
+    codes = torch.randint(0, 1 << bits, (5, columns), dtype=torch.uint8, generator=generator)
+    packed = pack(codes, bits)
+    assert packed.shape == (5, packed_width(columns, bits)) == (5, -(-columns * bits // 8))
+    assert [reference.codes_in(row, bits, columns) for row in packed.numpy()] == codes.tolist()
+    assert torch.equal(unpack(packed, columns, bits), codes)
+    assert unpack(packed[:0], columns, bits).shape == (0, columns)
+
+
+def test_of_two_codes_in_a_byte_the_first_is_in_the_lower_half() -> None:
+    assert pack(torch.tensor([[1, 2, 3]], dtype=torch.uint8), 4).tolist() == [[0x21, 0x03]]
+    assert pack(torch.tensor([[1, 7, 4]], dtype=torch.uint8), 3).tolist() == [[0b00_111_001, 0b1]]
+
+
+@pytest.mark.parametrize("bits", range(2, 9))
+def test_a_row_of_one_number_keeps_it(bits: int) -> None:
+    for scheme in ("symmetric", "asymmetric", "affine"):
+        how = Format(bits=bits, scheme=scheme, group=5)  # type: ignore[arg-type]  # one of each
+        for size in (0.0, 3.0, -0.7):
+            found = read(torch.full((1, 13), size), how)
+            torch.testing.assert_close(found, torch.full((1, 13), size), rtol=2**-7, atol=0)
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
@@ -175,9 +207,9 @@ def test_what_is_not_finite_is_refused(bad: float) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"bits": 3}, "bits must be 4 or 8"),
-        ({"bits": 8, "scheme": "nf4"}, "scheme nf4 is for 4 bits"),
-        ({"bits": 8, "scheme": "affine"}, "scheme affine is for 4 bits"),
+        ({"bits": 1}, "bits must be a whole number from 2 to 8, got 1"),
+        ({"bits": 9}, "bits must be a whole number from 2 to 8, got 9"),
+        ({"bits": 8, "scheme": "nf4"}, "scheme nf4 has 16 levels, which are 4 bits"),
         ({"scheme": "affine", "double_scales": True}, "one number a group; affine has two"),
         ({"scheme": "nf3"}, "did you mean nf4"),
         ({"group": 0}, "group must be at least 1"),
@@ -186,6 +218,13 @@ def test_what_is_not_finite_is_refused(bad: float) -> None:
 def test_formats_that_do_not_exist_are_refused(options: dict[str, object], message: str) -> None:
     with pytest.raises(LabError, match=message):
         Format(**options)
+
+
+@pytest.mark.parametrize("scheme", ["asymmetric", "affine"])
+def test_eight_bits_without_a_sign_have_no_signed_bytes(scheme: str) -> None:
+    how = Format(bits=8, scheme=scheme)  # type: ignore[arg-type]  # one of the names
+    with pytest.raises(LabError, match=f"8 bits {scheme} do not fit into signed bytes"):
+        signed_codes(quantise(matrix(5, 8), how), how, 8)
 
 
 def test_nf4_has_no_whole_numbers_and_no_groups_of_a_row() -> None:

@@ -22,6 +22,8 @@ FORMATS = [
     Format(),
     Format(scheme="symmetric", group=7),
     Format(scheme="nf4", double_scales=True),
+    Format(bits=3, group=7),
+    Format(bits=5, scheme="affine"),
 ]
 SHAPES = [(48, 20), (20, 48), (33, 1), (1, 5)]
 

@@ -22,8 +22,9 @@ from gpt2lab.model.quantization import (
     QuantizedLinear,
     QuantizedMatrix,
 )
-from gpt2lab.model.quantization.codes import dequantise, quantise
+from gpt2lab.model.quantization.codes import dequantise
 from gpt2lab.model.quantization.nf4 import dynamic_map
+from gpt2lab.model.quantization.rounding import quantise
 from tests.model.quantization import reference
 from tests.model.test_matrices import config_of, shaken, weight_of
 
