@@ -14,6 +14,7 @@ from gpt2lab.runs.run import Run
 from gpt2lab.runs.store import Store
 
 if TYPE_CHECKING:
+    from gpt2lab.decode.backend import TextBackend
     from gpt2lab.text.language_model import LanguageModel
 
 IN_MEMORY = "a model in memory"
@@ -28,8 +29,8 @@ _LONGEST = (
 def recorded(
     kind: str,
     name: str,
-    model: "str | Path | LanguageModel",
-    lm: "LanguageModel",
+    model: "str | Path | LanguageModel | TextBackend",
+    lm: "LanguageModel | TextBackend",
     settings: Mapping[str, Any],
     *,
     keep: bool,
@@ -45,8 +46,8 @@ def recorded(
     run = None
     if keep:
         try:
-            known = {**_about(model, lm), "dtype": str(lm.model.dtype).removeprefix("torch."), **settings}
-            device = str(lm.model.device)
+            known, device = _about(model, lm)
+            known |= settings
             run = Run.start(kind, name, settings=known, command=command, device=device, **columns)
         except LabError as error:
             if needed:
@@ -59,10 +60,22 @@ def recorded(
         yield run
 
 
-def _about(model: "str | Path | LanguageModel", lm: "LanguageModel") -> dict[str, str | None]:
-    """Return what a record says of a model: its name, and the run that made it."""
-    if isinstance(model, (str, Path)):
-        return about(str(model), find_model(model))
+def _about(
+    model: "str | Path | LanguageModel | TextBackend", lm: "LanguageModel | TextBackend"
+) -> tuple[dict[str, Any], str]:
+    """Return what a record says of a model (its name, the run that made it, its numbers), and where it computes."""
+    from gpt2lab.text.language_model import LanguageModel
+
+    if not isinstance(lm, LanguageModel):
+        return {"model": str(model) if isinstance(model, str) else lm.name, "origin": None}, "cpu"
+    given = model if isinstance(model, (str, Path)) else None
+    dtype = str(lm.model.dtype).removeprefix("torch.")
+    return {**_origin(given, lm), "dtype": dtype}, str(lm.model.device)
+
+
+def _origin(given: str | Path | None, lm: "LanguageModel") -> dict[str, str | None]:
+    if given is not None:
+        return about(str(given), find_model(given))
     if not lm.source:
         return {"model": IN_MEMORY, "origin": None}
     made = Store().get(lm.source)

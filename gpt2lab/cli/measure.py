@@ -2,6 +2,7 @@
 
 examples:
   gpt2lab measure perplexity train-1 --data docstrings:300000
+  gpt2lab measure text-statistics openai:http://localhost:8000/v1#NAME     a model behind a server
   gpt2lab measure perplexity --help     the options of a measure
 """
 
