@@ -14,7 +14,6 @@ from gpt2lab.actions.train_settings import TaskSettings, TrainingSettings
 from gpt2lab.base.errors import LabError
 from gpt2lab.base.files import atomic_folder, check_sums, restore, sweep, write_sums
 from gpt2lab.model import Transformer
-from gpt2lab.model.loss import linear_cross_entropy
 from gpt2lab.runs.run import Run
 from gpt2lab.text import shards as token_shards
 from gpt2lab.text import sources
@@ -135,14 +134,8 @@ class Validation:
         for start in range(0, self.windows, self.rows):
             batch = self.batches[start // self.rows]
             rows = min(self.rows, self.windows - start)  # the last batch goes on into windows seen before
-            hidden = self.model.hidden(batch["tokens"][:rows].to(device))
-            targets = batch["targets"][:rows].to(device)
-            head = self.model.head
-            total += float(
-                linear_cross_entropy(
-                    hidden.flatten(0, 1), head.weight, targets.flatten(), bias=head.bias, reduction="sum"
-                )
-            )
+            tokens, targets = (batch[name][:rows].to(device) for name in ("tokens", "targets"))
+            total += float(self.model.next_token_loss(tokens, targets, reduction="sum"))
         loss = total / (self.windows * self.batches.context)
         return {"validation_loss": loss, "bits_per_byte": loss / math.log(2) / self.bytes_per_token}
 
@@ -213,10 +206,9 @@ class MaskedValidation:
         for start in range(0, self.windows, self.rows):
             tokens, targets = self._read(range(start, min(start + self.rows, self.windows)))
             chosen = targets != -100
-            states, hidden = model.head_input(model.hidden(tokens)[chosen]), targets[chosen]
-            head = model.head
-            total += float(linear_cross_entropy(states, head.weight, hidden, bias=head.bias, reduction="sum"))
-            hits += int((head(states).argmax(-1) == hidden).sum())
+            states, hidden = model.hidden(tokens)[chosen], targets[chosen]
+            total += float(model.cross_entropy(states, hidden, reduction="sum"))
+            hits += int((model.unembed(states).argmax(-1) == hidden).sum())
             count += len(hidden)
         if not count:
             raise LabError(

@@ -233,10 +233,5 @@ def _states(
             picked = order[start : start + batch_size]
             made = token_batch([rows[i] for i in picked], 0)
             batch = {name: tensor.to(model.device) for name, tensor in made.items()}
-            types = batch.get("token_types") if model.config.token_types > 1 else None
-            yield (
-                picked,
-                batch,
-                model.hidden(batch["tokens"], attention_mask=batch["attention_mask"], token_types=types),
-            )
+            yield picked, batch, model.hidden_of(batch)
             bar.advance(len(picked))

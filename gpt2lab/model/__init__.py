@@ -1,9 +1,11 @@
 """The one transformer, its families, activations, loading and saving."""
 
-from gpt2lab.model.architecture import Architecture, Backbone, Wrapper, attach, drawn, under
+from gpt2lab.model.architecture import attach, drawn, under
+from gpt2lab.model.backbone import Architecture, Backbone, Wrapper
 from gpt2lab.model.cache import Cache, CacheGroup, KeyValueCache
 from gpt2lab.model.checkpoints.huggingface import load_model, save_model
 from gpt2lab.model.config import LayerConfig, TransformerConfig
+from gpt2lab.model.extra_inputs import ExtraInput
 from gpt2lab.model.forward import Inner, Inputs, NewCache, Pass
 from gpt2lab.model.loss import linear_cross_entropy
 from gpt2lab.model.tap import Tap
@@ -15,6 +17,7 @@ __all__ = [
     "Block",
     "Cache",
     "CacheGroup",
+    "ExtraInput",
     "Inner",
     "Inputs",
     "KeyValueCache",

@@ -15,86 +15,18 @@ around that of the earlier one.
 import dataclasses
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Protocol, TypeVar, runtime_checkable
+from typing import TypeVar
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from gpt2lab.base.errors import LabError
 from gpt2lab.base.registry import parts
-from gpt2lab.model.cache import Cache
-from gpt2lab.model.config import TransformerConfig
-from gpt2lab.model.forward import Inner, Inputs, NewCache
-from gpt2lab.model.norms import Norm
-from gpt2lab.model.tap import Tap, TapUnder
+from gpt2lab.model.backbone import Architecture, Backbone
+from gpt2lab.model.tap import TapUnder
 
 M = TypeVar("M", bound=nn.Module)
-B = TypeVar("B", bound="Backbone")
-
-
-class Backbone(nn.Module):
-    """What an architecture may use of the `Transformer` that it changes, which implements this."""
-
-    config: TransformerConfig
-    embedding: nn.Embedding
-    """The table of token embeddings, [vocab, d_model]."""
-    blocks: nn.ModuleList
-    final_norm: Norm
-    head: nn.Linear
-    """The matrix from states to logits; absent where config.head is "none"."""
-    wrappers: nn.ModuleList
-    """What architectures put around the forward pass, the innermost first."""
-    architectures: "tuple[Architecture, ...]"
-    """What `attach` has attached, in order."""
-    open_tap: Tap | TapUnder | None
-
-    @property
-    def device(self) -> torch.device:
-        """Device of the weights."""
-        return next(self.parameters()).device
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """Type of the weights: of the first, where some are kept in another (adapters, 4-bit codes)."""
-        return next(self.parameters()).dtype
-
-    @property
-    def context(self) -> int:
-        """Most tokens of text in a row: the configuration's positions less those that architectures take up."""
-        raise NotImplementedError
-
-    def embed(self, tokens: Tensor) -> Tensor:
-        """Look up token embeddings (without positions); tokens [batch, time] int64 → [batch, time, d_model]."""
-        raise NotImplementedError
-
-    def unembed(self, hidden: Tensor) -> Tensor:
-        """Return logits for the last states; [..., d_model] → [..., vocab]. LabError for a model without a head."""
-        raise NotImplementedError
-
-    def head_input(self, hidden: Tensor) -> Tensor:
-        """Return what the head's matrix reads: the last states [..., d_model], transformed where the head does so."""
-        raise NotImplementedError
-
-    def count_parameters(self) -> dict[str, int]:
-        """Count weights: total (tied tables once), embedding, non_embedding, and active where there are experts."""
-        raise NotImplementedError
-
-    def activation_names(self) -> list[str]:
-        """Return the names that a tap knows, in the order of the forward pass."""
-        raise NotImplementedError
-
-
-@runtime_checkable
-class Architecture(Protocol):
-    """A frozen keyword-only dataclass of options that changes the structure of a model."""
-
-    def attach(self, model: Backbone, *, generator: torch.Generator | None = None) -> None:
-        """Change `model` in place; new weights are drawn from `generator` (see `drawn`), torch's own included.
-
-        The model may be on the meta device, where there are shapes but no numbers. `model.config` stays as it is.
-        LabError for a model that this architecture does not fit, with the model unchanged.
-        """
-        ...
+B = TypeVar("B", bound=Backbone)
 
 
 def attach(model: B, architecture: Architecture, *, generator: torch.Generator | None = None) -> B:
@@ -132,42 +64,6 @@ def architecture_name(architecture: Architecture) -> str:
     if kind.__name__ in [part.name for part in known]:
         raise LabError(f"{kind.__name__} has the name of another architecture; rename the class")
     return kind.__name__
-
-
-class Wrapper(nn.Module):
-    """A module around the forward pass of a model. It keeps no reference to the model, which is handed to it."""
-
-    positions_taken: int = 0
-    """Positions in front of the text that the wrapper uses up."""
-
-    def forward(self, model: Backbone, inner: Inner, inputs: Inputs) -> Tensor:
-        """Return the states after the final norm, [batch, time, d_model], time being that of `inputs`.
-
-        `inner` may be called several times, each time with a cache of its own (or with the same, for later tokens).
-        """
-        return inner(inputs)
-
-    def new_cache(self, inner: NewCache, *, batch: int, length: int) -> Cache:
-        """Return a cache for `length` tokens, made of those that `inner(batch=, length=)` makes."""
-        return inner(batch=batch, length=length)
-
-    def require_steps(self, model: Backbone, steps: int) -> None:
-        """Hear, before data is read, how long a run of the verb `train` is to be. LabError if that is too short."""
-
-    def before_update(self, model: Backbone, step: int) -> None:
-        """Hear that update `step` of a training run (0 is the first) begins; what it changes, buffers must hold."""
-
-    def after_update(self, model: Backbone, step: int) -> dict[str, float]:
-        """Hear that the weights are updated, before a checkpoint is written; return numbers for the log."""
-        return {}
-
-    def training_flops(self, model: Backbone, time_steps: int, inner: float) -> float:
-        """Return the operations of training on one token, given those of what stands inside; `time_steps` in a row."""
-        return inner
-
-    def activation_names(self, names: list[str]) -> list[str]:
-        """Return all names of activations, given those inside; a repeated pass has its own, `under` a prefix and a colon."""
-        return names
 
 
 @contextmanager

@@ -9,9 +9,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gpt2lab.model.config import TransformerConfig
-from gpt2lab.model.counts import count_weights
 from gpt2lab.model.feedforward import ACTIVATIONS
 from gpt2lab.model.forward import Pass
+from gpt2lab.model.layer_kinds import count_weights
 
 
 class MixtureOfExperts(nn.Module):

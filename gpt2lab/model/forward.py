@@ -96,6 +96,10 @@ class Inputs:
     """[batch or 1, time]; None counts real tokens from 0 (with a cache: goes on counting)."""
     token_types: Tensor | None
     """[batch, time], for models that have them; None is type 0 everywhere."""
+    extra_inputs: Mapping[str, Tensor]
+    """What architectures read beside the tokens, by name, [batch, ...]; with a cache only the first pass has them."""
+    token_inputs: Mapping[str, Tensor]
+    """Those that have an entry for each token, [batch, time, ...]."""
     cache: Cache | None
     """As made by the `new_cache` of the model, or of what stands inside the wrapper."""
     siblings: bool = False
@@ -122,7 +126,7 @@ class Inputs:
     def behind(self, first: Tensor) -> "Inputs":
         """Return these inputs with embeddings in front, [n, d_model] or [batch, n, d_model]; all else follows.
 
-        Those of every row are real, take the positions from 0 on, and have token -1 and token type 0.
+        Those of every row are real, take the positions from 0 on, and have token -1, token type 0 and zeros for inputs.
         """
         if not first.shape[-2]:
             return self
@@ -136,6 +140,11 @@ class Inputs:
                 else torch.cat([new.to(old.dtype), old.expand(rows, *old.shape[1:])], dim=1)
             )
 
+        inputs = {
+            name: torch.cat([x.new_zeros(rows, n, *x.shape[2:]), x], dim=1)
+            for name, x in self.token_inputs.items()
+        }
+
         return dataclasses.replace(
             self,
             embeddings=torch.cat(
@@ -145,6 +154,7 @@ class Inputs:
             attention_mask=joined(ones, self.attention_mask),
             positions=joined(ones.cumsum(1) - 1, None if self.positions is None else self.positions + n),
             token_types=joined(0 * ones, self.token_types),
+            token_inputs=inputs,
         )
 
 

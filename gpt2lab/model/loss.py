@@ -11,6 +11,9 @@ from gpt2lab.base.errors import LabError
 IGNORE = -100
 """Target of positions that carry no loss."""
 
+Reduction = Literal["mean", "sum", "none"]
+"""Mean over targets, their sum, or each by itself."""
+
 _CHUNK_ELEMENTS = {"cpu": 1 << 21, "cuda": 1 << 27}
 """Logits held at a time. CPU: 8 MiB stay in the caches."""
 
@@ -24,7 +27,7 @@ def linear_cross_entropy(
     targets: Tensor,
     *,
     bias: Tensor | None = None,
-    reduction: Literal["mean", "sum", "none"] = "mean",
+    reduction: Reduction = "mean",
 ) -> Tensor:
     """Return -log softmax(hidden · weightᵀ + bias)[target] in nats, float32 or wider.
 
@@ -44,6 +47,14 @@ def linear_cross_entropy(
             )
     losses: Tensor = _LinearCrossEntropy.apply(flat_hidden, weight, bias, flat_targets, reduction)
     return losses.view(targets.shape) if reduction == "none" else losses
+
+
+def next_tokens(tokens: Tensor, attention_mask: Tensor | None = None) -> Tensor:
+    """Return the target of every place but the last, [batch, time - 1]: the next token, -100 unless both are real."""
+    if attention_mask is None:
+        return tokens[:, 1:]
+    real = attention_mask.bool()
+    return torch.where(real[:, 1:] & real[:, :-1], tokens[:, 1:], IGNORE)
 
 
 def _compute_dtype(hidden: Tensor) -> torch.dtype:

@@ -13,8 +13,9 @@ from typing import Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
-from gpt2lab.model.architecture import Backbone
+from gpt2lab.model.backbone import Backbone
 from gpt2lab.model.checkpoints.families import FAMILIES, Weight
+from gpt2lab.model.layer_kinds import ExpertMaps, LinearMap, Table
 
 _ATTENTION = "qkv"
 
@@ -146,28 +147,20 @@ def holders(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     """Yield every layer that computes with a matrix, with its path; what stands inside such a layer is its own affair."""
     inside: set[str] = set()
     for path, module in model.named_modules():
-        if not any(path.startswith(prefix) for prefix in inside) and _has_sizes(module):
+        holds = isinstance(module, LinearMap | Table | ExpertMaps)
+        if holds and not any(path.startswith(prefix) for prefix in inside):
             inside.add(f"{path}.")
             yield path, module
 
 
-def _has_sizes(module: nn.Module) -> bool:
-    wanted = ("in_features", "out_features"), ("num_embeddings", "embedding_dim"), ("inputs", "outputs")
-    return any(all(isinstance(getattr(module, name, None), int) for name in names) for names in wanted)
-
-
 def sizes(module: nn.Module) -> tuple[int | None, int, int]:
     """Return how many experts a layer has (None: it is no stack of experts), and rows and columns of a matrix."""
-    if is_table(module):
-        return None, module.num_embeddings, module.embedding_dim  # type: ignore[return-value]  # both are int
-    if isinstance(getattr(module, "in_features", None), int):
-        return None, module.out_features, module.in_features  # type: ignore[return-value]  # both are int
-    return module.n_experts, module.outputs, module.inputs  # type: ignore[return-value]  # all are int
-
-
-def is_table(module: nn.Module) -> bool:
-    """Whether a layer looks ids up: an embedding table, quantised or adapted too."""
-    return isinstance(getattr(module, "num_embeddings", None), int)
+    if isinstance(module, Table):
+        return None, module.num_embeddings, module.embedding_dim
+    if isinstance(module, LinearMap):
+        return None, module.out_features, module.in_features
+    assert isinstance(module, ExpertMaps)
+    return module.n_experts, module.outputs, module.inputs
 
 
 @dataclass(frozen=True)

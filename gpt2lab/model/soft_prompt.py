@@ -1,4 +1,4 @@
-"""Prompt tuning: learned embeddings in front of the text, of a model that may otherwise stay frozen."""
+"""Embeddings in front of the text: of prompt tuning, where they are learned, and of anything that is no text."""
 
 from dataclasses import dataclass, replace
 
@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from gpt2lab.base.errors import LabError
-from gpt2lab.model.architecture import Backbone, Wrapper
+from gpt2lab.model.backbone import Backbone, Wrapper
 from gpt2lab.model.cache import Cache, CacheGroup
 from gpt2lab.model.forward import Inner, Inputs, NewCache
 
@@ -31,25 +31,40 @@ class SoftPrompt:
         model.wrappers.append(Prompt(start))
 
 
-class Prompt(Wrapper):
-    """The learned embeddings, [length, d_model]."""
+class Prefix(Wrapper):
+    """Embeddings in front of the text, of which a cache holds keys and values from its first pass on."""
 
-    def __init__(self, start: Tensor) -> None:
+    def __init__(self, length: int) -> None:
         super().__init__()
-        self.weight = nn.Parameter(start)
-        self.positions_taken = len(start)
+        self.positions_taken = length
+
+    def prefix(self, model: Backbone, inputs: Inputs) -> Tensor:
+        """Return what stands in front, [positions_taken, d_model], or [batch, positions_taken, d_model]."""
+        raise NotImplementedError
 
     def forward(self, model: Backbone, inner: Inner, inputs: Inputs) -> Tensor:
-        """Return the states of the text; a cache holds the prompt from its first pass on."""
+        """Return the states of the text."""
         (cache,) = inputs.caches(1)
         inputs = replace(inputs, cache=cache)
         if cache is None or not cache.length:
-            return inner(inputs.behind(self.weight))[:, self.positions_taken :]
+            return inner(inputs.behind(self.prefix(model, inputs)))[:, self.positions_taken :]
         if inputs.positions is not None:
             inputs = replace(inputs, positions=inputs.positions + self.positions_taken)
         return inner(inputs)
 
     def new_cache(self, inner: NewCache, *, batch: int, length: int) -> Cache:
-        """One cache, with slots for the prompt."""
+        """One cache, with slots for the prefix."""
         taken = self.positions_taken
         return CacheGroup([inner(batch=batch, length=length + taken)], ahead=taken)
+
+
+class Prompt(Prefix):
+    """Learned embeddings, [length, d_model]."""
+
+    def __init__(self, start: Tensor) -> None:
+        super().__init__(len(start))
+        self.weight = nn.Parameter(start)
+
+    def prefix(self, model: Backbone, inputs: Inputs) -> Tensor:
+        """Return the learned embeddings."""
+        return self.weight

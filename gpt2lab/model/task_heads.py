@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gpt2lab.base.errors import LabError, shown, unknown
-from gpt2lab.model.architecture import Backbone
+from gpt2lab.model.backbone import Backbone
 from gpt2lab.model.transformer import Transformer
 
 Kind = Literal["classification", "multilabel", "regression", "tokens", "embedding"]

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import cast
+from types import MappingProxyType
 
 import torch
 from torch import Tensor, nn
@@ -10,15 +10,14 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from gpt2lab.base.errors import LabError
-from gpt2lab.model.architecture import Backbone, Wrapper
+from gpt2lab.model.backbone import Backbone
 from gpt2lab.model.block import Block
 from gpt2lab.model.cache import Cache, CacheGroup, GrowingCache, KeyValueCache
 from gpt2lab.model.config import TransformerConfig
-from gpt2lab.model.counts import count_weights
-from gpt2lab.model.experts import MixtureOfExperts
+from gpt2lab.model.extra_inputs import checked
 from gpt2lab.model.forward import Inner, Inputs, NewCache, Pass, Seen
-from gpt2lab.model.hook_names import activation_names
 from gpt2lab.model.initialisation import draw_parameters
+from gpt2lab.model.loss import Reduction, next_tokens
 from gpt2lab.model.masks import attention_masks
 from gpt2lab.model.memory import check_memory
 from gpt2lab.model.mlm_head import HeadTransform, Pooler
@@ -75,11 +74,6 @@ class Transformer(Backbone):
         if self.embedding.weight.device.type != "meta":
             self.reset_parameters(generator)
 
-    def tie_head(self) -> None:
-        """Let the head read with the embedding table, if the configuration says so."""
-        if self.config.tied_head and self.config.head != "none":
-            self.head.weight = self.embedding.weight
-
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
         """Draw all weights anew, in the order of `named_parameters`."""
         draw_parameters(self, self.config, generator)
@@ -105,11 +99,6 @@ class Transformer(Backbone):
             make = partial(wrapper.new_cache, make)
         return make(batch=batch, length=length)
 
-    @property
-    def context(self) -> int:
-        """Most tokens of text in a row: the configuration's positions less those that architectures take up."""
-        return self.config.max_positions - sum(wrapper.positions_taken for wrapper in self._wrappers())
-
     def forward(
         self,
         tokens: Tensor | None = None,
@@ -118,6 +107,7 @@ class Transformer(Backbone):
         attention_mask: Tensor | None = None,
         positions: Tensor | None = None,
         token_types: Tensor | None = None,
+        extra_inputs: Mapping[str, Tensor] = MappingProxyType({}),
         cache: Cache | None = None,
     ) -> Tensor:
         """Return the logits at every position, [batch, time, vocab]: of the next token, or of a bidirectional model's own.
@@ -125,9 +115,11 @@ class Transformer(Backbone):
         tokens [batch, time] int64, or embeddings [batch, time, d_model] in their place. attention_mask [batch, time]
         is 1 at real tokens; padding may stand on either side. positions [batch, time] default to counting real
         tokens from 0, so that padding never changes a row. token_types [batch, time] int64 default to 0, for models
-        that have them. With a cache, all of these describe the new tokens only.
+        that have them. extra_inputs: what attached architectures read beside the tokens, by name, [batch, ...] or
+        [batch, time, ...]; `extra_inputs_read` lists them. With a cache, all of these describe the new tokens only, and
+        the first pass alone needs extra inputs.
         LabError: ids outside the vocabulary, more positions than the model has, a mask of another shape, token types
-        that the model does not have, a cache for a bidirectional model, a model without a head.
+        or extra inputs that the model does not have or lacks, a cache for a bidirectional model, a model without a head.
         """
         hidden = self.hidden(
             tokens,
@@ -135,6 +127,7 @@ class Transformer(Backbone):
             attention_mask=attention_mask,
             positions=positions,
             token_types=token_types,
+            extra_inputs=extra_inputs,
             cache=cache,
         )
         return self.unembed(hidden)
@@ -147,6 +140,7 @@ class Transformer(Backbone):
         attention_mask: Tensor | None = None,
         positions: Tensor | None = None,
         token_types: Tensor | None = None,
+        extra_inputs: Mapping[str, Tensor] = MappingProxyType({}),
         cache: Cache | None = None,
         siblings: bool = False,
     ) -> Tensor:
@@ -163,12 +157,16 @@ class Transformer(Backbone):
             raise LabError(f"embeddings must be [batch, time, {self.config.d_model}], got {list(x.shape)}")
         if attention_mask is not None and attention_mask.shape != x.shape[:2]:
             raise LabError(f"attention_mask is {list(attention_mask.shape)}, the input {list(x.shape[:2])}")
+        first = cache is None or not cache.length
+        by_row, by_token = checked(extra_inputs, self.extra_inputs_read(), *x.shape[:2], first=first)
         inputs = Inputs(
             embeddings=x,
             tokens=tokens,
             attention_mask=attention_mask,
             positions=positions,
             token_types=token_types,
+            extra_inputs=by_row,
+            token_inputs=by_token,
             cache=cache,
             siblings=siblings,
         )
@@ -179,8 +177,18 @@ class Transformer(Backbone):
             inner = partial(wrapper, self, inner)
         return inner(inputs)
 
-    def _wrappers(self) -> list[Wrapper]:
-        return cast("list[Wrapper]", list(self.wrappers))
+    def hidden_of(self, batch: Mapping[str, Tensor]) -> Tensor:
+        """Return the last states of a training batch, [batch, time, d_model].
+
+        batch: tokens [batch, time], and as far as it has them attention_mask, token_types (read by models of more than one
+        type) and the extra inputs that architectures read. Of other entries (targets, labels) nothing is read.
+        """
+        return self.hidden(
+            batch["tokens"],
+            attention_mask=batch.get("attention_mask"),
+            token_types=batch.get("token_types") if self.config.token_types > 1 else None,
+            extra_inputs={name: batch[name] for name in self.extra_inputs_read() if name in batch},
+        )
 
     def _pass(self, inputs: Inputs) -> Tensor:
         """The forward pass as the configuration describes it, up to and with the final norm."""
@@ -192,51 +200,27 @@ class Transformer(Backbone):
                 x = block(x, run)
         return self.final_norm(x, run)
 
-    def embed(self, tokens: Tensor) -> Tensor:
-        """Look up token embeddings (without positions); tokens [batch, time] int64 → [batch, time, d_model]."""
-        if tokens.dim() != 2 or tokens.is_floating_point():
-            raise LabError(
-                f"tokens must be whole numbers [batch, time], got {tokens.dtype} {list(tokens.shape)}"
-            )
-        try:
-            return self.embedding(tokens).to(self.dtype)
-        except IndexError:
-            raise LabError(
-                f"token ids run from {int(tokens.min())} to {int(tokens.max())}, "
-                f"the model's vocabulary has {self.config.vocab_size}"
-            ) from None
+    def next_token_loss(
+        self,
+        tokens: Tensor,
+        targets: Tensor | None = None,
+        *,
+        attention_mask: Tensor | None = None,
+        reduction: Reduction = "mean",
+    ) -> Tensor:
+        """Return the cross entropy of the next token in nats: mean over the targets, their sum, or each by itself.
 
-    def unembed(self, hidden: Tensor) -> Tensor:
-        """Return logits for the last states; [..., d_model] → [..., vocab]. LabError for a model without a head."""
-        states = self.head_input(hidden)
-        logits = self.head(states)
-        return logits if self.open_tap is None else self.open_tap.visit(logits, "logits")
-
-    def head_input(self, hidden: Tensor) -> Tensor:
-        """Return what the head's matrix reads: the last states [..., d_model], transformed where the head has a transform.
-
-        LabError for a model without a head.
+        tokens [batch, time]. targets [batch, time] are shifted already, -100 where there is none; "none" gives [batch,
+        time]. Without them each real token after a real one is a target, and "none" gives [batch, time - 1]. Losses are
+        float32 or wider, 0 where there is no target. LabError for a bidirectional model, which would see its targets.
         """
-        if self.config.head == "linear":
-            return hidden
-        if self.config.head == "none":
-            raise LabError(
-                f"this {self.config.family} has no language-model head, because its files hold none; it gives states "
-                "(model.hidden), not logits"
-            )
-        return self.head_transform(hidden, Seen(tap=self.open_tap))
-
-    def pooled(self, hidden: Tensor, attention_mask: Tensor | None = None) -> Tensor:
-        """Return tanh(dense(first real token's state)): last states [batch, time, d_model] → [batch, d_model].
-
-        LabError for a model without a pooler.
-        """
-        if not self.config.pooler:
-            raise LabError(
-                f"this {self.config.family} has no pooler, because its files hold none or its family has none; "
-                "the mean of model.hidden over the real tokens is the usual summary then"
-            )
-        return self.pooler(hidden, attention_mask)
+        self.config.require_causal("predicting the next token")
+        if targets is None:
+            targets = next_tokens(tokens, attention_mask)
+            tokens = tokens[:, :-1]
+            attention_mask = attention_mask[:, :-1] if attention_mask is not None else None
+        hidden = self.hidden(tokens, attention_mask=attention_mask)
+        return self.cross_entropy(hidden, targets, reduction=reduction)
 
     def _begin(self, inputs: Inputs) -> tuple[Tensor, Pass]:
         """Add positions to the embeddings and prepare what all blocks share."""
@@ -342,28 +326,6 @@ class Transformer(Backbone):
             stop_after=stop_after,
             reduce=reduce,
         )
-
-    def activation_names(self) -> list[str]:
-        """Return the names that `tap` knows, in the order of the forward pass; shapes in `gpt2lab.model.hook_names`."""
-        names = activation_names(self.config)
-        for wrapper in self._wrappers():
-            names = wrapper.activation_names(names)
-        return names
-
-    def count_parameters(self) -> dict[str, int]:
-        """Count weights: total (tied tables once), embedding (tokens, positions, types, free head), non_embedding.
-
-        With experts also active: those that one token meets, total less the experts it is not sent to.
-        """
-        total = count_weights(self)
-        tables: list[nn.Module] = [self.embedding]
-        for name in ("head", "position_embedding", "token_type_embedding"):
-            tables += [getattr(self, name)] if hasattr(self, name) else []
-        embedding = count_weights(nn.ModuleList(tables))
-        counts = {"total": total, "embedding": embedding, "non_embedding": total - embedding}
-        mixtures = [module for module in self.modules() if isinstance(module, MixtureOfExperts)]
-        idle = sum(mixture.idle_parameters() for mixture in mixtures)
-        return {**counts, "active": total - idle} if mixtures else counts
 
 
 def _checkpointed(block: nn.Module, x: Tensor, run: Pass) -> Tensor:

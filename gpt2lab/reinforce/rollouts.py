@@ -19,7 +19,7 @@ from gpt2lab.decode.loop import StepDecoder, check_prompts, hold_back
 from gpt2lab.decode.packed import pack
 from gpt2lab.decode.prompts import added_text
 from gpt2lab.decode.sampling import Sampling
-from gpt2lab.model import Transformer, linear_cross_entropy
+from gpt2lab.model import Transformer
 from gpt2lab.model.evaluating import evaluating
 from gpt2lab.text.encoding import padded
 from gpt2lab.text.language_model import LanguageModel
@@ -245,10 +245,7 @@ def score_tokens(
         logprobs, spread = _whole(model, states, batch)
     else:
         targets = batch.new_tokens[batch.mask]
-        read = model.head_input(states[batch.mask])
-        losses = linear_cross_entropy(
-            read, model.head.weight, targets, bias=model.head.bias, reduction="none"
-        )
+        losses = model.cross_entropy(states[batch.mask], targets, reduction="none")
         logprobs = _placed(-losses, batch.mask)
     if bool(logprobs.isnan().any()):
         raise LabError(

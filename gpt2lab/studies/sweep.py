@@ -20,7 +20,7 @@ from torch.optim import Optimizer
 
 from gpt2lab.base.errors import LabError
 from gpt2lab.base.ordering import or_worst
-from gpt2lab.model import Transformer, linear_cross_entropy
+from gpt2lab.model import Transformer
 from gpt2lab.studies.workload import Workload as Workload
 from gpt2lab.text.batches import PackedBatches
 from gpt2lab.training import make_optimizer, train
@@ -327,13 +327,8 @@ def validation_loss(model: Transformer, windows: PackedBatches) -> float:
         batch = windows[i]
         rows = min(rows_left, len(batch["tokens"]))  # the last batch goes on into windows seen before
         rows_left -= rows
-        hidden = model.hidden(batch["tokens"][:rows].to(model.device)).flatten(0, 1)
-        targets = batch["targets"][:rows].flatten().to(model.device)
-        total += float(
-            linear_cross_entropy(
-                hidden, model.head.weight, targets, bias=model.head.bias, reduction="sum"
-            ).double()
-        )
+        tokens, targets = (batch[name][:rows].to(model.device) for name in ("tokens", "targets"))
+        total += float(model.next_token_loss(tokens, targets, reduction="sum"))
     model.train(was_training)
     return total / (windows.windows * windows.context)
 

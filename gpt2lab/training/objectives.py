@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gpt2lab.base.errors import LabError
-from gpt2lab.model import Transformer, TransformerConfig, linear_cross_entropy
+from gpt2lab.model import Transformer, TransformerConfig
 from gpt2lab.model.loss import IGNORE
 from gpt2lab.training.micro_batches import Batch, Totals, target_count, target_share, target_totals
 from gpt2lab.training.routing import RoutingLosses, balance_is_of_the_batch, routing_totals
@@ -236,17 +236,15 @@ class _NextToken(_Tokens):
         `Divisible`. LabError for a bidirectional model, which would see its targets.
         """
         model.config.require_causal("predicting the next token")
-        mask = batch.get("attention_mask")
-        with RoutingLosses(model, mask, whole) as routing:
-            hidden = model.hidden(batch["tokens"], attention_mask=mask)
-        loss = linear_cross_entropy(hidden, model.head.weight, batch["targets"], bias=model.head.bias)
+        with RoutingLosses(model, batch.get("attention_mask"), whole) as routing:
+            hidden = model.hidden_of(batch)
+        loss = model.cross_entropy(hidden, batch["targets"])
         return routing.added_to(loss * target_share(batch, whole))
 
     def logits(self, model: Transformer, batch: Batch) -> tuple[Tensor, Tensor]:
         """Return logits [batch · time, vocab] and targets [batch · time]."""
         model.config.require_causal("predicting the next token")
-        logits = model(batch["tokens"], attention_mask=batch.get("attention_mask"))
-        return logits.flatten(0, 1), batch["targets"].flatten()
+        return model.unembed(model.hidden_of(batch)).flatten(0, 1), batch["targets"].flatten()
 
 
 class _MaskedTokens(_Tokens):
@@ -263,20 +261,18 @@ class _MaskedTokens(_Tokens):
         """
         with RoutingLosses(model, batch.get("attention_mask"), whole) as routing:
             states, targets = self._states(model, batch)
-        loss = linear_cross_entropy(states, model.head.weight, targets, bias=model.head.bias)
+        loss = model.cross_entropy(states, targets)
         return routing.added_to(loss * target_share(batch, whole))
 
     def logits(self, model: Transformer, batch: Batch) -> tuple[Tensor, Tensor]:
         """Return logits [hidden tokens, vocab] and targets [hidden tokens]."""
         states, targets = self._states(model, batch)
-        return F.linear(states, model.head.weight, model.head.bias), targets
+        return F.linear(model.head_input(states), model.head.weight, model.head.bias), targets
 
     def _states(self, model: Transformer, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Return what the head reads at the hidden places, [hidden tokens, d_model], and their targets."""
-        mask, types = batch.get("attention_mask"), batch.get("token_types")
-        hidden = model.hidden(batch["tokens"], attention_mask=mask, token_types=types)
+        """Return the last states at the hidden places, [hidden tokens, d_model], and their targets."""
         chosen = batch["targets"] != IGNORE
-        return model.head_input(hidden[chosen]), batch["targets"][chosen]
+        return model.hidden_of(batch)[chosen], batch["targets"][chosen]
 
 
 next_token = _NextToken()

@@ -91,7 +91,6 @@ def routing_totals(model: Transformer, batch: Batch) -> Totals:
     with RoutingLosses(model, batch.get("attention_mask")) as routing:
         if routing.tap is None:
             return {}
-        types = batch.get("token_types") if model.config.token_types > 1 else None
-        model.hidden(batch["tokens"], attention_mask=routing.attention_mask, token_types=types)
+        model.hidden_of(batch)
     found = routing.routed()
     return {"routed.sent": found.sent.double(), "routed.tokens": found.tokens.double()}

@@ -9,8 +9,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from gpt2lab.base.errors import LabError
-from gpt2lab.model import Transformer, linear_cross_entropy
-from gpt2lab.model.loss import IGNORE
+from gpt2lab.model import Transformer
+from gpt2lab.model.loss import IGNORE, next_tokens
 from gpt2lab.model.task_heads import Head, heads, read_states
 from gpt2lab.training.micro_batches import Batch, Totals, share
 from gpt2lab.training.objectives import Divisible
@@ -75,9 +75,8 @@ class Supervised(Divisible):
     ) -> tuple[Tensor, dict[str, float]]:
         """Return the loss, and each head's own loss where there are several parts; whole: see `Divisible`."""
         mask = batch.get("attention_mask")
-        types = batch.get("token_types") if model.config.token_types > 1 else None
         with RoutingLosses(model, mask, whole) as routing:
-            hidden = model.hidden(batch["tokens"], attention_mask=mask, token_types=types)
+            hidden = model.hidden_of(batch)
         said = read_states(model, hidden, mask, tuple(self.losses))
         known = heads(model)
         parts: dict[str, Tensor] = {}
@@ -110,9 +109,7 @@ class Supervised(Divisible):
 
         A squared error is the likelihood of a normal distribution of variance 1/2. The routers' losses have no labels.
         """
-        mask = batch.get("attention_mask")
-        types = batch.get("token_types") if model.config.token_types > 1 else None
-        hidden = model.hidden(batch["tokens"], attention_mask=mask, token_types=types)
+        mask, hidden = batch.get("attention_mask"), model.hidden_of(batch)
         said, known = read_states(model, hidden, mask, tuple(self.losses)), heads(model)
         terms = self.sampled_terms(batch) if whole is None else int(whole["terms"])
         total = torch.zeros((), dtype=torch.promote_types(hidden.dtype, torch.float32), device=hidden.device)
@@ -263,11 +260,7 @@ def regression_loss(said: Tensor, labels: Tensor, *, over: Tensor | None = None)
 
 
 def _language_targets(batch: Batch) -> Tensor:
-    """The next token of every real one, [batch, time - 1]."""
-    tokens, mask = batch["tokens"], batch.get("attention_mask")
-    if mask is None:
-        return tokens[:, 1:]
-    return torch.where(mask[:, 1:].bool() & mask[:, :-1].bool(), tokens[:, 1:], IGNORE)
+    return next_tokens(batch["tokens"], batch.get("attention_mask"))
 
 
 def _language_count(batch: Batch) -> Tensor:
@@ -275,8 +268,7 @@ def _language_count(batch: Batch) -> Tensor:
 
 
 def _language_loss(model: Transformer, hidden: Tensor, batch: Batch) -> Tensor:
-    targets = _language_targets(batch)
-    return linear_cross_entropy(hidden[:, :-1], model.head.weight, targets, bias=model.head.bias)
+    return model.cross_entropy(hidden[:, :-1], _language_targets(batch))
 
 
 def balanced_weights(counts: Sequence[int]) -> tuple[float, ...]:

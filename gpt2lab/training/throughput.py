@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from gpt2lab.model import Transformer, TransformerConfig, Wrapper
-from gpt2lab.model.counts import count_weights
+from gpt2lab.model.layer_kinds import count_weights
 from gpt2lab.training.micro_batches import Batch
 
 

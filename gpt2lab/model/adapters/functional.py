@@ -73,7 +73,7 @@ def plain_loss(model: Transformer, batch: Mapping[str, Tensor], weights: Tensor 
     The mean over targets; with `weights` [batch, time], Σ weight · loss over all cells divided by their number,
     those without a target included.
     """
-    logits = model(batch["tokens"], attention_mask=batch.get("attention_mask"))
+    logits = model.unembed(model.hidden_of(batch))
     wide = logits.to(torch.promote_types(logits.dtype, torch.float32)).flatten(0, 1)
     targets = batch["targets"].flatten()
     losses = F.cross_entropy(wide, targets, ignore_index=-100, reduction="none")

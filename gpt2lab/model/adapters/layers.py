@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gpt2lab.base.errors import LabError
+from gpt2lab.model.layer_kinds import LinearMap, Table
 
 Init = Literal["kaiming", "gaussian"]
 WHOLE = "all"
@@ -148,18 +149,19 @@ class Adapted(nn.Module):
 class AdaptedLinear(Adapted):
     """base(x) + Σ strength · scale · B A dropout(x) (Hu et al. 2021, eq. 3); x [..., inputs] → [..., outputs].
 
-    The base is anything with in_features, out_features and forward(x).
+    The base is a `LinearMap`.
     """
 
     def __init__(self, base: nn.Module) -> None:
         super().__init__(base)
-        self.in_features: int = base.in_features  # type: ignore[assignment]  # of every linear map
-        self.out_features: int = base.out_features  # type: ignore[assignment]  # of every linear map
+        assert isinstance(base, LinearMap)
+        self.in_features, self.out_features = base.in_features, base.out_features
 
     @property
     def bias(self) -> Tensor | None:
         """The base's bias."""
-        return getattr(self.base, "bias", None)
+        assert isinstance(self.base, LinearMap)
+        return self.base.bias
 
     def forward(self, x: Tensor) -> Tensor:
         """Map x [..., inputs] to [..., outputs]."""
@@ -209,14 +211,14 @@ class AdaptedEmbedding(Adapted):
     @property
     def num_embeddings(self) -> int:
         """Rows of the table."""
-        ids: int = self.base.num_embeddings  # type: ignore[assignment]  # of every table
-        return ids
+        assert isinstance(self.base, Table)
+        return self.base.num_embeddings
 
     @property
     def embedding_dim(self) -> int:
         """Width of the table."""
-        width: int = self.base.embedding_dim  # type: ignore[assignment]  # of every table
-        return width
+        assert isinstance(self.base, Table)
+        return self.base.embedding_dim
 
     def effective_weight(self) -> Tensor:
         """Return the table [ids, d_model] with Σ strength · scale · (B A)ᵀ added."""

@@ -13,7 +13,7 @@ from torch import nn
 from gpt2lab.base.errors import LabError, unknown
 from gpt2lab.model.adapters.layers import WHOLE, Adapted, AdaptedEmbedding, AdaptedLinear, LowRank, untouched
 from gpt2lab.model.adapters.targets import ALL_LINEAR, Site, chosen, looked_up, refuse_unused
-from gpt2lab.model.architecture import Backbone
+from gpt2lab.model.backbone import Backbone
 
 _NAME = re.compile(r"[A-Za-z0-9_-]+")
 _READ_AS_WEIGHT = ("head", "router")
@@ -143,11 +143,11 @@ def adapter_parameters(model: Backbone, names: Collection[str] | None = None) ->
     """
     wanted = known_names(model, names)
     found = {
-        f"{path}.adapters.{name}.{part}.{matrix}": getattr(low_rank, matrix)
+        f"{path}.adapters.{name}.{part}.{matrix}": parameter
         for path, layer in adapted(model)
         for name in wanted
         for part, low_rank in layer.parts(name).items()
-        for matrix in ("A", "B")
+        for matrix, parameter in (("A", low_rank.A), ("B", low_rank.B))
     }
     if not found:
         raise LabError("the model carries no adapter; attach one: attach(model, Lora(rank=8))")

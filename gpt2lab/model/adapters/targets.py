@@ -8,8 +8,9 @@ from typing import TypeVar
 
 from gpt2lab.base.errors import LabError, nearest
 from gpt2lab.model.adapters.layers import WHOLE
-from gpt2lab.model.architecture import Backbone
-from gpt2lab.model.matrices import Stack, holders, is_table, matrices, sizes, stacks
+from gpt2lab.model.backbone import Backbone
+from gpt2lab.model.layer_kinds import Table
+from gpt2lab.model.matrices import Stack, holders, matrices, sizes, stacks
 
 V = TypeVar("V")
 ALL_LINEAR = "all-linear"
@@ -50,7 +51,7 @@ def sites(model: Backbone) -> list[Site]:
     for module, layer in holders(model):
         experts, rows, columns = sizes(layer)
         if experts is None:  # nothing of the kind is known for experts
-            found += _sites(module, rows, columns, known.get(module), theirs, table=is_table(layer))
+            found += _sites(module, rows, columns, known.get(module), theirs, table=isinstance(layer, Table))
     return found
 
 

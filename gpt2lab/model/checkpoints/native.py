@@ -19,7 +19,8 @@ from gpt2lab.base.files import atomic_write, sha256
 from gpt2lab.base.json_files import check_seal, sealed
 from gpt2lab.base.registry import parts
 from gpt2lab.base.settings import from_plain, to_plain
-from gpt2lab.model.architecture import Architecture, architecture_name, attach
+from gpt2lab.model.architecture import architecture_name, attach
+from gpt2lab.model.backbone import Architecture
 from gpt2lab.model.checkpoints.tensor_files import StoredTensors, some, write_tensors
 from gpt2lab.model.config import TransformerConfig
 from gpt2lab.model.transformer import Transformer

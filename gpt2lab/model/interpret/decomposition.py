@@ -10,6 +10,7 @@ from torch import Tensor
 from gpt2lab.base.errors import LabError
 from gpt2lab.model.evaluating import evaluating
 from gpt2lab.model.interpret.lens import final_scale, require_prenorm
+from gpt2lab.model.layer_kinds import LinearMap
 
 if TYPE_CHECKING:
     from gpt2lab.model.transformer import Transformer
@@ -94,9 +95,9 @@ def _parts(model: "Transformer", read: dict[str, Tensor]) -> Iterator[tuple[str,
             for head, written in enumerate(value.unbind(2)):
                 yield f"L{layer}H{head}", written
         else:
-            bias = getattr(model.get_submodule(f"blocks.{layer}.attention.out"), "bias", None)
-            if isinstance(bias, Tensor):
-                yield f"L{layer} bias", bias.detach().expand_as(value)
+            out = model.get_submodule(f"blocks.{layer}.attention.out")
+            if isinstance(out, LinearMap) and out.bias is not None:
+                yield f"L{layer} bias", out.bias.detach().expand_as(value)
             yield f"L{layer} MLP", value
 
 

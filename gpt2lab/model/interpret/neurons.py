@@ -5,10 +5,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from gpt2lab.base.errors import LabError
+from gpt2lab.model.feedforward import FeedForward
 from gpt2lab.model.interpret.lens import Unembedding, as_read, processed_unembed
+from gpt2lab.model.layer_kinds import LinearMap
 
 if TYPE_CHECKING:
     from gpt2lab.model.transformer import Transformer
@@ -84,13 +86,12 @@ def output_vectors(model: "Transformer", layer: int) -> Tensor:
     """Return what each neuron of a layer adds to the residual per unit of activation, [d_mlp, d_model]. LabError."""
     if not 0 <= layer < model.config.n_layers:
         raise LabError(f"layer {layer}: the model has layers 0 to {model.config.n_layers - 1}")
-    down = getattr(model.get_submodule(f"blocks.{layer}.mlp"), "down", None)
-    weight = getattr(down, "weight", None)
-    if not isinstance(down, nn.Module) or not isinstance(weight, Tensor) or weight.dim() != 2:
+    mlp = model.get_submodule(f"blocks.{layer}.mlp")
+    if not isinstance(mlp, FeedForward) or not isinstance(mlp.down, LinearMap):
         raise LabError(
             f"layer {layer}: its feed-forward has no single output matrix, so no vector for each neuron"
         )
-    return weight.detach().T
+    return mlp.down.weight.detach().T
 
 
 def _against_vocabulary(vectors: Tensor, head: Unembedding, top: int) -> tuple[Tensor, Tensor, Tensor]:

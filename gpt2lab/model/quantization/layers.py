@@ -9,13 +9,14 @@ from torch.nn import functional as F
 
 from gpt2lab.base.errors import LabError
 from gpt2lab.model.experts import ExpertLinear
+from gpt2lab.model.layer_kinds import CodedWeights
 from gpt2lab.model.matrices import Form
 from gpt2lab.model.quantization import codes
 from gpt2lab.model.quantization.codes import Format
 from gpt2lab.model.quantization.rounding import quantise
 
 
-class QuantizedMatrix(nn.Module):
+class QuantizedMatrix(CodedWeights):
     """A matrix [rows, columns] in the stored form of `codes`: buffers that neither train nor change their number type.
 
     form: the matrices that lie in it one below the other, none of whose blocks reaches into another; default: one.

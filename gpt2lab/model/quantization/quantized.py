@@ -11,7 +11,8 @@ import torch
 from torch import nn
 
 from gpt2lab.base.errors import LabError
-from gpt2lab.model.architecture import Backbone, attach
+from gpt2lab.model.architecture import attach
+from gpt2lab.model.backbone import Backbone
 from gpt2lab.model.experts import ExpertLinear
 from gpt2lab.model.matrices import Form, forms
 from gpt2lab.model.quantization.codes import Format
@@ -143,7 +144,7 @@ def dequantised(model: Transformer) -> Transformer:
         raise LabError("the model is not quantised, so there is nothing to dequantise")
     for name, layer in found.items():
         new.set_submodule(name, plain(layer, model.dtype))
-    head: object = getattr(new, "head", None)
+    head: nn.Module | None = new.head if new.config.head != "none" else None
     if isinstance(head, TiedHead):
         new.head = nn.Linear(head.in_features, head.out_features, bias=False, device="meta")
         new.head.register_parameter("bias", head.bias)

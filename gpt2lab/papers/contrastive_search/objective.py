@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from gpt2lab.base.errors import LabError
-from gpt2lab.model import Transformer, linear_cross_entropy
+from gpt2lab.model import Transformer
 from gpt2lab.model.loss import IGNORE
 from gpt2lab.training.micro_batches import Batch, Totals, share, target_share
 from gpt2lab.training.objectives import Divisible, next_token
@@ -98,9 +98,8 @@ class SimCTG(Divisible):
         model.config.require_causal("simctg")
         mask = batch.get("attention_mask")
         with RoutingLosses(model, mask, whole) as routing:
-            hidden = model.hidden(batch["tokens"], attention_mask=mask)
-        likelihood = linear_cross_entropy(hidden, model.head.weight, batch["targets"], bias=model.head.bias)
-        likelihood = likelihood * target_share(batch, whole)
+            hidden = model.hidden_of(batch)
+        likelihood = model.cross_entropy(hidden, batch["targets"]) * target_share(batch, whole)
         real = _real(batch)
         of_pairs = share(pair_count(real), whole, "pairs")
         loss, metrics = likelihood, {"likelihood": float(likelihood.detach())}

@@ -37,7 +37,7 @@ class EvenScales(Divisible):
     def totals(self, model: Transformer, batch: Batch) -> Totals:
         """Return counts and sums of σ by kind of token, from a forward pass, beside those of the next token."""
         with self._last_states(model) as states:
-            model.hidden(batch["tokens"], attention_mask=batch.get("attention_mask"))
+            model.hidden_of(batch)
         sigma, kinds = _scales(model, states[0]), self._kinds(model, batch)
         return {**next_token.totals(model, batch), **_sums(sigma, kinds)}
 

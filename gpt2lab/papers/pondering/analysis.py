@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from gpt2lab.base.errors import LabError
-from gpt2lab.model import Transformer, linear_cross_entropy
+from gpt2lab.model import Transformer
 from gpt2lab.model.evaluating import evaluating
 from gpt2lab.papers.pondering.steps import gradient_norms, pondering_steps, trace
 
@@ -29,11 +29,7 @@ def mean_loss(model: Transformer, rows: Tensor, *, batch_size: int = 32) -> floa
     total = 0.0
     with evaluating(model):
         for batch in rows.to(model.device).split(batch_size):
-            hidden = model.hidden(batch[:, :-1])
-            loss = linear_cross_entropy(
-                hidden, model.head.weight, batch[:, 1:], bias=model.head.bias, reduction="sum"
-            )
-            total += float(loss.double())
+            total += float(model.next_token_loss(batch, reduction="sum"))
     if not math.isfinite(total):
         raise LabError(
             "pondering: the model's losses are not finite; its weights or some embeddings hold NaN"

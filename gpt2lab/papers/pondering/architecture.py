@@ -17,6 +17,7 @@ from torch.utils.checkpoint import checkpoint
 
 from gpt2lab.base.errors import LabError
 from gpt2lab.model import Backbone, Cache, CacheGroup, Inner, Inputs, NewCache, Wrapper, drawn, under
+from gpt2lab.model.layer_kinds import Table
 from gpt2lab.papers.pondering.compute import training_flops
 from gpt2lab.papers.pondering.initialisation import draw_small
 from gpt2lab.papers.pondering.mixture import expected_embedding, input_table, mix_all, mix_likeliest
@@ -44,7 +45,7 @@ class Pondering(PonderingOptions):
             raise LabError(
                 f"pondering: top_k {self.top_k} exceeds the vocabulary of {config.vocab_size} tokens"
             )
-        width = getattr(model.embedding, "embedding_dim", config.d_model)
+        width = model.embedding.embedding_dim if isinstance(model.embedding, Table) else config.d_model
         if width != config.d_model:
             raise LabError(f"pondering: states of width {config.d_model} are no inputs of width {width}")
         if self.feedback == "pause" and config.windows is not None:

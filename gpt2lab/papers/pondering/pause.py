@@ -60,6 +60,9 @@ class Pause(Wrapper):
                 attention_mask=widened(inputs.attention_mask),
                 positions=widened(_positions(inputs)),
                 token_types=widened(inputs.token_types),
+                token_inputs={
+                    name: x.repeat_interleave(each, dim=1) for name, x in inputs.token_inputs.items()
+                },
                 cache=None if cache is None else cache.parts[0],
                 siblings=False,
                 order=order,

@@ -99,8 +99,6 @@ def gradient_norms(model: Transformer, tokens: Tensor, targets: Tensor) -> list[
     tokens and targets [batch, time], targets -100 where there is none. Parameters' gradients stay as they are, and
     may all be frozen.
     """
-    from gpt2lab.model import linear_cross_entropy
-
     # A frozen table gives embeddings without a gradient, and nothing before them would have one.
     hook = model.embedding.register_forward_hook(
         lambda _, __, x: x if x.requires_grad else x.requires_grad_()
@@ -110,7 +108,7 @@ def gradient_norms(model: Transformer, tokens: Tensor, targets: Tensor) -> list[
         with torch.enable_grad():
             steps = _traced(model, tokens)
             states = steps.states[-1][:, -time:]
-            loss = linear_cross_entropy(states, model.head.weight, targets, bias=model.head.bias)
+            loss = model.cross_entropy(states, targets)
             found = torch.autograd.grad(loss, steps.inputs, allow_unused=True)
     finally:
         hook.remove()

@@ -7,7 +7,8 @@ from torch import Tensor
 from gpt2lab.base.errors import LabError
 from gpt2lab.model import Transformer
 from gpt2lab.model.adapters.lora import Lora
-from gpt2lab.model.architecture import Architecture, attach
+from gpt2lab.model.architecture import attach
+from gpt2lab.model.backbone import Architecture
 from gpt2lab.model.interpret import (
     ablate,
     decompose,
