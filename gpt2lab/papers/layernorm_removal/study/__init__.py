@@ -1,14 +1,15 @@
-"""LayerNorm removal at reduced scale: one pre-trained model, taken on with real norms and without them in several ways.
+"""LayerNorm removal at reduced scale: one pre-trained model, trained further with its norms and without, in several ways.
 
-Every way starts from the same weights and sees the same batches in the same order: `control` keeps its norms, `sequential`
-is the paper's recipe, `no_penalty` the same without the auxiliary loss, `at_once` freezes all norms before one step, and
-`instant` freezes them without training.
+The pre-training is a unit of its own, which every way needs. Every way starts from its weights and sees the same batches in
+the same order: `control` keeps its norms, `sequential` is the paper's recipe, `no_penalty` the same without the auxiliary
+loss, `at_once` freezes all norms before one step. `instant` freezes them without training.
 """
 
 import copy
 from array import array
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -28,19 +29,23 @@ from gpt2lab.papers.layernorm_removal.schedule import Schedule, require_length
 from gpt2lab.papers.layernorm_removal.study import pictures, tools
 from gpt2lab.papers.layernorm_removal.study.claims import CLAIMS
 from gpt2lab.papers.layernorm_removal.study.settings import PRESETS, WAYS, Settings
+from gpt2lab.runs.run_record import RunRecord
+from gpt2lab.studies.graph import UnitSpec
 from gpt2lab.text import sources
 from gpt2lab.text.batches import ArrayTokens, PackedBatches
-from gpt2lab.text.language_model import load
+from gpt2lab.text.language_model import LanguageModel, load
 from gpt2lab.training import TrainSettings, train
 
 if TYPE_CHECKING:
     from gpt2lab.runs.run import Run
     from gpt2lab.studies.study import Study
 
-__all__ = ["CLAIMS", "PRESETS", "WAYS", "Settings", "run", "summarise"]
+__all__ = ["CLAIMS", "PRESETS", "WAYS", "Settings", "run", "summarise", "units"]
 
+PRETRAINING = "pretraining"
 _END = {"sequential", "no_penalty", "at_once"}
 """Ways that end without norms."""
+_LOGGED = ("cross_entropy", "spread", "sigma", "sigma_first", "sigma_end", "gradient_norm", "fake_units")
 
 
 # One seed.
@@ -57,13 +62,49 @@ class Text:
     """With two names, for patching."""
 
 
+def units(settings: Settings) -> list[UnitSpec]:
+    """Return the pre-training, unless a model is given, and every way that starts from it."""
+    first = [UnitSpec(PRETRAINING, pretrain)] if settings.model is None else []
+    needs = tuple(spec.name for spec in first)
+    return [*first, *(UnitSpec(way, partial(train_further, way=way), needs) for way in WAYS)]
+
+
+def pretrain(settings: Settings, run: "Run") -> None:
+    """Train the small model and keep it."""
+    config = gpt2_config(
+        vocab_size=corpus.VOCAB_SIZE, d_model=settings.d_model, n_layers=settings.n_layers, n_heads=settings.n_heads,
+        max_positions=settings.context, eos=corpus.END,
+    )  # fmt: skip
+    model = Transformer(config, generator=torch.Generator().manual_seed(run.seed)).to(run.device)
+    train(
+        model, _generated(settings, run.seed).train, settings=settings.pretraining, log=run.log,
+        checkpoints=run.checkpoints, resume=True, seed=run.seed, label=PRETRAINING,
+    )  # fmt: skip
+    run.model(LanguageModel(model))
+
+
+def train_further(settings: Settings, run: "Run", *, way: str) -> None:
+    """Train the model further in one way, and keep what came of it."""
+    model, text = _start(settings, run, run.needed)
+    if way in _END:
+        attach(model, staging(settings, way))
+        calibrate(model, [text.train[0]])
+    penalty = 0.0 if way in ("control", "no_penalty") else settings.penalty
+
+    def log(step: int, **numbers: float) -> None:
+        run.log(step, **{name: numbers[name] for name in _LOGGED if name in numbers})
+
+    train(
+        model, text.train, settings=_every_step(settings.removal), objective=EvenScales(penalty=penalty), log=log,
+        checkpoints=run.checkpoints, resume=True, seed=run.seed, label=way,
+    )  # fmt: skip
+    run.model(LanguageModel(model))
+
+
 def run(settings: Settings, run: "Run") -> None:
-    """Pre-train, take the model on in every way, and measure them all."""
-    start, text = _start(settings, run)
-    models, offset = {"pretrained": start}, settings.pretraining.steps
-    for way in WAYS:
-        models[way] = _taken_on(settings, run, start, text, way, offset)
-        offset += settings.removal.steps
+    """Measure the pre-trained model and what came of every way."""
+    start, text = _start(settings, run, run.arms)
+    models = {"pretrained": start} | {way: _kept(run.arms[way], run.device) for way in WAYS}
     models["instant"] = _instant(settings, start, text)
     stats = {name: token_statistics(model, text.valid, reference=start) for name, model in models.items()}
     for name, found in stats.items():
@@ -73,7 +114,7 @@ def run(settings: Settings, run: "Run") -> None:
     run.result("rise_at_once", run.results["loss.at_once"] - run.results["loss.control"])
     run.result("rise_instant", run.results["loss.instant"] - run.results["loss.pretrained"])
     for way in WAYS:
-        peaks = run.record.series(f"{way}.cross_entropy")[1]
+        peaks = run.arms[way].series("cross_entropy")[1]
         run.result(f"peak.{way}", max(peaks) if peaks else float("nan"))
     run.table("tails", [_tails(name, stats[name], models[name], text.valid) for name in models], _TAILS)
     run.table("units", unit_table(models["sequential"]), "Norm paths of the sequential removal at its end")
@@ -96,11 +137,20 @@ def run(settings: Settings, run: "Run") -> None:
 _TAILS = "Cross entropy per token with the ranges that hold 95 % and 99.9 % of the tokens, entropy, calibration, sinks"
 
 
-def _start(settings: Settings, run: "Run") -> tuple[Transformer, Text]:
-    """Return the pre-trained model and the text."""
+def _start(settings: Settings, run: "Run", units: Mapping[str, RunRecord]) -> tuple[Transformer, Text]:
+    """Return the pre-trained model, of `units` if none is given, and the text."""
     if settings.model is not None:
         return _given(settings, run)
-    seed = run.seed
+    return _kept(units[PRETRAINING], run.device), _generated(settings, run.seed)
+
+
+def _kept(unit: RunRecord, device: str) -> Transformer:
+    """Return the model that a unit kept."""
+    return load(unit.folder / "model", device=device, dtype=torch.float32).model
+
+
+def _generated(settings: Settings, seed: int) -> Text:
+    """Return the text of the generated language."""
     batches = PackedBatches(
         ArrayTokens(corpus.tokens(2 * seed, settings.train_tokens)),
         batch_size=settings.batch_size,
@@ -108,25 +158,11 @@ def _start(settings: Settings, run: "Run") -> tuple[Transformer, Text]:
         seed=seed,
     )
     names = corpus.name_prompts(seed, settings.prompts)
-    text = Text(
+    return Text(
         batches,
         _rows(corpus.tokens(2 * seed + 1, settings.valid_tokens), settings.context),
         Prompts(names.clean, names.corrupt, names.other, names.repeated),
     )
-    config = gpt2_config(
-        vocab_size=corpus.VOCAB_SIZE, d_model=settings.d_model, n_layers=settings.n_layers, n_heads=settings.n_heads,
-        max_positions=settings.context, eos=corpus.END,
-    )  # fmt: skip
-    model = Transformer(config, generator=torch.Generator().manual_seed(seed)).to(run.device)
-
-    def log(step: int, **numbers: float) -> None:
-        run.log(step, **{"pretraining.loss": numbers["loss"]})
-
-    train(
-        model, batches, settings=settings.pretraining, log=log, checkpoints=run.checkpoints / "pretraining",
-        resume=True, seed=seed, label="pretraining",
-    )  # fmt: skip
-    return model, text
 
 
 def _given(settings: Settings, run: "Run") -> tuple[Transformer, Text]:
@@ -165,35 +201,6 @@ def _rows(ids: object, context: int) -> Tensor:
     return found[: rows * (context + 1)].view(rows, context + 1)
 
 
-def _taken_on(
-    settings: Settings, run: "Run", start: Transformer, text: Text, way: str, offset: int
-) -> Transformer:
-    """Return a copy of the model, trained further in one way; logged as WAY.NAME behind `offset` steps."""
-    model = copy.deepcopy(start)
-    if way in _END:
-        attach(model, staging(settings, way))
-        calibrate(model, [text.train[0]])
-
-    def log(step: int, **numbers: float) -> None:
-        shown = (
-            "cross_entropy",
-            "spread",
-            "sigma",
-            "sigma_first",
-            "sigma_end",
-            "gradient_norm",
-            "fake_units",
-        )
-        run.log(offset + step, **{f"{way}.{name}": numbers[name] for name in shown if name in numbers})
-
-    penalty = 0.0 if way in ("control", "no_penalty") else settings.penalty
-    train(
-        model, text.train, settings=_logged(settings.removal), objective=EvenScales(penalty=penalty), log=log,
-        checkpoints=Path(run.checkpoints) / way, resume=True, seed=run.seed, label=way,
-    )  # fmt: skip
-    return model
-
-
 def staging(settings: Settings, way: str) -> StagedNorms:
     """Return the architecture of one way."""
     schedule = (
@@ -204,7 +211,7 @@ def staging(settings: Settings, way: str) -> StagedNorms:
     return StagedNorms(schedule=schedule, momentum=settings.momentum)
 
 
-def _logged(settings: TrainSettings) -> TrainSettings:
+def _every_step(settings: TrainSettings) -> TrainSettings:
     """Log every step: the peak of the loss is a result."""
     return replace(settings, log_every=1)
 
@@ -228,4 +235,4 @@ def _tails(name: str, found: Tokens, model: Transformer, rows: Tensor) -> dict[s
 
 def summarise(settings: Settings, study: "Study") -> None:
     """Add the figures: losses with the events, scales, heads, patching."""
-    pictures.add(study, settings, WAYS)
+    pictures.add(study, WAYS)

@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
-from gpt2lab.papers.layernorm_removal.study.settings import Settings
 from gpt2lab.plots import figures
 from gpt2lab.plots.figures import Points
 from gpt2lab.plots.heatmaps import heatmap
@@ -13,10 +12,10 @@ if TYPE_CHECKING:
     from gpt2lab.studies.study import Study
 
 
-def add(study: "Study", settings: Settings, ways: Sequence[str]) -> None:
+def add(study: "Study", ways: Sequence[str]) -> None:
     """Add losses with the events, scales, losses of all ways, heads, and patching to the report."""
-    _losses(study, settings, ways)
-    _scales(study, settings, ways)
+    _losses(study, ways)
+    _scales(study, ways)
     _results(study, ways)
     for name in ("control", "sequential"):
         _heads(study, name)
@@ -24,18 +23,13 @@ def add(study: "Study", settings: Settings, ways: Sequence[str]) -> None:
             _patching(study, name)
 
 
-def _curves(study: "Study", settings: Settings, name: str, way: str, ways: Sequence[str]) -> Points:
-    """Mean over seeds of a logged number, by steps of its own way."""
-    offset = settings.pretraining.steps + ways.index(way) * settings.removal.steps
-    curves = []
-    for run in study.runs:
-        steps, values = run.series(f"{way}.{name}")
-        curves.append(([step - offset for step in steps], values))
-    return figures.band_over_seeds(curves)[0]
+def _curves(study: "Study", name: str, way: str) -> Points:
+    """Mean over seeds of a number that a way logged."""
+    return figures.band_over_seeds([run.arms[way].series(name) for run in study.runs])[0]
 
 
-def _losses(study: "Study", settings: Settings, ways: Sequence[str]) -> None:
-    series: dict[str, Points] = {way: _curves(study, settings, "cross_entropy", way, ways) for way in ways}
+def _losses(study: "Study", ways: Sequence[str]) -> None:
+    series: dict[str, Points] = {way: _curves(study, "cross_entropy", way) for way in ways}
     if not all(x for x, _ in series.values()):
         return
     figure = figures.line_chart(series, x_label="updates", y_label="training loss (nats per token)")
@@ -52,11 +46,11 @@ def _events(study: "Study") -> dict[str, float]:
     return {str(row["unit"]): float(row["step"]) for row in study.runs[0].tables["units"]}
 
 
-def _scales(study: "Study", settings: Settings, ways: Sequence[str]) -> None:
+def _scales(study: "Study", ways: Sequence[str]) -> None:
     series: dict[str, Points] = {}
     for way in ways:
         for name, words in (("sigma", ""), ("sigma_first", ", position 0")):
-            points = _curves(study, settings, name, way, ways)
+            points = _curves(study, name, way)
             if points[0] and way in ("control", "sequential", "no_penalty"):
                 series[f"{way}{words}"] = points
     if series:
