@@ -85,9 +85,12 @@ def named_optimizer(
 
 
 def check_optimizer(name: str, settings: TrainSettings, given: Mapping[str, str]) -> None:
-    """LabError for what `named_optimizer` would refuse: found on a model of a few numbers, before any data is read."""
+    """LabError for what `named_optimizer` or the loop would refuse: found on a small model, before any data is read."""
     config = gpt2_config(vocab_size=4, d_model=4, n_layers=1, n_heads=1, max_positions=4)
-    named_optimizer(name, Transformer(config, generator=torch.Generator().manual_seed(0)), settings, given)
+    model = Transformer(config, generator=torch.Generator().manual_seed(0))
+    made = named_optimizer(name, model, settings, given)
+    if settings.privacy is not None:
+        settings.privacy.check(model, next_token, made, settings.accumulation)
 
 
 def optimizer_defaults(name: str) -> dict[str, Any]:
