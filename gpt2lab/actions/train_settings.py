@@ -183,7 +183,7 @@ class TrainingSettings:
     optimizer: str = "adamw"
     """Name of the optimizer; `gpt2lab papers optimizer` lists those of the papers."""
     objective: str | None = None
-    """What is minimised on text, such as simctg; none is the next token, or hidden ones in a model that fills in."""
+    """What is minimised: simctg, dpo (pairs of answers), ...; none is the next token, or hidden ones if a model fills in."""
     objective_options: Mapping[str, str] = dataclasses.field(default_factory=dict)
     """Options of the objective, `objective_options.NAME=VALUE`."""
     optimizer_options: Mapping[str, str] = dataclasses.field(default_factory=dict)

@@ -7,6 +7,7 @@ examples:
   gpt2lab train --data reviews.csv --model gpt2 --set task.kind=classification --set task.label=stars
   gpt2lab train --data notes.jsonl --model gpt2 --architecture soft-prompt --set architecture_options.length=50
   gpt2lab train --data notes.jsonl --model EleutherAI/pythia-70m
+  gpt2lab train --data pairs.jsonl --model gpt2 --objective dpo --set objective_options.beta=0.1
   gpt2lab train --data notes.jsonl --model gpt2 --set lora.rank=8 --set lora.targets=q,v
 
 A given model is trained at a learning rate of 5e-4 · (128 / d_model)², at least 2e-5 and at most 5e-4, of AdamW's; where
