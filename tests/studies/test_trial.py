@@ -120,6 +120,7 @@ def forget_the_module():
 def test_the_page_says_how_each_rule_was_met(home):
     study = reproduce("tide", scale="smoke", home=home)
     page = study.report.with_suffix(".md").read_text()
+    assert page.count("## How each rule") == 1
     table = page.partition("## How each rule of a fair trial was met")[2].partition("\n## ")[0]
     for words in (
         "| 1 | the rules were fixed before the run | A, B, C and D: no day is stated. The rules were recorded on 20",

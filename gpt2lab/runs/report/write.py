@@ -124,8 +124,6 @@ def _study(row: Row, run: RunRecord, store: Store) -> Document:
         blocks += claim_sections(run.verdicts, run.folder)
         if run.verdicts:
             blocks.append(trial_section(run.verdicts, run.trial, pieces))
-        if run.verdicts:
-            blocks.append(trial_section(run.verdicts, run.trial, pieces))
     blocks += _reported(run)
     if not run.figures and (curves := list(curves_of_study(pieces, run.folder))):
         blocks.append(Section("Training", curves))
