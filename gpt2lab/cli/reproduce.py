@@ -89,11 +89,12 @@ def run(arguments: argparse.Namespace) -> None:
     from gpt2lab.studies.study import reproduce  # torch, of which a wrong word need not wait
 
     device = _device(arguments.scale, arguments.device)
-    _announce(arguments.paper, arguments.scale)
+    seeds = seeds_of(arguments.seeds, arguments.seed)
+    _announce(arguments.paper, arguments.scale, seeds if isinstance(seeds, int) else len(seeds))
     study = reproduce(
         arguments.paper,
         scale=arguments.scale,
-        seeds=seeds_of(arguments.seeds, arguments.seed),
+        seeds=seeds,
         workers=arguments.workers,
         settings=arguments.settings,
         device=device,
@@ -102,11 +103,21 @@ def run(arguments: argparse.Namespace) -> None:
     show_study(study, as_json=arguments.json)
 
 
-def _announce(slug: str, scale: str) -> None:
-    """Say on stderr how long the published study of this scale took; nothing where there is none."""
-    shipped = next((shipped_verdicts(paper) for paper in papers() if paper.slug == slug), None)
-    if shipped is not None and shipped.scale == scale and not quiet():
+def _announce(slug: str, scale: str, n_seeds: int) -> None:
+    """Say on stderr how long the published study of this scale took, and what this one can find; nothing if unknown."""
+    from gpt2lab.studies.experiment import load_experiment
+    from gpt2lab.studies.judge import planned_power
+
+    found = next((paper for paper in papers() if paper.slug == slug and paper.built), None)
+    if found is None or quiet():
+        return
+    shipped = shipped_verdicts(found)
+    if shipped is not None and shipped.scale == scale:
         print(f"the published study: {published_study(shipped)}", file=sys.stderr)
+    for claim in load_experiment(found).claims:
+        planned = planned_power(claim, scale, n_seeds) if claim.over == "seeds" else None
+        if planned is not None and scale in claim.scales:
+            print(f"{claim.name}: {planned.words}", file=sys.stderr)
 
 
 def _device(scale: str, device: str | None) -> str | None:

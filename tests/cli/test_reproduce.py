@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from gpt2lab.cli import main
 from gpt2lab.cli.reproduce import show_study
 from gpt2lab.papers.occupational_bias.study import CLAIMS, PRESETS
 from gpt2lab.runs.verdicts import JudgedClaim
@@ -52,3 +53,23 @@ def test_the_first_study_of_a_newcomer_judges_no_model_that_has_not_learnt() -> 
         "released",
         "released",
     ]
+
+
+def test_what_the_study_can_find_is_said_before_it_runs(
+    tide: Path, home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("GPT2LAB_QUIET", raising=False)
+    monkeypatch.setenv("GPT2LAB_HOME", str(home))
+    source = (tide / "study.py").read_text(encoding="utf-8")
+    stated = source.replace(
+        "holds_if=Below(0.0),", 'holds_if=Below(0.0), paper_effect=-0.4, pilot_sd={"smoke": 0.05},'
+    )
+    (tide / "study.py").write_text(stated, encoding="utf-8")
+    assert main(["reproduce", "tide", "--scale", "smoke", "--workers", "1"]) == 0
+    said = capsys.readouterr()
+    power = (
+        "A: With the pilot's spread (s.d. 0.05) 3 seeds find a distance of 0.16 from the threshold with 80 % power, and the "
+        "paper's is 0.4"
+    )
+    assert said.err.startswith(f"{power}\n")
+    assert "A  Tide ends with a lower loss than the baseline\n   verdict   holds" in said.out
