@@ -15,7 +15,7 @@ around that of the earlier one.
 import dataclasses
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import ClassVar, Protocol, TypeVar, runtime_checkable
 
 import torch
 from torch import nn
@@ -64,6 +64,20 @@ def architecture_name(architecture: Architecture) -> str:
     if kind.__name__ in [part.name for part in known]:
         raise LabError(f"{kind.__name__} has the name of another architecture; rename the class")
     return kind.__name__
+
+
+@runtime_checkable
+class Convertible(Protocol):
+    """An architecture that says how to make an ordinary model of one that it is attached to."""
+
+    way_out: ClassVar[str]
+    """The end of a sentence."""
+
+
+def ways_out(model: Backbone) -> str:
+    """Return what the attached architectures advise who needs an ordinary model, each "; advice" once."""
+    advice = [one.way_out for one in model.architectures if isinstance(one, Convertible)]
+    return "".join(f"; {one}" for one in dict.fromkeys(advice))
 
 
 @contextmanager

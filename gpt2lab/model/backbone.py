@@ -39,6 +39,8 @@ class Backbone(nn.Module):
     """What sums a text up in one state, if config.pooler."""
     wrappers: nn.ModuleList
     """What architectures put around the forward pass, the innermost first."""
+    heads: nn.ModuleDict
+    """Heads of tasks by name; see `gpt2lab.model.task_heads`."""
     architectures: "tuple[Architecture, ...]"
     """What `attach` has attached, in order."""
     open_tap: Tap | TapUnder | None

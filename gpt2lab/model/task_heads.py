@@ -78,10 +78,7 @@ class Head:
 
         LabError if the model has a head of this name.
         """
-        if not hasattr(model, "heads"):
-            model.add_module("heads", nn.ModuleDict())
-        attached = _modules(model)
-        if self.name in attached:
+        if self.name in model.heads:
             raise LabError(f"head {self.name}: the model has a head of this name already")
         if self.pooling == "pooler" and not model.config.pooler:
             raise LabError(
@@ -90,7 +87,7 @@ class Head:
         made = ReadOut(
             self, model.config.d_model, model.config.init_std, generator, like=model.embedding.weight
         )
-        attached[self.name] = made.train(model.training)
+        model.heads[self.name] = made.train(model.training)
         if not self.language_head:
             _drop_language_head(model)
 
@@ -198,11 +195,7 @@ def _wide(hidden: Tensor) -> torch.dtype:
 
 def heads(model: Backbone) -> dict[str, Head]:
     """Return what is attached to a model, by name, in the order of attachment."""
-    return {name: cast(ReadOut, module).spec for name, module in _modules(model).items()}
-
-
-def _modules(model: Backbone) -> nn.ModuleDict:
-    return cast(nn.ModuleDict, model.heads) if hasattr(model, "heads") else nn.ModuleDict()
+    return {name: cast(ReadOut, module).spec for name, module in model.heads.items()}
 
 
 def find_head(model: Backbone, name: str | None = None, kinds: tuple[str, ...] = ()) -> Head:
@@ -267,7 +260,7 @@ def read_states(
             state = model.pooled(hidden, attention_mask)
         else:
             state = pooled(hidden, attention_mask, spec.pooling)
-        said[name] = _modules(model)[name](state)
+        said[name] = model.heads[name](state)
     return said
 
 

@@ -67,6 +67,7 @@ class Transformer(Backbone):
         """Recompute each block in the backward pass instead of keeping its activations."""
         self.open_tap = None
         self.wrappers = nn.ModuleList()
+        self.heads = nn.ModuleDict()
         self.architectures = ()
         self._rotary = RotaryTables(
             config.rotary_width, config.rotary_base, config.max_positions, config.rotary_scaling

@@ -15,7 +15,7 @@ from gpt2lab.base.errors import LabError, brief, shown, unknown
 from gpt2lab.base.files import atomic_folder, atomic_write, restore
 from gpt2lab.base.json_files import LARGEST_CONFIG, read_object
 from gpt2lab.base.wording import listed
-from gpt2lab.model.architecture import architecture_name
+from gpt2lab.model.architecture import architecture_name, ways_out
 from gpt2lab.model.checkpoints.families import FAMILIES, Entries, Family, Weight
 from gpt2lab.model.checkpoints.native import (
     OWN,
@@ -182,11 +182,8 @@ def _hugging_face(model: Transformer) -> tuple[dict[str, Any], dict[str, Tensor]
     head = the_head(model)
     if model.architectures and head is None:
         names = listed(list(dict.fromkeys(architecture_name(one) for one in model.architectures)))
-        ways = "".join(
-            dict.fromkeys(f"; {one.way_out}" for one in model.architectures if hasattr(one, "way_out"))
-        )
         raise LabError(
-            f"Hugging Face's {family.name} has no place for what the architecture {names} changes{ways}"
+            f"Hugging Face's {family.name} has no place for what the architecture {names} changes{ways_out(model)}"
         )
     entries = {**model.config.extra, **family.write(model.config)}
     entries |= {

@@ -9,7 +9,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -174,11 +174,19 @@ def _check_unchanged(folder: Path, content: Mapping[str, Any], where: str) -> No
             raise LabError(f"{folder / name}: damaged, it does not match its checksum in config.json")
 
 
+@runtime_checkable
+class Reshaping(Protocol):
+    """An architecture whose buffers may have another form in files that something else has written."""
+
+    other_form: ClassVar[str]
+    """What to do about it, as the end of a sentence."""
+
+
 def _remedy(model: Transformer, like: Tensor) -> str:
     """What an architecture advises where a buffer of its own has another form in the files."""
     if isinstance(like, nn.Parameter):
         return ""
-    return "".join(f"; {one.other_form}" for one in model.architectures if hasattr(one, "other_form"))
+    return "".join(f"; {one.other_form}" for one in model.architectures if isinstance(one, Reshaping))
 
 
 def _loaded(

@@ -14,7 +14,7 @@ from gpt2lab.base.extras import install
 from gpt2lab.base.progress import progress
 from gpt2lab.base.wording import listed
 from gpt2lab.model import Transformer, TransformerConfig
-from gpt2lab.model.architecture import architecture_name
+from gpt2lab.model.architecture import architecture_name, ways_out
 from gpt2lab.model.checkpoints.families import FAMILIES
 from gpt2lab.model.rotary import rotary_frequencies
 from gpt2lab.text.export.gguf_tokenizer import tokenizer_fields
@@ -88,10 +88,9 @@ def _architecture(model: Transformer) -> tuple[str, list[str]]:
         raise LabError(f"GGUF: {config.family} is not written, only {', '.join(_ARCHITECTURES)}")
     if model.architectures:
         names = listed([architecture_name(one) for one in model.architectures])
-        ways = "".join(
-            dict.fromkeys(f"; {one.way_out}" for one in model.architectures if hasattr(one, "way_out"))
+        raise LabError(
+            f"GGUF: llama.cpp does not compute what the architecture {names} changes{ways_out(model)}"
         )
-        raise LabError(f"GGUF: llama.cpp does not compute what the architecture {names} changes{ways}")
     FAMILIES[config.family].write(config)  # refuses what the family itself does not have
     kind, notes = _ARCHITECTURES[config.family], []
     if config.activation not in _ACTIVATIONS[kind]:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from gpt2lab.base.errors import LabError
 from gpt2lab.base.extras import install
 from gpt2lab.model import Transformer
+from gpt2lab.model.architecture import ways_out
 from gpt2lab.model.rotary import ROWS
 from gpt2lab.text.language_model import LanguageModel
 
@@ -100,10 +101,9 @@ def _traced(model: Transformer) -> "ONNXProgram":
                 verbose=False,
             )
         except Exception as error:  # whatever torch's exporter meets inside a model
-            ways = "".join(
-                dict.fromkeys(f"; {one.way_out}" for one in model.architectures if hasattr(one, "way_out"))
-            )
-            raise LabError(f"ONNX: this model cannot be traced ({_reason(error)}){ways}") from error
+            raise LabError(
+                f"ONNX: this model cannot be traced ({_reason(error)}){ways_out(model)}"
+            ) from error
     assert program is not None
     return program
 
