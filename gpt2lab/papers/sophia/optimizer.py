@@ -183,7 +183,8 @@ class Sophia(GroupedOptimizer):
     @torch.no_grad()
     def curvature_norms(self) -> dict[str, float]:
         """L1 and L2 norm of h over all parameters."""
-        every = [state["curvature"] for state in self.state.values() if state]
+        # In the order of the parameters: a loaded state has another, and a sum in another order other last bits.
+        every = [state["curvature"] for p in self._parameters() if (state := self.state.get(p))]
         return {
             "curvature_l1": sum(float(whole(h.abs().sum(dtype=torch.float64))) for h in every),
             "curvature_l2": sum(float(whole(h.double().square().sum())) for h in every) ** 0.5,

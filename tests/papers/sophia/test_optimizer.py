@@ -536,3 +536,13 @@ def test_an_objective_without_labels_is_refused_before_the_first_update() -> Non
     assert all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
     never = SophiaG(model.parameters(), refresh_every=None)
     assert train(model, Counting(), settings=settings, objective=squares, optimizer=never).steps == 2
+
+
+def test_norms_of_the_curvature_do_not_depend_on_the_order_of_a_loaded_state() -> None:
+    weights = [nn.Parameter(drawn(k, 5, 3)) for k in range(12)]
+    optimizer = SophiaG(weights)
+    optimizer.add_curvature([10.0**k * drawn(50 + k, 5, 3) ** 2 for k in range(12)])
+    again = SophiaG([nn.Parameter(weight.detach().clone()) for weight in weights])
+    saved = optimizer.state_dict()
+    again.load_state_dict({**saved, "state": dict(reversed(saved["state"].items()))})
+    assert again.curvature_norms() == optimizer.curvature_norms()
