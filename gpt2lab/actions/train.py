@@ -32,7 +32,8 @@ from gpt2lab.actions.train_data import (
     validation_of,
 )
 from gpt2lab.actions.train_rows import train_rows
-from gpt2lab.actions.train_settings import TrainingSettings, command_of, refuse_unused, unused
+from gpt2lab.actions.train_rules import refuse_no_data, refuse_unused, unused
+from gpt2lab.actions.train_settings import TrainingSettings, command_of
 from gpt2lab.actions.train_task import train_task
 from gpt2lab.base.errors import LabError
 from gpt2lab.base.settings import build, from_plain, options, update
@@ -151,10 +152,7 @@ def train_model(
     folder. LabError for data, a model or settings that do not fit; KeyboardInterrupt, with the command that goes on,
     after Ctrl-C.
     """
-    if not settings.data:
-        raise LabError(
-            "data: nothing to train on; give files, folders, hub:ID or a built-in name such as docstrings"
-        )
+    refuse_no_data(settings)
     device = str(pick_device(settings.device))
     run = Run.start(
         "train",

@@ -1,12 +1,13 @@
-"""The settings of `train`: what a training is told, which of it a training reads, and the command that repeats it."""
+"""The settings of `train`: what a training is told, and the command that repeats it."""
 
 import dataclasses
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal, cast
 
 from gpt2lab.actions.parts import build_architecture, chosen_objective
+from gpt2lab.actions.train_rules import SUPERVISED, VECTORS
 from gpt2lab.base.errors import LabError, unknown
 from gpt2lab.base.settings import Model, options, show
 from gpt2lab.base.wording import quoted
@@ -25,7 +26,6 @@ from gpt2lab.training.rows import ReadsRows
 TaskKind = Literal[
     "language", "classification", "multilabel", "regression", "tokens", "contrastive", "simcse"
 ]
-_SUPERVISED = ("classification", "multilabel", "regression", "tokens")
 
 _MOST = {
     **{name: SIZES[name][1] for name in ("d_model", "n_layers", "n_heads", "vocab_size")},
@@ -85,9 +85,9 @@ class TaskSettings:
     """Stands before matching and other texts (e5: "passage: ")."""
 
     def __post_init__(self) -> None:
-        if self.kind in _SUPERVISED and not self.label:
+        if self.kind in SUPERVISED and not self.label:
             raise LabError(f"task.label: {self.kind} needs the field of the answer")
-        if self.kind not in _SUPERVISED and (self.label or self.others):
+        if self.kind not in SUPERVISED and (self.label or self.others):
             raise LabError(
                 f"task.label: {self.kind} reads no labels; choose task.kind=classification, regression, …"
             )
@@ -96,8 +96,8 @@ class TaskSettings:
                 "task.pair: contrastive needs the field of the text that matches, or choose task.kind=simcse"
             )
         for name, kind in self.others.items():
-            if kind not in _SUPERVISED:
-                raise LabError(f"task.others.{name}: {unknown('kind of head', kind, _SUPERVISED)}")
+            if kind not in SUPERVISED:
+                raise LabError(f"task.others.{name}: {unknown('kind of head', kind, SUPERVISED)}")
         if not self.temperature > 0:
             raise LabError(f"task.temperature must be above 0, got {self.temperature}")
         names = [target.name for target in self.targets]
@@ -110,12 +110,12 @@ class TaskSettings:
     @property
     def contrastive(self) -> bool:
         """Whether vectors are learnt."""
-        return self.kind in ("contrastive", "simcse")
+        return self.kind in VECTORS
 
     @property
     def targets(self) -> list[Target]:
         """What each supervised head learns; empty for the other kinds."""
-        if self.kind not in _SUPERVISED:
+        if self.kind not in SUPERVISED:
             return []
         name = head_name(self.label[0]) if len(self.label) == 1 else "label"
         further = [Target(head_name(one), cast(Kind, kind), (one,)) for one, kind in self.others.items()]
@@ -244,138 +244,6 @@ class TrainingSettings:
             build_architecture(self.architecture, self.architecture_options)
         elif self.architecture_options:
             raise LabError("architecture_options: name the architecture that has them")
-
-
-_TASK_ONLY = ("task.valid", "task.pooling", "task.dropout", "task.language_head", "task.truncate")
-_LOOP_OF_ADAMW = ("train.betas", "train.eps")
-
-
-@dataclass(frozen=True)
-class Rule:
-    """Settings that only some trainings read."""
-
-    names: tuple[str, ...]
-    """Dotted names; a name stands for all below it too."""
-    applies: Callable[[TrainingSettings], bool]
-    """Whether a training reads them."""
-    needs: str
-    """What is so where they are not read, and what would be right."""
-
-
-def _kinds(settings: TrainingSettings) -> set[str]:
-    """Return the kinds of all heads that a task trains, and the task's own."""
-    return {settings.task.kind, *settings.task.others.values()}
-
-
-def _supervised(settings: TrainingSettings) -> bool:
-    return bool(settings.task.targets)
-
-
-RULES = (
-    Rule(
-        (
-            *("family", "d_model", "n_layers", "n_heads", "tokenizer", "vocab_size"),
-            *("experts", "experts_per_token", "balance"),
-        ),
-        lambda s: s.model is None,
-        "a given model has its own; leave this out, or leave out --model for a new model",
-    ),
-    Rule(
-        ("experts_per_token", "balance"),
-        lambda s: s.experts > 0 or s.family == "mixtral",
-        "this model has no experts; say how many with --experts, or choose --family mixtral",
-    ),
-    Rule(
-        ("vocab_size",),
-        lambda s: s.tokenizer in ("auto", "words"),
-        "this tokenizer has its own size; only auto and words are made from the data",
-    ),
-    Rule(
-        ("evaluation_tokens", "samples"),
-        lambda s: s.task.kind == "language",
-        "only a language model is validated on tokens and writes samples; this training has a task",
-    ),
-    Rule(
-        ("field", "evaluation_tokens", "samples"),
-        lambda s: not isinstance(chosen_objective(s.objective, s.objective_options), ReadsRows),
-        "this objective reads rows with fields of its own and is validated on them; see its options",
-    ),
-    Rule(
-        ("valid_fraction",),
-        lambda s: not s.task.valid,
-        "task.valid names the validation rows; give one of the two",
-    ),
-    Rule(
-        _LOOP_OF_ADAMW,
-        lambda s: s.optimizer == "adamw",
-        "read by adamw only; another optimizer takes its own as optimizer_options.NAME=VALUE",
-    ),
-    Rule(
-        ("train.final_fraction", "train.laid_out"),
-        lambda s: s.train.schedule != "constant",
-        "a constant learning rate does not come down; choose another --schedule",
-    ),
-    Rule(
-        ("train.clip",),
-        lambda s: s.train.privacy is None,
-        "the gradient of each row is clipped; give train.privacy.clip_norm",
-    ),
-    Rule(
-        ("train.decay_fraction",),
-        lambda s: s.train.schedule == "warmup-stable-decay",
-        "read by --schedule warmup-stable-decay only",
-    ),
-    Rule(_TASK_ONLY, lambda s: s.task.kind != "language", "name the task first, such as task.kind=classification"),
-    Rule(
-        ("task.pair", "task.separator"),
-        lambda s: s.task.kind == "contrastive" or _supervised(s),
-        "only supervised tasks and contrastive read a second text",
-    ),
-    Rule(
-        ("task.separator",), lambda s: s.task.pair is not None, "it stands between two texts; name the second with task.pair"
-    ),
-    Rule(
-        ("task.weights", "task.others", "task.label"),
-        _supervised,
-        "only supervised tasks have labels; choose task.kind=classification, regression, …",
-    ),
-    Rule(("task.language",), _supervised, "only supervised tasks add the language-modelling loss"),
-    Rule(
-        ("task.class_weights",),
-        lambda s: "classification" in _kinds(s),
-        "only classes have weights; choose task.kind=classification",
-    ),
-    Rule(
-        ("task.smoothing",),
-        lambda s: bool(_kinds(s) & {"classification", "multilabel", "tokens"}),
-        "only labels are smoothed; choose task.kind=classification, multilabel or tokens",
-    ),
-    Rule(("task.align",), lambda s: "tokens" in _kinds(s), "only task.kind=tokens labels words"),
-    Rule(
-        ("task.projection", "task.temperature", "task.query_prefix"),
-        lambda s: s.task.contrastive,
-        "only vectors have it; choose task.kind=contrastive or simcse",
-    ),
-    Rule(
-        ("task.negatives", "task.group", "task.symmetric", "task.passage_prefix"),
-        lambda s: s.task.kind == "contrastive",
-        "read by task.kind=contrastive only",
-    ),
-)  # fmt: skip
-
-
-def unused(settings: TrainingSettings) -> dict[str, str]:
-    """Return the settings that this training does not read, by dotted name, each with what is so and would be right."""
-    return {name: rule.needs for rule in reversed(RULES) if not rule.applies(settings) for name in rule.names}
-
-
-def refuse_unused(settings: TrainingSettings, given: Iterable[str]) -> None:
-    """LabError for the first of the `given` names that this training would ignore."""
-    idle = unused(settings)
-    for name in given:
-        for known, needs in idle.items():
-            if name == known or name.startswith(f"{known}."):
-                raise LabError(f"train: {name} would be ignored: {needs}")
 
 
 def command_of(settings: TrainingSettings, name: str) -> str:

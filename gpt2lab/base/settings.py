@@ -28,8 +28,14 @@ ModelTokenizer = Annotated[str, "tokenizer"]
 
 @functools.cache
 def field_docs(cls: type) -> dict[str, str]:
-    """Return the docstring under each field of a dataclass, base classes included; {} without source."""
-    docs: dict[str, str] = {}
+    """Return the docstring under each field of a dataclass, base classes included; {} without source.
+
+    A field whose metadata has a `doc` has that one.
+    """
+    known: Any = dataclasses.fields(cls) if dataclasses.is_dataclass(cls) else ()
+    docs = {field.name: str(field.metadata["doc"]) for field in known if "doc" in field.metadata}
+    if docs:
+        return docs
     for base in reversed(cls.__mro__):
         if not dataclasses.is_dataclass(base):
             continue
@@ -138,7 +144,7 @@ def options(cls: type, prefix: str = "", default: Any = None) -> Iterator[Option
         if not field.init:
             continue
         value = getattr(default, field.name) if default is not None else _default(field)
-        nested = _nested(hints[field.name])
+        nested = nested_settings(hints[field.name])
         if nested is not None and (value is dataclasses.MISSING or isinstance(value, nested)):
             chosen = value if isinstance(value, nested) else None
             yield from options(nested, f"{prefix}{field.name}.", chosen)
@@ -175,7 +181,7 @@ def add_arguments(
 
 def _spread(option: Option) -> Iterator[Option]:
     """Yield an option, or those of the settings that it holds where it is not none; these have no defaults of their own."""
-    nested = _nested(option.type)
+    nested = nested_settings(option.type)
     if nested is None:
         yield option
     else:
@@ -235,7 +241,7 @@ def _assemble(
     values: dict[str, object] = {}
     for name, field in fields.items():
         present = getattr(base, name) if base is not None else _default(field)
-        nested = _nested(_hints(cls)[name])
+        nested = nested_settings(_hints(cls)[name])
         if name in tree:
             values[name] = _value(cls, name, present, tree[name], where, prefix, text=text)
         elif present is not dataclasses.MISSING:
@@ -255,7 +261,7 @@ def _value(
 ) -> object:
     """Bring one given value to the type of its field; a mapping fills a nested dataclass."""
     hint = _hints(cls)[name]
-    nested = _nested(hint)
+    nested = nested_settings(hint)
     if nested is not None and isinstance(value, Mapping):
         inner = present if text and isinstance(present, nested) else None
         return _assemble(nested, inner, value, where, f"{prefix}{name}.", text=text)
@@ -293,7 +299,7 @@ def _default(field: dataclasses.Field[Any]) -> Any:
     return dataclasses.MISSING
 
 
-def _nested(hint: Any) -> type | None:
+def nested_settings(hint: Any) -> type | None:
     """Return the dataclass that a field holds, also behind `| None`; None for any other type."""
     members = [m for m in get_args(hint) if m is not types.NoneType] if is_union(hint) else [hint]
     if len(members) == 1 and isinstance(members[0], type) and dataclasses.is_dataclass(members[0]):

@@ -11,9 +11,8 @@ from collections.abc import Sequence
 
 from gpt2lab.actions.models import find_model
 from gpt2lab.base.progress import duration
-from gpt2lab.base.registry import part
 from gpt2lab.cli.parser import Parser
-from gpt2lab.cli.part_options import add_part, typed_options
+from gpt2lab.cli.part_options import add_part, part_options
 from gpt2lab.cli.runs import plain
 from gpt2lab.cli.show import number, print_json
 from gpt2lab.runs.store import Store
@@ -40,7 +39,7 @@ def run(arguments: argparse.Namespace) -> None:
         device=arguments.device,
         dtype=arguments.dtype,
         command=arguments.line,
-        **typed_options(arguments, part("transform", name), apply, "a transform"),
+        **part_options(arguments, "transform", name, apply),
     )
     show_applied(made.source, as_json=arguments.json)
 

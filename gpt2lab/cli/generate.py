@@ -9,12 +9,14 @@ examples:
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from typing import Any
 
-from gpt2lab.base.errors import LabError
-from gpt2lab.base.registry import part, parts
-from gpt2lab.base.settings import add_arguments
+from gpt2lab.base.errors import LabError, unknown
+from gpt2lab.base.outline import part_outline
+from gpt2lab.base.registry import parts
+from gpt2lab.base.settings import add_arguments, build
 from gpt2lab.base.settings import options as options_of
 from gpt2lab.base.wording import listed
 from gpt2lab.cli.parser import Parser, add_device, add_dtype, add_seed, add_set, typed, whole
@@ -71,14 +73,16 @@ def add(parser: Parser, argv: Sequence[str]) -> None:
     add_set(parser)
     parser.elsewhere = lambda name: _of_decoder(name, decoder)
     group = parser.add_argument_group(f"decoder {decoder}")
-    add_arguments(group, part("decoder", decoder), skip=_OWN)
+    add_arguments(group, part_outline("decoder", decoder), skip=_OWN)
 
 
 def _of_decoder(name: str, chosen: str) -> str | None:
     """Say which other decoders have an option of this name."""
     others = [one.name for one in parts("decoder") if one.built and one.name != chosen]
     having = [
-        other for other in others if name in {option.name for option in options_of(part("decoder", other))}
+        other
+        for other in others
+        if name in {option.name for option in options_of(part_outline("decoder", other))}
     ]
     if not having:
         return None
@@ -91,21 +95,21 @@ _OWN = ("seed", "device", "dtype", "stop", "max_new_tokens", "min_new_tokens")
 def run(arguments: argparse.Namespace) -> None:
     """Print each prompt with its continuation; one prompt is streamed as it grows."""
     from gpt2lab.actions.generate import generate
-    from gpt2lab.decode.generate import build_decoder, decoder_class
 
-    kind = decoder_class(arguments.decoder)
-    options = typed_options(arguments, kind, generate, "a decoder")
+    options = _options(arguments, generate)
+    missing = 'what to go on from is missing; give a prompt, "Once upon a time"'
+    prompts = typed_texts(
+        arguments.prompt, arguments.prompts, arguments.field, flag="--prompts", missing=missing
+    )
+    from gpt2lab.decode.generate import build_decoder  # torch, of which a wrong word need not wait
+
     decoder = build_decoder(arguments.decoder, options)  # a mistake is told before a model is loaded
     if arguments.seed is not None and not decoder.draws:
         raise LabError(
             f"--seed {arguments.seed}: the decoder {arguments.decoder} draws nothing with these options, so that no seed "
             "changes the text; leave it out"
         )
-    missing = 'what to go on from is missing; give a prompt, "Once upon a time"'
-    prompts = typed_texts(
-        arguments.prompt, arguments.prompts, arguments.field, flag="--prompts", missing=missing
-    )
-    streamed = len(prompts) == 1 and not arguments.json and kind.streams
+    streamed = len(prompts) == 1 and not arguments.json and decoder.streams
     stream = _Stream(prompts[0]) if streamed else None
     results = generate(
         arguments.model,
@@ -128,6 +132,23 @@ def run(arguments: argparse.Namespace) -> None:
     else:
         texts = [prompt + result.text for prompt, result in zip(prompts, results, strict=True)]
         print("\n\n".join(texts))
+
+
+def _options(arguments: argparse.Namespace, generate: Callable[..., Any]) -> dict[str, Any]:
+    """Return the options of the decoder, checked before torch is imported. LabError for a name or value that it lacks.
+
+    Names that it shares with another library are left to the decoder itself.
+    """
+    name = arguments.decoder
+    outline = part_outline("decoder", name)
+    options = typed_options(arguments, outline, generate, "a decoder")
+    known = {option.name for option in options_of(outline)}
+    others = vars(outline).get("other_names") or {}
+    for option in options:
+        if option not in known and option not in others:
+            raise unknown(f"option of generate with decoder {name}", option, known)
+    build(outline, {option: value for option, value in options.items() if option in known}, f"decoder {name}")
+    return options
 
 
 class _Stream:

@@ -9,9 +9,8 @@ examples:
 import argparse
 from collections.abc import Sequence
 
-from gpt2lab.base.registry import part
 from gpt2lab.cli.parser import Parser
-from gpt2lab.cli.part_options import add_part, typed_options
+from gpt2lab.cli.part_options import add_part, part_options
 
 
 def add(parser: Parser, argv: Sequence[str]) -> None:
@@ -23,13 +22,12 @@ def run(arguments: argparse.Namespace) -> None:
     """Print the measurement."""
     from gpt2lab.actions.measure import measure
 
-    kind = part("measure", arguments.measure)
     result = measure(
         arguments.measure,
         arguments.model,
         device=arguments.device,
         dtype=arguments.dtype,
         command=arguments.line,
-        **typed_options(arguments, kind, measure, "a measure"),
+        **part_options(arguments, "measure", arguments.measure, measure),
     )
     print(result.to_json() if arguments.json else result)

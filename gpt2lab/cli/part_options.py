@@ -6,8 +6,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from gpt2lab.base.errors import LabError, unknown
-from gpt2lab.base.registry import part, parts
-from gpt2lab.base.settings import add_arguments, given
+from gpt2lab.base.outline import part_outline
+from gpt2lab.base.registry import parts
+from gpt2lab.base.settings import add_arguments, build, given
 from gpt2lab.cli.parser import Parser, add_device, add_dtype, add_set
 
 
@@ -29,11 +30,24 @@ def add_part(parser: Parser, argv: Sequence[str], kind: str, what: str, skip: Se
         return
     if name not in known:
         raise unknown(kind, name, [one for one in known if known[one].built])
-    cls = part(kind, name)
+    cls = part_outline(kind, name)
     parser.elsewhere = lambda option: (
         f"{kind} {name} draws nothing, so that no seed changes it; leave it out" if option == "seed" else None
     )
     add_arguments(parser.add_argument_group(f"{kind} {name}"), cls, skip=("device", *skip))
+
+
+def part_options(
+    arguments: argparse.Namespace, kind: str, name: str, verb: Callable[..., Any]
+) -> dict[str, Any]:
+    """Return the options of a part that were typed, checked against the outline of its fields, before it is imported.
+
+    LabError for a misspelt name, a value of another type, one that is missing, and as `typed_options`.
+    """
+    outline = part_outline(kind, name)
+    options = typed_options(arguments, outline, verb, f"a {kind}")
+    build(outline, options, f"{verb.__name__} {name}")
+    return options
 
 
 def typed_options(

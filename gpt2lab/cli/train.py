@@ -18,10 +18,11 @@ update too. A setting that a training would not read is refused.
 import argparse
 import shlex
 from collections.abc import Container, Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from gpt2lab.base.registry import part
-from gpt2lab.base.settings import add_arguments, given, options, show
+from gpt2lab.actions.train_rules import refuse_no_data, refuse_unused
+from gpt2lab.base.outline import outline, part_outline
+from gpt2lab.base.settings import add_arguments, build, given, nested_settings, options, show
 from gpt2lab.cli.parser import Parser, add_set, settings_help, typed
 from gpt2lab.cli.runs import plain
 from gpt2lab.cli.show import pairs, print_json
@@ -54,33 +55,26 @@ _RARE = (
 
 def add(parser: Parser, argv: Sequence[str]) -> None:
     """Add the common settings as flags; --help lists the others, which --set reaches."""
-    from gpt2lab.actions.train_settings import TaskSettings, TrainingSettings
-    from gpt2lab.model.adapters import Lora
-    from gpt2lab.model.quantization import QuantizationOptions
-    from gpt2lab.training import TrainSettings
-    from gpt2lab.training.callbacks import EarlyStopping
-    from gpt2lab.training.gradients import PrivateGradient
-    from gpt2lab.training.ramps import Ramp
-
-    usual = TrainingSettings()
+    usual = _settings()()
     parser.section = "train"
-    loop = [option.name for option in options(TrainSettings)]
+    loop = [option.name for option in options(type(usual.train))]
     rare = [*_RARE, *(f"train.{name}" for name in loop if name not in _LOOP)]
-    tasks = [f"task.{option.name}" for option in options(TaskSettings)]
+    tasks = [f"task.{option.name}" for option in options(type(usual.task))]
     rare += tasks
     nested = [*(f"train.{name}" for name in loop), *tasks]
-    add_arguments(parser, TrainingSettings, skip=[*_RARE, *nested])
-    add_arguments(parser, TrainSettings, only=_LOOP, default=usual.train)
+    add_arguments(parser, type(usual), skip=[*_RARE, *nested])
+    add_arguments(parser, type(usual.train), only=_LOOP, default=usual.train)
     parser.add_argument(
         "--name", default="train", metavar="NAME", help="of the run: NAME-1, NAME-2, ... (default: train)"
     )
     add_set(parser)
-    listing = [option for option in options(TrainingSettings) if option.name in rare]
-    listing += [*options(Lora, "lora."), *options(QuantizationOptions, "quantize.")]
-    listing += options(Ramp, "train.weight_decay_schedule.")
-    listing += [*options(PrivateGradient, "train.privacy."), *options(EarlyStopping, "train.early_stopping.")]
+    every = list(options(type(usual)))
+    listing = [option for option in every if option.name in rare]
+    for option in every:
+        kind = nested_settings(option.type)
+        listing += options(kind, f"{option.name}.") if kind is not None else ()
     names = [option.name for option in listing]
-    flags = {option.name for option in options(TrainingSettings)} - set(names)
+    flags = {option.name for option in every} - set(names)
     parser.elsewhere = lambda name: _by_set(name, names, flags)
     of_parts = "".join(f"\n\n{text}" for text in _of_parts(argv)) if {"-h", "--help"} & set(argv) else ""
     parser.epilog = f"{parser.epilog}\n\n{settings_help('further settings', listing)}{of_parts}"
@@ -105,7 +99,7 @@ def _of_parts(argv: Sequence[str]) -> Iterator[str]:
     for kind in ("architecture", "objective"):
         name = typed(argv, f"--{kind}")
         if name is not None:
-            yield settings_help(f"options of {name}", options(part(kind, name), f"{kind}_options."))
+            yield settings_help(f"options of {name}", options(part_outline(kind, name), f"{kind}_options."))
 
 
 def _by_set(name: str, settings: Sequence[str], flags: Container[str]) -> str | None:
@@ -118,12 +112,36 @@ def _by_set(name: str, settings: Sequence[str], flags: Container[str]) -> str | 
 
 def run(arguments: argparse.Namespace) -> None:
     """Train, then print the results and where the model is."""
-    from gpt2lab.actions.train import train
-    from gpt2lab.actions.train_settings import TrainingSettings
-    from gpt2lab.training import TrainSettings
+    chosen = _chosen(arguments)
+    from gpt2lab.actions.train import train  # torch, of which a wrong word need not wait
 
-    chosen = {**given(arguments, TrainingSettings), **given(arguments, TrainSettings), **arguments.settings}
     show_training(train(name=arguments.name, **chosen), as_json=arguments.json)
+
+
+def _settings() -> type:
+    """Return the settings of a training, read from their source: names, types, defaults and docs, without torch."""
+    found = outline("gpt2lab.actions.train_settings:TrainingSettings")
+    assert found is not None, "the lab's own settings are written so that they can be read"
+    return found
+
+
+def _chosen(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Return the settings that were typed. LabError, before torch is there, for a misspelt name or a wrong type."""
+    kind = _settings()
+    loop = type(kind().train)
+    chosen = {**given(arguments, kind), **given(arguments, loop), **arguments.settings}
+    names = {option.name for option in options(loop)}
+    full = {f"train.{name}" if name in names else name: value for name, value in chosen.items()}
+    made: Any = build(kind, full, "train")
+    refuse_no_data(made)
+    for part_kind, name, own in (
+        ("architecture", made.architecture, made.architecture_options),
+        ("objective", made.objective, made.objective_options),
+    ):
+        if name is not None:
+            build(part_outline(part_kind, name), own, f"train: {part_kind} {name}")
+    refuse_unused(made, sorted(full))
+    return chosen
 
 
 def show_training(run: "Run", as_json: bool) -> None:

@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from gpt2lab.actions.parts import typed_options
 from gpt2lab.base.errors import LabError, unknown
+from gpt2lab.base.outline import part_outline
 from gpt2lab.base.registry import part, parts
 from gpt2lab.base.settings import build, options, parse_assignments
 
@@ -41,18 +41,21 @@ class Entry:
 
     def check(self) -> None:
         """LabError if the part cannot be imported, lacks one of the options, or cannot have it so."""
-        cls = self.load()
         if self.kind == "optimizer":
-            typed_options(self.name, cls, self.options)
+            from gpt2lab.actions.parts import typed_options  # torch, of which a wrong name need not wait
+
+            typed_options(self.name, self.load(), self.options)
             return
-        known = {option.name: option.default for option in options(cls)}
+        outline = part_outline(self.kind, self.name)
+        known = {option.name: option.default for option in options(outline)}
         for option in self.options:
             if option not in known:
                 raise unknown(f"option of {self.name}", option, known)
-        if not any(default is MISSING and name not in self.options for name, default in known.items()):
-            build(
-                cls, self.options, f"{self.kind} {self.name}"
-            )  # else the comparison gives the rest, such as data
+        if any(default is MISSING and name not in self.options for name, default in known.items()):
+            self.load()  # the comparison gives the rest, such as data
+            return
+        build(outline, self.options, f"{self.kind} {self.name}")
+        build(self.load(), self.options, f"{self.kind} {self.name}")
 
 
 def chosen_entries(kind: str, only: Sequence[str], variants: Sequence[str] = ()) -> list[Entry]:

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from gpt2lab.actions.models import with_models
 from gpt2lab.base.errors import LabError, unknown
+from gpt2lab.base.outline import outline
 from gpt2lab.base.registry import Paper
-from gpt2lab.base.settings import update
+from gpt2lab.base.settings import build, update
 from gpt2lab.base.wording import listed
 from gpt2lab.studies.claim import SCALES, Claim
 from gpt2lab.studies.graph import UnitSpec, in_order
@@ -77,6 +78,13 @@ class Experiment:
         return units[name]
 
 
+def refuse_settings(module: str, name: str, overrides: Mapping[str, object]) -> None:
+    """LabError for settings that a study's module does not have, or of another type: read from its source, not imported."""
+    known = outline(f"{module}:Settings", optional=True)
+    if known is not None:
+        build(known, overrides, name)
+
+
 def load_experiment(paper: Paper) -> Experiment:
     """Import a paper's experiment and check its shape.
 
@@ -85,11 +93,17 @@ def load_experiment(paper: Paper) -> Experiment:
     return _checked(paper.study(), f"{paper.module}.study", paper.slug, paper=paper)
 
 
+def comparison_name(module: str) -> str:
+    """Return what a comparison is called, by its module."""
+    return f"compare-{module.rpartition('.')[2]}"
+
+
 def load_comparison(module: str) -> Experiment:
     """Import a comparison of the lab by its module, such as `gpt2lab.studies.comparison.optimizers`, and check its shape."""
-    name = f"compare-{module.rpartition('.')[2]}"
     found = importlib.import_module(module)
-    return _checked(found, module, name, module=module, summary=" ".join((found.__doc__ or "").split()))
+    return _checked(
+        found, module, comparison_name(module), module=module, summary=" ".join((found.__doc__ or "").split())
+    )
 
 
 def _checked(found: ModuleType, where: str, name: str, **source: Any) -> Experiment:

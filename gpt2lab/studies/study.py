@@ -19,7 +19,7 @@ from gpt2lab.runs.trial import TRIAL, Trial, read_trial, write_plain
 from gpt2lab.runs.verdicts import FILE as VERDICTS
 from gpt2lab.runs.verdicts import JudgedClaim, write_verdicts
 from gpt2lab.studies.evidence import RecordedItems
-from gpt2lab.studies.experiment import Experiment, load_comparison, load_experiment
+from gpt2lab.studies.experiment import Experiment, load_comparison, load_experiment, refuse_settings
 from gpt2lab.studies.judge import judge
 from gpt2lab.studies.repeat import command_of, default_device
 from gpt2lab.studies.scheduler import Outcome, run_units
@@ -142,8 +142,11 @@ def reproduce(
     LabError for an unknown paper, scale or setting, or if no seed has finished. KeyboardInterrupt with the command
     that goes on, after Ctrl-C.
     """
+    found = paper(slug)
+    if found.built:
+        refuse_settings(f"{found.module}.study", found.slug, settings or {})
     return run_study(
-        load_experiment(paper(slug)),
+        load_experiment(found),
         scale=scale,
         seeds=seeds,
         workers=workers,

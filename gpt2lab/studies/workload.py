@@ -10,17 +10,13 @@ import torch
 from gpt2lab.base.errors import LabError
 from gpt2lab.model import Transformer, TransformerConfig
 from gpt2lab.model.checkpoints.families import gpt2_config
+from gpt2lab.studies.data_names import BIGRAMS, source_of
 from gpt2lab.text import sources
 from gpt2lab.text.batches import ArrayTokens, PackedBatches
 from gpt2lab.text.generators.topic_bigrams import VOCAB_SIZE, stream
 from gpt2lab.text.splits import HashRule
 from gpt2lab.text.tokenizer import Tokenizer, train_bpe
 from gpt2lab.training import TrainSettings
-
-BIGRAMS = ("topic-bigrams",)
-"""The data of the generated language of topics and bigrams."""
-STORIES = "tinystories"
-"""What people call the generated stories; the source's own name is tinyworld."""
 
 _HELD_OUT = HashRule("sha256", size=4, order="big")
 _TUNING = 1 << 31  # streams from here on: no seed's training or validation stream
@@ -154,7 +150,7 @@ class TextWorkload(Workload):
                 "topic-bigrams: generated ids without words; what reads or writes text takes another source"
             )
         return _read(
-            tuple(_source(name) for name in self.data),
+            tuple(source_of(name) for name in self.data),
             self.field,
             self.vocab_size,
             self.valid_fraction,
@@ -200,22 +196,6 @@ class Text:
     """The other held-out documents, on which learning rates are chosen; at most valid_tokens."""
     valid_documents: tuple[str, ...]
     """All held-out documents themselves."""
-
-
-def is_text(name: str) -> bool:
-    """Tell whether a word names text that the lab makes or fetches itself: no file and no model."""
-    return name in BIGRAMS or name.startswith("hub:") or _source(name).partition(":")[0] in sources.BUILT_IN
-
-
-def check_sources(data: Sequence[str]) -> None:
-    """LabError for a file, folder or built-in source that is not there; the hub is not asked."""
-    if tuple(data) != BIGRAMS:
-        sources.files([_source(name) for name in data])
-
-
-def _source(name: str) -> str:
-    head, colon, size = name.partition(":")
-    return f"tinyworld{colon}{size}" if head == STORIES else name
 
 
 @cache

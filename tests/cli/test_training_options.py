@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 import gpt2lab
-from gpt2lab.actions.train_settings import RULES, TrainingSettings, refuse_unused, unused
+from gpt2lab.actions.train_rules import RULES, refuse_unused, unused
+from gpt2lab.actions.train_settings import TrainingSettings
 from gpt2lab.base.errors import LabError
 from gpt2lab.base.settings import build, options
 from tests.cli.conftest import Lab

@@ -11,7 +11,7 @@ from gpt2lab.base import registry
 from gpt2lab.base.errors import LabError
 from gpt2lab.measures.text_metrics import diversity
 from gpt2lab.studies.comparison import compare_parts
-from gpt2lab.studies.comparison.decoders import given_model
+from gpt2lab.studies.data_names import given_model
 from gpt2lab.studies.entries import chosen_entries
 from gpt2lab.studies.resume import resume
 from gpt2lab.studies.sweep import Workload

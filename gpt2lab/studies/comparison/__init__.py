@@ -47,8 +47,9 @@ def compare_parts(
     only: some of the parts, each a name with options if need be, "sampling top_p=0.9"; the others as for
     `gpt2lab.studies.study.reproduce`. LabError for what does not exist, and if there is nothing to compare.
     """
+    from gpt2lab.studies.data_names import check_on
     from gpt2lab.studies.entries import chosen_entries
-    from gpt2lab.studies.experiment import load_comparison
+    from gpt2lab.studies.experiment import comparison_name, load_comparison, refuse_settings
     from gpt2lab.studies.study import run_study
 
     module = module_of(kind)
@@ -65,8 +66,11 @@ def compare_parts(
         raise LabError(
             f"{listed(models)}: {kind} are compared on data, given by --on; only measures take models"
         )
-    experiment = load_comparison(module)
     chosen |= settings or {}
+    refuse_settings(module, comparison_name(module), chosen)  # a mistake need not wait for torch
+    if on:
+        check_on(kind, (on,) if isinstance(on, str) else on)
+    experiment = load_comparison(module)
     importlib.import_module(module).check(experiment.settings(scale, chosen))
     return run_study(
         experiment,

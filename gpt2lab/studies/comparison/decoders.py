@@ -8,13 +8,12 @@ log-probability a text, which Su & Collier 2022 call coherence when another mode
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from gpt2lab.actions.models import find_model, holds_model, load, model_config, with_models
+from gpt2lab.actions.models import load, model_config, with_models
 from gpt2lab.base.errors import LabError
 from gpt2lab.base.settings import build
 from gpt2lab.base.wording import count
@@ -24,9 +23,10 @@ from gpt2lab.measures.scoring import Row, score_rows
 from gpt2lab.measures.text_metrics import diversity, repetition_n
 from gpt2lab.studies.claim import Claim
 from gpt2lab.studies.comparison.figures import interval_columns
+from gpt2lab.studies.data_names import check_sources, given_model
 from gpt2lab.studies.entries import chosen_entries, labels, report_left_out
 from gpt2lab.studies.sweep import clock
-from gpt2lab.studies.workload import TextWorkload, check_sources, is_text
+from gpt2lab.studies.workload import TextWorkload
 from gpt2lab.text import sources
 from gpt2lab.text.language_model import LanguageModel
 from gpt2lab.text.pieces import frame
@@ -191,20 +191,6 @@ def _some(settings: Settings) -> Sequence[str]:
         if len(found) == 16 * settings.prompts:
             break
     return found
-
-
-def given_model(on: Sequence[str]) -> str | None:
-    """Return the model that `on` names, None if it names text. LabError for a run without a model."""
-    if len(on) != 1 or is_text(on[0]):
-        return None
-    place = find_model(on[0])
-    if isinstance(place, Path) and holds_model(place):
-        return on[0]
-    try:
-        sources.files(on[0])
-    except LabError:
-        return on[0]  # a hub id, or a mistake that loading puts in words
-    return None
 
 
 def _prompts(

@@ -16,9 +16,10 @@ from gpt2lab.actions.parts import typed_options
 from gpt2lab.base.errors import LabError
 from gpt2lab.base.values import show
 from gpt2lab.studies.claim import Claim
+from gpt2lab.studies.data_names import check_sources
 from gpt2lab.studies.entries import Entry, chosen_entries, labels, report_left_out
 from gpt2lab.studies.sweep import Candidate, compete, standings, step_ratio
-from gpt2lab.studies.workload import TextWorkload, check_sources
+from gpt2lab.studies.workload import TextWorkload
 from gpt2lab.training import TrainSettings, make_optimizer, parameter_groups
 
 if TYPE_CHECKING:
