@@ -154,13 +154,13 @@ def test_a_model_learns_its_pairs_while_the_reference_stays() -> None:
     reference = objective.reference
     assert reference is not None and not reference.is_copy
     assert objective.modules() == {}
-    pairs = [PreferencePair(f"Question {i}: ", "good", "bad") for i in range(8)]
-    batches = PreferenceBatches(pairs, lm, batch_size=8)
+    pairs = [PreferencePair(f"Case {i}: ", "good", "bad") for i in range(4)]
+    batches = PreferenceBatches(pairs, lm, batch_size=4)
     before = reference.score(part_of(batches[0], "chosen")).logprobs
     done = train(
         lm.model,
         batches,
-        settings=TrainSettings(steps=40, learning_rate=1e-2, accumulation=2),
+        settings=TrainSettings(steps=12, learning_rate=3e-2, accumulation=2),
         objective=objective,
     )
     assert done.losses[0] == pytest.approx(math.log(2), abs=1e-5)

@@ -83,7 +83,7 @@ def test_a_policy_learns_the_token_that_is_rewarded(name: str) -> None:
 
 def test_a_policy_learns_to_end_its_texts() -> None:
     settings = PolicySettings(
-        iterations=30, prompts=4, samples=8, minibatch=16, max_new_tokens=6, learning_rate=4e-3
+        iterations=20, prompts=4, samples=8, minibatch=16, max_new_tokens=6, learning_rate=6e-3
     )
     lm = _lm(eos=0)
     rows: list[dict[str, float]] = []
@@ -378,3 +378,9 @@ def test_settings_and_models_that_do_not_fit_are_refused() -> None:
     with pytest.raises(LabError, match="target_weight needs a reference text for each"):
         replace_weight = PolicyTrainer(_lm(), settings=replace(SMALL, target_weight=0.5))
         replace_weight.learn(made, torch.zeros(8), Reinforce(), targets=short)
+
+
+def test_a_run_to_be_resumed_that_never_began_begins(tmp_path: Path) -> None:
+    done = train_policy(_lm(), PROMPTS, threes, settings=SMALL, checkpoints=tmp_path / "new", resume=True)
+    assert (done.iterations, len(done.rewards)) == (2, 2)
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["step-00000002"]
