@@ -146,7 +146,7 @@ def _print(study: "Study") -> None:
     took = f", {duration(study.seconds)}" if study.seconds >= 1 else ""
     print(f"{study.paper}, {study.scale} scale, {count(len(study.runs), 'seed')}{took}")
     if any(judged.verdict.interval is not None for judged in study.claims):
-        print("measured: the mean over seeds [its 95 % interval]")
+        print("measured: the mean over seeds, or over test items [its 95 % interval]")
     elsewhere = [judged for judged in study.claims if _of_another_scale(judged, study.scale)]
     here = [judged for judged in study.claims if judged not in elsewhere]
     for judged in here:
@@ -212,7 +212,8 @@ def _measured(claim: "RecordedClaim", verdict: "Verdict") -> str:
         mean, low, high = (
             number(x) for x in (verdict.interval.mean, verdict.interval.low, verdict.interval.high)
         )
-        return f"{mean} [{low}, {high}]{unit}"
+        over = f" ({verdict.method})" if claim.over == "items" else ""
+        return f"{mean} [{low}, {high}]{unit}{over}"
     values = [f"{number(value)} (seed {seed})" for seed, value in verdict.values]
     return f"{', '.join(values)}{unit}" if values else ""
 

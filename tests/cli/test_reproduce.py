@@ -73,3 +73,11 @@ def test_what_the_study_can_find_is_said_before_it_runs(
     )
     assert said.err.startswith(f"{power}\n")
     assert "A  Tide ends with a lower loss than the baseline\n   verdict   holds" in said.out
+
+
+def test_a_claim_over_items_says_over_how_many(capsys: pytest.CaptureFixture[str]) -> None:
+    claim = Claim("It answers", "right", holds_if=Above(0.5), over="items", name="A")
+    verdict = judge(claim, {0: {}}, "laptop", {0: {"right": [1.0] * 80 + [0.0] * 20}})
+    judged = [JudgedClaim(claim.recorded(), verdict)]
+    show_study(Study("tide-1", "tide", "laptop", (0,), None, [], judged, [], Path("runs/tide-1")), False)
+    assert "measured  0.8 [0.7082, 0.8733] (exact binomial over 100 items)" in capsys.readouterr().out
