@@ -69,13 +69,15 @@ def test_equal_compute_is_four_times_the_updates_and_the_mixture() -> None:
     )
 
 
-def test_validation_windows_are_no_training_text(tmp_path: Path) -> None:
+def test_validation_and_tuning_windows_are_no_training_text_and_no_window_is_both(tmp_path: Path) -> None:
     words = tmp_path / "words.txt"
     words.write_text(" ".join(f"{number * 7919 % 100_003:05d}" for number in range(8000)))
     text = material(str(words), 280, 24, 16)
     assert text.validation.shape == (16, 25)
     training = ",".join(map(str, text.training.read(0, len(text.training)).tolist()))
-    assert not any(",".join(map(str, row)) in training for row in text.validation.tolist())
+    held_out = [*text.validation.tolist(), *text.tuning.tolist()]
+    assert not any(",".join(map(str, row)) in training for row in held_out)
+    assert len(set(map(tuple, held_out))) == len(held_out) > 16
     with pytest.raises(LabError, match="validation windows"):
         material(str(words), 280, 24, 4000)
 

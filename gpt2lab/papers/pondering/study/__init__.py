@@ -56,13 +56,15 @@ class Material:
     training: ArrayTokens
     validation: Tensor
     """Fixed windows, [windows, context + 1]."""
+    tuning: Tensor
+    """Other windows of the same blocks, at most as many, on which learning rates are chosen."""
 
 
 @cache
 def material(data: str, vocab_size: int, context: int, windows: int) -> Material:
-    """Read the text, make its tokenizer, and split it by position: every twentieth block is for validation.
+    """Read the text, make its tokenizer, and split it by position: every twentieth block is for validation and tuning.
 
-    LabError for too little text.
+    LabError for too little text: `windows` for validation, and at least one more for tuning.
     """
     texts = list(documents(data))
     tokenizer = train_bpe(texts, vocab_size)
@@ -76,13 +78,21 @@ def material(data: str, vocab_size: int, context: int, windows: int) -> Material
         block[: len(block) // (context + 1) * (context + 1)].view(-1, context + 1) for block in parts["valid"]
     ]
     known = torch.cat(cut)
-    if len(known) < windows:
+    if len(known) <= windows:
         raise LabError(
-            f"data {data}: {len(known)} validation windows, {windows} are asked for; give more text"
+            f"data {data}: {len(known)} validation windows; {windows} are asked for, and at least one more for tuning; "
+            "give more text"
         )
-    spread = torch.linspace(0, len(known) - 1, windows).long()
+    spread = _spread(len(known), windows)
+    rest = known[[place not in set(spread.tolist()) for place in range(len(known))]]
     training = torch.cat(parts[TRAIN])
-    return Material(tokenizer, ArrayTokens(training.numpy()), known[spread])
+    tuning = rest[_spread(len(rest), min(windows, len(rest)))]
+    return Material(tokenizer, ArrayTokens(training.numpy()), known[spread], tuning)
+
+
+def _spread(n: int, wanted: int) -> Tensor:
+    """Return `wanted` places of n, evenly apart."""
+    return torch.linspace(0, n - 1, wanted).long()
 
 
 def configuration(settings: Settings, arm: str) -> TransformerConfig:
@@ -149,18 +159,22 @@ def run_arm(settings: Settings, arm: str, run: "Run") -> None:
         model = model_of(settings, arm, run.seed).to(run.device)
         try:
             _train(settings, arm, run, text, model, rate, max(1, round(settings.trial * count)))
-            loss = mean_loss(model, text.validation)
+            loss = mean_loss(model, text.tuning)
         except NotFinite:
             loss = math.inf
         tried.append({"learning_rate": rate, "loss": loss})
         return loss
 
+    run.chooses("learning rate", on="tuning windows")
+    run.judges("losses", on="validation windows")
     rate, _, at_edge = best_on_grid(settings.rates, trial, widen=1 if len(settings.rates) > 1 else 0)
     model = model_of(settings, arm, run.seed).to(run.device)
     run.result("start", mean_loss(model, text.validation))
     seconds = _train(settings, arm, run, text, model, rate, count, log=run.log)
     run.table(
-        "sweep", tried, f"Validation loss after {settings.trial:.0%} of the updates, at every rate tried"
+        "sweep",
+        tried,
+        f"Loss on the tuning windows after {settings.trial:.0%} of the updates, at every rate tried",
     )
     run.result("loss", mean_loss(model, text.validation))
     run.result("learning_rate", rate)
