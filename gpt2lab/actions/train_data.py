@@ -13,6 +13,7 @@ from gpt2lab.actions.models import find_model
 from gpt2lab.actions.train_settings import TaskSettings, TrainingSettings
 from gpt2lab.base.errors import LabError
 from gpt2lab.base.files import atomic_folder, check_sums, restore, sweep, write_sums
+from gpt2lab.measures.held_out import windows_loss
 from gpt2lab.model import Transformer
 from gpt2lab.runs.run import Run
 from gpt2lab.text import shards as token_shards
@@ -123,20 +124,13 @@ class Validation:
         self.model = model
         batches = PackedBatches(shards, "valid", batch_size=rows, context=context, shuffle=False)
         self.windows = min(batches.windows, math.ceil(tokens / context))
-        self.batches, self.rows = batches, rows
+        self.batches = batches
         entry = shards.manifest.splits["valid"]
         self.bytes_per_token = sum(shard.bytes for shard in entry) / sum(shard.tokens for shard in entry)
 
-    @torch.no_grad()
     def __call__(self) -> dict[str, float]:
         """Return the loss in nats per token and in bits per byte of text."""
-        total, device = 0.0, self.model.device
-        for start in range(0, self.windows, self.rows):
-            batch = self.batches[start // self.rows]
-            rows = min(self.rows, self.windows - start)  # the last batch goes on into windows seen before
-            tokens, targets = (batch[name][:rows].to(device) for name in ("tokens", "targets"))
-            total += float(self.model.next_token_loss(tokens, targets, reduction="sum"))
-        loss = total / (self.windows * self.batches.context)
+        loss = windows_loss(self.model, self.batches, most=self.windows).loss
         return {"validation_loss": loss, "bits_per_byte": loss / math.log(2) / self.bytes_per_token}
 
     def beginnings(self, count: int, tokens: int) -> list[list[int]]:

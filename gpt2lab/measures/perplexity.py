@@ -12,6 +12,7 @@ from torch import Tensor
 from gpt2lab.base.errors import LabError
 from gpt2lab.measures import corpus
 from gpt2lab.measures.detokenize import Style
+from gpt2lab.measures.held_out import scores_loss
 from gpt2lab.measures.measurement import Measurement, Table
 from gpt2lab.measures.scoring import Row, RowScore, check_batch_size, score_rows
 from gpt2lab.model import Transformer
@@ -164,25 +165,28 @@ class Perplexity:
     ) -> Measurement:
         losses = torch.cat([score.losses for score in scores]).double()
         hits = torch.cat([score.hits for score in scores])
-        total, n_bytes = float(losses.sum()), sum(passage.n_bytes for passage in found)
+        n_bytes = sum(passage.n_bytes for passage in found)
+        held_out = scores_loss(scores, n_bytes=n_bytes)
         numbers = {
-            "perplexity": exponential(total / len(losses)),
-            "loss": total / len(losses),
-            "bits_per_byte": total / math.log(2) / n_bytes if n_bytes else math.nan,
+            "perplexity": exponential(held_out.loss),
+            "loss": held_out.loss,
+            "bits_per_byte": held_out.bits_per_byte,
             "accuracy": float(hits.double().mean()),
         }
         units = {"loss": "nats/token", "bits_per_byte": "bits/byte", "accuracy": "share of tokens"}
         about: dict[str, Any] = {"data": [self.data] if isinstance(self.data, str) else list(self.data)}
         about |= {"tokens": len(losses), "bytes": n_bytes, "window": window, "stride": stride, "bos": bos}
         if self.documents:
-            means = [float(score.losses.double().mean()) for score in scores]
-            numbers["document_perplexity"] = exponential(sum(means) / len(means))
+            numbers["document_perplexity"] = exponential(held_out.row_loss)
             units["document_perplexity"] = "geometric mean over documents"
+            if len(scores) > 1:
+                numbers["loss_standard_error"] = held_out.standard_error
+                units["loss_standard_error"] = "nats/token, over documents"
             about["documents"] = len(found)
         if self.detokenize != "none":
             about["detokenize"] = self.detokenize
         if self.word_adjusted:
-            adjusted = adjust(total, sum(passage.n_words for passage in found), len(losses))
+            adjusted = adjust(held_out.nats, sum(passage.n_words for passage in found), len(losses))
             numbers, about = numbers | adjusted, about | {"capped": adjusted["adjusted_loss"] > _CAP}
             units["adjusted_loss"] = "nats/word"
         by_context = _by_context([len(score.losses) for score in scores], losses, window, stride)

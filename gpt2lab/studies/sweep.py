@@ -20,6 +20,7 @@ from torch.optim import Optimizer
 
 from gpt2lab.base.errors import LabError
 from gpt2lab.base.ordering import or_worst
+from gpt2lab.measures.held_out import windows_loss
 from gpt2lab.model import Transformer
 from gpt2lab.studies.workload import Workload as Workload
 from gpt2lab.text.batches import PackedBatches
@@ -314,23 +315,7 @@ def standings(run: "Run", lengths: Sequence[int]) -> dict[str, dict[int, float]]
 
 def _loss(model: Transformer, windows: PackedBatches) -> float:
     """Return the loss over windows; inf where the last update diverged."""
-    return or_worst(validation_loss(model, windows), math.inf)
-
-
-@torch.no_grad()
-def validation_loss(model: Transformer, windows: PackedBatches) -> float:
-    """Return the mean loss in nats per token over all windows."""
-    was_training = model.training
-    model.eval()
-    total, rows_left = 0.0, windows.windows
-    for i in range(len(windows)):
-        batch = windows[i]
-        rows = min(rows_left, len(batch["tokens"]))  # the last batch goes on into windows seen before
-        rows_left -= rows
-        tokens, targets = (batch[name][:rows].to(model.device) for name in ("tokens", "targets"))
-        total += float(model.next_token_loss(tokens, targets, reduction="sum"))
-    model.train(was_training)
-    return total / (windows.windows * windows.context)
+    return or_worst(windows_loss(model, windows).loss, math.inf)
 
 
 def clock(device: str) -> Callable[[], float]:

@@ -8,6 +8,7 @@ import torch
 from torch.nn import functional as F
 
 from gpt2lab.base.errors import LabError
+from gpt2lab.measures.held_out import windows_loss
 from gpt2lab.studies.sweep import (
     Candidate,
     Workload,
@@ -16,7 +17,6 @@ from gpt2lab.studies.sweep import (
     step_ratio,
     steps_to_reach,
     tune,
-    validation_loss,
 )
 from gpt2lab.studies.workload import TextWorkload
 
@@ -56,7 +56,7 @@ def test_the_validation_loss_is_the_mean_over_every_token_of_all_windows() -> No
     rows, following = tokens[:covered].view(-1, 16), tokens[1 : covered + 1].view(-1, 16)
     with torch.no_grad():
         slow = F.cross_entropy(model(rows).double().flatten(0, 1), following.flatten())
-    assert validation_loss(model, WORKLOAD.validation(3)) == pytest.approx(float(slow), rel=1e-6)
+    assert windows_loss(model, WORKLOAD.validation(3)).loss == pytest.approx(float(slow), rel=1e-6)
 
 
 def test_the_model_learns_and_a_rate_that_is_too_high_is_a_loss_of_infinity_not_a_crash() -> None:

@@ -14,6 +14,7 @@ import torch
 
 from gpt2lab.base.errors import LabError
 from gpt2lab.base.wording import listed
+from gpt2lab.measures.held_out import windows_loss
 from gpt2lab.model import Transformer, attach
 from gpt2lab.model.interpret.artefacts import model_hash
 from gpt2lab.papers.layernorm_removal.architecture import (
@@ -33,7 +34,7 @@ from gpt2lab.text.batches import ArrayTokens, PackedBatches
 from gpt2lab.text.language_model import LanguageModel
 from gpt2lab.text.splits import PositionRule
 from gpt2lab.text.tokenizer import Tokenizer
-from gpt2lab.training import TrainSettings, next_token, train
+from gpt2lab.training import TrainSettings, train
 from gpt2lab.training.transform import Journal, TrainingTransform, refuse_other_work
 
 Output = Literal["folded", "compatible", "staged"]
@@ -147,10 +148,10 @@ class RemoveLayerNorm(TrainingTransform):
             for unit in stage_of(model).steps:
                 fire(model, unit)
         else:
-            before = mean_loss(model, held_out) if held_out is not None else math.nan
+            before = windows_loss(model, held_out).loss if held_out is not None else math.nan
             with explained(model, batches[0]["tokens"], start):
                 self._train(model, batches, held_out, journal)
-            after = mean_loss(model, held_out) if held_out is not None else math.nan
+            after = windows_loss(model, held_out).loss if held_out is not None else math.nan
             _warn_of_harm(before, after)
             if journal is not None and held_out is not None:
                 journal.result("before.validation_loss", before)
@@ -231,7 +232,9 @@ class RemoveLayerNorm(TrainingTransform):
             batches,
             settings=self.training(),
             objective=EvenScales(penalty=penalty),
-            evaluate=None if held_out is None else lambda: {"validation_loss": mean_loss(model, held_out)},
+            evaluate=None
+            if held_out is None
+            else lambda: {"validation_loss": windows_loss(model, held_out).loss},
             log=None if journal is None else self._logger(model, journal),
             checkpoints=None if journal is None else journal.checkpoints,
             resume=True,
@@ -297,16 +300,3 @@ def _warn_of_harm(before: float, after: float) -> None:
             "a lower learning rate may help, and the run's log shows where gradient_norm jumps",
             stacklevel=4,
         )
-
-
-@torch.no_grad()
-def mean_loss(model: Transformer, batches: PackedBatches) -> float:
-    """Return the mean cross entropy over one epoch of batches, in nats per token."""
-    total, count, left = 0.0, 0, batches.windows
-    for index in range(len(batches)):
-        # The last batch goes on into windows seen before.
-        batch = {name: tensor[:left].to(model.device) for name, tensor in batches[index].items()}
-        left -= len(batch["targets"])
-        total += float(next_token(model, batch)[0]) * batch["targets"].numel()
-        count += batch["targets"].numel()
-    return total / count

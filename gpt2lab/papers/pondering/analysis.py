@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from gpt2lab.base.errors import LabError
+from gpt2lab.measures.held_out import held_out_loss
 from gpt2lab.model import Transformer
 from gpt2lab.model.evaluating import evaluating
 from gpt2lab.papers.pondering.steps import gradient_norms, pondering_steps, trace
@@ -19,22 +20,19 @@ _CHUNK_ELEMENTS = 1 << 21
 Row = dict[str, Any]
 
 
-@torch.no_grad()
 def mean_loss(model: Transformer, rows: Tensor, *, batch_size: int = 32) -> float:
     """Return the mean next-token loss in nats; rows [n, time + 1] token ids, each a window of its own.
 
     LabError if the loss is not finite, or there is nothing to predict.
     """
     _need_targets(rows)
-    total = 0.0
-    with evaluating(model):
-        for batch in rows.to(model.device).split(batch_size):
-            total += float(model.next_token_loss(batch, reduction="sum"))
-    if not math.isfinite(total):
+    batches = ({"tokens": batch[:, :-1], "targets": batch[:, 1:]} for batch in rows.split(batch_size))
+    found = held_out_loss(model, batches).loss
+    if not math.isfinite(found):
         raise LabError(
             "pondering: the model's losses are not finite; its weights or some embeddings hold NaN"
         )
-    return total / rows[:, 1:].numel()
+    return found
 
 
 def loss_by_steps(

@@ -14,6 +14,7 @@ import torch
 
 from gpt2lab.base.errors import LabError
 from gpt2lab.base.files import atomic_write
+from gpt2lab.measures.held_out import scores_loss
 from gpt2lab.measures.scoring import Row, score_rows
 from gpt2lab.model import Transformer
 from gpt2lab.papers.tinystories.grader import TinyWorldGrades, grade_tinyworld, sample_stories
@@ -198,9 +199,7 @@ class _Progress:
     def evaluate(self) -> dict[str, float]:
         """Return held-out loss and grades of fresh samples, always drawn with the same numbers."""
         scores = score_rows(self.lm.model, self.rows, batch_size=32, label="held-out")
-        loss = math.fsum(float(score.losses.double().sum()) for score in scores) / sum(
-            row.scored for row in self.rows
-        )
+        loss = scores_loss(scores).loss
         drawn = sample_stories(
             self.lm,
             self.recipe.samples,

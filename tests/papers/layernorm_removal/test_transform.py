@@ -3,11 +3,13 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 import gpt2lab
 from gpt2lab.base.errors import LabError
+from gpt2lab.measures.held_out import HeldOutLoss
 from gpt2lab.model import Transformer, attach, load_model, save_model
 from gpt2lab.papers.layernorm_removal import transform
 from gpt2lab.papers.layernorm_removal.architecture import StagedNorms, calibrate, fire, stage_of, unit_table
@@ -320,9 +322,14 @@ def test_the_presets_are_the_authors_and_bad_options_are_refused(lm: LanguageMod
 
 
 def test_a_model_that_is_ruined_is_said_to_be(lm: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    row = np.ones(1)
     for end in ("5.000", "nan"):
         losses = iter([2.0, float(end), float(end)])  # before, and at the end twice: in the loop and after it
-        monkeypatch.setattr(transform, "mean_loss", lambda model, batches, losses=losses: next(losses))
+        monkeypatch.setattr(
+            transform,
+            "windows_loss",
+            lambda model, windows, losses=losses: HeldOutLoss(next(losses), row, row),
+        )
         with pytest.warns(UserWarning, match=f"validation loss rose from 2.000 to {end}"):
             RemoveLayerNorm(**SMALL, steps=4)(lm)
 

@@ -9,6 +9,7 @@ import torch
 
 from gpt2lab.base.errors import LabError
 from gpt2lab.measures.corpus import need_tokenizer
+from gpt2lab.measures.held_out import scores_loss
 from gpt2lab.measures.scoring import Row, score_rows
 from gpt2lab.model import Transformer
 from gpt2lab.model.checkpoints.families.gpt2 import gpt2_config
@@ -74,7 +75,7 @@ def train_one(settings: Settings, arm: str, run: "Run") -> None:
     scores = score_rows(
         lm.model, [Row(torch.tensor([eos, *ids[:-1]]), len(ids) - 1) for ids in rows], label="held-out"
     )
-    run.result("loss", torch.cat([score.losses for score in scores]).mean())
+    run.result("loss", scores_loss(scores).loss)
     run.result("unigram_loss", _unigram(stream, rows, tokenizer.vocab_size))
     sums = model_sums(lm.model, rows)
     run.result("isotropy", of_sums(sums, "pairs"))

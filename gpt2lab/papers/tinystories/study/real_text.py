@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 
 from gpt2lab.base.errors import LabError
+from gpt2lab.measures.held_out import scores_loss
 from gpt2lab.measures.scoring import Row, score_rows
 from gpt2lab.model import Transformer
 from gpt2lab.papers.tinystories import corpus
@@ -180,10 +181,10 @@ class _RateOfBits:
     def evaluate(self) -> dict[str, float]:
         """Return nats per token, bits per byte and the share of <unk> that neither of them counts in full."""
         scores = score_rows(self.lm.model, self.rows, batch_size=16, label="held-out")
-        nats = math.fsum(float(score.losses.double().sum()) for score in scores)
+        found = scores_loss(scores, n_bytes=self.bytes)
         return {
-            "validation_loss": nats / sum(row.scored for row in self.rows),
-            "bits_per_byte": nats / math.log(2) / self.bytes,
+            "validation_loss": found.loss,
+            "bits_per_byte": found.bits_per_byte,
             "unk_share": self.unk_share,
         }
 
