@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, overload
 
 from gpt2lab.actions.models import loaded, with_models
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     import torch
 
     from gpt2lab.decode import Decoder, Generation
+    from gpt2lab.decode.interface import ExtraInputs
     from gpt2lab.decode.packed import Weights
     from gpt2lab.decode.prompts import Prompt
     from gpt2lab.runs.run import Run
@@ -38,6 +40,7 @@ def generate(
     stream: Callable[[int, str], object] | None = ...,
     logprobs: bool = ...,
     weights: "Weights" = ...,
+    extra_inputs: "ExtraInputs" = ...,
     device: "torch.device | str | None" = ...,
     dtype: "torch.dtype | str | None" = ...,
     keep: bool = ...,
@@ -60,6 +63,7 @@ def generate(
     stream: Callable[[int, str], object] | None = ...,
     logprobs: bool = ...,
     weights: "Weights" = ...,
+    extra_inputs: "ExtraInputs" = ...,
     device: "torch.device | str | None" = ...,
     dtype: "torch.dtype | str | None" = ...,
     keep: bool = ...,
@@ -81,6 +85,7 @@ def generate(
     stream: Callable[[int, str], object] | None = None,
     logprobs: bool = False,
     weights: "Weights" = "auto",
+    extra_inputs: "ExtraInputs" = MappingProxyType({}),
     device: "torch.device | str | None" = None,
     dtype: "torch.dtype | str | None" = None,
     keep: bool = True,
@@ -104,6 +109,8 @@ def generate(
     limits = {"max_new_tokens": max_new_tokens, "min_new_tokens": min_new_tokens, "stop": stop, "seed": seed}
     ends = {} if stop_at_eos else {"stop_at_eos": False}
     settings = {**_noted(decoder, options), "prompts": list(map(_shown, given))}
+    if extra_inputs:
+        settings["extra_inputs"] = {name: f"{len(entries)} tensors" for name, entries in extra_inputs.items()}
     settings["options"] = {**limits, **ends, **settings["options"]}
     with recorded("generate", "generate", model, lm, settings, keep=keep, command=command, seed=seed) as run:
         results = decode.generate(
@@ -120,6 +127,7 @@ def generate(
             stream=stream,
             logprobs=logprobs,
             weights=weights,
+            extra_inputs=extra_inputs,
         )
         if run is not None:
             _report(run, results)

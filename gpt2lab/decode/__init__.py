@@ -3,7 +3,7 @@
 from gpt2lab.decode.beam import Beam
 from gpt2lab.decode.generate import Generation, build_decoder, generate
 from gpt2lab.decode.greedy import Greedy
-from gpt2lab.decode.interface import Decoded, Decoder, Limits, embedded_prompts
+from gpt2lab.decode.interface import Decoded, Decoder, Limits, Prompts, embedded_prompts
 from gpt2lab.decode.packed import pack
 from gpt2lab.decode.sampling import Sampling
 
@@ -14,6 +14,7 @@ __all__ = [
     "Generation",
     "Greedy",
     "Limits",
+    "Prompts",
     "Sampling",
     "build_decoder",
     "embedded_prompts",

@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, overload
 
 import torch
@@ -12,8 +13,16 @@ from gpt2lab.base import settings
 from gpt2lab.base.errors import LabError, unknown
 from gpt2lab.base.progress import Progress, progress
 from gpt2lab.base.registry import part
-from gpt2lab.decode.interface import Decoded, Decoder, Finish, Limits, PromptRow
-from gpt2lab.decode.loop import StepDecoder, check_prompts
+from gpt2lab.decode.interface import (
+    Decoded,
+    Decoder,
+    ExtraInputs,
+    Finish,
+    Limits,
+    PromptRow,
+    Prompts,
+)
+from gpt2lab.decode.loop import StepDecoder
 from gpt2lab.decode.packed import Weights, pack
 from gpt2lab.decode.prompts import (
     Prompt,
@@ -24,6 +33,7 @@ from gpt2lab.decode.prompts import (
     prompt_row,
     suppressed_tokens,
 )
+from gpt2lab.decode.reading import check_prompts
 from gpt2lab.decode.transcript import Transcript
 from gpt2lab.model import Transformer
 from gpt2lab.text.language_model import LanguageModel
@@ -77,6 +87,7 @@ def generate(
     stream: Stream | None = None,
     logprobs: bool = False,
     weights: Weights = "auto",
+    extra_inputs: ExtraInputs = MappingProxyType({}),
     **options: object,
 ) -> Generation | list[Generation]:
     """Continue one prompt, or each of several; a prompt is text, token ids, or embeddings [time, d_model].
@@ -88,7 +99,8 @@ def generate(
     seed: with the index of a prompt it decides all draws, so that batch_size (prompts at a time) changes no text. In
     bfloat16 and float16 it may: logits are rounded to 8 or 11 bits after sums whose order depends on the batch, so of
     two tokens that are about equally likely the other may be chosen. batch_size 1 then gives the text of a prompt alone.
-    stream: called as stream(index, piece) while the text grows. weights: see `pack`.
+    stream: called as stream(index, piece) while the text grows. weights: see `pack`. extra_inputs: by name, an entry
+    for each prompt, for architectures that read an image or the like beside it.
     An empty prompt starts from the model's bos, or its eos. LabError: no such decoder or option, an empty prompt for a
     model that has neither, more tokens than the model has positions (it says how many fit).
     """
@@ -106,6 +118,7 @@ def generate(
     )
     if not rows:
         return []
+    prompts_read = Prompts(rows, extra_inputs)
     for alike in _alike(rows):
         check_prompts(
             lm.model,
@@ -117,7 +130,7 @@ def generate(
     job = _Job(
         lm,
         chosen,
-        rows,
+        prompts_read,
         limits,
         given=given,
         seed=seed,
@@ -187,7 +200,7 @@ class _Job:
         self,
         lm: LanguageModel,
         decoder: Decoder,
-        prompts: Sequence[PromptRow],
+        prompts: Prompts,
         limits: Limits,
         *,
         given: Sequence[Prompt],
@@ -236,7 +249,7 @@ class _Job:
         streams = self.decoder.streams
         decoded = self.decoder.decode(
             model,
-            [self.prompts[index] for index in batch],
+            self.prompts.chosen(batch),
             self.limits,
             generator=[row_generator(self.seed, index) for index in batch],
             on_token=on_token if streams else None,
@@ -336,4 +349,5 @@ _OWN_OPTIONS = (
     "stream",
     "logprobs",
     "weights",
+    "extra_inputs",
 )

@@ -21,6 +21,9 @@ Finish = Literal["eos", "stop", "length"]
 PromptRow = Sequence[int] | Tensor
 """A prompt of the loop: token ids, or embeddings [time, d_model] in their place, without positions and padding."""
 
+ExtraInputs = Mapping[str, Sequence[Tensor] | Tensor]
+"""By name, what attached architectures read beside the tokens: one entry for each prompt, [...], or [its time, ...]."""
+
 Generators = torch.Generator | Sequence[torch.Generator] | None
 """One source of randomness for all rows, or one for each; None stands for one with seed 0."""
 
@@ -124,13 +127,46 @@ class Decoder(Protocol):
         """Continue each prompt by at most limits.max_new_tokens tokens.
 
         prompts: all are token ids, or all are embeddings [time, d_model] as `model.embed` gives them; none is empty.
-        Embeddings of tokens are continued as the tokens are. `embedded_prompts` takes padding away.
+        Embeddings of tokens are continued as the tokens are. `embedded_prompts` takes padding away; `Prompts` carry
+        inputs beside them, for architectures that read some.
         A row's result does not depend on the other rows, but for the rounding of bfloat16 and float16.
         The model is left as it was found.
         LabError: an empty prompt, more tokens than the model has positions, logits that are not numbers, embeddings
         for a decoder that needs_prompt_tokens.
         """
         ...
+
+
+@dataclass(frozen=True)
+class Prompts(Sequence[PromptRow]):
+    """Prompts with inputs beside them, such as an image each; a decoder hands them on to `Continuation` as they are."""
+
+    rows: Sequence[PromptRow]
+    """The prompts themselves."""
+    extra_inputs: ExtraInputs
+    """Read with the prompts, in the first pass over them and in no later one."""
+
+    def __post_init__(self) -> None:
+        for name, entries in self.extra_inputs.items():
+            if len(entries) != len(self.rows):
+                raise LabError(
+                    f"extra input {name}: {len(entries)} entries for {len(self.rows)} prompts; give one for each"
+                )
+
+    @overload
+    def __getitem__(self, index: int) -> PromptRow: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[PromptRow]: ...
+    def __getitem__(self, index: int | slice) -> PromptRow | Sequence[PromptRow]:
+        return self.rows[index]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def chosen(self, indices: Sequence[int]) -> "Prompts":
+        """Return some of the prompts, with their inputs."""
+        inputs = {name: [entries[i] for i in indices] for name, entries in self.extra_inputs.items()}
+        return Prompts([self.rows[i] for i in indices], inputs)
 
 
 def embedded_prompts(embeddings: Tensor, mask: Tensor | None = None) -> list[Tensor]:

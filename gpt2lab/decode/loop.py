@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from gpt2lab.base.errors import LabError
 from gpt2lab.decode.interface import (
@@ -20,6 +19,7 @@ from gpt2lab.decode.interface import (
     PromptRow,
     row_generators,
 )
+from gpt2lab.decode.reading import check_prompts, padded_embeddings, padded_inputs
 from gpt2lab.model import Transformer
 
 
@@ -88,7 +88,7 @@ class Continuation:
 
     `tokens` [batch, capacity] holds prompts and new tokens, `real` is False at padding, `length` counts the columns in
     use, `hidden` [batch, time, d_model] are the states of the latest forward pass. A prompt of embeddings has the
-    pad id in place of its tokens. LabError: see `check_prompts`.
+    pad id in place of its tokens. LabError: see `reading.check_prompts`.
     A decoder that looks at several candidates in one pass asks for `spare` slots of the cache, and rewinds it.
     """
 
@@ -107,7 +107,8 @@ class Continuation:
         capacity = self.width + limits.max_new_tokens
         known = [[False] * (self.width - len(prompt)) + [True] * len(prompt) for prompt in prompts]
         self.tokens = torch.full((len(prompts), capacity), limits.pad, dtype=torch.int64, device=self.device)
-        self.embeddings = _padded_embeddings(model, prompts, self.width)
+        self.embeddings = padded_embeddings(model, prompts, self.width)
+        self.extra_inputs = padded_inputs(model, prompts, self.width)
         if self.embeddings is None:
             rows = [[limits.pad] * (self.width - len(prompt)) + list(prompt) for prompt in prompts]
             self.tokens[:, : self.width] = torch.tensor(rows, device=self.device)
@@ -124,7 +125,11 @@ class Continuation:
         mask = self.real[:, : self.width] if self.padded else None
         tokens = self.tokens[:, : self.width] if self.embeddings is None else None
         self.hidden = self.model.hidden(
-            tokens, embeddings=self.embeddings, attention_mask=mask, cache=self.cache
+            tokens,
+            embeddings=self.embeddings,
+            attention_mask=mask,
+            extra_inputs=self.extra_inputs,
+            cache=self.cache,
         )
         return self.model.unembed(self.hidden[:, -1:])[:, 0]
 
@@ -280,62 +285,6 @@ def deciding(model: Transformer) -> Iterator[None]:
     finally:
         for module in training:
             module.training = True
-
-
-def check_prompts(
-    model: Transformer,
-    prompts: Sequence[PromptRow],
-    limits: Limits,
-    *,
-    reads_last: bool = False,
-    needs_tokens: bool = False,
-) -> None:
-    """Raise LabError unless there are prompts that a causal model has room for: none empty, with their new tokens.
-
-    The last new token needs no position, because it is not fed to the model, unless the decoder reads_last.
-    Prompts are all token ids or all embeddings [time, d_model], and token ids for a decoder that needs_tokens.
-    """
-    if not prompts:
-        raise LabError("no prompts to continue")
-    config = model.config
-    config.require_causal("decoding")
-    for index, prompt in enumerate(prompts):
-        if isinstance(prompt, Tensor) != isinstance(prompts[0], Tensor):
-            raise LabError(
-                "some prompts are token ids and some embeddings; decode them apart, or embed all with model.embed"
-            )
-        if isinstance(prompt, Tensor):
-            _check_embeddings(prompt, index, config.d_model, needs_tokens)
-        if len(prompt) == 0:
-            raise LabError(f"prompt {index} is empty; a model continues at least one token")
-        fits = model.context - len(prompt) + (not reads_last)
-        if config.positions != "none" and limits.max_new_tokens > fits:
-            raise LabError(
-                f"prompt {index} has {len(prompt)} tokens and the model {model.context} positions: "
-                f"{max(fits, 0)} new tokens fit, not {limits.max_new_tokens}"
-                f"{' (this decoder reads the last one too)' if reads_last else ''}"
-            )
-
-
-def _check_embeddings(prompt: Tensor, index: int, d_model: int, needs_tokens: bool) -> None:
-    if prompt.dim() != 2 or prompt.shape[1] != d_model or not prompt.is_floating_point():
-        raise LabError(
-            f"prompt {index}: embeddings are real numbers [time, {d_model}], got {prompt.dtype} "
-            f"{list(prompt.shape)}; token ids are a list"
-        )
-    if needs_tokens:
-        raise LabError(
-            "this decoder reads the token ids of its prompts, as a repetition penalty does, and embeddings have none; "
-            "leave that option out"
-        )
-
-
-def _padded_embeddings(model: Transformer, prompts: Sequence[PromptRow], width: int) -> Tensor | None:
-    """Return prompts of embeddings as [batch, width, d_model], zeros at padding; None for prompts of token ids."""
-    rows = [prompt.to(model.device, model.dtype) for prompt in prompts if isinstance(prompt, Tensor)]
-    if not rows:
-        return None
-    return torch.stack([F.pad(row, (0, 0, width - len(row), 0)) for row in rows])
 
 
 def hold_back(logits: Tensor, step: int, limits: Limits) -> Tensor:
