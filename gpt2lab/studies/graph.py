@@ -25,14 +25,19 @@ class UnitSpec:
     """What it does."""
     needs: tuple[str, ...] = ()
     """The units that must have finished before it begins."""
+    shared: bool = False
+    """Whether all seeds share the first seed's: a pre-training that costs too much to repeat. Intervals over seeds then say
+    nothing of how it differs from run to run."""
 
 
 def in_order(specs: Sequence[UnitSpec], where: str) -> list[UnitSpec]:
     """Return the units so that each comes after those that it needs, otherwise as they are listed.
 
-    LabError for a name that cannot be a folder's, two units of one name, a need that is no unit, and a circle of needs.
+    LabError for a name that cannot be a folder's, two units of one name, a need that is no unit or, of a shared unit, not
+    shared, and a circle of needs.
     """
     names = [spec.name for spec in specs]
+    own = {spec.name for spec in specs if not spec.shared}
     for spec in specs:
         check_name(spec.name)
         if names.count(spec.name) > 1:
@@ -40,6 +45,10 @@ def in_order(specs: Sequence[UnitSpec], where: str) -> list[UnitSpec]:
         for needed in spec.needs:
             if needed not in names:
                 raise LabError(f"{where}: {spec.name} needs {unknown('unit', needed, names)}")
+            if spec.shared and needed in own:
+                raise LabError(
+                    f"{where}: {spec.name} is shared by all seeds, and needs {needed}, of which each has its own"
+                )
     ordered: list[UnitSpec] = []
     left = list(specs)
     while left:

@@ -178,13 +178,14 @@ def run_study(
         threads = 1
     if threads is not None and threads < 1:
         raise LabError(f"threads must be at least 1, got {threads}")
-    needs = {spec.name: list(spec.needs) for spec in experiment.units(chosen)}
+    specs = experiment.units(chosen)
     slug = experiment.paper.slug if experiment.paper is not None else None
     about = {
         **({"paper": slug} if slug else {"comparison": experiment.module, "summary": experiment.summary}),
         "scale": scale,
         "seeds": list(which),
-        "units": needs,
+        "units": {spec.name: list(spec.needs) for spec in specs},
+        "shared": [spec.name for spec in specs if spec.shared],
         "threads": threads,
         "device": device,
         "settings": to_plain(chosen),
@@ -235,11 +236,12 @@ def _go_on(run: Run, experiment: Experiment, about: Mapping[str, Any], workers: 
         scale=about["scale"],
         settings=about["settings"],
         needs=_needs(about),
+        shared=tuple(about.get("shared", ())),
+        seeds=tuple(about["seeds"]),
         threads=about["threads"],
         device=about["device"],
     )
-    seeds = tuple(about["seeds"])
-    units = [Unit(seed, arm) for seed in seeds for arm in (*plan.needs, None)]
+    seeds, units = plan.seeds, plan.units
     with run:
         trial = _planned(run, experiment, plan.scale, seeds)
         settings: Any = from_plain(experiment.settings_class, plan.settings)

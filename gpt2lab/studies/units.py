@@ -56,6 +56,10 @@ class Plan:
     """Settings as plain values."""
     needs: dict[str, tuple[str, ...]]
     """The units of a seed, each with those that it needs and after them; empty if the seed is one piece."""
+    shared: tuple[str, ...]
+    """Units of the first seed that all seeds share."""
+    seeds: tuple[int, ...]
+    """The seeds."""
     threads: int | None
     """Threads of one operation; None leaves it to torch. Sums depend on it, so it is the same in every process."""
     device: str
@@ -89,10 +93,20 @@ class Plan:
             parts.append(self.needs[unit.arm])
         return hashlib.sha256(encode(parts).encode()).hexdigest()[:16]
 
+    @property
+    def units(self) -> list[Unit]:
+        """All units of all seeds, each after those that it needs."""
+        return [
+            Unit(seed, name)
+            for seed in self.seeds
+            for name in (*self.needs, None)
+            if name not in self.shared or seed == self.seeds[0]
+        ]
+
     def needed(self, unit: Unit) -> list[Unit]:
         """Return the units that must have finished before one begins; all of its seed before the seed's end."""
         names = self.needs if unit.arm is None else self.needs[unit.arm]
-        return [Unit(unit.seed, name) for name in names]
+        return [Unit(self.seeds[0] if name in self.shared else unit.seed, name) for name in names]
 
     def is_finished(self, unit: Unit, rows: Mapping[str, Row]) -> bool:
         """Tell whether a unit has finished under the very same plan; `rows` are the study's pieces by id."""

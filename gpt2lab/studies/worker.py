@@ -75,7 +75,8 @@ def _work(job: Mapping[str, Any], messages: TextIO) -> None:
         tell("step", step)
 
     needs = {name: tuple(needed) for name, needed in job["plan"]["needs"].items()}
-    plan = Plan(**(job["plan"] | {"needs": needs}))
+    sequences = {name: tuple(job["plan"][name]) for name in ("shared", "seeds")}
+    plan = Plan(**(job["plan"] | {"needs": needs} | sequences))
     execute(plan, Unit(**job["unit"]), on_log, lambda done: tell("share", done))
 
 

@@ -32,8 +32,8 @@ def nothing(settings, run):
     """Do no work."""
 
 
-def spec(name, *needs):
-    return UnitSpec(name, nothing, needs)
+def spec(name, *needs, shared=False):
+    return UnitSpec(name, nothing, needs, shared)
 
 
 def test_units_come_after_those_that_they_need_otherwise_as_listed():
@@ -49,6 +49,7 @@ def test_units_come_after_those_that_they_need_otherwise_as_listed():
         ([spec("tuned", "pretrian"), spec("pretrain")], "x: tuned needs .*pretrian.*did you mean pretrain"),
         ([spec("z"), spec("q", "a"), spec("a", "b"), spec("b", "c"), spec("c", "a")], "a, b and c need each other"),
         ([spec("a", "a")], "x: a needs itself"),
+        ([spec("all", "own", shared=True), spec("own")], "all is shared by all seeds, and needs own, of which"),
         ([spec("a/b")], "a/b.*: the name of a run"),
     ],
 )  # fmt: skip
@@ -97,6 +98,32 @@ def test_what_needs_a_unit_that_was_not_begun_is_not_begun_either(home, graph, c
     )
     assert [run.seed for run in study.runs] == [1, 2]
     assert [name for name in calls() if name.startswith("0-")] == ["0-pretrain"]
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_all_seeds_share_the_first_ones_shared_unit(home, graph, calls, workers):
+    share_the_pretraining(graph)
+    study = reproduce("tide", scale="smoke", seeds=(4, 2), home=home, workers=workers)
+    assert study.failures == []
+    assert [name for name in calls() if name.endswith("pretrain")] == ["4-pretrain"]
+    first, second = (run.arms["tuned.tide"].results["loss"] for run in study.runs)
+    assert first == second, "both are tuned from the weights of seed 4"
+    assert study.runs[1].arms["pretrain"].folder == home / study.id / "seed4" / "pretrain"
+
+
+def test_a_shared_unit_that_fails_costs_every_seed(home, graph, calls):
+    share_the_pretraining(graph)
+    with pytest.raises(LabError, match="seed 0 pretrain: the loss is nan"):
+        reproduce("tide", scale="smoke", home=home, workers=2, settings={"fail_in": ("0/pretrain",)})
+    assert list(calls()) == ["0-pretrain"]
+
+
+def share_the_pretraining(graph):
+    source = (graph / "study.py").read_text()
+    assert 'UnitSpec("pretrain", pretrain)' in source
+    (graph / "study.py").write_text(
+        source.replace('UnitSpec("pretrain", pretrain)', 'UnitSpec("pretrain", pretrain, shared=True)')
+    )
 
 
 def test_a_killed_study_repeats_only_the_units_that_had_not_finished(home, graph, calls, tmp_path):
