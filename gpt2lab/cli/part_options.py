@@ -20,7 +20,8 @@ def add_part(parser: Parser, argv: Sequence[str], kind: str, what: str, skip: Se
     known = {one.name: one for one in parts(kind)}
     listed = "; ".join(f"{name}: {one.summary}" for name, one in known.items() if one.built)
     parser.add_argument(kind, metavar="NAME", help=f"{what} ({listed or 'none is built yet'})")
-    parser.add_argument("model", metavar="MODEL", help="a folder, a hub id, or the name of a run")
+    text = "; for a measure of text also openai:ADDRESS#NAME or recorded:FILE" if kind == "measure" else ""
+    parser.add_argument("model", metavar="MODEL", help=f"a folder, a hub id, or the name of a run{text}")
     add_device(parser)
     add_dtype(parser)
     add_set(parser)

@@ -15,9 +15,10 @@ from torch import Tensor
 from gpt2lab.base.errors import LabError
 from gpt2lab.decode.generate import Generation, row_generator
 from gpt2lab.decode.interface import Decoded, Finish, Limits
-from gpt2lab.decode.loop import StepDecoder, check_prompts, hold_back
+from gpt2lab.decode.loop import StepDecoder, hold_back
 from gpt2lab.decode.packed import pack
 from gpt2lab.decode.prompts import added_text
+from gpt2lab.decode.reading import check_prompts
 from gpt2lab.decode.sampling import Sampling
 from gpt2lab.model import Transformer
 from gpt2lab.model.evaluating import evaluating
