@@ -39,6 +39,16 @@ VARIANTS: dict[str, dict[str, object]] = {
     "experts": {"family": "mixtral", "experts": 2},
     "bf16": {"train.precision": "bf16"},
     "simctg": {"objective": "simctg"},
+    "ends-early": {
+        "train.keep": "best",
+        "train.keep_last": 1,
+        "train.evaluate_every": 2,
+        "train.best.mode": "max",
+        "train.early_stopping.patience": 3,
+        "train.early_stopping.min_delta": 0.1,
+    },
+    "private": {"train.privacy.noise": 0.1, "train.accumulation": 2},
+    "distillation": {"objective": "distillation", "model": "base"},
 }
 """What each variant differs in from `SMALL`; the model `base` is one that was trained before."""
 
