@@ -113,12 +113,16 @@ def test_the_ratios_of_the_first_update_are_1_to_the_bit(
     assert lm.model.training
 
 
-@pytest.mark.parametrize("critic", ["beside", "apart"])
-def test_a_run_that_was_broken_off_ends_with_the_same_bits(critic: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("critic", "adapter"), [("beside", False), ("apart", False), ("beside", True)])
+def test_a_run_that_was_broken_off_ends_with_the_same_bits(
+    critic: str, adapter: bool, tmp_path: Path
+) -> None:
     settings = replace(SMALL, iterations=5, schedule="linear", checkpoint_every=2, critic_warmup=1)
 
     def run(reward: Callable[[Sequence[Generation]], list[float]], **more: Any) -> tuple[Any, Any]:
         lm = _lm(eos=0)
+        if adapter:
+            attach(lm.model, Lora(rank=2))
         critics = getattr(Critic, critic)(lm.model, hidden=3)
         controller = AdaptiveKL(0.1, target=0.01, horizon=10)
         done = train_policy(
