@@ -47,6 +47,7 @@ from gpt2lab.runs.report.write import write_report
 from gpt2lab.runs.run import Run
 from gpt2lab.runs.store import Row
 from gpt2lab.text.batches import PackedBatches
+from gpt2lab.text.chats import holds_chats
 from gpt2lab.text.language_model import LanguageModel, save_adapter
 from gpt2lab.text.language_model import load as load_folder
 from gpt2lab.text.shards import Shards
@@ -92,6 +93,9 @@ def training_settings(given: Mapping[str, object]) -> TrainingSettings:
     loop = {option.name for option in options(TrainSettings)}
     given = {f"train.{name}" if name in loop else name: value for name, value in given.items()}
     made = build(TrainingSettings, {"train.warmup": 0, **given}, "train")
+    if made.model is not None and _are_chats(made):
+        given = {**given, "objective": "answers"}
+        made = update(made, {"objective": "answers"}, "train")
     if made.train.steps < 1:
         raise LabError(f"train: steps must be at least 1, got {made.train.steps}")
     names = set(_flat(given))
@@ -101,6 +105,12 @@ def training_settings(given: Mapping[str, object]) -> TrainingSettings:
     if made.model is not None:
         usual |= _fine_tuning(made, model_outline(made.model), made.context if "context" in names else None)
     return update(made, {name: value for name, value in usual.items() if name not in names}, "train")
+
+
+def _are_chats(settings: TrainingSettings) -> bool:
+    """Tell whether the rows are chats and nothing else has been asked for."""
+    plain = settings.objective is None and settings.task.kind == "language"
+    return plain and bool(settings.data) and holds_chats(settings.data)
 
 
 def _fine_tuning(settings: TrainingSettings, model: Transformer, context: int | None) -> dict[str, object]:

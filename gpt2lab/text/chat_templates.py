@@ -16,7 +16,7 @@ _LARGEST = 2**20  # bytes; the longest in use has 20,000
 def read_chat_templates(folder: Path) -> dict[str, str]:
     """Return the files that hold chat templates, by their path in the folder. LabError for one that is no text."""
     paths = [folder / _DEFAULT, folder / _OF_PROCESSOR, *sorted((folder / _OTHERS).glob("*.jinja"))]
-    return {path.relative_to(folder).as_posix(): _text(path) for path in paths if path.is_file()}
+    return {path.relative_to(folder).as_posix(): read_template(path) for path in paths if path.is_file()}
 
 
 def write_chat_templates(files: Mapping[str, str], folder: Path) -> None:
@@ -48,7 +48,8 @@ def chat_templates(files: Mapping[str, str], settings: Mapping[str, Any]) -> dic
     return dict(listed)
 
 
-def _text(path: Path) -> str:
+def read_template(path: Path) -> str:
+    """Return the text of a file. LabError for one that is too large, cannot be read or is not UTF-8."""
     try:
         if (size := path.stat().st_size) > _LARGEST:
             raise LabError(

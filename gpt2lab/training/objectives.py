@@ -222,7 +222,7 @@ class _Tokens(Divisible):
         return routing.added_to(loss * target_share(batch, whole))[0]
 
 
-class _NextToken(_Tokens):
+class NextToken(_Tokens):
     """Cross entropy of the next token, mean over targets: -1/n Σ log p(target | tokens before it)."""
 
     def __call__(
@@ -275,7 +275,7 @@ class _MaskedTokens(_Tokens):
         return model.hidden_of(batch)[chosen], batch["targets"][chosen]
 
 
-next_token = _NextToken()
+next_token = NextToken()
 """Cross entropy of the next token, mean over targets."""
 masked_tokens = _MaskedTokens()
 """Cross entropy of hidden tokens, mean over them."""
