@@ -10,10 +10,10 @@ from torch import nn
 from torch.optim import Optimizer
 
 from gpt2lab.actions.models import with_models
-from gpt2lab.base.errors import LabError, unknown
+from gpt2lab.actions.optimizer_options import OF_THE_LOOP, fitted, refuse_for_adamw
+from gpt2lab.base.errors import LabError
 from gpt2lab.base.registry import part
 from gpt2lab.base.settings import build
-from gpt2lab.base.values import Mismatch, fit
 from gpt2lab.model import Architecture, Transformer, TransformerConfig, attach
 from gpt2lab.model.architecture import architecture_name
 from gpt2lab.model.checkpoints.families import gpt2_config
@@ -21,8 +21,6 @@ from gpt2lab.model.checkpoints.native import blueprint
 from gpt2lab.training import TrainSettings, adamw, make_optimizer
 from gpt2lab.training.objectives import LossFunction, Objective, as_objective, next_token
 from gpt2lab.training.optimizer_protocols import MadeForModel
-
-_ARGUMENTS_OF_THE_LOOP = ("self", "params", "model", "lr", "weight_decay", "process_group")
 
 
 def build_architecture(name: str, options: Mapping[str, object]) -> Architecture:
@@ -69,10 +67,7 @@ def named_optimizer(
     LabError for an unknown name or option, or a value of the wrong type.
     """
     if name == "adamw":
-        if given:
-            raise LabError(
-                "optimizer_options: adamw takes train.betas, train.eps and train.weight_decay instead"
-            )
+        refuse_for_adamw(given)
         return adamw(model, settings)
     cls = part("optimizer", name)
     return make_optimizer(
@@ -100,7 +95,7 @@ def optimizer_defaults(name: str) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for maker in _makers(part("optimizer", name)):
         for option, parameter in inspect.signature(maker).parameters.items():
-            if option not in _ARGUMENTS_OF_THE_LOOP and parameter.kind is not parameter.VAR_KEYWORD:
+            if option not in OF_THE_LOOP and parameter.kind is not parameter.VAR_KEYWORD:
                 found.setdefault(option, None if parameter.default is parameter.empty else parameter.default)
     return found
 
@@ -118,20 +113,11 @@ def typed_options(name: str, cls: type[Optimizer], given: Mapping[str, str]) -> 
     LabError for an option that it does not have, or a value of the wrong type.
     """
     makers = _makers(cls)
-    parameters = [
-        name
-        for maker in makers
-        for name, parameter in inspect.signature(maker).parameters.items()
-        if parameter.kind is not parameter.VAR_KEYWORD
-    ]
     hints = {name: hint for maker in reversed(makers) for name, hint in typing.get_type_hints(maker).items()}
-    values: dict[str, Any] = {}
-    for option, text in given.items():
-        if option not in parameters or option in _ARGUMENTS_OF_THE_LOOP:
-            known = [known for known in parameters if known not in _ARGUMENTS_OF_THE_LOOP]
-            raise unknown(f"option of {name}", option, known)
-        try:
-            values[option] = fit(text, hints.get(option, object), text=True)
-        except Mismatch as mismatch:
-            raise LabError(f"optimizer_options.{option} must be {mismatch}, got {text!r}") from None
-    return values
+    known = {
+        option: hints.get(option, object)
+        for maker in makers
+        for option, parameter in inspect.signature(maker).parameters.items()
+        if parameter.kind is not parameter.VAR_KEYWORD
+    }
+    return fitted(name, known, given)

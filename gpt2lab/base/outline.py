@@ -16,7 +16,7 @@ import inspect
 import itertools
 import operator
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -60,6 +60,53 @@ def outline(place: str, *, optional: bool = False) -> type | None:
         return _outline(module, name, optional)
     except (Unreadable, RecursionError):
         return None
+
+
+def arguments(place: str, methods: Sequence[str]) -> dict[str, Any] | None:
+    """Return the arguments of the first of these methods that a class has, each with its type.
+
+    If that hands further ones on (**options), those of the following methods too. None where the source does not say it.
+    """
+    module, _, name = place.partition(":")
+    found: dict[str, Any] = {}
+    try:
+        home, node = _definition(module, name)
+        for method in methods:
+            at, line = _method(home, node, method)
+            if line is None:
+                continue
+            own = [*line.args.posonlyargs, *line.args.args, *line.args.kwonlyargs]
+            types = {one.arg: _argument_type(at, one) for one in own}
+            found = {**types, **found}
+            if line.args.kwarg is None:
+                return found
+    except (Unreadable, RecursionError):
+        return None
+    return None
+
+
+def _argument_type(module: str, argument: ast.arg) -> Any:
+    return object if argument.annotation is None else _annotation(_Scope(module, False), argument.annotation)
+
+
+def _method(module: str, node: Any, name: str) -> tuple[str, ast.FunctionDef | None]:
+    """Return a method of a class, its own or inherited, with its module; None for one that no class of the lab has.
+
+    Unreadable for the constructor of another library's class.
+    """
+    if not isinstance(node, ast.ClassDef):
+        if name == "__init__":
+            raise Unreadable(f"{module}: the constructor of another library")
+        return module, None
+    for inner in node.body:
+        if isinstance(inner, ast.FunctionDef) and inner.name == name:
+            return module, inner
+    for base in node.bases:
+        home, found = _definition(module, base.id) if isinstance(base, ast.Name) else (module, None)
+        at, line = _method(home, found, name)
+        if line is not None:
+            return at, line
+    return module, None
 
 
 class _Scope(NamedTuple):

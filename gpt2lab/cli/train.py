@@ -20,6 +20,7 @@ import shlex
 from collections.abc import Container, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+from gpt2lab.actions.optimizer_options import refuse_options
 from gpt2lab.actions.train_rules import refuse_no_data, refuse_unused
 from gpt2lab.base.outline import outline, part_outline
 from gpt2lab.base.settings import add_arguments, build, given, nested_settings, options, show
@@ -140,6 +141,7 @@ def _chosen(arguments: argparse.Namespace) -> dict[str, Any]:
     ):
         if name is not None:
             build(part_outline(part_kind, name), own, f"train: {part_kind} {name}")
+    refuse_options(made.optimizer, made.optimizer_options)
     refuse_unused(made, sorted(full))
     return chosen
 

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from gpt2lab.actions.optimizer_options import refuse_options
 from gpt2lab.base.errors import LabError, unknown
 from gpt2lab.base.outline import part_outline
 from gpt2lab.base.registry import part, parts
@@ -42,6 +43,8 @@ class Entry:
     def check(self) -> None:
         """LabError if the part cannot be imported, lacks one of the options, or cannot have it so."""
         if self.kind == "optimizer":
+            if self.name != "adamw":  # a comparison's own, which takes options
+                refuse_options(self.name, self.options)
             from gpt2lab.actions.parts import typed_options  # torch, of which a wrong name need not wait
 
             typed_options(self.name, self.load(), self.options)

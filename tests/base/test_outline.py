@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from gpt2lab.base.outline import outline, part_outline
+from gpt2lab.actions.optimizer_options import OF_THE_LOOP
+from gpt2lab.base.outline import arguments, outline, part_outline
 from gpt2lab.base.registry import Part, papers, parts
 from gpt2lab.base.settings import build, options
 from gpt2lab.base.values import describe, show
@@ -124,6 +125,16 @@ def test_the_outline_has_the_names_types_defaults_and_docs_of_the_class(place: s
         ]
 
     assert told(read) == told(real)
+
+
+@pytest.mark.parametrize("one", [one for one in parts("optimizer") if one.built], ids=lambda one: one.name)
+def test_the_arguments_of_an_optimizer_are_those_of_the_class(one: Part) -> None:
+    from gpt2lab.actions.parts import optimizer_defaults
+
+    found = arguments(one.object, ("for_model", "__init__"))
+    if one.name == "adamw":  # torch's, whose options are the loop's
+        return
+    assert found is not None and set(found) - set(OF_THE_LOOP) == set(optimizer_defaults(one.name))
 
 
 def test_nothing_is_run_that_the_source_holds(package: str) -> None:
