@@ -123,6 +123,8 @@ class Claim:
             raise LabError(f"claim {short!r}: best_of counts comparisons, at least 1, got {self.best_of}")
         if self.fixed:
             _check_day(self.fixed, short)
+        if self.paper_effect is not None and self.holds_if is None:
+            raise LabError(f"claim {short!r}: paper_effect needs holds_if, from whose ends it is measured")
         if self.paper_effect is not None and self.effect is None:
             raise LabError(
                 f"claim {short!r}: the paper's own value, {self.paper_effect:g}, does not meet {self.holds_if}"

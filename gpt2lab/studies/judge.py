@@ -67,11 +67,12 @@ def _judged(
         return _verdict(Status.INCONCLUSIVE, few, found)
     planned = planned_power(claim, scale, found.n or len(seeds))
     if planned is not None and planned.is_too_weak:
-        return replace(_verdict(Status.NOT_TESTED, f"{planned.words}: too weak a trial.", found), power="")
+        return _verdict(Status.NOT_TESTED, f"{planned.words}: too weak a trial.", found)
     if claim.rule is not None:
         ruled = claim.rule([Results(results) for results in seeds.values()])
-        interval = ruled.interval or found.interval
-        verdict = replace(ruled, values=ruled.values or found.values, interval=interval)
+        if ruled.interval is None:
+            ruled = replace(ruled, interval=found.interval, method=found.method)
+        verdict = replace(ruled, values=ruled.values or found.values)
     else:
         verdict = _by_interval(claim, found)
     return _with_power(claim, verdict, planned)

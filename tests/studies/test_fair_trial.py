@@ -90,6 +90,10 @@ def test_the_effect_is_the_distance_of_the_papers_value_from_the_threshold(thres
     ("fields", "words"),
     [
         ({"paper_effect": -0.1}, "the paper's own value, -0.1, does not meet above 0"),
+        (
+            {"paper_effect": 0.1, "holds_if": None, "rule": in_seeds("gain > 0")},
+            "paper_effect needs holds_if",
+        ),
         ({"best_of": 0}, "best_of counts comparisons"),
         ({"fixed": "30 November"}, "fixed is a day such as 2026-11-30"),
         ({"over": "items", "measure": lambda results: 0.0}, "over items the measure is an expression"),
