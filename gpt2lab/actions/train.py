@@ -55,6 +55,7 @@ from gpt2lab.training import TrainResult, TrainSettings, default_objective
 from gpt2lab.training import train as train_loop
 from gpt2lab.training.objectives import Objective
 from gpt2lab.training.owned_modules import save_modules
+from gpt2lab.training.routing import balance_is_of_the_batch
 from gpt2lab.training.rows import ReadsRows
 
 _SAMPLE_TOKENS = 80
@@ -101,9 +102,13 @@ def training_settings(given: Mapping[str, object]) -> TrainingSettings:
     names = set(_flat(given))
     refuse_unused(made, sorted(names))
     check_optimizer(made.optimizer, made.train, made.optimizer_options)  # before hours of encoding
+    outline = None if made.model is None else model_outline(made.model)
+    reason = balance_is_of_the_batch(_config(made) if outline is None else outline.config)
+    if made.train.privacy is not None and reason:
+        raise LabError(f"privacy: this training has no loss for each row: {reason}")
     usual: dict[str, object] = {"train.warmup": min(TrainingSettings().train.warmup, made.train.steps // 10)}
-    if made.model is not None:
-        usual |= _fine_tuning(made, model_outline(made.model), made.context if "context" in names else None)
+    if outline is not None:
+        usual |= _fine_tuning(made, outline, made.context if "context" in names else None)
     return update(made, {name: value for name, value in usual.items() if name not in names}, "train")
 
 

@@ -133,7 +133,7 @@ class Divisible(Objective):
 
     def no_example_loss(self, model: Transformer) -> str:
         """Return why one row has no loss of its own: a mixture's balance is a statistic of the batch."""
-        return self.indivisible or balance_is_of_the_batch(model)
+        return self.indivisible or balance_is_of_the_batch(model.config)
 
     def twice_differentiable_loss(
         self, model: Transformer, batch: Batch, whole: Totals | None = None

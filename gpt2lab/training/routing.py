@@ -5,7 +5,7 @@ from types import TracebackType
 import torch
 from torch import Tensor
 
-from gpt2lab.model import Transformer
+from gpt2lab.model import Transformer, TransformerConfig
 from gpt2lab.model.experts import Routed, balance_loss, routed, router_z_loss
 from gpt2lab.training.micro_batches import Batch, Totals, share
 
@@ -74,10 +74,12 @@ class RoutingLosses:
         return routed(list(self.logits.values()), self.config.experts_per_token, self.attention_mask)
 
 
-def balance_is_of_the_batch(model: Transformer) -> str:
+def balance_is_of_the_batch(config: TransformerConfig) -> str:
     """Return why rows of a model with experts have no loss of their own, as the end of a sentence; else empty."""
-    if model.config.has_experts and model.config.balance_weight:
-        return "the balance of the experts' load is a statistic of the whole batch (balance_weight 0 leaves it out)"
+    if config.has_experts and config.balance_weight:
+        return (
+            "the balance of the experts' load is a statistic of the whole batch; a balance of 0 leaves it out"
+        )
     return ""
 
 

@@ -47,9 +47,24 @@ def test_modules_that_an_objective_has_trained_lie_in_the_run(
     assert objective.prepared == 1
 
 
-def test_an_optimizer_that_reads_the_data_itself_is_refused_beside_privacy_before_a_run_begins(
-    home: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (("--optimizer", "sophia-g"), "SophiaG reads the data a second time for the curvature"),
+        (
+            ("--experts", "2"),
+            "no loss for each row: the balance of the experts' load is a statistic of the whole",
+        ),
+        (
+            ("--set", "task.kind=simcse"),
+            "no loss for each row: the texts of a batch are each other's negatives",
+        ),
+    ],
+)
+def test_what_privacy_cannot_protect_is_refused_before_a_run_begins(
+    home: Path, capsys: pytest.CaptureFixture[str], words: tuple[str, ...], sentence: str
 ) -> None:
-    assert main(["train", *SMALL, "--optimizer", "sophia-g", "--set", "train.privacy.noise=1"]) == 2
-    assert "SophiaG reads the data a second time for the curvature" in capsys.readouterr().err
+    small = SMALL[: SMALL.index("--set")]
+    assert main(["train", *small, *words, "--set", "train.privacy.noise=1"]) == 2
+    assert sentence in capsys.readouterr().err
     assert not list(home.glob("train-*"))
