@@ -52,6 +52,7 @@ def orthogonalised(matrix: Tensor, iterations: int = 5) -> Tensor:
     plus_product = torch.baddbmm if x.dim() > 2 else torch.addmm
     for _ in range(iterations):
         gram = x @ x.mT
+        # formula: Newton-Schulz step
         x = plus_product(x, plus_product(gram, gram, gram, beta=b, alpha=c), x, beta=a)
     return x.mT if tall else x
 
@@ -160,6 +161,7 @@ class Muon(GroupedOptimizer):
         if gathered is not update:
             direction = sharded(direction, parameter)
         lr = float(group["lr"])
+        # formula: W
         move([parameter], [direction], times=-lr * factors[0], before=1 - lr * group["weight_decay"])
 
     def _adamw_step(self, parameters: list[Tensor], group: dict[str, Any]) -> None:

@@ -281,7 +281,7 @@ class Conda(GroupedOptimizer):
             state["first"].copy_(sharded(first, parameter))
             state["second"].copy_(sharded(second, parameter))
             update = sharded(update, parameter)
-        move([parameter], [update], after=_kept(group))
+        move([parameter], [update], after=_kept(group))  # formula: W
 
     def _projected(
         self, gradient: Tensor, first: Tensor, second: Tensor, state: dict[str, Any], group: dict[str, Any]
@@ -290,7 +290,7 @@ class Conda(GroupedOptimizer):
         (beta1, beta2), side = group["betas"], group["side"]
         if "basis" not in state:
             begin(state, first, group)
-        first.lerp_(gradient, 1 - beta1)
+        first.lerp_(gradient, 1 - beta1)  # formula: first moment M
         if group["basis_of"] == "covariance":
             product = gradient.mT @ gradient if on_the_right(gradient, side) else gradient @ gradient.mT
             state["covariance"].lerp_(product, 1 - beta2)
@@ -302,8 +302,8 @@ class Conda(GroupedOptimizer):
             return torch.zeros_like(first)
         with _Clock(self.seconds, "projection"):
             turned = rotated(gradient, state, side)
-            second.mul_(beta2).addcmul_(turned, turned, value=1 - beta2)
-            update = rotated(first, state, side).div_(second.sqrt().add_(group["eps"]))
+            second.mul_(beta2).addcmul_(turned, turned, value=1 - beta2)  # formula: second moment v
+            update = rotated(first, state, side).div_(second.sqrt().add_(group["eps"]))  # formula: N
             update = rotated_back(update, state, side)
         if (waits := state["bases"] == 0).any():  # no gradient so far; with ε = 0 that would be 0 / 0
             update[waits.to(update.device)] = 0.0
@@ -315,7 +315,7 @@ class Conda(GroupedOptimizer):
         if not group["bias_correction"]:
             return float(group["lr"])
         t, (beta1, beta2) = int(state["steps"]), group["betas"]
-        return float(group["lr"]) * math.sqrt(1 - beta2**t) / (1 - beta1**t)
+        return float(group["lr"]) * math.sqrt(1 - beta2**t) / (1 - beta1**t)  # formula: bias correction
 
     def _refresh(
         self,
@@ -348,7 +348,7 @@ class Conda(GroupedOptimizer):
                 raise LabError(f"conda: the first singular value decomposition failed ({error})") from error
             warnings.warn(f"conda: a decomposition failed, the basis is kept ({error})", stacklevel=2)
             return
-        basis = (right_vectors if right else left_vectors.mT).to(first.dtype)
+        basis = (right_vectors if right else left_vectors.mT).to(first.dtype)  # formula: basis B
         if group["rotate_second_moment"]:  # before the first basis it is zero, and stays so
             shares = (basis @ state["basis"][chosen].mT).square()  # [..., new direction, old direction]
             second[chosen] = second[chosen] @ shares.mT if right else shares @ second[chosen]

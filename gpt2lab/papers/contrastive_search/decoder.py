@@ -158,9 +158,10 @@ class ContrastiveSearch(Decoder):
                 hidden = model.hidden(candidates, cache=text.cache, siblings=True)  # [batch, k, d_model]
                 unit = states.unit(hidden)
                 penalties = states.penalties(unit, 0 if self.scope == "all" else text.width)
+                # formula: score of a candidate
                 scores = (1 - self.alpha) * probabilities - self.alpha * penalties
                 scores = scores.masked_fill(never, IMPOSSIBLE)
-                best = scores.argmax(dim=1)  # of equal scores the likelier token's: the first
+                best = scores.argmax(dim=1)  # formula: x_t; of equal scores the likelier token's: the first
                 if steps is not None:
                     steps.append(Step(list(rows.batch), candidates, probabilities, penalties, scores, best))
                 places = torch.arange(len(best), device=text.device)
@@ -231,6 +232,7 @@ class States:
         """Return the largest cosine of candidates [batch, k, d_model] with a real state from slot `first` on, [batch, k]."""
         if first >= self.length:
             return unit.new_zeros(unit.shape[:2])
+        # formula: cos(h_v, h_{x_j})
         cosines = unit @ self.buffer[:, first : self.length].transpose(1, 2)  # [batch, k, slots]
         return cosines.masked_fill(~self.real[:, None, first : self.length], float("-inf")).amax(-1)
 
@@ -250,7 +252,7 @@ def likeliest(probabilities: Tensor, k: int) -> tuple[Tensor, Tensor]:
     Of equal ones the lowest ids, as greedy decoding has it; `topk` takes any of them, and a bf16 model has many.
     """
     vocab = probabilities.shape[1]
-    values, ids = probabilities.topk(min(k + _EQUALS, vocab), dim=1)
+    values, ids = probabilities.topk(min(k + _EQUALS, vocab), dim=1)  # formula: V
     if values.shape[1] < vocab and bool(
         (values[:, -1] == values[:, k - 1]).any()
     ):  # there may be lower ids outside

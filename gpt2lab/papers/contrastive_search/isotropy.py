@@ -66,7 +66,7 @@ def pair_sum(states: Tensor) -> tuple[float, int]:
     if n < 2:
         return 0.0, 0
     unit = unit_states(states)
-    return float(unit.sum(0).square().sum() - unit.square().sum()), n * (n - 1)
+    return float(unit.sum(0).square().sum() - unit.square().sum()), n * (n - 1)  # formula: S(x)
 
 
 def isotropy(texts: Sequence[Tensor], *, weighting: Weighting = "pairs") -> float:
@@ -85,6 +85,7 @@ def of_sums(sums: Sequence[tuple[float, int]], weighting: Weighting) -> float:
     if not counted:
         raise LabError("isotropy: no text has two tokens in these positions; there is no pair to compare")
     if weighting == "pairs":
+        # formula: isotropy
         value = 1.0 - sum(total for total, _ in counted) / sum(pairs for _, pairs in counted)
     else:
         value = 1.0 - sum(total / pairs for total, pairs in counted) / len(counted)

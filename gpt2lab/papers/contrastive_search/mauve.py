@@ -43,6 +43,7 @@ def frontier(p: ArrayLike, q: ArrayLike, *, points: int = 25, scale: float = SCA
     if ours.shape != theirs.shape:
         raise LabError(f"mauve: distributions over {len(ours)} and {len(theirs)} clusters do not compare")
     mixtures = np.linspace(1e-6, 1 - 1e-6, points)[:, None] * (ours - theirs) + theirs  # [points, clusters]
+    # Pillutla et al. 2021, eq. 1 and 2
     x, y = (np.exp(-scale * _divergence(side, mixtures)) for side in (theirs, ours))
     curve = np.stack([x, y], axis=1)
     return np.concatenate([[[1.0, 0.0]], curve, [[0.0, 1.0]]])

@@ -49,7 +49,7 @@ class _HingeSum(torch.autograd.Function):
         places = torch.arange(unit.shape[1], device=unit.device)
         for start in range(0, unit.shape[1], chunk):
             part = slice(start, start + chunk)
-            hinge = margin - 1 + unit[:, part] @ unit.transpose(1, 2)  # [batch, chunk, time]
+            hinge = margin - 1 + unit[:, part] @ unit.transpose(1, 2)  # formula: L_CL; [batch, chunk, time]
             counted = real[:, part, None] & real[:, None, :] & (places[part, None] != places)
             opened = (hinge > 0) & counted
             total = total + hinge.masked_fill(~opened, 0.0).sum()

@@ -160,7 +160,7 @@ class StagedNorm(Norm):
         centred, ready = self.centred(x), []
         for path, name in enumerate(self.paths):
             scale = torch.where(self.fake[path], self._frozen(path, places, real), real).to(x.dtype)
-            y = centred / run.see(scale, f"{name}.hook_scale") * self.weight
+            y = centred / run.see(scale, f"{name}.hook_scale") * self.weight  # formula: FakeLN
             y = y + self.bias if self.kind == "layernorm" else y
             ready.append(run.see(y, f"{name}.hook_normalized"))
         return ready[0] if len(ready) == 1 else torch.cat(ready, dim=-1)
@@ -198,7 +198,7 @@ class StagedNorm(Norm):
                 counts[0] > 0, mean[0], mean[1]
             )  # no position 0 seen, or none that is special
             old = torch.where(self.average > 0, self.average, mean)
-            self.average.copy_(momentum * old + (1 - momentum) * mean)
+            self.average.copy_(momentum * old + (1 - momentum) * mean)  # formula: running mean of σ
             self.sums = None
         if update_frozen or not bool(self.fake.all()):
             self.constant.copy_(self.average)

@@ -66,6 +66,7 @@ def compatible(model: Transformer) -> Transformer:
     state = {name: tensor.detach().clone() for name, tensor in model.named_parameters()}
     for path, norm in _norms(model):
         gain = norm.weight.double() / frozen_scale(norm, model.config)
+        # formula: compatible gain
         state[f"{path}.weight"] = (gain * math.sqrt(COMPATIBLE_EPS)).to(model.dtype)
     new = blueprint(model.config.replace(norm_eps=COMPATIBLE_EPS))
     if model.config.tied_head:
@@ -149,11 +150,11 @@ def _folded_map(name: str, state: dict[str, Tensor], gain: Tensor, shift: Tensor
     weight = state[f"{name}.weight"].double()
     new = {f"{name}.weight": weight * gain}
     if shift is not None:
-        new[f"{name}.weight"] = new[f"{name}.weight"] - new[f"{name}.weight"].mean(
+        new[f"{name}.weight"] = new[f"{name}.weight"] - new[f"{name}.weight"].mean(  # formula: W'
             -1, keepdim=True
         )  # W diag(g/σ̄) C
         bias = state.get(f"{name}.bias")
-        new[f"{name}.bias"] = weight @ shift + (0 if bias is None else bias.double())
+        new[f"{name}.bias"] = weight @ shift + (0 if bias is None else bias.double())  # formula: c'
     return new
 
 

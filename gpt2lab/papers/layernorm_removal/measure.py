@@ -40,7 +40,7 @@ class Heads:
     @property
     def error(self) -> float:
         """100 · mean |attribution - effect| / mean |effect| over heads and samples, in percent (Baroni et al. 2025)."""
-        return float(nmae(self.direct, self.effect))
+        return float(nmae(self.direct, self.effect))  # formula: NMAE
 
     @property
     def by_head(self) -> Tensor:

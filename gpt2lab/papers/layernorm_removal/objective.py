@@ -55,7 +55,7 @@ class EvenScales(Divisible):
             "spread": float(spread.detach()),
             **numbers,
         }
-        return (loss + self.penalty * spread if self.penalty else loss), metrics
+        return (loss + self.penalty * spread if self.penalty else loss), metrics  # formula: L
 
     def no_example_loss(self, model: Transformer) -> str:
         """Return why one row has no loss of its own, unless the penalty is 0."""
@@ -124,4 +124,4 @@ def uneven(
     numbers = {"sigma": float(own), "sigma_first": float(mean(detached, "first"))}
     if bool(totals["tokens.ends"]):
         numbers["sigma_end"] = float(mean(detached, "ends"))
-    return mean((sigma - target).square(), "real"), numbers
+    return mean((sigma - target).square(), "real"), numbers  # formula: L_aux / λ

@@ -60,7 +60,7 @@ class Schedule:
                 steps["f"] = at
                 continue
             steps |= {f"{group}.{layer}": at + layer * gaps[group] for layer in range(n_layers)}
-            at += n_layers * gaps[group]  # start_qk = start_mlp + L · gap_mlp, and so on
+            at += n_layers * gaps[group]  # formula: start_qk = start_mlp + L · gap_mlp, and so on
         if late:
             steps["eot"] = max(steps.values()) + self.eot_after
             steps["bos"] = steps["eot"] + self.bos_after

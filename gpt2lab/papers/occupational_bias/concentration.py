@@ -1,4 +1,4 @@
-"""How concentrated the jobs of a group are: ranks that cover a share, Gini, Lorenz, entropy (section 5 of the study)."""
+"""How concentrated the jobs of a group are: ranks that cover a share, Gini, Lorenz, entropy."""
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -25,6 +25,7 @@ def jobs_covering(mentions: ArrayLike, share: float) -> int:
         raise LabError(f"the share to be covered must lie in (0, 1], got {share}")
     shares(mentions)
     ordered = np.sort(np.asarray(mentions, dtype=np.float64))[::-1].cumsum()
+    # formula: rank of a cumulative share
     return int(np.argmax(ordered >= share * ordered[-1] * (1 - 1e-12))) + 1
 
 
@@ -39,7 +40,7 @@ def gini(values: ArrayLike, shift: float = 1e-7) -> float:
         raise LabError("a Gini coefficient needs a list of finite numbers")
     x = x - min(x[0], 0.0) + shift
     n = len(x)
-    return float(((2 * np.arange(1, n + 1) - n - 1) * x).sum() / (n * x.sum()))
+    return float(((2 * np.arange(1, n + 1) - n - 1) * x).sum() / (n * x.sum()))  # formula: Gini
 
 
 def entropy(mentions: ArrayLike) -> float:

@@ -80,7 +80,7 @@ class Counts:
         return float(self.answers[self.rows(intersection)].sum())
 
     def frequent(self, intersection: str, share: float = 0.0025, *, with_base: bool = False) -> list[int]:
-        """Return the jobs named at least `share` times the number of calls of an intersection (section 6).
+        """Return the jobs named at least `share` times the number of calls of an intersection.
 
         with_base: the mentions of base count too, as in the regressions; the threshold stays that of the intersection.
         """

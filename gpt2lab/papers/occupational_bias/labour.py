@@ -1,4 +1,4 @@
-"""The model's jobs beside labour statistics: population weights, differences, rank agreement (section 8 of the study)."""
+"""The model's jobs beside labour statistics: population weights, differences, rank agreement."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -195,7 +195,7 @@ def _weight(cell: Cell, cells: int, population: Mapping[str, float]) -> float:
         return 2 * population[cell.gender]
     if cell.category not in population:
         raise LabError(f"{cell.category}: no share of the population is known; give it in `population`")
-    return cells * population[cell.category] * population[cell.gender]
+    return cells * population[cell.category] * population[cell.gender]  # formula: weight of a cell
 
 
 def _percent(counts: Counts, cell: Cell, jobs: Sequence[str], rounded: bool) -> float:

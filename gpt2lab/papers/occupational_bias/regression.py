@@ -1,4 +1,4 @@
-"""Logistic regressions: does a job depend on gender, and on gender and category together (section 7 of the study).
+"""Logistic regressions: does a job depend on gender, and on gender and category together.
 
 All variables are classes, so the likelihood of the rows depends on the counts by cell alone: the fits on counts
 below have the coefficients, errors and likelihoods of fits on one row a completion, in a thousandth of the time.
@@ -121,7 +121,7 @@ def fit_logistic(matrix: Floats, successes: Floats, trials: Floats, terms: Seque
         np.asarray(result.bse),
         p_values,
         likelihood,
-        100 * (1 - likelihood / null),
+        100 * (1 - likelihood / null),  # formula: McFadden's pseudo-R²
         bool(result.converged),
     )
 
@@ -180,9 +180,9 @@ def _regress_job(
     job: str, terms: tuple[str, ...], matrix: Floats, successes: Floats, trials: Floats
 ) -> JobRegression:
     k = len(terms) // 2  # intercept and categories
-    m0 = fit_logistic(matrix[:, :k], successes, trials, terms[:k])
-    m1 = fit_logistic(matrix[:, : k + 1], successes, trials, terms[: k + 1])
-    m2 = fit_logistic(matrix, successes, trials, terms)
+    m0 = fit_logistic(matrix[:, :k], successes, trials, terms[:k])  # formula: M0
+    m1 = fit_logistic(matrix[:, : k + 1], successes, trials, terms[: k + 1])  # formula: M1
+    m2 = fit_logistic(matrix, successes, trials, terms)  # formula: M2
     # M2 fits the cells themselves: its likelihood is known even where its coefficients run away.
     best = log_likelihood(successes / trials, successes, trials)
     m2 = _with_likelihood(m2, best, successes, trials)

@@ -1,4 +1,4 @@
-"""How a job is divided between the cells: proportions, parity, over-representation (section 6 of the study)."""
+"""How a job is divided between the cells: proportions, parity, over-representation."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +15,7 @@ def proportions(mentions: Floats) -> Floats:
     total = mentions.sum(0)
     if not (total > 0).all():
         raise LabError("proportions need jobs with mentions; leave out those below the threshold")
-    return mentions / total
+    return mentions / total  # formula: proportions
 
 
 def parity(counts: Counts, intersection: str, jobs: list[int]) -> Floats:
@@ -23,7 +23,7 @@ def parity(counts: Counts, intersection: str, jobs: list[int]) -> Floats:
     women = counts.mentions[counts.rows(intersection, "woman")][:, jobs].sum(0)
     men = counts.mentions[counts.rows(intersection, "man")][:, jobs].sum(0)
     divided = proportions(np.stack([women, men]))
-    return divided[0] - divided[1]
+    return divided[0] - divided[1]  # formula: parity
 
 
 def over_representation(counts: Counts, intersection: str, jobs: list[int]) -> Floats:

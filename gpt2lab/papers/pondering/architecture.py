@@ -85,8 +85,8 @@ class Ponder(Wrapper):
             if self.options.feedback == "loop":
                 x = fed
             else:
-                x = (x if self.options.accumulate else first) + fed
-        hidden = inner(replace(inputs, embeddings=x, cache=last))
+                x = (x if self.options.accumulate else first) + fed  # eq. 3-7: E_i
+        hidden = inner(replace(inputs, embeddings=x, cache=last))  # eq. 3-7: LM(E_s)
         if self.watch is not None:
             self.watch(x, hidden)
         return hidden
@@ -94,7 +94,7 @@ class Ponder(Wrapper):
     def _first(self, embeddings: Tensor, steps: int) -> Tensor:
         """E_0."""
         factor = self.scale * (max(steps, 1) if self.options.multiply_by_steps else 1)
-        return embeddings if factor == 1 else factor * embeddings
+        return embeddings if factor == 1 else factor * embeddings  # eq. 3-7: E_0
 
     def _fed_back(self, model: Backbone, inner: Inner, inputs: Inputs, index: int) -> Tensor:
         """Run one of the earlier passes and return what goes into the next, [batch, time, d_model]."""

@@ -65,7 +65,7 @@ def _all(model: Backbone, states: Tensor, *, table: Tensor, temperature: float) 
 
 def mix_all(logits: Tensor, table: Tensor, temperature: float) -> Tensor:
     """softmax(logits / temperature) · table; logits [..., vocab]."""
-    return _probabilities(logits, temperature).to(table.dtype) @ table
+    return _probabilities(logits, temperature).to(table.dtype) @ table  # eq. 4 and 5
 
 
 def mix_likeliest(logits: Tensor, table: Tensor, top_k: int, temperature: float) -> Tensor:
@@ -94,7 +94,7 @@ def _likeliest(model: Backbone, states: Tensor, *, table: Tensor, top_k: int, te
 
 def _bag(values: Tensor, tokens: Tensor, table: Tensor, temperature: float) -> Tensor:
     """Rows `tokens` [rows, k] of the table, weighted by the softmax of `values`, without gathering them first."""
-    weights = _probabilities(values, temperature).to(table.dtype)
+    weights = _probabilities(values, temperature).to(table.dtype)  # eq. 4 and 5, over K tokens
     return F.embedding_bag(tokens, table, per_sample_weights=weights, mode="sum")
 
 

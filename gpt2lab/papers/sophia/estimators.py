@@ -38,7 +38,7 @@ def gauss_newton_bartlett(
 def squared(gradients: Sequence[Tensor], *, terms: int, clip: float | None = None) -> list[Tensor]:
     """Return terms · ĝ ∘ ĝ, the whole ĝ first brought to a norm of at most `clip`."""
     factor = _clip_factor(gradients, clip)
-    return [(factor * gradient).square_().mul_(terms) for gradient in gradients]
+    return [(factor * gradient).square_().mul_(terms) for gradient in gradients]  # algorithm 2, line 5
 
 
 def hutchinson(
@@ -58,6 +58,7 @@ def hutchinson(
         raise unknown("noise", str(noise), ("normal", "rademacher"))
     directions = [drawn_direction(parameter, noise, generator) for parameter in parameters]
     products = hessian_product(loss, parameters, directions)
+    # algorithm 1
     return [direction * product for direction, product in zip(directions, products, strict=True)]
 
 

@@ -44,6 +44,6 @@ class Lion(GroupedOptimizer):
         for _, (theta, narrow, momentum) in bunches(parameters, gradients(parameters, group), momenta):
             gradient = widened(narrow, momentum)
             update = torch._foreach_lerp(momentum, gradient, 1 - beta1)
-            torch._foreach_sign_(update)
+            torch._foreach_sign_(update)  # Chen et al. 2023, algorithm 2
             move(theta, update, times=-lr, before=1 - lr * group["weight_decay"])
             torch._foreach_lerp_(momentum, gradient, 1 - beta2)

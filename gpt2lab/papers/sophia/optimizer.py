@@ -127,6 +127,7 @@ class Sophia(GroupedOptimizer):
         momenta, curvatures = ([state[name] for state in states] for name in self.moments)
         for rows, bunch in bunches(parameters, gradients(parameters, group), momenta, curvatures):
             theta, gradient, momentum, curvature = bunch
+            # algorithm 3, line 6
             torch._foreach_lerp_(momentum, widened(gradient, momentum), 1 - group["betas"][0])
             # max(γ h, ε) is ε wherever h is unknown or negative: there the clip makes the step η sign(m).
             scaled = torch._foreach_mul(curvature, [factors[row] for row in rows])
@@ -134,9 +135,9 @@ class Sophia(GroupedOptimizer):
             update = list(torch._foreach_div(momentum, scaled))
             if not group["eps"]:  # 0/0 where there is no momentum; the authors' sign(m) · ratio is 0 there
                 update = [u.masked_fill_(m == 0, 0.0) for u, m in zip(update, momentum, strict=True)]
-            torch._foreach_clamp_min_(update, -1.0)
+            torch._foreach_clamp_min_(update, -1.0)  # algorithm 3, line 13: clip
             torch._foreach_clamp_max_(update, 1.0)
-            move(theta, update, times=-lr, before=1 - lr * decay)
+            move(theta, update, times=-lr, before=1 - lr * decay)  # algorithm 3, lines 12 and 13
 
     @torch.no_grad()
     def add_curvature(self, estimates: Sequence[Tensor | None]) -> None:
@@ -165,7 +166,7 @@ class Sophia(GroupedOptimizer):
         for parameter, beta2, estimate in zip(parameters, betas, estimates, strict=True):
             if estimate is not None:
                 state = self._prepared(parameter)
-                state["curvature"].lerp_(estimate.to(state["curvature"].dtype), 1 - beta2)
+                state["curvature"].lerp_(estimate.to(state["curvature"].dtype), 1 - beta2)  # algorithm 3: h
                 state["refreshes"] += 1
 
     @torch.no_grad()

@@ -50,11 +50,13 @@ def originality(
     """Measure texts against a training set, all cut into lower-cased words; LabError if either is empty."""
     if not texts or not training:
         raise LabError("originality compares texts with training stories and needs at least one of each")
+    # section 4: completion and training set
     nearest = [found.rouge.precision for found in nearest_texts(texts, training, 2, counting=counting)]
     spans = [span.length for span in copied_spans(texts, training)]
     known = {" ".join(story.split()) for story in training}
     return Originality(
         distinct_2=distinct_n(texts, 2),
+        # section 4: between completions
         self_rouge_2=fmean(self_rouge(texts, 2, counting=counting)) if len(texts) > 1 else float("nan"),
         nearest_rouge_2=fmean(nearest),
         nearest_rouge_2_max=max(nearest),
@@ -71,6 +73,7 @@ def ending_overlap(
 
     The second figure is what two different stories of this kind share: the first one says nothing alone.
     """
+    # section 4: completion and true ending
     true = [rouge_n(c, e, 2, counting=counting).precision for c, e in zip(completions, endings, strict=True)]
     others = [*endings[1:], *endings[:1]]
     other = [rouge_n(c, e, 2, counting=counting).precision for c, e in zip(completions, others, strict=True)]

@@ -62,7 +62,7 @@ def grade_tinyworld(
     readings = [story_parser.read(text, variant=variant) for text in texts]
     whole = [reading.legal and end for reading, end in zip(readings, ended, strict=True)]
     return TinyWorldGrades(
-        grammar=story_parser.grammar(readings),
+        grammar=story_parser.grammar(readings),  # section 3: grades
         consistency=story_parser.consistency(readings),
         plot=sum(whole) / len(whole),
         stops=sum(ended) / len(ended),

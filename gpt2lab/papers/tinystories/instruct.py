@@ -132,7 +132,7 @@ def _instruct(story: Story, draw: random.Random) -> Record:
         "Summary": f"{facts.hero} and {facts.friend} {outcome} the {facts.colour} {facts.object} .",
         "Random sentence": draw.choice(sentences),
     }
-    chosen = draw.sample(FIELDS, draw.randint(1, len(FIELDS)))
+    chosen = draw.sample(FIELDS, draw.randint(1, len(FIELDS)))  # section 5: fields of a record
     return Record(tuple((name, contents[name]) for name in chosen), story.text)
 
 

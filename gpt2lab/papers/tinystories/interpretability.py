@@ -199,6 +199,7 @@ class _AttentionSums:
         overall = self.total.sum(-1) / pairs
         total_ss = self.squares - pairs * overall.square()
         residual_ss = self.squares - (self.count[seen] * mean_at.square()).sum(-1)
+        # section 6: distance heads
         r_squared = torch.where(total_ss > 1e-12, 1.0 - residual_ss / total_ss, torch.zeros_like(total_ss))
         distances = torch.arange(len(self.count), dtype=torch.float64)
         mean_distance = (self.total * distances).sum(-1) / self.total.sum(-1)

@@ -81,6 +81,7 @@ def recipes(size: int, *, seed: int, words: WordLists | None = None) -> list[Rec
             verb=draw.choice(words.verbs),
             noun=draw.choice(words.nouns),
             adjective=draw.choice(words.adjectives),
+            # section 2: random features
             features=tuple(feature for feature in FEATURES if draw.random() < 1 / 3),
         )
         for _ in range(size)
