@@ -12,7 +12,7 @@ from gpt2lab.actions.train_settings import TaskSettings, TrainingSettings
 from gpt2lab.base.errors import LabError
 from gpt2lab.base.wording import listed
 from gpt2lab.measures import classification_metrics as metrics
-from gpt2lab.measures.labelled import confusion_plot, encoded, head_numbers, tag_numbers, truths
+from gpt2lab.measures.labelled import confusion_plot, head_numbers, tag_numbers, truths
 from gpt2lab.measures.prediction import head_outputs, word_labels
 from gpt2lab.model import Transformer
 from gpt2lab.model.architecture import attach
@@ -21,7 +21,7 @@ from gpt2lab.runs.run import Run
 from gpt2lab.text import sources
 from gpt2lab.text.encoding import Encoder
 from gpt2lab.text.labelled import Example, Target, label_names, shared_texts, stratified_split
-from gpt2lab.text.labelled_batches import LabelledBatches, PairBatches, token_labels
+from gpt2lab.text.labelled_batches import LabelledBatches, PairBatches, encoded, token_labels
 from gpt2lab.text.language_model import LanguageModel
 from gpt2lab.training import train
 from gpt2lab.training.contrastive import Contrastive, SimCSE

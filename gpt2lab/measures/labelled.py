@@ -17,9 +17,9 @@ from gpt2lab.measures.prediction import encoder_for, head_outputs, head_probabil
 from gpt2lab.model.task_heads import Head, find_head
 from gpt2lab.plots.figures import MUTED, PALETTE, empty_figure, style
 from gpt2lab.plots.heatmaps import heatmap
-from gpt2lab.text.encoding import Encoder, Side, TokenRow
+from gpt2lab.text.encoding import Encoder, Side
 from gpt2lab.text.labelled import Example, Target, label_index, read_examples
-from gpt2lab.text.labelled_batches import label_tensor
+from gpt2lab.text.labelled_batches import encoded, label_tensor
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -29,14 +29,6 @@ if TYPE_CHECKING:
 _LISTED = 50
 """Classes up to which the confusion table is listed and drawn."""
 Unseen = Literal["refuse", "wrong"]
-
-
-def encoded(examples: Sequence[Example], encoder: Encoder) -> list[TokenRow]:
-    """Return the examples as a model reads them."""
-    return [
-        encoder.words(example.words) if example.words else encoder.text(example.text, example.pair)
-        for example in examples
-    ]
 
 
 def truths(examples: Sequence[Example], head: Head, unseen: Unseen = "refuse") -> Tensor:

@@ -17,6 +17,7 @@ from gpt2lab.model.evaluating import evaluating
 from gpt2lab.model.task_heads import Head, Pooling, find_head, heads, pooled, read_states
 from gpt2lab.text.encoding import Encoder, Side, TokenRow, token_batch
 from gpt2lab.text.sentence_encoder import SentenceEncoder
+from gpt2lab.text.spans import Span, from_bio, to_characters, units
 
 if TYPE_CHECKING:
     from gpt2lab.text.language_model import LanguageModel
@@ -86,6 +87,29 @@ def predict(
             for row, one, own in zip(rows, said, words, strict=True)
         ]
     return [_prediction(spec, one) for one in said]
+
+
+def predict_spans(
+    lm: "LanguageModel",
+    texts: Sequence[str],
+    *,
+    head: str = "",
+    batch_size: int = 32,
+    truncate: Side = "right",
+) -> list[list[Span]]:
+    """Return the labelled spans of each text, in characters, from a head of tokens that was trained on spans.
+
+    LabError: no such head, labels that are no BIO labels.
+    """
+    spec = find_head(lm.model, head, ("tokens",))
+    encoder = encoder_for(lm, truncate=truncate)
+    ranges = [units(_string(text))[0] for text in texts]
+    rows = [encoder.pieces(text, own) for text, own in zip(texts, ranges, strict=True)]
+    said = head_outputs(lm.model, rows, (spec.name,), batch_size=batch_size)[spec.name]
+    return [
+        to_characters(text, from_bio(word_labels(spec, row, one)), own)
+        for text, own, row, one in zip(texts, ranges, rows, said, strict=True)
+    ]
 
 
 def _string(text: object) -> str:

@@ -56,9 +56,19 @@ class Encoder:
 
         A word that was cut off, or that has no token of its own, has no places.
         """
-        ends = np.cumsum([len(word) + 1 for word in words], dtype=np.int64)
-        ids, encoding = self._shaped(self.tokenizer.encoding(" ".join(words)), None)
-        places: list[list[int]] = [[] for _ in words]
+        ends = np.cumsum([len(word) + 1 for word in words], dtype=np.int64) - 1
+        return self.pieces(
+            " ".join(words), [(end - len(word), end) for word, end in zip(words, ends.tolist(), strict=True)]
+        )
+
+    def pieces(self, text: str, ranges: Sequence[tuple[int, int]]) -> TokenRow:
+        """Return a text as it is, and for each range of its characters, in order and apart, the places of its tokens.
+
+        A range that was cut off, or that has no token of its own, has no places.
+        """
+        starts = np.array([start for start, _ in ranges], dtype=np.int64)
+        ids, encoding = self._shaped(self.tokenizer.encoding(text), None)
+        places: list[list[int]] = [[] for _ in ranges]
         if encoding is None:
             return TokenRow(ids, [0] * len(ids), places)
         for place, ((start, stop), special) in enumerate(
@@ -67,9 +77,9 @@ class Encoder:
             if special or stop == start:
                 continue
             # A token may begin with the blank before its word: its last character tells whose it is.
-            word = int(np.searchsorted(ends, stop - 1, side="right"))
-            if start < ends[word] - 1:  # else it is the blank alone, which is nobody's
-                places[word].append(place)
+            owner = int(np.searchsorted(starts, stop - 1, side="right")) - 1
+            if owner >= 0 and start < ranges[owner][1]:  # else it is the blank alone, which is nobody's
+                places[owner].append(place)
         return TokenRow(ids, [0] * len(ids), places)
 
     def _shaped(self, first: Any, second: Any) -> tuple[list[int], Any]:

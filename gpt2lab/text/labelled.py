@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -11,6 +12,7 @@ from gpt2lab.text import rows, sources
 from gpt2lab.text.bounded import absent, string
 from gpt2lab.text.records import records
 from gpt2lab.text.rows import Row
+from gpt2lab.text.spans import Span, units
 from gpt2lab.text.splits import TRAIN, HashRule, by_hash
 
 SHARES = HashRule(size=16, order="big")
@@ -54,6 +56,8 @@ class Example:
     """The second text of a pair."""
     words: tuple[str, ...] = ()
     """The words that token labels belong to."""
+    ranges: tuple[tuple[int, int], ...] = ()
+    """Characters of the text that each word is, where it is not words with blanks between."""
     negatives: tuple[str, ...] = ()
     """Texts that do not match, for contrastive learning."""
     group: str = ""
@@ -71,7 +75,8 @@ def read_examples(
     negatives: str | None = None,
     group: str | None = None,
 ) -> list[Example]:
-    """Read rows as examples; every name is that of a field. With a target of kind tokens, `field` holds the words.
+    """Read rows as examples; every name is that of a field. With a target of kind tokens, `field` holds the words, or text
+    if the target's field holds spans of it, {"start", "end", "label"} in characters, which become BIO labels.
 
     A label that is absent (null, an empty cell, NaN) is None or NaN: such a row trains the other heads only. So may
     negatives and the group be; a second text may not, and a text is empty only if it says so. What is written "None",
@@ -82,14 +87,28 @@ def read_examples(
     wanted += [name for name in (pair, negatives, group) if name is not None]
     with_words = any(target.kind == "tokens" for target in targets)
     found = []
-    for where, row in records(source, *wanted):
-        words = _words(row[field], where, field) if with_words else ()
+    read = list(records(source, *wanted))
+    tagged = [target.fields[0] for target in targets if target.kind == "tokens"]
+    with_spans = any(_are_spans(row[name]) for _, row in read for name in tagged)
+    for where, row in read:
+        words: tuple[str, ...] = ()
+        ranges: tuple[tuple[int, int], ...] = ()
+        if with_spans:
+            text = string(row[field], where, field)
+            ranges, labels = _cut(text, {name: _spans(row[name], where, name) for name in tagged}, where)
+            words, row = tuple(text[start:end] for start, end in ranges), {**row, **labels}
+        elif with_words:
+            words = _words(row[field], where, field)
+            text = " ".join(words)
+        else:
+            text = string(row[field], where, field)
         found.append(
             Example(
-                text=" ".join(words) if with_words else string(row[field], where, field),
+                text=text,
                 values={target.name: _value(row, target, where, len(words)) for target in targets},
                 pair=rows.text(row[pair], where, pair) if pair is not None else None,
                 words=words,
+                ranges=ranges,
                 negatives=_negatives(row[negatives], where, negatives) if negatives is not None else (),
                 group=(rows.known(row, group, where) or "") if group is not None else "",
                 where=where,
@@ -146,6 +165,40 @@ def _words(value: object, where: str, name: str) -> tuple[str, ...]:
         "" if isinstance(item, str) and not item.strip() else rows.named(item, where, name)
         for item in _items(value, where, name)
     )
+
+
+def _are_spans(value: object) -> bool:
+    """Tell whether token labels are written as spans of a text."""
+    if isinstance(value, str):
+        return re.match(r"\s*\[\s*\{", value) is not None
+    return isinstance(value, list | tuple) and bool(value) and isinstance(value[0], Mapping)
+
+
+def _spans(value: object, where: str, name: str) -> list[Span] | None:
+    """Return the spans of a field; None where the row has no labels."""
+    if absent(value):
+        return None
+    found = []
+    for item in _items(value, where, name):
+        start, end = (item.get("start"), item.get("end")) if isinstance(item, Mapping) else (None, None)
+        if not isinstance(item, Mapping) or type(start) is not int or type(end) is not int:
+            raise LabError(f"{where}: field {name!r} should hold spans, objects with start, end and label")
+        found.append(Span(start, end, _label(item.get("label"), where, name)))
+    return found
+
+
+def _cut(
+    text: str, spans: Mapping[str, list[Span] | None], where: str
+) -> tuple[tuple[tuple[int, int], ...], dict[str, list[str] | None]]:
+    """Return the ranges of the words that a text is cut into, and by field a BIO label for each."""
+    try:
+        ranges, labels = units(text, *(own or [] for own in spans.values()))
+    except LabError as error:
+        raise LabError(f"{where}: {error}") from None
+    if not ranges:
+        raise LabError(f"{where}: the text has no words to label")
+    given = zip(spans.items(), labels, strict=True)
+    return tuple(ranges), {name: None if own is None else bio_labels for (name, own), bio_labels in given}
 
 
 def _negatives(value: object, where: str, name: str) -> tuple[str, ...]:

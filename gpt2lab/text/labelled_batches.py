@@ -17,6 +17,19 @@ Align = Literal["first", "last", "all"]
 """Which tokens of a word carry its label."""
 
 
+def encoded(examples: Sequence[Example], encoder: Encoder) -> list[TokenRow]:
+    """Return the examples as a model reads them: of those with token labels their words, with the places of their tokens."""
+    rows = []
+    for example in examples:
+        if example.ranges:
+            rows.append(encoder.pieces(example.text, example.ranges))
+        elif example.words:
+            rows.append(encoder.words(example.words))
+        else:
+            rows.append(encoder.text(example.text, example.pair))
+    return rows
+
+
 class LabelledBatches:
     """Examples for supervised heads.
 
@@ -48,10 +61,7 @@ class LabelledBatches:
         if any(tagged) and not all(tagged):
             raise LabError("a head for tokens reads words, the others read texts; train them apart")
         self.heads, self.pad, self.side = tuple(heads), pad_id(encoder.tokenizer), side
-        self.rows = [
-            encoder.words(example.words) if any(tagged) else encoder.text(example.text, example.pair)
-            for example in examples
-        ]
+        self.rows = encoded(examples, encoder)
         self.labels = [
             [
                 token_labels(example, head, row, align)

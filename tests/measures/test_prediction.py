@@ -9,7 +9,7 @@ import torch
 import gpt2lab
 from gpt2lab.base.errors import LabError
 from gpt2lab.measures.labelled import Classification, Regression, TokenClassification
-from gpt2lab.measures.prediction import predict
+from gpt2lab.measures.prediction import predict, predict_spans
 from gpt2lab.model.architecture import attach
 from gpt2lab.model.task_heads import Head, read_out
 from gpt2lab.text.language_model import LanguageModel, save
@@ -176,3 +176,13 @@ def test_tags_are_measured_in_spans(tmp_path: Path) -> None:
     path.write_text(json.dumps({"words": ["a"], "tag": ["B-Z"]}) + "\n")
     with pytest.raises(LabError, match="label 'B-Z' is not among the head's"):
         TokenClassification(data=(str(path),), field="words")(lm)
+
+
+def test_spans_of_a_text_are_the_labels_of_its_words_in_characters() -> None:
+    lm = model(Head(name="tag", kind="tokens", outputs=3, labels=("O", "B-A", "I-A")))
+    texts = ["a b  c", "c a", "d"]
+    for text, words, spans in zip(texts, predict(lm, texts), predict_spans(lm, texts), strict=True):
+        marked = [word for word, label in zip(text.split(), words.labels, strict=True) if label != "O"]
+        assert "".join(text[span.start : span.end] for span in spans).split() == marked or not spans
+        assert {span.label for span in spans} <= {"A"} and bool(spans) == bool(marked)
+    assert any(predict_spans(lm, texts))
