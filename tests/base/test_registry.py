@@ -30,7 +30,7 @@ def test_a_paper_of_another_package_is_found_by_its_entry_point(tide):
     assert found.built
     assert found.claims[0].words == "Half the updates"
     assert found.figures[0].value == "52 %"
-    assert [claim.name for claim in load_experiment(found).claims] == ["A", "B", "C", "D"]
+    assert [claim.name for claim in load_experiment(found).claims] == ["A", "B", "C", "D", "E"]
 
 
 def test_a_name_is_found_in_either_spelling_and_a_wrong_one_answered_with_the_nearest(tide):
@@ -221,6 +221,12 @@ def test_the_ground_layer_names_no_layer_above_it() -> None:
 
 def test_every_part_of_a_layer_is_there_under_a_name_of_its_own() -> None:
     found = registry.layer_parts()
-    assert {part.object.split(".")[1] for part in found} == {"decode", "measures", "model", "training"}
+    assert {part.object.split(".")[1] for part in found} == {
+        "decode",
+        "measures",
+        "model",
+        "reinforce",
+        "training",
+    }
     assert all(part.built and part.load() is not None for part in found)
     assert len({(part.kind, part.name) for part in found}) == len(found)

@@ -38,8 +38,8 @@ def verdicts(*changes: dict[str, float]) -> list[str]:
 
 
 def test_claims_hold_where_they_should_and_gpt2s_wait_for_gpt2() -> None:
-    assert verdicts() == ["holds"] * 8
-    assert verdicts({}, {}) == ["inconclusive"] * 8
+    assert verdicts() == [*["holds"] * 5, *["passes"] * 3]  # F, L and M are checks
+    assert verdicts({}, {}) == [*["inconclusive"] * 5, *["passes"] * 3]
     seeds = {seed: Results(GOOD) for seed in range(3)}
     statuses = [str(judge(claim, seeds, "laptop").status) for claim in CLAIMS]
     assert statuses.count("not tested at this scale") == 5
@@ -56,7 +56,7 @@ def test_claims_hold_where_they_should_and_gpt2s_wait_for_gpt2() -> None:
         (3, {"model.kendall": 0.5}, "does not hold"),
         (4, {"model.slope": 1.1}, "does not hold"),
         (4, {"model.kendall": 0.1}, "not tested at this scale"),
-        (5, {"narrow.slope": 0.9}, "does not hold"),
+        (5, {"narrow.slope": 0.9}, "fails"),
     ],
 )
 def test_claims_fail_where_they_should(claim: int, change: dict[str, float], wanted: str) -> None:
