@@ -17,8 +17,9 @@ from gpt2lab.measures.statistics import t_interval
 from gpt2lab.model import Transformer
 from gpt2lab.model.checkpoints.native import named_tensors
 from gpt2lab.model.matrices import Matrix, matrices
-from gpt2lab.model.quantization import QuantizationOptions, Quantize, QuantizedMatrix, quantized_layers
+from gpt2lab.model.quantization import QuantizationOptions, QuantizedMatrix, quantized_layers
 from gpt2lab.model.quantization.codes import bytes_of
+from gpt2lab.training.quantize import Method, Quantize
 
 if TYPE_CHECKING:
     from gpt2lab.text.language_model import LanguageModel
@@ -32,6 +33,14 @@ _LEAST_PIECES = 5
 class QuantizationError(QuantizationOptions):
     """Round a model's matrices as `apply quantize` does, and measure what that costs."""
 
+    method: Method = "nearest"
+    """nearest, or gptq: then the nearest levels are measured too, and compared on the same text."""
+    calibration: tuple[str, ...] = ()
+    """gptq: text to calibrate on, which should not be that of `data`; none means docstrings."""
+    samples: int = 128
+    """gptq: windows of that text, from its beginning."""
+    act_order: bool = False
+    """gptq: round the columns with the largest inputs first."""
     data: tuple[str, ...] = ("docstrings",)
     """Text to score: files, folders, hub:ID or names of built-in sources."""
     field: str = "text"
@@ -57,21 +66,35 @@ class QuantizationError(QuantizationOptions):
         check_batch_size(self.batch_size)
         if self.limit is not None and self.limit < 1:
             raise LabError(f"limit must be at least 1 token, got {self.limit}")
-        rounded = Quantize(**self.options())(lm).model
+        if self.method == "nearest" and self.calibration:
+            raise LabError("calibration: rounding to the nearest level reads no text; add method=gptq")
+        quantize = Quantize(
+            **self.options(),
+            method=self.method,
+            data=self.calibration,
+            samples=self.samples,
+            act_order=self.act_order,
+        )
+        rounded = quantize(lm).model
         ids = corpus.stream(corpus.read_texts(self.data, self.field), tokenizer, limit=self.limit).ids
         before, after = (
             token_losses(model, ids, window, stride, self.batch_size) for model in (lm.model, rounded)
         )
+        costs = _costs(before, after, window)
+        if self.method == "gptq":
+            nearest = token_losses(Quantize(**self.options())(lm).model, ids, window, stride, self.batch_size)
+            costs |= _against_nearest(nearest, after, window)
         layers = _layers(lm.model, rounded)
         about: dict[str, Any] = {
             **self.options(),
             "scheme": self.levels,
+            "method": self.method,
             "data": list(self.data),
             "tokens": len(before),
         }
         return Measurement(
             name="quantization-error",
-            numbers=_costs(before, after, window) | _sizes(lm.model, rounded, layers),
+            numbers=costs | _sizes(lm.model, rounded, layers),
             units={"bytes_before": "bytes", "bytes_after": "bytes", "bits_per_weight": "bits"},
             tables={"layers": layers},
             about=about | {"window": window, "stride": stride, **_about_interval(len(before), window)},
@@ -79,7 +102,30 @@ class QuantizationError(QuantizationOptions):
 
 
 def _costs(before: Tensor, after: Tensor, window: int) -> dict[str, float]:
-    """Perplexities, and their ratio with its 95 % interval: exp of the paired difference of losses.
+    """Perplexities, and their ratio with its 95 % interval."""
+    ratio, low, high = _ratio(before, after, window)
+    return {
+        "perplexity_before": exponential(float(before.mean())),
+        "perplexity_after": exponential(float(after.mean())),
+        "perplexity_ratio": ratio,
+        "perplexity_ratio_low": low,
+        "perplexity_ratio_high": high,
+    }
+
+
+def _against_nearest(nearest: Tensor, after: Tensor, window: int) -> dict[str, float]:
+    """Perplexity with the nearest levels, and that after calibration over it with its 95 % interval."""
+    ratio, low, high = _ratio(nearest, after, window)
+    return {
+        "perplexity_nearest": exponential(float(nearest.mean())),
+        "ratio_to_nearest": ratio,
+        "ratio_to_nearest_low": low,
+        "ratio_to_nearest_high": high,
+    }
+
+
+def _ratio(before: Tensor, after: Tensor, window: int) -> tuple[float, float, float]:
+    """Ratio of perplexities with its 95 % interval: exp of the paired difference of losses.
 
     Tokens beside each other err together, so the difference is averaged over pieces of a window's length, and each
     piece counts once (Student's t). Of fewer than five pieces the spread says next to nothing: 0 to infinity.
@@ -90,13 +136,7 @@ def _costs(before: Tensor, after: Tensor, window: int) -> dict[str, float]:
     if len(pieces) >= _LEAST_PIECES:
         paired = t_interval([float(piece.mean()) for piece in pieces])
         half = (paired.high - paired.low) / 2
-    return {
-        "perplexity_before": exponential(float(before.mean())),
-        "perplexity_after": exponential(float(after.mean())),
-        "perplexity_ratio": exponential(difference),
-        "perplexity_ratio_low": exponential(difference - half),
-        "perplexity_ratio_high": exponential(difference + half),
-    }
+    return exponential(difference), exponential(difference - half), exponential(difference + half)
 
 
 def _about_interval(tokens: int, window: int) -> dict[str, Any]:

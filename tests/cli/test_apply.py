@@ -29,6 +29,20 @@ def test_apply_writes_a_model_and_says_what_how_large_and_how_long(said: Lab, ou
     assert texts[0] == texts[1] != "", "the run's name finds the model in --out"
 
 
+def test_any_width_and_a_calibration_text_are_typed(said: Lab, tmp_path: Path) -> None:
+    words = ("apply", "quantize", "small-1", "--set", "bits=3", "--set", "method=gptq")
+    done = said(
+        *words, "--data", "tinyworld:20", "--samples", "4", "--out", str(tmp_path / "small"), "--json"
+    )
+    assert done.status == 0, done.err
+    large = said("apply", "quantize", "small-1", "--bits", "7", "--json").json
+    assert done.json["results"]["bytes"] < large["results"]["bytes"]
+    row = said("runs", "--kind", "apply", "--limit", "2", "--json").json[-1]
+    assert "method=gptq" in row["command"] and "--data tinyworld:20" in row["command"]
+    refused = said("apply", "quantize", "small-1", "--data", "tinyworld:20")
+    assert refused.status != 0 and "reads no text; add method=gptq" in refused.err
+
+
 def test_the_chain_of_models_is_kept_with_the_runs(said: Lab, out: Path) -> None:
     made = said("apply", "dequantize", str(out), "--json")
     assert made.status == 0, made.err

@@ -8,8 +8,9 @@ from gpt2lab.base.errors import LabError
 from gpt2lab.measures.perplexity import token_losses
 from gpt2lab.measures.quantization_error import QuantizationError
 from gpt2lab.measures.statistics import t_interval
-from gpt2lab.model.quantization import Quantize, quantized_layers
+from gpt2lab.model.quantization import quantized_layers
 from gpt2lab.text.language_model import LanguageModel, load, save
+from gpt2lab.training.quantize import Quantize
 
 
 @pytest.fixture(scope="module")
@@ -71,6 +72,28 @@ def test_fewer_bits_cost_more_perplexity_on_a_trained_model(lm: LanguageModel, t
     ]
     assert abs(ratios[0] - 1) < 0.01
     assert ratios[0] < ratios[1] < ratios[2] < ratios[3] < 1.8
+
+
+def test_gptq_is_compared_with_the_nearest_levels_on_the_same_text(
+    lm: LanguageModel, text: str, tmp_path: Path
+) -> None:
+    (tmp_path / "other.txt").write_text(Path(text).read_text(encoding="utf-8")[7000:], encoding="utf-8")
+    about = {"data": (text,), "limit": 1500, "window": 128, "bits": 3}
+    options = {
+        "method": "gptq",
+        "calibration": (str(tmp_path / "other.txt"),),
+        "samples": 8,
+        "act_order": True,
+    }
+    found = QuantizationError(**about, **options)(lm)
+    nearest = QuantizationError(**about)(lm)
+    assert found["perplexity_nearest"] == pytest.approx(nearest["perplexity_after"])
+    assert found["ratio_to_nearest"] == pytest.approx(found["perplexity_after"] / nearest["perplexity_after"])
+    assert found["ratio_to_nearest_low"] < found["ratio_to_nearest"] < found["ratio_to_nearest_high"] < 1
+    assert found["bytes_after"] == nearest["bytes_after"]
+    assert found.about["method"] == "gptq" and "perplexity_nearest" not in nearest.numbers
+    with pytest.raises(LabError, match="calibration: rounding to the nearest level reads no text"):
+        QuantizationError(calibration=("docstrings",))(lm)
 
 
 def test_a_text_of_one_piece_has_no_interval(lm: LanguageModel, text: str) -> None:

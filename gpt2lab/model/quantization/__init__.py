@@ -1,6 +1,8 @@
 """Weights in 2 to 8 bits: rounding, the layers that compute with them, the architecture and its transforms."""
 
+from gpt2lab.model.quantization.calibration import calibrate
 from gpt2lab.model.quantization.codes import Format
+from gpt2lab.model.quantization.gptq import GPTQ
 from gpt2lab.model.quantization.layers import (
     QuantizedEmbedding,
     QuantizedExperts,
@@ -12,7 +14,6 @@ from gpt2lab.model.quantization.nf4 import NF4
 from gpt2lab.model.quantization.quantized import (
     Dequantize,
     QuantizationOptions,
-    Quantize,
     Quantized,
     dequantised,
     plain,
@@ -21,17 +22,18 @@ from gpt2lab.model.quantization.quantized import (
 )
 
 __all__ = [
+    "GPTQ",
     "NF4",
     "Dequantize",
     "Format",
     "QuantizationOptions",
-    "Quantize",
     "Quantized",
     "QuantizedEmbedding",
     "QuantizedExperts",
     "QuantizedLinear",
     "QuantizedMatrix",
     "TiedHead",
+    "calibrate",
     "dequantised",
     "plain",
     "quantized_layers",

@@ -13,7 +13,7 @@ from gpt2lab.model.layer_kinds import CodedWeights
 from gpt2lab.model.matrices import Form
 from gpt2lab.model.quantization import codes
 from gpt2lab.model.quantization.codes import Format
-from gpt2lab.model.quantization.rounding import quantise
+from gpt2lab.model.quantization.rounding import Rounding, quantise
 
 
 class QuantizedMatrix(CodedWeights):
@@ -37,10 +37,10 @@ class QuantizedMatrix(CodedWeights):
         for name, tensor in codes.empty(columns, how, self.form, device).items():
             self.register_buffer(name, tensor)
 
-    def round(self, weight: Tensor) -> None:
-        """Take the values nearest to weight [rows, columns]. LabError for NaN or infinity."""
+    def round(self, weight: Tensor, rounding: Rounding = quantise) -> None:
+        """Take codes for weight [rows, columns], by default of the nearest levels. LabError for NaN or infinity."""
         if weight.device.type != "meta":
-            self._buffers.update(quantise(weight, self.format, self.form))
+            self._buffers.update(rounding(weight, self.format, self.form))
 
     def stored(self) -> dict[str, Tensor]:
         """Return the stored form."""
@@ -116,7 +116,9 @@ class QuantizedLinear(QuantizedMatrix):
         self.bias = bias
 
     @classmethod
-    def of(cls, linear: nn.Linear, how: Format, form: Form | None = None) -> "QuantizedLinear":
+    def of(
+        cls, linear: nn.Linear, how: Format, form: Form | None = None, rounding: Rounding = quantise
+    ) -> "QuantizedLinear":
         """Round the weight of a linear map; the bias is shared with it."""
         weight = linear.weight
         made = cls(
@@ -127,7 +129,7 @@ class QuantizedLinear(QuantizedMatrix):
             form=form,
             device=weight.device,
         )
-        made.round(weight)
+        made.round(weight, rounding)
         return made.train(linear.training)
 
     def requantised(self, weight: Tensor) -> "QuantizedLinear":
@@ -249,12 +251,14 @@ class QuantizedExperts(QuantizedMatrix):
         self.bias = bias
 
     @classmethod
-    def of(cls, experts: ExpertLinear, how: Format, form: Form | None = None) -> "QuantizedExperts":
+    def of(
+        cls, experts: ExpertLinear, how: Format, form: Form | None = None, rounding: Rounding = quantise
+    ) -> "QuantizedExperts":
         """Round the matrices of all experts; the bias is shared."""
         weight = experts.weight
         n_experts, outputs, inputs = weight.shape
         made = cls(n_experts, inputs, outputs, how, bias=experts.bias, form=form, device=weight.device)
-        made.round(weight.flatten(0, 1))
+        made.round(weight.flatten(0, 1), rounding)
         return made.train(experts.training)
 
     def to_experts(self, dtype: torch.dtype | None = None) -> ExpertLinear:

@@ -3,7 +3,7 @@
 import copy
 import dataclasses
 import fnmatch
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol, TypeVar
 
@@ -11,7 +11,6 @@ import torch
 from torch import nn
 
 from gpt2lab.base.errors import LabError
-from gpt2lab.model.architecture import attach
 from gpt2lab.model.backbone import Backbone
 from gpt2lab.model.experts import ExpertLinear
 from gpt2lab.model.matrices import Form, forms
@@ -23,6 +22,7 @@ from gpt2lab.model.quantization.layers import (
     QuantizedMatrix,
     TiedHead,
 )
+from gpt2lab.model.quantization.rounding import Rounding, quantise
 from gpt2lab.model.transformer import Transformer
 
 
@@ -54,20 +54,21 @@ class Quantized(QuantizationOptions):
 
     def attach(self, model: Backbone, *, generator: torch.Generator | None = None) -> None:
         """Round the matrices in place. LabError: nothing of that name, already quantised, NaN or infinity in a weight."""
+        chosen, known = self.chosen(model), forms(model)
+        self.replace(
+            model, {name: self.rounded(name, module, known.get(name)) for name, module in chosen.items()}
+        )
+
+    def chosen(self, model: Backbone) -> dict[str, nn.Module]:
+        """Return the modules to round, by name, in the order of the model; a tied head stands for its table.
+
+        LabError as `attach`, but for what the weights hold.
+        """
         if any(True for _ in quantized_layers(model)):
             raise LabError(
                 "the model is quantised already; dequantise it first (gpt2lab apply dequantize), or take the model "
                 "it was made from"
             )
-        chosen, known = self._chosen(model), forms(model)
-        made = {name: self._made(name, module, known.get(name)) for name, module in chosen.items()}
-        for name, module in made.items():
-            model.set_submodule(name, module)
-        if _is_tied(model) and isinstance(model.embedding, QuantizedEmbedding):
-            model.head = TiedHead(model.embedding, model.head.bias)  # type: ignore[assignment]  # maps like a Linear
-
-    def _chosen(self, model: Backbone) -> dict[str, nn.Module]:
-        """Modules to round, by name, in the order of the model; a tied head stands for its table."""
         matrices = {
             name: module
             for name, module in model.named_modules()
@@ -88,17 +89,27 @@ class Quantized(QuantizationOptions):
             raise LabError("layers: nothing is left to quantise once `exclude` is taken away")
         return {name: module for name, module in matrices.items() if name in names}
 
-    def _made(self, name: str, module: nn.Module, form: Form | None) -> nn.Module:
+    def rounded(
+        self, name: str, module: nn.Module, form: Form | None, rounding: Rounding = quantise
+    ) -> nn.Module:
+        """Return the quantised layer of a chosen one; tables go to the nearest levels. LabError with its name."""
         how = Format(**{field.name: getattr(self, field.name) for field in dataclasses.fields(Format)})
         try:
             if isinstance(module, nn.Linear):
-                return QuantizedLinear.of(module, how, form)
+                return QuantizedLinear.of(module, how, form, rounding)
             if isinstance(module, nn.Embedding):
                 return QuantizedEmbedding.of(module, how)
             assert isinstance(module, ExpertLinear)
-            return QuantizedExperts.of(module, how, form)
+            return QuantizedExperts.of(module, how, form, rounding)
         except LabError as error:
             raise LabError(f"{name}: {error}") from None
+
+    def replace(self, model: Backbone, layers: Mapping[str, nn.Module]) -> None:
+        """Put rounded layers into a model, by name; a tied head reads with a rounded table."""
+        for name, module in layers.items():
+            model.set_submodule(name, module)
+        if _is_tied(model) and isinstance(layers.get("embedding"), QuantizedEmbedding):
+            model.head = TiedHead(model.embedding, model.head.bias)  # type: ignore[assignment]  # maps like a Linear
 
 
 class HasModel(Protocol):
@@ -108,17 +119,6 @@ class HasModel(Protocol):
 
 
 L = TypeVar("L", bound=HasModel)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Quantize(QuantizationOptions):
-    """Round a model's matrices to 2 to 8 bits; it is saved as small as it is then."""
-
-    def __call__(self, lm: L) -> L:
-        """Return the quantised model; the given one stays as it is. Errors as `Quantized.attach`."""
-        new = copy.copy(lm)
-        new.model = attach(copy.deepcopy(lm.model), Quantized(**self.options()))
-        return new
 
 
 @dataclass(frozen=True, kw_only=True)

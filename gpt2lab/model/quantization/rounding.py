@@ -1,5 +1,6 @@
 """Which codes a weight matrix gets: the levels of its groups, and of each weight the nearest one."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -11,6 +12,9 @@ from gpt2lab.model.quantization import nf4
 from gpt2lab.model.quantization.bits import pack
 from gpt2lab.model.quantization.codes import Format, minima, scale_table, units
 from gpt2lab.model.quantization.nf4 import blocks_of
+
+Rounding = Callable[[Tensor, Format, Form | None], dict[str, Tensor]]
+"""What chooses codes: a matrix [rows, columns], its format and form → its stored form, as `quantise`."""
 
 
 @torch.no_grad()
@@ -80,10 +84,22 @@ def levels_of(exact: Tensor, how: Format, form: Form) -> tuple[dict[str, Tensor]
         table = scale_table(stored, how, columns, form)
         return stored, Levels(how, table[..., None], minima=minima(stored, form)[..., None])
     scales, zeros = _full_range(grouped, how)
-    stored = _stored_scales(scales.squeeze(-1), how, form)
-    if zeros is not None:
-        stored["zeros"] = pack(zeros.squeeze(-1).to(torch.uint8), how.bits)
+    stored = stored_steps([Levels(how, scales, zeros)], how)
+    if how.double_scales:
+        each = scales.squeeze(-1).split(list(form.heights))
+        del stored["scales"]
+        stored |= nf4.compress([part.flatten() for part in each])
     return stored, Levels(how, scale_table(stored, how, columns, form)[..., None], zeros)
+
+
+def stored_steps(levels: Sequence[Levels], how: Format) -> dict[str, Tensor]:
+    """Return scales and zero points of groups beside each other as they are stored. Not for affine and double scales."""
+    scales = torch.cat([one.scales for one in levels], dim=1).squeeze(-1)
+    stored = {"scales": scales.to(torch.bfloat16)}  # exact: they were rounded before
+    zeros = [one.zeros for one in levels if one.zeros is not None]
+    if zeros:
+        stored["zeros"] = pack(torch.cat(zeros, dim=1).squeeze(-1).to(torch.uint8), how.bits)
+    return stored
 
 
 def as_codes(numbers: Tensor, how: Format) -> Tensor:
@@ -146,13 +162,6 @@ def _affine(grouped: Tensor, how: Format, form: Form) -> dict[str, Tensor]:
         "minima": (low / spread).to(torch.float16),
         "unit": unit,
     }
-
-
-def _stored_scales(scales: Tensor, how: Format, form: Form) -> dict[str, Tensor]:
-    """Scales [rows, groups] as they are stored."""
-    if not how.double_scales:
-        return {"scales": scales.to(torch.bfloat16)}  # exact: they were rounded before
-    return nf4.compress([part.flatten() for part in scales.split(list(form.heights))])
 
 
 def _rounded_up(scales: Tensor) -> Tensor:

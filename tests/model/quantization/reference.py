@@ -65,6 +65,48 @@ def eleven_bits(value: float) -> float:
     return float(np.round(value / step) * step)
 
 
+def grid(weights: Array, scheme: str, bits: int) -> tuple[float, float]:
+    """Scale and zero point of a group, of the schemes of whole steps."""
+    top = 2**bits - 1 if scheme == "asymmetric" else 2 ** (bits - 1) - 1
+    low, high = min(0.0, float(weights.min())), max(0.0, float(weights.max()))
+    span = np.float32(high) - np.float32(low) if scheme == "asymmetric" else np.float32(max(-low, high))
+    scale = bfloat16_above(np.float32(span / np.float32(top)))
+    return scale, float(np.round(-low / scale)) if scheme == "asymmetric" and scale else 0.0
+
+
+def gptq(
+    weight: Array, hessian: Array, scheme: str, bits: int, group: int, *, act_order: bool, damping: float
+) -> tuple[NDArray[np.int64], Array]:
+    """Levels less zero points, and the weights that they stand for: one column at a time with the inverse of what is left.
+
+    Frantar et al. 2022, eq. 2 (the weights that are left) and eq. 3 (the inverse Hessian without the column), for a fixed
+    order of columns. Groups have the levels of their weights as corrected so far; with act_order, of the given weights.
+    """
+    rows, columns = weight.shape
+    diagonal = np.diag(hessian)
+    damped = hessian + damping * diagonal.mean() * np.eye(columns)
+    for dead in np.flatnonzero(diagonal == 0):
+        damped[dead, dead] = 1.0
+    inverse, left = np.linalg.inv(damped), weight.copy()
+    numbers, made = np.zeros((rows, columns), dtype=np.int64), np.zeros_like(weight)
+    low, high = (0, 2**bits - 1) if scheme == "asymmetric" else (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
+    order = sorted(range(columns), key=lambda q: -diagonal[q]) if act_order else range(columns)
+    grids: dict[tuple[int, int], tuple[float, float]] = {}
+    for q in order:
+        start = q - q % group
+        for row in range(rows):
+            if (row, start) not in grids:
+                source = weight if act_order else left
+                grids[row, start] = grid(source[row, start : start + group], scheme, bits)
+            scale, zero = grids[row, start]
+            ratio = left[row, q] / scale if scale else 0.0
+            numbers[row, q] = np.clip(np.round(ratio + zero), low, high) - zero
+            made[row, q] = numbers[row, q] * scale
+            left[row] -= (left[row, q] - made[row, q]) / inverse[q, q] * inverse[:, q]
+        inverse = inverse - np.outer(inverse[:, q], inverse[q, :]) / inverse[q, q]
+    return numbers, made
+
+
 def rounded(weight: Array, scheme: str, bits: int, group: int) -> Array:
     """Every group of every row by itself; the last group of a row may be short."""
     made = np.empty_like(weight)

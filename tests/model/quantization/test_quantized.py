@@ -17,7 +17,6 @@ from gpt2lab.model.checkpoints.native import named_tensors
 from gpt2lab.model.experts import MixtureOfExperts
 from gpt2lab.model.quantization import (
     Dequantize,
-    Quantize,
     Quantized,
     QuantizedExperts,
     QuantizedLinear,
@@ -44,7 +43,7 @@ class Holder:
 
 
 def small(family: str, how: str = "int4", **changes: object) -> Transformer:
-    return Quantize(**HOW[how])(Holder(tiny(family, **changes))).model
+    return attach(tiny(family, **changes), Quantized(**HOW[how]))
 
 
 @pytest.mark.parametrize("family", CONFIGS)
@@ -210,13 +209,12 @@ def test_rounded_weights_alone_are_not_trained() -> None:
     refuse_full_training(tiny("gpt2"))
 
 
-def test_the_given_model_stays_as_it_is() -> None:
-    lm = Holder(tiny("gpt2"))
+def test_the_model_that_is_written_out_stays_as_it_is() -> None:
+    lm = Holder(small("gpt2"))
     before = {name: tensor.clone() for name, tensor in named_tensors(lm.model).items()}
-    rounded = Quantize()(lm)
-    ordinary = Dequantize()(rounded)
-    assert type(lm.model.blocks[0].mlp.up) is type(ordinary.model.blocks[0].mlp.up) is nn.Linear
-    assert type(rounded.model.blocks[0].mlp.up) is QuantizedLinear
+    ordinary = Dequantize()(lm)
+    assert type(ordinary.model.blocks[0].mlp.up) is nn.Linear
+    assert type(lm.model.blocks[0].mlp.up) is QuantizedLinear
     assert all(torch.equal(t, before[name]) for name, t in named_tensors(lm.model).items())
 
 
@@ -229,7 +227,7 @@ def test_transformers_layout_is_refused_with_the_way_out(tmp_path: Path) -> None
 
 def test_mistakes_are_refused() -> None:
     with pytest.raises(LabError, match="quantised already"):
-        Quantize()(Holder(small("gpt2")))
+        attach(small("gpt2"), Quantized())
     with pytest.raises(LabError, match="not quantised"):
         Dequantize()(Holder(tiny("gpt2")))
     with pytest.raises(LabError, match=r"layers: block.* stands for no matrix"):
@@ -246,5 +244,4 @@ def test_mistakes_are_refused() -> None:
 
 def test_the_parts_are_found_by_name() -> None:
     assert part("architecture", "quantized") is Quantized
-    assert part("transform", "quantize") is Quantize
     assert part("transform", "dequantize") is Dequantize
