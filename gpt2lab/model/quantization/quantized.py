@@ -108,8 +108,9 @@ class Quantized(QuantizationOptions):
         """Put rounded layers into a model, by name; a tied head reads with a rounded table."""
         for name, module in layers.items():
             model.set_submodule(name, module)
-        if _is_tied(model) and isinstance(layers.get("embedding"), QuantizedEmbedding):
-            model.head = TiedHead(model.embedding, model.head.bias)  # type: ignore[assignment]  # maps like a Linear
+        table = layers.get("embedding")
+        if isinstance(table, QuantizedEmbedding) and _is_tied(model):
+            model.head = TiedHead(table, model.head.bias)  # type: ignore[assignment]  # maps like a Linear
 
 
 class HasModel(Protocol):
