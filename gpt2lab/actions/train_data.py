@@ -15,6 +15,7 @@ from gpt2lab.base.errors import LabError
 from gpt2lab.base.files import atomic_folder, check_sums, restore, sweep, write_sums
 from gpt2lab.measures.held_out import windows_loss
 from gpt2lab.model import Transformer
+from gpt2lab.model.loss import IGNORE
 from gpt2lab.runs.run import Run
 from gpt2lab.text import shards as token_shards
 from gpt2lab.text import sources
@@ -199,7 +200,7 @@ class MaskedValidation:
         model, total, hits, count = self.lm.model, 0.0, 0, 0
         for start in range(0, self.windows, self.rows):
             tokens, targets = self._read(range(start, min(start + self.rows, self.windows)))
-            chosen = targets != -100
+            chosen = targets != IGNORE
             states, hidden = model.hidden(tokens)[chosen], targets[chosen]
             total += float(model.cross_entropy(states, hidden, reduction="sum"))
             hits += int((model.unembed(states).argmax(-1) == hidden).sum())
@@ -224,7 +225,7 @@ class MaskedValidation:
         told = []
         for i in range(min(count, self.windows)):
             tokens, targets = self._read(range(i * every, i * every + 1))
-            filled = torch.where(targets != -100, self.lm.model(tokens).argmax(-1), tokens)
+            filled = torch.where(targets != IGNORE, self.lm.model(tokens).argmax(-1), tokens)
             texts = (tokenizer.decode(ids[0].tolist(), skip_special=False) for ids in (tokens, filled))
             told.append(" ⟶ ".join(texts))
         return told

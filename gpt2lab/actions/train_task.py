@@ -16,6 +16,7 @@ from gpt2lab.measures.labelled import confusion_plot, head_numbers, tag_numbers,
 from gpt2lab.measures.prediction import head_outputs, word_labels
 from gpt2lab.model import Transformer
 from gpt2lab.model.architecture import attach
+from gpt2lab.model.loss import is_labelled
 from gpt2lab.model.task_heads import Head, Pooling, heads
 from gpt2lab.runs.run import Run
 from gpt2lab.text import sources
@@ -172,7 +173,7 @@ def _need_labels(specs: Sequence[Head], examples: Sequence[Example], part: str) 
             there = torch.tensor([example.values[spec.name] is not None for example in examples])[:, None]
         else:
             truth = truths(examples, spec)
-            there = ~truth.isnan() if truth.is_floating_point() else (truth != -100)[:, None]
+            there = is_labelled(truth).reshape(len(truth), -1)
         missing = (~there.any(0)).nonzero().flatten().tolist()
         if missing:
             which = f", number {spec.label_names[missing[0]]}" if 1 < there.shape[1] != len(missing) else ""
@@ -330,5 +331,5 @@ class _HeadValidation:
 
 def _answered(spec: Head, truth: torch.Tensor) -> torch.Tensor:
     """Places of the examples that have an answer."""
-    there = ~truth.isnan().all(1) if truth.is_floating_point() else truth != -100
+    there = is_labelled(truth).reshape(len(truth), -1).any(1)
     return there.nonzero().squeeze(1)

@@ -21,6 +21,11 @@ _CHUNK_ROWS = 192
 """But at least so many rows: with fewer, reading the table for each chunk costs more than the arithmetic."""
 
 
+def is_labelled(labels: Tensor) -> Tensor:
+    """Return where labels are there, bool of the same shape: not NaN, or not -100."""
+    return ~labels.isnan() if labels.is_floating_point() else labels != IGNORE
+
+
 def linear_cross_entropy(
     hidden: Tensor,
     weight: Tensor,

@@ -1,6 +1,6 @@
 """Pairs of answers to a prompt, the better and the worse one: read from files, checked, and in batches."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -9,7 +9,7 @@ from gpt2lab.base.errors import LabError
 from gpt2lab.measures.continuation import split_continuations
 from gpt2lab.reinforce.rollouts import continuations
 from gpt2lab.text import rows, sources
-from gpt2lab.text.batches import Epochs
+from gpt2lab.text.batches import EpochBatches, Epochs
 from gpt2lab.text.bounded import string
 from gpt2lab.text.encoding import pad_id
 from gpt2lab.text.labelled import SHARES
@@ -82,7 +82,7 @@ def split_pairs(
     return parts[TRAIN], parts["valid"]
 
 
-class PreferenceBatches:
+class PreferenceBatches(EpochBatches):
     """Pairs as token batches for `DPO`.
 
     batches[i] has for each of chosen, rejected and (if pairs have one) truth: NAME_tokens and NAME_mask [batch, time],
@@ -140,18 +140,6 @@ class PreferenceBatches:
                 f"{name}_answer": laid.mask,
             }
         return batch
-
-    def __len__(self) -> int:
-        """Batches per epoch; batches go on beyond it."""
-        return len(self._epochs)
-
-    def __iter__(self) -> Iterator[dict[str, Tensor]]:
-        """Yield one epoch's number of batches."""
-        return (self[index] for index in range(len(self)))
-
-    def epoch(self, index: int) -> float:
-        """Return how often the pairs were shown before batch `index`."""
-        return index * self._epochs.batch_size / self._epochs.items
 
 
 def _answers(pair: PreferencePair) -> list[str]:

@@ -5,6 +5,7 @@ work without talking: each takes its rows of the same batch.
 """
 
 import hashlib
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Protocol
 
@@ -14,11 +15,9 @@ import torch
 from torch import Tensor
 
 from gpt2lab.base.errors import LabError
+from gpt2lab.model.loss import IGNORE
 from gpt2lab.text.permutation import Permutation
 from gpt2lab.text.shards import Shards, TokenStream
-
-IGNORED = -100
-"""The target that carries no loss."""
 
 _Ids = npt.NDArray[np.int64]
 
@@ -96,7 +95,28 @@ class Epochs:
         return -(-self.items // self.batch_size)
 
 
-class PackedBatches:
+class EpochBatches(ABC):
+    """Batches whose rows `Epochs` chooses; a class makes its `_epochs`, and a batch of a number."""
+
+    _epochs: Epochs
+
+    @abstractmethod
+    def __getitem__(self, index: int) -> dict[str, Tensor]: ...
+
+    def __len__(self) -> int:
+        """Batches per epoch; batches go on beyond it."""
+        return len(self._epochs)
+
+    def __iter__(self) -> Iterator[dict[str, Tensor]]:
+        """Yield one epoch's number of batches."""
+        return (self[index] for index in range(len(self)))
+
+    def epoch(self, index: int) -> float:
+        """Return how often the data were shown before batch `index`."""
+        return index * self._epochs.batch_size / self._epochs.items
+
+
+class PackedBatches(EpochBatches):
     """Windows over a stream of tokens: documents one after the other, cut every `context` tokens.
 
     batches[i] is {"tokens", "targets"}, both int64 [batch_size / world, context]; a target is the next token.
@@ -162,25 +182,13 @@ class PackedBatches:
         self.stream.read(start, total, out[:head])
         self.stream.read(0, missing, out[head:])
 
-    def __len__(self) -> int:
-        """Batches per epoch; batches go on beyond it."""
-        return len(self._epochs)
-
-    def __iter__(self) -> Iterator[dict[str, Tensor]]:
-        """Yield one epoch's number of batches."""
-        return (self[index] for index in range(len(self)))
-
     @property
     def tokens_per_batch(self) -> int:
         """Tokens of one batch over all processes."""
         return self._epochs.batch_size * self.context
 
-    def epoch(self, index: int) -> float:
-        """Return how often the data were shown before batch `index`."""
-        return index * self._epochs.batch_size / self.windows
 
-
-class SequenceBatches:
+class SequenceBatches(EpochBatches):
     """One sequence per row, padded on the right to the longest of the batch.
 
     batches[i] is {"tokens", "targets"} int64 [batch_size / world, time] and, unless switched off, "attention_mask"
@@ -235,7 +243,7 @@ class SequenceBatches:
         lengths = np.minimum(self._starts[np.array(items) + 1] - starts, self.longest)
         time = int(lengths.max()) - 1
         tokens = np.full((len(items), time), self.pad, dtype=np.int64)
-        targets = np.full((len(items), time), IGNORED, dtype=np.int64)
+        targets = np.full((len(items), time), IGNORE, dtype=np.int64)
         for row, (item, start, length) in enumerate(
             zip(items, starts.tolist(), lengths.tolist(), strict=True)
         ):
@@ -249,22 +257,10 @@ class SequenceBatches:
             batch["attention_mask"] = torch.from_numpy(real)
         return batch
 
-    def __len__(self) -> int:
-        """Batches per epoch; batches go on beyond it."""
-        return len(self._epochs)
-
-    def __iter__(self) -> Iterator[dict[str, Tensor]]:
-        """Yield one epoch's number of batches."""
-        return (self[index] for index in range(len(self)))
-
     @property
     def tokens_per_batch(self) -> float:
         """Mean number of real tokens of one batch over all processes."""
         return self._epochs.batch_size * self._mean
-
-    def epoch(self, index: int) -> float:
-        """Return how often the data were shown before batch `index`."""
-        return index * self._epochs.batch_size / self._epochs.items
 
 
 class Numbered(Protocol):
@@ -320,7 +316,7 @@ class MaskedBatches:
         words = self.words[torch.randint(len(self.words), tokens.shape, generator=generator)]
         hidden = torch.where(kind < 0.8, self.mask, torch.where(kind < 0.9, words, tokens))
         batch["tokens"] = torch.where(chosen, hidden, tokens)
-        batch["targets"] = torch.where(chosen, tokens, IGNORED)
+        batch["targets"] = torch.where(chosen, tokens, IGNORE)
         return batch
 
     def _choose(self, free: Tensor, generator: torch.Generator) -> Tensor:

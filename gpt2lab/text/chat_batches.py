@@ -1,18 +1,19 @@
 """Batches of chats in which the assistant's tokens alone are targets."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from gpt2lab.base.errors import LabError
-from gpt2lab.text.batches import IGNORED, Epochs
+from gpt2lab.model.loss import IGNORE
+from gpt2lab.text.batches import EpochBatches, Epochs
 from gpt2lab.text.chats import ChatTokens
 from gpt2lab.text.encoding import pad_id, padded
 from gpt2lab.text.tokenizer import Tokenizer
 
 
-class ChatBatches:
+class ChatBatches(EpochBatches):
     """Chats by number: batch i is a pure function of the chats, the seed and i.
 
     batches[i] is {"tokens", "targets" int64, "attention_mask" bool} [rows, time], padded on the right. A target is the next
@@ -54,13 +55,5 @@ class ChatBatches:
         tokens, real = padded([ids[:-1] for ids, _ in rows], self.pad)
         following, _ = padded([ids[1:] for ids, _ in rows], self.pad)
         learnt, _ = padded([answers[1:] for _, answers in rows], 0)
-        targets = torch.where(learnt.bool() & real, following, IGNORED)
+        targets = torch.where(learnt.bool() & real, following, IGNORE)
         return {"tokens": tokens, "targets": targets, "attention_mask": real}
-
-    def __len__(self) -> int:
-        """Batches per epoch; batches go on beyond it."""
-        return len(self._epochs)
-
-    def __iter__(self) -> Iterator[dict[str, Tensor]]:
-        """Yield one epoch's number of batches."""
-        return (self[index] for index in range(len(self)))

@@ -1,15 +1,16 @@
 """Batches of labelled texts by number: batch i is a pure function of the data, the seed and i."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
 from torch import Tensor
 
 from gpt2lab.base.errors import LabError
+from gpt2lab.model.loss import IGNORE, is_labelled
 from gpt2lab.model.task_heads import Head
-from gpt2lab.text.batches import IGNORED, Epochs
+from gpt2lab.text.batches import EpochBatches, Epochs
 from gpt2lab.text.encoding import Encoder, Side, TokenRow, pad_id, padded, token_batch
 from gpt2lab.text.labelled import Example, Value, label_index
 
@@ -30,7 +31,7 @@ def encoded(examples: Sequence[Example], encoder: Encoder) -> list[TokenRow]:
     return rows
 
 
-class LabelledBatches:
+class LabelledBatches(EpochBatches):
     """Examples for supervised heads.
 
     batches[i] is {"tokens" int64, "attention_mask" bool} [batch_size / world, time] (of pairs also "token_types", the
@@ -83,31 +84,20 @@ class LabelledBatches:
         for place, head in enumerate(self.heads):
             rows = [self.labels[item][place] for item in items]
             if head.kind == "tokens":
-                labels = padded([row.tolist() for row in rows], IGNORED, self.side)[0]
-                here = labels != IGNORED
+                labels = padded([row.tolist() for row in rows], IGNORE, self.side)[0]
             else:
                 labels = torch.stack(rows)
-                here = ~labels.isnan().flatten(1).all(1) if labels.is_floating_point() else labels != IGNORED
             batch[f"labels.{head.name}"] = labels
+            here = is_labelled(labels)
+            if labels.is_floating_point():  # several numbers of one example
+                here = here.any(1)
             labelled = here if labelled is None else labelled | here
         if labelled is not None:
-            batch["targets"] = torch.where(labelled, 0, IGNORED)
+            batch["targets"] = torch.where(labelled, 0, IGNORE)
         return batch
 
-    def __len__(self) -> int:
-        """Batches per epoch; batches go on beyond it."""
-        return len(self._epochs)
 
-    def __iter__(self) -> Iterator[dict[str, Tensor]]:
-        """Yield one epoch's number of batches."""
-        return (self[index] for index in range(len(self)))
-
-    def epoch(self, index: int) -> float:
-        """Return how often the data were shown before batch `index`."""
-        return index * self._epochs.batch_size / self._epochs.items
-
-
-class PairBatches:
+class PairBatches(EpochBatches):
     """Queries, their positives and hard negatives, for contrastive learning.
 
     batches[i] is {"tokens", "attention_mask"} [batch, time] of the queries, the same of the positives under
@@ -172,14 +162,6 @@ class PairBatches:
             batch["negative_there"] = torch.arange(self.most) < counts[:, None]
         return batch
 
-    def __len__(self) -> int:
-        """Batches per epoch; batches go on beyond it."""
-        return len(self._epochs)
-
-    def epoch(self, index: int) -> float:
-        """Return how often the data were shown before batch `index`."""
-        return index * self._epochs.batch_size / self._epochs.items
-
 
 def _groups(examples: Sequence[Example]) -> list[int]:
     """Number the groups: named ones by name, others by equal query or equal positive (joined transitively)."""
@@ -206,7 +188,7 @@ def _groups(examples: Sequence[Example]) -> list[int]:
 def label_tensor(value: Value, head: Head, where: str = "") -> Tensor:
     """Return an answer as its head's loss reads it: a class number, or numbers [outputs]. LabError for an unknown label."""
     if head.kind == "classification":
-        known = IGNORED if value is None else label_index(str(value), head.label_names, where)
+        known = IGNORE if value is None else label_index(str(value), head.label_names, where)
         return torch.tensor(known)
     if value is None:
         return torch.full((head.outputs,), math.nan)
@@ -229,7 +211,7 @@ def label_tensor(value: Value, head: Head, where: str = "") -> Tensor:
 
 def token_labels(example: Example, head: Head, row: TokenRow, align: Align) -> Tensor:
     """Return a label for each token, int64 [length]; -100 at tokens that carry none."""
-    labels = torch.full((len(row.ids),), IGNORED)
+    labels = torch.full((len(row.ids),), IGNORE)
     for value, tokens in zip(example.values[head.name] or (), row.places, strict=False):
         known = label_index(str(value), head.label_names, example.where)
         if tokens:

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from gpt2lab.base.errors import LabError
 from gpt2lab.base.files import atomic_folder, atomic_write, check_sums, discard, write_sums
 from gpt2lab.base.json_files import read_object
+from gpt2lab.model.checkpoints.native import named_tensors
 from gpt2lab.model.checkpoints.tensor_files import write_safetensors
 from gpt2lab.training.callbacks import Watched
 from gpt2lab.training.objectives import Owned
@@ -38,7 +39,7 @@ def fingerprints(model: nn.Module, owned: Owned | None = None) -> dict[str, str]
     found = dict[str, str]()
     for prefix, module in _modules(model, owned).items():
         if not all(parameter.requires_grad for parameter in module.parameters()):
-            tensors = _module_tensors(module)
+            tensors = named_tensors(module)
             found |= {
                 f"{prefix}.{name}": _fingerprint(tensor)
                 for name, tensor in tensors.items()
@@ -220,15 +221,8 @@ def _all_tensors(model: nn.Module, owned: Owned | None) -> dict[str, Tensor]:
     return {
         f"{prefix}.{name}": tensor
         for prefix, module in _modules(model, owned).items()
-        for name, tensor in _module_tensors(module).items()
+        for name, tensor in named_tensors(module).items()
     }
-
-
-def _module_tensors(module: nn.Module) -> dict[str, Tensor]:
-    """Parameters (a tied one once) and buffers that are saved."""
-    state = module.state_dict(keep_vars=True)
-    buffers = {name: tensor for name, tensor in state.items() if not isinstance(tensor, nn.Parameter)}
-    return {**dict(module.named_parameters()), **buffers}
 
 
 def _tuples(group: dict[str, Any]) -> dict[str, Any]:

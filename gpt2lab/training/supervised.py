@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from gpt2lab.base.errors import LabError
 from gpt2lab.model import Transformer
-from gpt2lab.model.loss import IGNORE, next_tokens
+from gpt2lab.model.loss import IGNORE, is_labelled, next_tokens
 from gpt2lab.model.task_heads import Head, heads, read_states
 from gpt2lab.training.micro_batches import Batch, Totals, share
 from gpt2lab.training.objectives import Divisible
@@ -127,11 +127,6 @@ class Supervised(Divisible):
             count = own if whole is None else int(whole["language"])
             total = total + mean * own * math.sqrt(self.language / (count * terms))
         return total
-
-
-def is_labelled(labels: Tensor) -> Tensor:
-    """Return where labels are there, bool of the same shape: not NaN, or not -100."""
-    return ~labels.isnan() if labels.is_floating_point() else labels != IGNORE
 
 
 def sampled_head_loss(

@@ -8,7 +8,7 @@ import torch
 
 from gpt2lab.base.errors import LabError
 from gpt2lab.cli import main
-from gpt2lab.text.batches import IGNORED
+from gpt2lab.model.loss import IGNORE
 from gpt2lab.text.language_model import load
 from gpt2lab.training.answers import Answers
 from tests.cli.conftest import SMALL
@@ -52,12 +52,12 @@ def test_rows_of_messages_are_learnt_by_their_answers(home: Path, capsys: pytest
     rows = Answers().read_rows(["chat.jsonl"], lm, **sizes)
     assert lm.tokenizer is not None and lm.tokenizer.eos is not None
     for batch in [rows.batches[0], *rows.validation]:
-        learnt = [row[row != IGNORED].tolist() for row in batch["targets"]]
+        learnt = [row[row != IGNORE].tolist() for row in batch["targets"]]
         assert all(ids[-1] == lm.tokenizer.eos for ids in learnt)
         assert {lm.tokenizer.decode(ids) for ids in learnt} <= {"a 0", "a 1", "a 2"}
     loss, _ = Answers()(lm.model, rows.batches[0])
     logits = lm.model(rows.batches[0]["tokens"]).double().log_softmax(-1)
-    there = rows.batches[0]["targets"] != IGNORED
+    there = rows.batches[0]["targets"] != IGNORE
     slow = -logits[there].gather(-1, rows.batches[0]["targets"][there][:, None]).mean()
     torch.testing.assert_close(loss.double(), slow, rtol=1e-5, atol=0)
 

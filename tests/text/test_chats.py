@@ -10,7 +10,7 @@ from tokenizers import AddedToken
 from transformers import PreTrainedTokenizerFast
 
 from gpt2lab.base.errors import LabError
-from gpt2lab.text.batches import IGNORED
+from gpt2lab.model.loss import IGNORE
 from gpt2lab.text.chat_batches import ChatBatches
 from gpt2lab.text.chats import ChatTemplate, read_chats
 from gpt2lab.text.tokenizer import Tokenizer, train_bpe
@@ -189,12 +189,12 @@ def test_batches_hold_targets_at_answers_alone(tokenizer: Tokenizer) -> None:
     assert batches.dropped == 1 and batches.truncated == 0
     batch = batches.gather([0, 1])
     for row, chat in enumerate(chats[:2]):
-        learnt = batch["targets"][row] != IGNORED
+        learnt = batch["targets"][row] != IGNORE
         expected = [id for id, mine in zip(chat.ids, chat.answers, strict=True) if mine]
         assert batch["targets"][row][learnt].tolist() == expected
         assert batch["tokens"][row][batch["attention_mask"][row]].tolist() == chat.ids[:-1]
     short = chats[1].answers.index(True)
     cut = ChatBatches(chats, tokenizer, batch_size=1, context=short)
-    assert cut.truncated == 2 and (cut.gather([0])["targets"] != IGNORED).sum() == 1
+    assert cut.truncated == 2 and (cut.gather([0])["targets"] != IGNORE).sum() == 1
     with pytest.raises(LabError, match="none of 3 chats has an answer within 2 tokens"):
         ChatBatches(chats, tokenizer, batch_size=1, context=2)

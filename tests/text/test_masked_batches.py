@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from gpt2lab.base.errors import LabError
-from gpt2lab.text.batches import IGNORED, ArrayTokens, MaskedBatches, PackedBatches, SequenceBatches
+from gpt2lab.model.loss import IGNORE
+from gpt2lab.text.batches import ArrayTokens, MaskedBatches, PackedBatches, SequenceBatches
 
 MASK, WORDS = 99, 100
 
@@ -22,7 +23,7 @@ def test_fifteen_percent_of_each_row_are_chosen_and_the_targets_are_what_stood_t
     batches = masked()
     for index in range(5):
         batch, plain = batches[index], batches.batches[index]["tokens"]
-        chosen = batch["targets"] != IGNORED
+        chosen = batch["targets"] != IGNORE
         assert (chosen.sum(1) == 6).all()  # 15 % of 40
         assert torch.equal(batch["targets"][chosen], plain[chosen])
         assert torch.equal(batch["tokens"][~chosen], plain[~chosen])
@@ -33,7 +34,7 @@ def test_of_the_chosen_80_percent_are_masked_10_random_and_10_as_they_were():
     masks = kept = drawn = total = 0
     for index in range(6):
         batch = batches[index]
-        chosen = batch["targets"] != IGNORED
+        chosen = batch["targets"] != IGNORE
         now, before = batch["tokens"][chosen], batch["targets"][chosen]
         total += len(now)
         masks += int((now == MASK).sum())
@@ -48,7 +49,7 @@ def test_of_the_chosen_80_percent_are_masked_10_random_and_10_as_they_were():
 
 def test_every_place_is_chosen_equally_often():
     batches = masked(rows=100, context=20)
-    counts = sum((batches[i]["targets"] != IGNORED).sum(0) for i in range(20))
+    counts = sum((batches[i]["targets"] != IGNORE).sum(0) for i in range(20))
     expected = 20 * 100 * 3 / 20
     assert ((counts - expected).abs() < 6 * math.sqrt(expected * 0.85)).all()
 
@@ -61,7 +62,7 @@ def test_a_batch_is_a_function_of_seed_and_number():
         assert torch.equal(first[7][name], second[name])
         assert torch.equal(again[7][name], second[name])
     assert not torch.equal(other[7]["targets"], second["targets"])
-    assert not torch.equal(first[8]["targets"] == IGNORED, second["targets"] == IGNORED)
+    assert not torch.equal(first[8]["targets"] == IGNORE, second["targets"] == IGNORE)
 
 
 def test_the_global_generator_and_the_wrapped_batch_are_left_alone():
@@ -79,7 +80,7 @@ def test_padding_and_special_tokens_are_never_chosen_and_short_rows_lose_one_tok
         SequenceBatches(rows, batch_size=4, shuffle=False), mask=MASK, vocab_size=WORDS, special=[0, 1]
     )
     batch = batches[0]
-    chosen = batch["targets"] != IGNORED
+    chosen = batch["targets"] != IGNORE
     assert chosen.sum(1).tolist() == [1, 1, 8, 0]  # round(0.15 · 50) = 8; a row of special tokens has none
     assert not (chosen & ~batch["attention_mask"]).any()
     assert (batch["targets"][chosen] >= 5).all()

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
 
 from gpt2lab.base.errors import LabError
+from gpt2lab.model.loss import IGNORE
 from gpt2lab.model.task_heads import Head
-from gpt2lab.text.batches import IGNORED
 from gpt2lab.text.encoding import Encoder
 from gpt2lab.text.labelled import Target, label_names, read_examples
 from gpt2lab.text.labelled_batches import LabelledBatches
@@ -195,11 +195,11 @@ def test_rows_with_spans_train_a_head_of_tokens_on_the_text_as_it_is(tmp_path: P
         labels = batches[0]["labels.tags"]
         for row, text in zip(labels[:2], TEXTS, strict=False):
             ids, offsets = tokenizer.aligned(text)
-            told = [names[i] if i != IGNORED else "O" for i in row[: len(ids)].tolist()]
+            told = [names[i] if i != IGNORE else "O" for i in row[: len(ids)].tolist()]
             tagged = [pair for pair, name in zip(offsets, told, strict=True) if name != "O"]
             marked = "".join(text[place] for place in sorted({p for pair in tagged for p in range(*pair)}))
             assert marked.replace(" ", "").strip(".") == ("AdaLovelaceLondon" if text is TEXTS[0] else "")
-        assert bool((labels[2] == IGNORED).all()), "a row without labels"
+        assert bool((labels[2] == IGNORE).all()), "a row without labels"
 
 
 def test_bad_spans_of_a_row_are_named_with_their_line(tmp_path: Path) -> None:

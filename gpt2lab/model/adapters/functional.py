@@ -19,6 +19,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from gpt2lab.base.errors import LabError, nearest
 from gpt2lab.model.adapters.lora import adapted, adapter_parameters
+from gpt2lab.model.loss import IGNORE
 from gpt2lab.model.transformer import Transformer
 
 T = TypeVar("T")
@@ -76,9 +77,9 @@ def plain_loss(model: Transformer, batch: Mapping[str, Tensor], weights: Tensor 
     logits = model.unembed(model.hidden_of(batch))
     wide = logits.to(torch.promote_types(logits.dtype, torch.float32)).flatten(0, 1)
     targets = batch["targets"].flatten()
-    losses = F.cross_entropy(wide, targets, ignore_index=-100, reduction="none")
+    losses = F.cross_entropy(wide, targets, ignore_index=IGNORE, reduction="none")
     if weights is None:
-        return losses.sum() / (targets != -100).sum().clamp_min(1)
+        return losses.sum() / (targets != IGNORE).sum().clamp_min(1)
     return (losses * weights.flatten()).sum() / max(targets.numel(), 1)
 
 
