@@ -14,6 +14,7 @@ from gpt2lab.base.errors import LabError
 from gpt2lab.measures import classification_metrics as metrics
 from gpt2lab.measures.measurement import Measurement, Table
 from gpt2lab.measures.prediction import encoder_for, head_outputs, head_probabilities, word_labels
+from gpt2lab.measures.tfidf import class_probabilities, label_probabilities
 from gpt2lab.model.task_heads import Head, find_head
 from gpt2lab.plots.figures import MUTED, PALETTE, empty_figure, style
 from gpt2lab.plots.heatmaps import heatmap
@@ -148,6 +149,8 @@ class Classification(_Labelled):
 
     unseen: Unseen = "refuse"
     """A label that the head has never seen is an error, or counts as told wrongly."""
+    baseline: tuple[str, ...] = ()
+    """Training rows, of the same fields: TF-IDF with logistic regression learns them and is measured beside the head."""
 
     def __call__(self, lm: "LanguageModel") -> Measurement:
         """Measure; LabError for data without labels, an unknown label, or a model without such a head."""
@@ -178,6 +181,13 @@ class Classification(_Labelled):
                 tables["confusion"] = _confusion_table(head, counts)
                 figures["confusion"] = confusion_plot(counts, head.label_names)
         about["undetermined"] = [name for name in numbers if name not in _finite(numbers)]
+        if self.baseline:
+            plain = _finite(head_numbers(head, truth, self._baseline(head, examples)))
+            tables["baseline"] = [
+                {"metric": name, "model": numbers[name], "tf-idf": value} for name, value in plain.items()
+            ]
+            numbers |= {f"baseline_{name}": value for name, value in plain.items()}
+            about["baseline"] = list(self.baseline)
         return Measurement(
             name="classification",
             numbers=_finite(numbers),
@@ -186,6 +196,23 @@ class Classification(_Labelled):
             figures=figures,
             about=about,
         )
+
+    def _baseline(self, head: Head, examples: Sequence[Example]) -> Tensor:
+        """Return what TF-IDF and logistic regression say of the examples, as the head's outputs, [n, outputs]."""
+        target = Target(head.name, head.kind, self.label or (head.name,))
+        rows = read_examples(self.baseline, field=self.field, pair=self.pair, targets=[target])
+        rows = [row for row in rows if _answered(row.values[head.name])]
+        texts, asked = ([_both(one) for one in side] for side in (rows, examples))
+        answers = truths(rows, head) if rows else torch.zeros(0, dtype=torch.int64)
+        if head.kind == "multilabel":
+            shares = label_probabilities(texts, answers.double().numpy(), asked)
+            return torch.logit(torch.from_numpy(shares), eps=1e-12)
+        shares = class_probabilities(texts, answers.numpy(), asked, head.outputs)
+        return torch.from_numpy(shares).clamp_min(1e-12).log()
+
+
+def _both(example: Example) -> str:
+    return example.text if example.pair is None else f"{example.text} {example.pair}"
 
 
 def _class_table(head: Head, counts: NDArray[np.int64]) -> Table:

@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import numpy.typing as npt
 
 from gpt2lab.base.errors import LabError
 from gpt2lab.measures.classification_metrics import resampled
 from gpt2lab.measures.index import Method, build_index
 from gpt2lab.measures.measurement import Measurement, Table
 from gpt2lab.measures.prediction import embed
+from gpt2lab.measures.tfidf import rank
 from gpt2lab.model.task_heads import Pooling
 from gpt2lab.text import rows
 from gpt2lab.text.bounded import string
@@ -144,6 +146,8 @@ class Retrieval:
     """Bootstrap resamples of the queries behind the 95 % intervals."""
     seed: int = 0
     """Of the cells of ivf."""
+    baseline: bool = False
+    """Also rank by the cosines of TF-IDF vectors, which need no model (extra `baselines`)."""
 
     def __call__(self, lm: "LanguageModel") -> Measurement:
         """Measure; LabError for files that are not whole, or a model without an embedding head and no pooling."""
@@ -171,30 +175,46 @@ class Retrieval:
         )
         depth = min(self.depth, len(index))
         hits = index.search(asked, depth, method=self.method, seed=self.seed)
-        cuts = [k for k in (1, 3, 5, 10, 100) if k <= depth]
-        each = [
-            ranking_metrics(ranking, task.grades[query], cuts)
-            for query, ranking in zip(task.queries, hits.ids, strict=True)
-        ]
-        names = list(each[0])
-        table = np.array([[row[name] for name in names] for row in each])  # [queries, metrics]
+        names, table = _table(task, hits.ids, depth)
         intervals = resampled(
-            len(each),
+            len(table),
             lambda items: dict(zip(names, table[items].mean(0).tolist(), strict=True)),
             resamples=self.resamples,
         )
         rows: Table = [
             {"metric": name, "value": i.mean, "low": i.low, "high": i.high} for name, i in intervals.items()
         ]
+        numbers = dict(zip(names, table.mean(0).tolist(), strict=True))
+        tables = {"intervals": rows}
+        if self.baseline:
+            ranked = rank(task.documents, list(task.queries.values()), depth=depth)
+            plain = dict(zip(names, _table(task, ranked, depth)[1].mean(0).tolist(), strict=True))
+            tables["baseline"] = [
+                {"metric": name, "model": numbers[name], "tf-idf": value} for name, value in plain.items()
+            ]
+            numbers |= {f"baseline_{name}": value for name, value in plain.items()}
         return Measurement(
             name="retrieval",
-            numbers=dict(zip(names, table.mean(0).tolist(), strict=True)),
-            tables={"intervals": rows},
+            numbers=numbers,
+            tables=tables,
             about={
                 "data": self.data[0],
                 "documents": len(index),
-                "queries": len(each),
+                "queries": len(table),
                 "method": self.method,
                 "depth": depth,
             },
         )
+
+
+def _table(
+    task: Collection, rankings: Sequence[Sequence[str]], depth: int
+) -> tuple[list[str], npt.NDArray[np.float64]]:
+    """Return the names of the metrics, and their values for each query, [queries, metrics]."""
+    cuts = [k for k in (1, 3, 5, 10, 100) if k <= depth]
+    each = [
+        ranking_metrics(ranking, task.grades[query], cuts)
+        for query, ranking in zip(task.queries, rankings, strict=True)
+    ]
+    names = list(each[0])
+    return names, np.array([[row[name] for name in names] for row in each])
