@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from gpt2lab.text.language_model import LanguageModel
 
 
+_DOCSTRINGS = ("docstrings",)
 _LEAST_PIECES = 5
 """Pieces of text that an interval needs."""
 
@@ -36,12 +37,12 @@ class QuantizationError(QuantizationOptions):
     method: Method = "nearest"
     """nearest, or gptq: then the nearest levels are measured too, and compared on the same text."""
     calibration: tuple[str, ...] = ()
-    """gptq: text to calibrate on, which should not be that of `data`; none means docstrings."""
+    """gptq: text to calibrate on, another than that of `data`; none means docstrings."""
     samples: int = 128
     """gptq: windows of that text, from its beginning."""
     act_order: bool = False
     """gptq: round the columns with the largest inputs first."""
-    data: tuple[str, ...] = ("docstrings",)
+    data: tuple[str, ...] = _DOCSTRINGS
     """Text to score: files, folders, hub:ID or names of built-in sources."""
     field: str = "text"
     """Field of jsonl, csv, parquet and hub rows that holds the text."""
@@ -53,6 +54,17 @@ class QuantizationError(QuantizationOptions):
     """Windows in one forward pass; changes speed and memory, not the numbers."""
     limit: int | None = 20_000
     """Score at most so many tokens."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.method == "nearest" and self.calibration:
+            raise LabError("calibration: rounding to the nearest level reads no text; add method=gptq")
+        self._quantize()
+        both = set(self.calibration or _DOCSTRINGS) & set(self.data)
+        if self.method == "gptq" and both:
+            raise LabError(
+                f"calibration: {', '.join(sorted(both))} is the text that is scored too; give another text to one of them"
+            )
 
     def __call__(self, lm: "LanguageModel") -> Measurement:
         """Measure; the model stays as it is. LabError for a model that is quantised already and for unfit settings."""
@@ -66,16 +78,7 @@ class QuantizationError(QuantizationOptions):
         check_batch_size(self.batch_size)
         if self.limit is not None and self.limit < 1:
             raise LabError(f"limit must be at least 1 token, got {self.limit}")
-        if self.method == "nearest" and self.calibration:
-            raise LabError("calibration: rounding to the nearest level reads no text; add method=gptq")
-        quantize = Quantize(
-            **self.options(),
-            method=self.method,
-            data=self.calibration,
-            samples=self.samples,
-            act_order=self.act_order,
-        )
-        rounded = quantize(lm).model
+        rounded = self._quantize()(lm).model
         ids = corpus.stream(corpus.read_texts(self.data, self.field), tokenizer, limit=self.limit).ids
         before, after = (
             token_losses(model, ids, window, stride, self.batch_size) for model in (lm.model, rounded)
@@ -88,7 +91,7 @@ class QuantizationError(QuantizationOptions):
         about: dict[str, Any] = {
             **self.options(),
             "scheme": self.levels,
-            "method": self.method,
+            **self._about_method(),
             "data": list(self.data),
             "tokens": len(before),
         }
@@ -99,6 +102,21 @@ class QuantizationError(QuantizationOptions):
             tables={"layers": layers},
             about=about | {"window": window, "stride": stride, **_about_interval(len(before), window)},
         )
+
+    def _quantize(self) -> Quantize:
+        return Quantize(
+            **self.options(),
+            method=self.method,
+            data=self.calibration,
+            samples=self.samples,
+            act_order=self.act_order,
+        )
+
+    def _about_method(self) -> dict[str, Any]:
+        if self.method == "nearest":
+            return {"method": "nearest"}
+        text = list(self.calibration or _DOCSTRINGS)
+        return {"method": "gptq", "calibration": text, "samples": self.samples, "act_order": self.act_order}
 
 
 def _costs(before: Tensor, after: Tensor, window: int) -> dict[str, float]:

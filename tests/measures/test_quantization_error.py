@@ -91,9 +91,15 @@ def test_gptq_is_compared_with_the_nearest_levels_on_the_same_text(
     assert found["ratio_to_nearest"] == pytest.approx(found["perplexity_after"] / nearest["perplexity_after"])
     assert found["ratio_to_nearest_low"] < found["ratio_to_nearest"] < found["ratio_to_nearest_high"] < 1
     assert found["bytes_after"] == nearest["bytes_after"]
+    assert found.about["calibration"] == [str(tmp_path / "other.txt")] and found.about["act_order"]
     assert found.about["method"] == "gptq" and "perplexity_nearest" not in nearest.numbers
     with pytest.raises(LabError, match="calibration: rounding to the nearest level reads no text"):
-        QuantizationError(calibration=("docstrings",))(lm)
+        QuantizationError(calibration=("docstrings",))
+    with pytest.raises(LabError, match="samples: rounding to the nearest level reads no text"):
+        QuantizationError(samples=3)
+    for text_of_both in ((), ("a.txt", "docstrings")):
+        with pytest.raises(LabError, match="calibration: docstrings is the text that is scored too"):
+            QuantizationError(method="gptq", calibration=text_of_both)
 
 
 def test_a_text_of_one_piece_has_no_interval(lm: LanguageModel, text: str) -> None:
