@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from gpt2lab.actions.models import find_model, loaded, with_models
 from gpt2lab.actions.record import IN_MEMORY, recorded
 from gpt2lab.base.errors import LabError
-from gpt2lab.base.files import user_path
+from gpt2lab.base.files import size_of, user_path
 from gpt2lab.base.registry import part
 from gpt2lab.base.settings import build, from_plain, to_plain
 from gpt2lab.runs.home import FULL
@@ -107,7 +107,7 @@ def _applied(
         run.result("parameters", _count(result))
         run.result("parameters_before", _count(lm))
         if written is not None:
-            run.result("bytes", _bytes(written))
+            run.result("bytes", size_of(written))
         run.result("seconds", round(time.monotonic() - began, 3))
     return result
 
@@ -164,10 +164,6 @@ def _room_in(folder: Path) -> Iterator[None]:
                 f"{folder}: no space is left on this disk; free some, or choose another with --out"
             ) from error
         raise
-
-
-def _bytes(folder: Path) -> int:
-    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
 
 
 def _count(lm: "LanguageModel") -> int:

@@ -57,6 +57,12 @@ def atomic_write(path: Path | str, content: bytes | str) -> None:
         temporary.write_bytes(data)
 
 
+def size_of(path: Path) -> int:
+    """Return the bytes of a file, or of all files below a folder."""
+    files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
+    return sum(file.stat().st_size for file in files)
+
+
 @contextlib.contextmanager
 def atomic_file(path: Path | str) -> Iterator[Path]:
     """Yield a new, empty file that becomes `path` if the block succeeds; an older `path` stays whole until then.

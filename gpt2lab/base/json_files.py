@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from gpt2lab.base.errors import LabError
+from gpt2lab.base.files import atomic_write
 
 LARGEST = 256 * 2**20
 """Bytes of a JSON file that is read by default: six times the largest tokenizer.json in use (Gemma 3, 33 MB)."""
@@ -43,6 +44,12 @@ def _bytes(path: Path, largest: int) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise LabError(f"{path}: cannot be read ({error.strerror or error})") from None
+
+
+def write_json(path: Path, content: Any, *, sort_keys: bool = True, ensure_ascii: bool = True) -> None:
+    """Write a JSON file for people to read, indented by two; it appears whole or not at all."""
+    text = json.dumps(content, indent=2, sort_keys=sort_keys, ensure_ascii=ensure_ascii)
+    atomic_write(path, text + "\n")
 
 
 def parse_json(data: bytes | str, where: str) -> Any:

@@ -11,6 +11,8 @@ from collections.abc import Iterable, Sequence
 from typing import Any, TextIO
 
 from gpt2lab.base import wording
+from gpt2lab.base.json_numbers import json_value
+from gpt2lab.base.tables import padded
 from gpt2lab.base.wording import visible
 
 _LEAST = 24  # columns of a text that is cut
@@ -46,7 +48,8 @@ class Visible(io.TextIOBase):
 def print_json(value: Any) -> None:
     """Print a value as JSON; infinities and NaN, which JSON lacks, become null."""
     plain = codecs.lookup(sys.stdout.encoding or "utf-8").name != "utf-8"  # it takes no other characters
-    print(json.dumps(_finite(value), indent=2, ensure_ascii=plain, allow_nan=False, default=str))
+    finite = json_value(value, not_finite=lambda _: None, other=str)
+    print(json.dumps(finite, indent=2, ensure_ascii=plain, allow_nan=False))
 
 
 def number(value: Any) -> str:
@@ -71,8 +74,10 @@ def table(rows: Sequence[Sequence[Any]], header: Sequence[str]) -> str:
     for columns in _blocks(needed, room):
         lines = []
         for line in [header, *cells]:
-            padded = [line[i].rjust(widths[i]) if right[i] else line[i].ljust(widths[i]) for i in columns]
-            lines.append(cut("  ".join(padded).rstrip(), room))
+            shown = padded(
+                [line[i] for i in columns], [widths[i] for i in columns], [right[i] for i in columns]
+            )
+            lines.append(cut("  ".join(shown).rstrip(), room))
         blocks.append("\n".join(lines))
     return "\n\n".join(blocks)
 
@@ -115,13 +120,3 @@ def cut(text: str, width: int) -> str:
 
 def _is_number(value: Any) -> bool:
     return value is None or (isinstance(value, (int, float)) and not isinstance(value, bool))
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    if isinstance(value, dict):
-        return {str(key): _finite(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_finite(item) for item in value]
-    return value

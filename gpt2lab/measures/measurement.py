@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any, Union
 from gpt2lab.base.errors import LabError, brief
 from gpt2lab.base.files import sha256
 from gpt2lab.base.json_files import parse_json
+from gpt2lab.base.json_numbers import NOT_FINITE, json_value
+from gpt2lab.base.tables import columns_of, number_columns, padded
 from gpt2lab.base.wording import printable
 from gpt2lab.measures.arrays import FILE_NAME, Array, array_sha256, number_array, read_npy
 from gpt2lab.plots.figures import to_svg
@@ -22,8 +24,6 @@ if TYPE_CHECKING:
     Drawing = Union[bytes, Figure, Callable[[], bytes | Figure]]  # noqa: UP007  # Figure is known to mypy only
 
 Table = list[dict[str, Any]]
-
-_NOT_FINITE = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,10 +86,10 @@ class Measurement:
         """
         content: dict[str, Any] = {
             "name": self.name,
-            "numbers": {key: _number(value) for key, value in self.numbers.items()},
+            "numbers": json_value(self.numbers),
             "units": dict(self.units),
-            "tables": _plain(self.tables),
-            "about": _plain(self.about),
+            "tables": _table_value(self.tables),
+            "about": _table_value(self.about),
         }
         if self.arrays:
             content["arrays"] = {key: _described(array) for key, array in self.arrays.items()}
@@ -110,7 +110,7 @@ class Measurement:
         try:
             found = Measurement(
                 name=_text(content["name"]),
-                numbers={key: _NOT_FINITE.get(value, value) for key, value in content["numbers"].items()},
+                numbers={key: NOT_FINITE.get(value, value) for key, value in content["numbers"].items()},
                 units={key: _text(unit) for key, unit in content["units"].items()},
                 tables={name: [dict(row) for row in rows] for name, rows in content["tables"].items()},
                 figures={key: _text(svg).encode("utf-8") for key, svg in content.get("figures", {}).items()},
@@ -193,7 +193,7 @@ def _plain_name(name: str) -> str:
 
 
 def _html_table(caption: str, rows: Sequence[Mapping[str, Any]]) -> str:
-    columns = list(dict.fromkeys(key for row in rows for key in row))
+    columns = columns_of(rows)
     head = "".join(f"<th>{_html(name)}</th>" for name in columns)
     lines = [[show(row[name]) if name in row else "" for name in columns] for row in rows]
     body = "".join(f"<tr>{''.join(f'<td>{_html(text)}</td>' for text in line)}</tr>" for line in lines)
@@ -235,17 +235,13 @@ def show_table(rows: Sequence[Mapping[str, Any]], limit: int = 20) -> str:
     """
     if not rows:
         return ""
-    columns = list(dict.fromkeys(key for row in rows for key in row))
+    columns = columns_of(rows)
     head = rows if len(rows) <= limit else rows[: limit - limit // 2]
     tail = rows[len(rows) - limit // 2 :] if len(rows) > limit else []
     cells = [[show(row[c]) if c in row else "" for c in columns] for row in (*head, *tail)]
-    right = [all(isinstance(row.get(c, 0), (int, float)) for row in rows) for c in columns]
+    right = number_columns(rows, columns)
     widths = [max(len(line[i]) for line in [columns, *cells]) for i in range(len(columns))]
-    lines = [
-        "  "
-        + "  ".join(f"{c:>{w}}" if r else f"{c:<{w}}" for c, w, r in zip(line, widths, right, strict=True))
-        for line in [columns, *cells]
-    ]
+    lines = ["  " + "  ".join(padded(line, widths, right)) for line in [columns, *cells]]
     if tail:
         lines.insert(1 + len(head), f"  … {len(rows) - limit:,} more rows")
     return "\n".join(line.rstrip() for line in lines)
@@ -266,20 +262,11 @@ def _numbers(numbers: Mapping[str, float], units: Mapping[str, str]) -> str:
     return "\n".join(line.rstrip() for line in lines)
 
 
-def _number(value: float) -> float | str:
-    return value if math.isfinite(value) else str(value)
+def _table_value(value: Any) -> Any:
+    """Return what stands in tables in JSON's own types; a number that is not finite is null."""
+    return json_value(value, not_finite=lambda _: None, other=_scalar)
 
 
-def _plain(value: Any) -> Any:
-    """Return `value` in JSON's own types; numpy and torch numbers become Python's, what has no form becomes text."""
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    if value is None or isinstance(value, (str, bool, int)):
-        return value
-    if hasattr(value, "item"):
-        return _plain(value.item())
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    return str(value)
+def _scalar(value: Any) -> Any:
+    """Return the scalars of numpy and torch as Python's, all else as text."""
+    return value.item() if hasattr(value, "item") else str(value)

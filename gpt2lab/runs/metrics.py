@@ -6,7 +6,7 @@ from collections.abc import Iterator, Set
 from pathlib import Path
 from typing import IO, Any
 
-from gpt2lab.runs.json_numbers import NOT_FINITE
+from gpt2lab.base.json_numbers import NOT_FINITE
 
 _PIECE = 1 << 20  # bytes of rows that are parsed at a time
 _BLOCK = 1 << 14  # bytes that are read at a time from the end

@@ -11,8 +11,8 @@ from typing import Any, Self
 from gpt2lab.base.errors import LabError
 from gpt2lab.base.files import atomic_write
 from gpt2lab.base.json_files import read_object
+from gpt2lab.base.json_numbers import decode_numbers, encode
 from gpt2lab.runs.home import home_folder, is_id
-from gpt2lab.runs.json_numbers import decode_numbers, encode
 
 KINDS = ("study", "seed", "arm", "train", "apply", "measure", "generate", "predict", "embed", "export")
 MODELLESS = ("measure", "generate", "predict", "embed", "export")

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Self, TextIO, TypeVar
 
 from gpt2lab.base.errors import LabError, system_error
 from gpt2lab.base.files import atomic_file, atomic_write, sweep
+from gpt2lab.base.json_numbers import as_number, encode, flat, without
 from gpt2lab.base.lease import Lease, LeaseLost
 from gpt2lab.base.progress import Progress
 from gpt2lab.base.progress import progress as show_progress
@@ -21,7 +22,6 @@ from gpt2lab.base.settings import options, to_plain
 from gpt2lab.base.wording import number
 from gpt2lab.runs.environment import environment
 from gpt2lab.runs.home import FULL, check_name, disk_full
-from gpt2lab.runs.json_numbers import as_number, encode, flat, without
 from gpt2lab.runs.metrics import cut_metrics
 from gpt2lab.runs.run_record import RunRecord, read_json, record, write_table
 from gpt2lab.runs.store import Row, Store, now

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from gpt2lab.base import json_files
 from gpt2lab.base.errors import LabError
 from gpt2lab.base.json_files import read_text
+from gpt2lab.base.tables import columns_of
 from gpt2lab.runs.home import is_name
 from gpt2lab.runs.metrics import metric_points, metric_rows
 from gpt2lab.runs.store import Row
@@ -167,7 +168,7 @@ def read_table(path: Path) -> Table:
 
 def write_table(rows: list[Mapping[str, object]]) -> str:
     """Return rows as CSV; columns in order of their first appearance, a missing cell empty."""
-    columns = list(dict.fromkeys(name for row in rows for name in row))
+    columns = columns_of(rows)
     text = io.StringIO(newline="")
     writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
     writer.writeheader()

@@ -13,10 +13,10 @@ from typing import Any
 
 from gpt2lab.base.errors import LabError, nearest, unknown
 from gpt2lab.base.files import discard
+from gpt2lab.base.json_numbers import encode
 from gpt2lab.base.lease import Lease, LeaseHeld, holder_of
 from gpt2lab.runs.database import Database, insertion
 from gpt2lab.runs.home import DiskFull, check_name, home_folder, is_id, make_folder, written
-from gpt2lab.runs.json_numbers import encode
 from gpt2lab.runs.row import COLUMNS, KINDS, MODELLESS, STATUSES, Row, row_of
 
 __all__ = ["KINDS", "STATUSES", "Row", "Store", "now"]

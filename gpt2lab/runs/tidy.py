@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gpt2lab.base.errors import LabError
-from gpt2lab.base.files import discard, locked, sweep
+from gpt2lab.base.files import discard, locked, size_of, sweep
 from gpt2lab.base.lease import Lease, holder_of
 from gpt2lab.base.wording import count, listed
 from gpt2lab.runs.home import written
@@ -100,7 +100,7 @@ def _refuse_needed(row: Row, store: Store, going: set[str]) -> None:
 
 def _delete(row: Row, store: Store, force: bool) -> Gone:
     folder = row.folder(store.home)
-    size = _size(folder)
+    size = size_of(folder)
     with contextlib.ExitStack() as stack:
         if folder.is_dir():  # claimed, so that nobody resumes it meanwhile
             stack.callback(Lease.claim(folder, take_over=force).release)
@@ -110,7 +110,7 @@ def _delete(row: Row, store: Store, force: bool) -> Gone:
 
 def _leftovers(home: Path) -> Iterator[tuple[Gone, Path]]:
     for path in sweep(home, dry_run=True):
-        yield Gone("leftover of a killed process", path.relative_to(home).as_posix(), _size(path)), path
+        yield Gone("leftover of a killed process", path.relative_to(home).as_posix(), size_of(path)), path
 
 
 def _unused_tokens(home: Path) -> Iterator[tuple[Gone, Path]]:
@@ -119,7 +119,7 @@ def _unused_tokens(home: Path) -> Iterator[tuple[Gone, Path]]:
     used = [note.read_text(encoding="utf-8", errors="replace") for note in notes]
     for folder in sorted(home.glob("tokens/[!.]*")):
         if not any(text.startswith(folder.name) for text in used):
-            yield Gone(_TOKENS, folder.relative_to(home).as_posix(), _size(folder)), folder
+            yield Gone(_TOKENS, folder.relative_to(home).as_posix(), size_of(folder)), folder
 
 
 def _missing(store: Store) -> Iterator[tuple[Gone, None]]:
@@ -129,8 +129,3 @@ def _missing(store: Store) -> Iterator[tuple[Gone, None]]:
         if not gone & {row.id.rpartition("/")[0], row.id.partition("/")[0]}:
             gone.add(row.id)
             yield Gone("row of a run whose folder is gone", row.id, 0), None
-
-
-def _size(path: Path) -> int:
-    files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
-    return sum(file.stat().st_size for file in files)

@@ -12,8 +12,8 @@ from typing import Any
 
 from gpt2lab.base import json_files
 from gpt2lab.base.errors import LabError
+from gpt2lab.base.json_numbers import encode
 from gpt2lab.base.wording import listed
-from gpt2lab.runs.json_numbers import encode
 
 TRIAL, SPLITS = "trial.json", "splits.json"
 

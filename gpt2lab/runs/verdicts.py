@@ -14,7 +14,7 @@ from typing import Any, Literal, TypeVar
 from gpt2lab.base import json_files
 from gpt2lab.base.errors import LabError
 from gpt2lab.base.interval import Interval
-from gpt2lab.runs.json_numbers import encode
+from gpt2lab.base.json_numbers import encode
 
 FILE = "verdicts.json"
 """The file of a run's folder."""

@@ -7,7 +7,7 @@ import textwrap
 from collections.abc import Callable
 from typing import Any
 
-from gpt2lab.runs.json_numbers import encode
+from gpt2lab.base.json_numbers import encode
 from gpt2lab.studies.claim import Claim
 
 

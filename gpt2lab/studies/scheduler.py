@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import IO, Any
 
 from gpt2lab.base.errors import LabError
+from gpt2lab.base.json_numbers import encode
 from gpt2lab.base.progress import Progress, duration
-from gpt2lab.runs.json_numbers import encode
 from gpt2lab.runs.run import Logged
 from gpt2lab.studies.units import Plan, Unit, execute
 

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from gpt2lab.base.json_numbers import encode
 from gpt2lab.base.lease import BEAT, TIMEOUT
 from gpt2lab.base.registry import read_paper
 from gpt2lab.base.settings import from_plain
-from gpt2lab.runs.json_numbers import encode
 from gpt2lab.runs.run import Logged, Run, Shared
 from gpt2lab.runs.run_record import RunRecord, record
 from gpt2lab.runs.store import Row, Store

@@ -9,8 +9,8 @@ from pathlib import Path
 import torch
 
 from gpt2lab.base.errors import LabError
-from gpt2lab.base.files import atomic_folder, atomic_write, check_place, user_path
-from gpt2lab.base.json_files import sealed
+from gpt2lab.base.files import atomic_folder, check_place, user_path
+from gpt2lab.base.json_files import sealed, write_json
 from gpt2lab.model.adapters import is_adapter, load_adapter, read_adapter_config, write_adapter
 from gpt2lab.model.checkpoints.huggingface import Layout, load_model, write_model
 from gpt2lab.model.checkpoints.native import OWN
@@ -201,4 +201,4 @@ def _name_special_ids(path: Path, tokenizer: Tokenizer) -> None:
             named[key] = getattr(tokenizer, name)
     if own:
         entries[OWN] = sealed(entries[OWN])
-    atomic_write(path, json.dumps(entries, indent=2, sort_keys=True) + "\n")
+    write_json(path, entries)

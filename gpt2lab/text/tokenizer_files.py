@@ -12,6 +12,7 @@ import tokenizers
 
 from gpt2lab.base.errors import LabError, brief
 from gpt2lab.base.files import atomic_write, user_path
+from gpt2lab.base.json_files import write_json
 from gpt2lab.text.chat_templates import read_chat_templates, write_chat_templates
 from gpt2lab.text.hub import resolve
 from gpt2lab.text.reduction import REDUCTION_FILE, ReducedTokenizer, VocabularyReduction
@@ -109,8 +110,8 @@ def save_tokenizer(tokenizer: Tokenizer, folder: Path | str) -> None:
     plain = json.dumps(json.loads(tokenizer.backend.to_str()), ensure_ascii=False)
     for replaced in ("tokenizer.json", "added_tokens.json"):  # the ids of the latter are another tokenizer's
         (folder / replaced).unlink(missing_ok=True)
-    atomic_write(folder / "tokenizer_config.json", json.dumps(settings, indent=2, ensure_ascii=False) + "\n")
-    atomic_write(folder / "special_tokens_map.json", json.dumps(names, indent=2, ensure_ascii=False) + "\n")
+    write_json(folder / "tokenizer_config.json", settings, sort_keys=False, ensure_ascii=False)
+    write_json(folder / "special_tokens_map.json", names, sort_keys=False, ensure_ascii=False)
     write_chat_templates(tokenizer.files, folder)
     atomic_write(folder / "tokenizer.json", plain)
 
@@ -129,7 +130,7 @@ def insist(tokenizer: Tokenizer, folder: Path) -> None:
     of_its_kind = files.tokenizer["model"].get("type") == kind.model
     if not of_its_kind or _opened(files).fingerprint != tokenizer.fingerprint:
         entries = {**files.config, "auto_map": {"AutoTokenizer": [None, None]}}
-        atomic_write(path, json.dumps(entries, indent=2, ensure_ascii=False) + "\n")
+        write_json(path, entries, sort_keys=False, ensure_ascii=False)
 
 
 def _opened(files: TokenizerFolder) -> Tokenizer:

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
+from gpt2lab.base.json_numbers import as_number, decode_numbers, encode
 from gpt2lab.base.wording import count, listed, number, visible
-from gpt2lab.runs.json_numbers import as_number, decode_numbers, encode
 
 
 @pytest.mark.parametrize(

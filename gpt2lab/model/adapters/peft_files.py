@@ -1,6 +1,5 @@
 """Adapters as PEFT's folders: adapter_config.json and adapter_model.safetensors, written and read."""
 
-import json
 import math
 import re
 from collections import Counter
@@ -15,8 +14,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from gpt2lab.base.errors import LabError, brief, shown
-from gpt2lab.base.files import atomic_folder, atomic_write
-from gpt2lab.base.json_files import LARGEST_CONFIG, read_object
+from gpt2lab.base.files import atomic_folder
+from gpt2lab.base.json_files import LARGEST_CONFIG, read_object, write_json
 from gpt2lab.model.adapters.layers import Adapted, LowRank, untouched
 from gpt2lab.model.adapters.lora import Lora, adapted, adapters, known_names
 from gpt2lab.model.adapters.peft_layout import Place, by_pattern, places, stacked, targeted
@@ -84,10 +83,7 @@ def write_adapter(model: Transformer, folder: Path, *, base: str, name: str | No
         if module not in tables:
             pair = {"A.weight": matrices.A, "B.weight": matrices.B}
         tensors |= {before + end: tensor.detach().cpu().clone().contiguous() for end, tensor in pair.items()}
-    atomic_write(
-        folder / CONFIG,
-        json.dumps(_entries(model, lora, found, known, base), indent=2, sort_keys=True) + "\n",
-    )
+    write_json(folder / CONFIG, _entries(model, lora, found, known, base))
     write_safetensors(tensors, folder / WEIGHTS)
 
 

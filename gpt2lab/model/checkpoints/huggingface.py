@@ -1,7 +1,6 @@
 """Models as folders: config.json and safetensors, in Hugging Face's layout where it has one, else in the lab's own."""
 
 import fnmatch
-import json
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from functools import reduce
@@ -12,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from gpt2lab.base.errors import LabError, brief, shown, unknown
-from gpt2lab.base.files import atomic_folder, atomic_write, restore
-from gpt2lab.base.json_files import LARGEST_CONFIG, read_object
+from gpt2lab.base.files import atomic_folder, restore
+from gpt2lab.base.json_files import LARGEST_CONFIG, read_object, write_json
 from gpt2lab.base.wording import listed
 from gpt2lab.model.architecture import architecture_name, ways_out
 from gpt2lab.model.checkpoints.families import FAMILIES, Entries, Family, Weight
@@ -170,7 +169,7 @@ def write_model(
             if layout == "huggingface":
                 raise
         else:
-            atomic_write(folder / "config.json", json.dumps(entries, indent=2, sort_keys=True) + "\n")
+            write_json(folder / "config.json", entries)
             write_tensors(tensors, folder, shard_bytes=shard_bytes)
             return
     write_own(model, folder, shard_bytes=shard_bytes)

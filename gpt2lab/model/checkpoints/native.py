@@ -5,7 +5,6 @@ config.json holds {"model_type": "gpt2lab", "gpt2lab": {"config": fields of Tran
 model's tensors under its own names (`state_dict`). No other program reads it, so a change of any byte is damage.
 """
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -15,8 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from gpt2lab.base.errors import LabError
-from gpt2lab.base.files import atomic_write, sha256
-from gpt2lab.base.json_files import check_seal, sealed
+from gpt2lab.base.files import sha256
+from gpt2lab.base.json_files import check_seal, sealed, write_json
 from gpt2lab.base.registry import parts
 from gpt2lab.base.settings import from_plain, to_plain
 from gpt2lab.model.architecture import architecture_name, attach
@@ -76,7 +75,7 @@ def write_own(model: Transformer, folder: Path, *, shard_bytes: int) -> None:
     files = {path.name: sha256(path) for path in sorted(folder.glob("*.safetensors*"))}
     content = {"config": to_plain(model.config), "architectures": attached, "files": files}
     entries = {"model_type": OWN, OWN: sealed(content)}
-    atomic_write(folder / "config.json", json.dumps(entries, indent=2, sort_keys=True) + "\n")
+    write_json(folder / "config.json", entries)
 
 
 def own_config(entries: Mapping[str, Any], where: str) -> TransformerConfig:

@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from gpt2lab.base.errors import LabError, brief
-from gpt2lab.base.files import atomic_write
+from gpt2lab.base.json_files import write_json
 
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -74,7 +74,7 @@ def write_tensors(tensors: Mapping[str, Tensor], folder: Path, *, shard_bytes: i
         "metadata": {"total_size": total},
         "weight_map": {key: name for name, shard in zip(names, shards, strict=True) for key in shard},
     }
-    atomic_write(folder / INDEX, json.dumps(index, indent=2, sort_keys=True) + "\n")
+    write_json(folder / INDEX, index)
 
 
 def refuse_unreadable(path: Path) -> None:

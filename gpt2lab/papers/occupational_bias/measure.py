@@ -12,6 +12,7 @@ import numpy as np
 from gpt2lab.base.errors import LabError, unknown
 from gpt2lab.base.files import atomic_write, user_path
 from gpt2lab.base.settings import Model
+from gpt2lab.base.tables import columns_of
 from gpt2lab.measures.measurement import Measurement, Table
 from gpt2lab.papers.occupational_bias.analysis import Analysis, analyse, numbers, tables, units
 from gpt2lab.papers.occupational_bias.figures import Draw, figures
@@ -308,7 +309,7 @@ def write_artefacts(measurement: Measurement, folder: Path | str) -> None:
     for name, rows in measurement.tables.items():
         if rows:
             text = io.StringIO()
-            writer = csv.DictWriter(text, list(dict.fromkeys(key for row in rows for key in row)))
+            writer = csv.DictWriter(text, columns_of(rows))
             writer.writeheader()
             writer.writerows(rows)
             atomic_write(place / "tables" / f"{_file(name)}.csv", text.getvalue())

@@ -10,6 +10,7 @@ from typing import Any
 
 from gpt2lab.base.errors import LabError
 from gpt2lab.base.files import atomic_write, user_path
+from gpt2lab.base.json_files import write_json
 from gpt2lab.base.progress import Progress, progress
 from gpt2lab.decode import generate
 from gpt2lab.measures.continuation import Continuation, split_continuations
@@ -180,7 +181,7 @@ def _claim(place: Path, lm: LanguageModel, drawing: Drawing) -> None:
                 f"{place}: holds completions with another {', '.join(other)}; give another folder, or the same settings"
             )
     else:
-        atomic_write(note, json.dumps(own, indent=2) + "\n")
+        write_json(note, own, sort_keys=False)
 
 
 def _settings(note: Path) -> Mapping[str, Any]:

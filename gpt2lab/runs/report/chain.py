@@ -6,10 +6,10 @@ from typing import Any
 
 from gpt2lab.base import wording
 from gpt2lab.base.errors import LabError
+from gpt2lab.base.json_numbers import flat
 from gpt2lab.base.progress import duration
 from gpt2lab.base.registry import part
 from gpt2lab.base.settings import options, show
-from gpt2lab.runs.json_numbers import flat
 from gpt2lab.runs.lineage import lineage, settings_of
 from gpt2lab.runs.report.document import DataTable, Passage, Prose, Section
 from gpt2lab.runs.run_record import record

@@ -9,6 +9,7 @@ from gpt2lab.base.errors import LabError, unknown
 from gpt2lab.base.extras import install
 from gpt2lab.base.files import atomic_write
 from gpt2lab.base.json_files import read_text
+from gpt2lab.base.tables import columns_of, number_columns
 from gpt2lab.base.wording import printable
 from gpt2lab.plots.figures import tidy_svg
 from gpt2lab.runs.report.document import cell
@@ -56,11 +57,8 @@ def write_tables(run: RunRecord, kinds: Sequence[str]) -> list[Path]:
 
 def latex(rows: Sequence[Mapping[str, Any]], caption: str = "") -> str:
     """Return rows as a `tabular` with the rules of booktabs, numbers to the right; the caption is a comment above it."""
-    columns = list(dict.fromkeys(name for row in rows for name in row))
-    right = [
-        all(isinstance(row.get(name), (int, float)) for row in rows if row.get(name) not in (None, ""))
-        for name in columns
-    ]
+    columns = columns_of(rows)
+    right = number_columns(rows, columns)
     head, *body = [columns, *([cell(row.get(name)) for name in columns] for row in rows)]
     shape = "".join("r" if at_right else "l" for at_right in right)
     lines = [

@@ -6,6 +6,7 @@ from html import escape
 from typing import Any
 
 from gpt2lab.base.errors import LabError
+from gpt2lab.base.tables import columns_of, number_columns
 from gpt2lab.base.wording import number, printable
 from gpt2lab.plots import figures
 from gpt2lab.plots.svg import clean_svg, themed, to_text
@@ -188,16 +189,12 @@ def _verdicts(table: Verdicts) -> Iterator[str]:
 
 def _table(table: DataTable, label: str) -> Iterator[str]:
     """Yield a table under its caption; a long one shows its beginning and folds the rest."""
-    columns = list(dict.fromkeys(name for row in table.rows for name in row))
+    columns = columns_of(table.rows)
     if not columns:
         yield f"<p>{_inline(table.caption)}: empty</p>"
         return
-    right = {
-        name
-        for name in columns
-        if all(_is_number(row.get(name)) for row in table.rows if row.get(name) not in (None, ""))
-    }
-    head = "".join(f'<th scope="col"{_right(name in right)}>{_inline(name)}</th>' for name in columns)
+    right = dict(zip(columns, number_columns(table.rows, columns), strict=True))
+    head = "".join(f'<th scope="col"{_right(right[name])}>{_inline(name)}</th>' for name in columns)
     named = f' aria-labelledby="{label}"' if table.caption else ""
     caption = f'<figcaption id="{label}">{_inline(table.caption)}</figcaption>' if table.caption else ""
     kind = "data wide" if len(columns) > _WIDE else "data"
@@ -210,13 +207,9 @@ def _table(table: DataTable, label: str) -> Iterator[str]:
             yield f"<details><summary>{len(rest)} more rows</summary>"
         yield f'<div class="scroll" tabindex="0"><table class="{kind}"{named}><thead><tr>{head}</tr></thead><tbody>'
         for row in rows:
-            yield f"<tr>{''.join(_cell(row.get(name), name in right) for name in columns)}</tr>"
+            yield f"<tr>{''.join(_cell(row.get(name), right[name]) for name in columns)}</tr>"
         yield "</tbody></table></div>" + ("</details>" if rows is rest else "")
     yield "</figure>"
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float))
 
 
 def _right(yes: bool) -> str:

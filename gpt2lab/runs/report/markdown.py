@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from gpt2lab.base.tables import columns_of, number_columns
 from gpt2lab.runs.report.document import (
     STATUS_MARKS,
     Block,
@@ -109,11 +110,8 @@ def _claim(judged: JudgedClaim, picture: Sequence[str]) -> list[str]:
 def _table(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     if not rows:
         return ["(empty)"]
-    columns = list(dict.fromkeys(name for row in rows for name in row))
-    right = [
-        all(isinstance(row.get(name), (int, float)) for row in rows if row.get(name) not in (None, ""))
-        for name in columns
-    ]
+    columns = columns_of(rows)
+    right = number_columns(rows, columns)
 
     cells = [[inline(cell(row.get(name))) for name in columns] for row in rows]
     lines: list[str] = []

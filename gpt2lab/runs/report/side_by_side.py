@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from gpt2lab.base.json_numbers import flat
 from gpt2lab.base.settings import show
 from gpt2lab.base.wording import count, listed
-from gpt2lab.runs.json_numbers import flat
 from gpt2lab.runs.report.document import Block, DataTable, Prose
 from gpt2lab.runs.run_record import RunRecord, record
 from gpt2lab.runs.store import Row

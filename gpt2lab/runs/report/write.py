@@ -10,11 +10,11 @@ from typing import Any
 from gpt2lab.base.errors import LabError
 from gpt2lab.base.files import atomic_write
 from gpt2lab.base.json_files import read_text
+from gpt2lab.base.json_numbers import flat
 from gpt2lab.base.progress import duration
 from gpt2lab.base.registry import Paper, paper
 from gpt2lab.base.settings import show
 from gpt2lab.base.wording import count, listed, printable
-from gpt2lab.runs.json_numbers import flat
 from gpt2lab.runs.report.chain import chain_sections
 from gpt2lab.runs.report.claims import claim_sections
 from gpt2lab.runs.report.curves import curves_of_run, curves_of_runs, curves_of_study

@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args
 from safetensors import SafetensorError
 
 from gpt2lab.base.errors import LabError, unknown
-from gpt2lab.base.files import atomic_file, user_path
+from gpt2lab.base.files import atomic_file, size_of, user_path
 from gpt2lab.text.language_model import LanguageModel
 
 Kind = Literal["huggingface", "gguf", "onnx"]
@@ -61,7 +61,7 @@ def _huggingface(lm: LanguageModel, out: Path) -> Exported:
     from gpt2lab.text.language_model import save
 
     save(lm, out, layout="huggingface")
-    size = sum(file.stat().st_size for file in out.rglob("*") if file.is_file())
+    size = size_of(out)
     notes = () if lm.tokenizer is not None else ("The model has no tokenizer, so the folder has none.",)
     return Exported(
         path=out, kind="huggingface", size=size, dtype=str(lm.model.dtype).removeprefix("torch."), notes=notes

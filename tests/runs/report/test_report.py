@@ -10,8 +10,8 @@ import pytest
 from gpt2lab.base.errors import LabError
 from gpt2lab.base.extras import install
 from gpt2lab.base.interval import Interval
+from gpt2lab.base.json_numbers import flat
 from gpt2lab.plots.interval_strip import interval_strip
-from gpt2lab.runs.json_numbers import flat
 from gpt2lab.runs.report.document import (
     DataTable,
     Document,

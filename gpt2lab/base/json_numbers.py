@@ -3,7 +3,7 @@
 import json
 import math
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import PurePath
 from typing import Any
 
@@ -17,9 +17,31 @@ def encode(value: object, indent: int | None = None) -> str:
 
     TypeError for what has no plain form.
     """
-    text = json.dumps(_plain(value), indent=indent, ensure_ascii=False, allow_nan=False)
+    text = json.dumps(json_value(value), indent=indent, ensure_ascii=False, allow_nan=False)
     # A file name that is not UTF-8 comes with halves of characters, which JSON can hold as escapes and UTF-8 cannot.
     return _HALVES.sub(lambda found: ascii(found[0])[1:-1], text)
+
+
+def json_value(
+    value: Any, *, not_finite: Callable[[float], object] = str, other: Callable[[Any], object] | None = None
+) -> Any:
+    """Return a value in JSON's own types.
+
+    not_finite: what stands for NaN and the infinities, by default the texts "nan", "inf" and "-inf". other: gives what has
+    no form in JSON one; by default scalars of numpy and torch become numbers, and all else is a TypeError.
+    """
+    if value is None or isinstance(value, (str, bool, int)):
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else not_finite(value)
+    if isinstance(value, Mapping):
+        return {str(key): json_value(item, not_finite=not_finite, other=other) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [json_value(item, not_finite=not_finite, other=other) for item in value]
+    if isinstance(value, PurePath):
+        return str(value)
+    formed = as_number("a value", value) if other is None else other(value)
+    return json_value(formed, not_finite=not_finite, other=other)
 
 
 def decode_numbers(text: str) -> dict[str, float]:
@@ -59,17 +81,3 @@ def without(plain: Mapping[str, Any], names: Collection[str], prefix: str = "") 
         for name, value in plain.items()
         if prefix + name not in names
     }
-
-
-def _plain(value: Any) -> Any:
-    if value is None or isinstance(value, (str, bool, int)):
-        return value
-    if isinstance(value, float):
-        return value if math.isfinite(value) else repr(value)  # repr: 'nan', 'inf', '-inf'
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    if isinstance(value, PurePath):
-        return str(value)
-    return _plain(as_number("a value", value))
