@@ -9,7 +9,7 @@ from typing import Literal, cast
 from gpt2lab.actions.parts import build_architecture, chosen_objective
 from gpt2lab.actions.train_rules import SUPERVISED, VECTORS
 from gpt2lab.base.errors import LabError, unknown
-from gpt2lab.base.settings import Model, options, show
+from gpt2lab.base.settings import Model, as_arguments
 from gpt2lab.base.wording import quoted
 from gpt2lab.model.adapters import Lora
 from gpt2lab.model.limits import SIZES
@@ -248,14 +248,5 @@ class TrainingSettings:
 
 def command_of(settings: TrainingSettings, name: str) -> str:
     """Return the command line that repeats a training: the data, and every setting that is not the usual one."""
-    kind = type(settings)
-    words = ["gpt2lab train --data", *(quoted(source) for source in settings.data)]
-    usual = {option.name: option.default for option in options(kind)}
-    for option in options(kind, default=settings):
-        if option.name == "data" or option.default == usual.get(option.name):
-            continue
-        given = {"": option.default}
-        if isinstance(option.default, Mapping):
-            given = {f".{key}": value for key, value in option.default.items()}
-        words += [f"--set {quoted(option.name + key)}={quoted(show(v))}" for key, v in given.items()]
+    words = ["gpt2lab train --data", *map(quoted, settings.data), *as_arguments(settings, without=("data",))]
     return " ".join([*words, f"--name {name}"] if name != "train" else words)

@@ -12,11 +12,12 @@ import itertools
 import textwrap
 import types
 import typing
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Annotated, Any, TypeVar, cast, get_args
 
 from gpt2lab.base.errors import LabError, brief, nearest, shown
 from gpt2lab.base.values import Mismatch, fit, holds_several, is_union, metavar, plain, quote, show
+from gpt2lab.base.wording import quoted
 
 S = TypeVar("S")
 
@@ -64,6 +65,24 @@ def build(cls: type[S], values: Mapping[str, object], where: str) -> S:
 def update(instance: S, values: Mapping[str, object], where: str) -> S:
     """Return a copy of a settings instance with `values` in place; rules and errors of `build`."""
     return _assemble(type(instance), instance, _tree(values, where), where, "", text=True)
+
+
+def as_arguments(settings: Any, usual: Any = None, *, without: Collection[str] = ()) -> list[str]:
+    """Return `--set NAME=VALUE`, quoted for a shell, for every setting that differs from `usual`.
+
+    usual: an instance of the same class; None is the fields' own defaults. without: names that are given in another way.
+    """
+    cls = type(settings)
+    before = {option.name: option.default for option in options(cls, default=usual)}
+    words = []
+    for option in options(cls, default=settings):
+        if option.name in without or option.default == before.get(option.name):
+            continue
+        entries = {"": option.default}
+        if isinstance(option.default, Mapping):
+            entries = {f".{key}": value for key, value in option.default.items()}
+        words += [f"--set {quoted(option.name + key)}={quoted(show(v))}" for key, v in entries.items()]
+    return words
 
 
 def to_plain(instance: Any) -> dict[str, Any]:

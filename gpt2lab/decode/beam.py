@@ -10,7 +10,7 @@ from torch import Tensor
 from gpt2lab.base.errors import LabError
 from gpt2lab.decode.interface import Decoded, Decoder, Generators, Limits, OnToken, PromptRow
 from gpt2lab.decode.loop import Continuation, deciding, hold_back
-from gpt2lab.decode.processors import repetition_penalty
+from gpt2lab.decode.processors import check_penalty, repetition_penalty
 from gpt2lab.model import Transformer
 
 NEVER = -1.0e9  # a score that no sequence reaches; finite, so that adding to it stays a number
@@ -44,10 +44,7 @@ class Beam(Decoder):
         if not 1 <= self.beams <= _MOST:
             limit = "at least 1" if self.beams < 1 else f"at most {_MOST:,}"
             raise LabError(f"beam: beams must be {limit}, got {self.beams}")
-        if self.repetition_penalty <= 0:
-            raise LabError(
-                f"beam: repetition_penalty must be positive, got {self.repetition_penalty}; 1 is none"
-            )
+        check_penalty("beam", self.repetition_penalty)
 
     @property
     def draws(self) -> bool:

@@ -4,9 +4,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from gpt2lab.base.errors import LabError
 from gpt2lab.decode.loop import Draws, StepDecoder
-from gpt2lab.decode.processors import repetition_penalty
+from gpt2lab.decode.processors import check_penalty, repetition_penalty
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,10 +16,7 @@ class Greedy(StepDecoder):
     """Makes tokens that already occurred less likely if above 1; see `processors.repetition_penalty`."""
 
     def __post_init__(self) -> None:
-        if self.repetition_penalty <= 0:
-            raise LabError(
-                f"greedy: repetition_penalty must be positive, got {self.repetition_penalty}; 1 is none"
-            )
+        check_penalty("greedy", self.repetition_penalty)
 
     @property
     def draws(self) -> bool:

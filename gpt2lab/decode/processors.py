@@ -8,8 +8,16 @@ the ones before it left.
 import torch
 from torch import Tensor
 
+from gpt2lab.base.errors import LabError
+
 IMPOSSIBLE = float("-inf")
 _HEAD = 256  # so many of the most probable tokens usually hold all the mass that top-p asks for
+
+
+def check_penalty(decoder: str, penalty: float) -> None:
+    """LabError, beginning with the decoder's name, for a penalty that is not positive."""
+    if penalty <= 0:
+        raise LabError(f"{decoder}: repetition_penalty must be positive, got {penalty}; 1 is none")
 
 
 def repetition_penalty(logits: Tensor, tokens: Tensor, real: Tensor, penalty: float) -> Tensor:

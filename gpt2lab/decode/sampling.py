@@ -8,6 +8,7 @@ from torch import Tensor
 from gpt2lab.base.errors import LabError
 from gpt2lab.decode import processors
 from gpt2lab.decode.loop import Draws, StepDecoder
+from gpt2lab.decode.processors import check_penalty
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,10 +48,7 @@ class Sampling(StepDecoder):
                 )
         if not 0.0 <= self.min_p <= 1.0:
             raise LabError(f"sampling: min_p must lie in [0, 1], got {self.min_p}; 0 keeps all tokens")
-        if self.repetition_penalty <= 0:
-            raise LabError(
-                f"sampling: repetition_penalty must be positive, got {self.repetition_penalty}; 1 is none"
-            )
+        check_penalty("sampling", self.repetition_penalty)
 
     @property
     def needs_prompt_tokens(self) -> bool:

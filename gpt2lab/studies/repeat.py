@@ -3,8 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from gpt2lab.base.settings import options, show
-from gpt2lab.base.wording import quoted
+from gpt2lab.base.settings import as_arguments
 from gpt2lab.studies.experiment import Experiment
 
 
@@ -29,12 +28,7 @@ def command_of(
     """Return the command line that repeats a study; workers are left out, for no number depends on them."""
     words = ["gpt2lab", experiment.verb, "--scale", scale]
     words += ["--seeds", str(seeds) if isinstance(seeds, int) else ",".join(map(str, seeds))]
-    preset = {
-        option.name: option.default for option in options(type(settings), default=experiment.presets[scale])
-    }
-    for option in options(type(settings), default=settings):
-        if option.default != preset.get(option.name):
-            words.append(f"--set {option.name}={quoted(show(option.default))}")
+    words += as_arguments(settings, experiment.presets[scale])
     if device != default_device(scale):
         words.append(f"--device {device}")
     if threads != (1 if device == "cpu" else None):

@@ -2,12 +2,14 @@
 
 import json
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from gpt2lab.base.json_numbers import as_number, decode_numbers, encode
+from gpt2lab.base.json_numbers import as_number, decode_numbers, encode, json_value
+from gpt2lab.base.tables import columns_of, number_columns, padded
 from gpt2lab.base.wording import count, listed, number, visible
 
 
@@ -46,6 +48,23 @@ def test_numbers_that_are_not_finite_survive_strict_json():
     numbers = decode_numbers(text)
     assert math.isnan(numbers["a"])
     assert (numbers["b"], numbers["c"], numbers["d"]) == (math.inf, -math.inf, 0.5)
+
+
+def test_a_number_of_numpy_that_is_not_finite_is_written_as_pythons():
+    assert json.loads(encode([np.float64("nan"), np.float32("inf"), np.float64(2.5)])) == ["nan", "inf", 2.5]
+
+
+def test_who_writes_json_says_what_stands_for_what_it_cannot_hold():
+    value = {1: (math.nan, 2), "path": Path("a/b"), "set": {3}, "deep": [{"inf": math.inf}]}
+    made = json_value(value, not_finite=lambda number: None, other=sorted)
+    assert made == {"1": [None, 2], "path": "a/b", "set": [3], "deep": [{"inf": None}]}
+
+
+def test_columns_are_those_of_all_rows_and_a_column_of_numbers_may_have_gaps():
+    rows = [{"a": 1, "b": "x"}, {"c": None, "a": 2.5}, {"b": 3, "c": 4, "d": ""}]
+    assert columns_of(rows) == ["a", "b", "c", "d"]
+    assert number_columns(rows, columns_of(rows)) == [True, False, True, True]
+    assert padded(["x", "12"], [3, 4], [False, True]) == ["x  ", "  12"]
 
 
 @pytest.mark.parametrize("value", [np.zeros(2), torch.zeros(2), np.zeros(0), "1", None, [1]])

@@ -29,7 +29,7 @@ from gpt2lab.decode.interface import (
     row_generators,
 )
 from gpt2lab.decode.loop import Continuation, Draws, Rows, deciding, hold_back, refuse_nan
-from gpt2lab.decode.processors import IMPOSSIBLE, repetition_penalty
+from gpt2lab.decode.processors import IMPOSSIBLE, check_penalty, repetition_penalty
 from gpt2lab.decode.sampling import Sampling
 from gpt2lab.model import Transformer
 
@@ -98,10 +98,7 @@ class ContrastiveSearch(Decoder):
             raise LabError(
                 f"contrastive-search: top_p {self.top_p} is of the first tokens that are drawn, and sampled is 0"
             )
-        if self.repetition_penalty <= 0:
-            raise LabError(
-                f"contrastive-search: repetition_penalty must be positive, got {self.repetition_penalty}; 1 is none"
-            )
+        check_penalty("contrastive-search", self.repetition_penalty)
 
     @property
     def draws(self) -> bool:
