@@ -8,7 +8,6 @@ from torch import Tensor
 from gpt2lab.base.errors import LabError
 from gpt2lab.decode import processors
 from gpt2lab.decode.loop import Draws, StepDecoder
-from gpt2lab.decode.processors import check_penalty
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +47,7 @@ class Sampling(StepDecoder):
                 )
         if not 0.0 <= self.min_p <= 1.0:
             raise LabError(f"sampling: min_p must lie in [0, 1], got {self.min_p}; 0 keeps all tokens")
-        check_penalty("sampling", self.repetition_penalty)
+        processors.check_penalty("sampling", self.repetition_penalty)
 
     @property
     def needs_prompt_tokens(self) -> bool:
