@@ -60,11 +60,13 @@ def test_gptq_reads_windows_from_the_beginning_of_the_text(lm: LanguageModel, te
         made = Quantize(**GPTQ_BITS, data=(text,), **options)(lm)
         rows = torch.tensor(ids[: count * window]).view(count, window)
         how = Quantized(bits=3, group=8)
-        assert same_codes(made, calibrate(copy.deepcopy(lm.model), how, [rows]))
+        assert same_codes(made, calibrate(copy.deepcopy(lm.model), how, rows.split(4)))
     ordered = Quantize(**GPTQ_BITS, data=(text,), samples=3, act_order=True, damping=0.1)(lm)
     wanted = GPTQ(act_order=True, damping=0.1)
     rows = torch.tensor(ids[:120]).view(3, 40)
-    assert same_codes(ordered, calibrate(copy.deepcopy(lm.model), Quantized(bits=3, group=8), [rows], wanted))
+    assert same_codes(
+        ordered, calibrate(copy.deepcopy(lm.model), Quantized(bits=3, group=8), rows.split(4), wanted)
+    )
     assert not same_codes(ordered, made.model)
 
 

@@ -102,8 +102,10 @@ class GPTQ:
 
 def add_inputs(hessian: Tensor, inputs: Tensor) -> None:
     """Add 2XXᵀ of inputs [..., columns] to H [columns, columns] float64."""
-    x = inputs.flatten(0, -2).to(hessian.dtype)
-    hessian.addmm_(x.T, x, alpha=2)
+    x = inputs.flatten(0, -2)
+    # In float32 at least: twice as fast as float64, and what a batch loses is far below the damping.
+    x = x.to(torch.promote_types(x.dtype, torch.float32))
+    hessian.add_(x.T @ x, alpha=2)
 
 
 def _factor(hessian: Tensor, damping: float) -> Tensor:

@@ -27,8 +27,8 @@ from tests.tiny import CONFIGS, tiny, tokens
 HOW = Quantized(bits=3, group=8)
 
 
-def given_to(model: Transformer, name: str, batches: list[Tensor]) -> Tensor:
-    """What the layer `name` of a model is given for a text, [tokens, columns]."""
+def given_to(model: Transformer, name: str, batches: list[Tensor]) -> list[Tensor]:
+    """What the layer `name` of a model is given for each batch of a text, [tokens, columns]."""
     found: list[Tensor] = []
     hook = model.get_submodule(name).register_forward_pre_hook(
         lambda _, given: found.append(given[0].detach())
@@ -37,7 +37,7 @@ def given_to(model: Transformer, name: str, batches: list[Tensor]) -> Tensor:
         for ids in batches:
             model.hidden(ids)
     hook.remove()
-    return torch.cat([x.flatten(0, -2) for x in found])
+    return [x.flatten(0, -2) for x in found]
 
 
 @pytest.mark.parametrize("family", ["gpt2", "llama", "gpt_neox", "bert"])
@@ -51,9 +51,10 @@ def test_each_block_is_rounded_for_what_the_rounded_blocks_before_it_hand_on(fam
         own = [name for name in names if name.startswith(f"blocks.{i}.")]
         made = {}
         for name in own:
-            x, linear = given_to(half, name, batches), half.get_submodule(name)
-            hessian = torch.zeros(x.shape[1], x.shape[1], dtype=torch.float64)
-            add_inputs(hessian, x)
+            linear = half.get_submodule(name)
+            hessian = torch.zeros(linear.in_features, linear.in_features, dtype=torch.float64)
+            for x in given_to(half, name, batches):
+                add_inputs(hessian, x)
             made[name] = QuantizedLinear.of(linear, HOW, forms(exact)[name], GPTQ().rounding([hessian]))
             assert torch.equal(made[name].codes, model.get_submodule(name).codes), name
         for name, layer in made.items():
@@ -122,7 +123,7 @@ def test_every_matrix_of_a_trained_model_errs_less_than_to_the_nearest_level(
     layers, plain = dict(quantized_layers(model)), dict(quantized_layers(nearest))
     for i in range(len(half.blocks)):
         own = [matrix for matrix in rows if matrix.module.startswith(f"blocks.{i}.")]
-        given = {name: given_to(half, name, texts) for name in {matrix.module for matrix in own}}
+        given = {name: torch.cat(given_to(half, name, texts)) for name in {matrix.module for matrix in own}}
         for matrix in own:
             x, exact = given[matrix.module], half.get_parameter(f"{matrix.module}.weight")
             ours, theirs = (

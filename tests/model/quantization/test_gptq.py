@@ -37,7 +37,10 @@ def hessian_of(inputs: Tensor) -> Tensor:
 def test_the_hessian_is_twice_the_sum_of_products() -> None:
     inputs = inputs_of(9)
     wanted = 2 * inputs.double().T @ inputs.double()
-    torch.testing.assert_close(hessian_of(inputs), wanted, rtol=1e-12, atol=0)
+    torch.testing.assert_close(hessian_of(inputs.double()), wanted, rtol=1e-12, atol=0)
+    assert (hessian_of(inputs) - wanted).norm() < 1e-6 * wanted.norm()
+    rounded = inputs.to(torch.bfloat16)
+    assert (hessian_of(rounded) - hessian_of(rounded.double())).norm() < 1e-6 * wanted.norm()
 
 
 @pytest.mark.parametrize("act_order", [False, True])
