@@ -40,49 +40,49 @@ class TaskSettings:
     """What a head is trained for, and from which fields of the data."""
 
     kind: TaskKind = "language"
-    """language models the text itself; the others train a head on labelled rows (jsonl, csv, parquet, hub:ID)."""
+    """language: language modelling of the text; the others train a head on labelled rows (jsonl, csv, parquet, hub:ID)."""
     label: tuple[str, ...] = ()
     """Field of the answer; several for regression on several numbers, or multilabel in columns of 0 and 1."""
     pair: str | None = None
-    """Field of a second text; for contrastive that of the text that matches."""
+    """Field of a second text; for contrastive that of the matching text."""
     others: Mapping[str, str] = field(default_factory=dict)
     """Further heads on the same texts, `task.others.FIELD=KIND`."""
     weights: Mapping[str, float] = field(default_factory=dict)
     """Factor of a head's loss, `task.weights.FIELD=2`; 1 for those not named."""
     valid: tuple[str, ...] = ()
-    """Labelled rows for validation; none keeps valid_fraction of the data, of each class alike."""
+    """Labelled rows for validation; none means valid_fraction of each class of the data."""
     pooling: Literal["auto", "last", "mean", "first", "pooler"] = "auto"
-    """State that stands for a text; auto: the last token's, of bidirectional models the first's, of vectors the mean."""
+    """State that represents a text; auto: the last token's, for bidirectional models the first's, for vectors the mean."""
     dropout: float = 0.0
     """Dropout of the head."""
     language_head: bool = False
-    """Keep a language head that has weights of its own beside the new head."""
+    """Keep a language head with separate weights beside the new head."""
     class_weights: Literal["none", "balanced"] = "none"
-    """balanced: every class counts alike, however rare."""
+    """balanced: every class has the same weight, also a rare one."""
     smoothing: float = 0.0
     """Label smoothing."""
     language: float = 0.0
     """Factor of the language-modelling loss on the same texts, added to the heads' losses."""
     align: Align = "first"
-    """Which token of a word carries its label."""
+    """Which token of a word has its label."""
     truncate: Side = "right"
-    """Side from which texts longer than the context are cut; how many were is noted."""
+    """Side on which texts longer than the context are truncated; the results report how many were."""
     separator: str = ""
-    """Stands between the texts of a pair, where the tokenizer puts nothing there."""
+    """Text between the texts of a pair, if the tokenizer puts nothing there."""
     projection: int = 0
     """Width of a linear map on the vector (contrastive, simcse); 0 for none."""
     negatives: str | None = None
     """Field with a list of texts that do not match (contrastive)."""
     group: str | None = None
-    """Field that names what a row is about; rows of one group are no negatives of each other (contrastive)."""
+    """Field of a row's group; rows of one group are not negatives of each other (contrastive)."""
     temperature: float = 0.05
     """Divides the similarities (contrastive, simcse)."""
     symmetric: bool = False
-    """Also find the query of each matching text (contrastive)."""
+    """Also rank the queries for each matching text (contrastive)."""
     query_prefix: str = ""
-    """Stands before queries (e5: "query: ")."""
+    """Prefix of queries (e5: "query: ")."""
     passage_prefix: str = ""
-    """Stands before matching and other texts (e5: "passage: ")."""
+    """Prefix of matching and other texts (e5: "passage: ")."""
 
     def __post_init__(self) -> None:
         if self.kind in SUPERVISED and not self.label:
@@ -139,15 +139,15 @@ class TrainingSettings:
     data: tuple[str, ...] = ()
     """Files, folders, globs, `hub:ID`, or built-in names such as `docstrings`."""
     field: str = "text"
-    """Field that holds the text in jsonl, csv, parquet and hub rows."""
+    """Field of the text in jsonl, csv, parquet and hub rows."""
     valid_fraction: float = 0.05
     """Share of the documents kept for validation, chosen by the hash of their text."""
     model: Model | None = None
-    """MODEL to go on from: a folder, a hub id or a run; none begins a new model of the shape below."""
+    """MODEL to continue from: a folder, a hub id or a run; none makes a new model of the shape below."""
     family: Literal[
         "gpt2", "gpt_neo", "gpt_neox", "llama", "mistral", "mixtral", "qwen2", "bert", "roberta", "distilbert"
     ] = "gpt2"
-    """Family of a new model; the last three learn to fill in hidden tokens."""
+    """Family of a new model; the last three are trained on masked tokens."""
     d_model: int = 128
     """Width of a new model."""
     n_layers: int = 3
@@ -157,17 +157,17 @@ class TrainingSettings:
     experts: int = 0
     """Experts in each block of a new model; 0 is one plain feed-forward, or 8 experts in a mixtral."""
     experts_per_token: int = 2
-    """Experts that each token is sent to."""
+    """Experts to which each token is routed."""
     balance: float = 0.01
     """Weight of the loss that spreads tokens evenly over experts."""
     context: int = 128
-    """Tokens that a training row has; also the positions of a new model. With --model: its own positions, at most 512."""
+    """Tokens of a training row; also the positions of a new model. With --model: its own positions, at most 512."""
     tokenizer: str = "auto"
     """Of a new model: auto trains a byte-level BPE on the data; bytes, words, or that of a MODEL."""
     vocab_size: int = 8192
-    """Ids of a tokenizer that is made from the data."""
+    """Vocabulary size of a tokenizer trained on the data."""
     batch_size: int = 32
-    """Rows of a micro-batch. Text with --model: as many as make 4,096 tokens."""
+    """Rows of a micro-batch. Text with --model: as many as give 4,096 tokens."""
     train: TrainSettings = dataclasses.field(
         default_factory=lambda: TrainSettings(
             steps=300,
@@ -183,11 +183,11 @@ class TrainingSettings:
     optimizer: str = "adamw"
     """Name of the optimizer; `gpt2lab papers optimizer` lists those of the papers."""
     objective: str | None = None
-    """What is minimised: simctg, dpo (pairs of answers), ...; none is the next token, or hidden ones if a model fills in."""
+    """Loss: simctg, dpo (pairs of answers), ...; none is the next token, or masked tokens for a bidirectional model."""
     objective_options: Mapping[str, str] = dataclasses.field(default_factory=dict)
     """Options of the objective, `objective_options.NAME=VALUE`."""
     optimizer_options: Mapping[str, str] = dataclasses.field(default_factory=dict)
-    """Further arguments of the optimizer, `optimizer_options.NAME=VALUE`; adamw takes those of the loop."""
+    """Further arguments of the optimizer, `optimizer_options.NAME=VALUE`; adamw uses those of the loop."""
     lora: Lora | None = None
     """Train low-rank adapters beside a given, frozen model: `lora.rank=8`; the run keeps them as PEFT does."""
     quantize: QuantizationOptions | None = None
@@ -199,13 +199,13 @@ class TrainingSettings:
     architecture_options: Mapping[str, str] = dataclasses.field(default_factory=dict)
     """Options of the architecture, `architecture_options.NAME=VALUE`."""
     evaluation_tokens: int = 65_536
-    """Validation tokens that an evaluation reads, always the same."""
+    """Validation tokens of an evaluation, always the same."""
     samples: int = 3
-    """Texts written at the end, each from the beginning of a validation row."""
+    """Texts generated at the end, each from the beginning of a validation row."""
     seed: int = 0
-    """Where every stream of randomness starts: initialisation, order of the data, dropout, samples."""
+    """Seed of every random stream: initialisation, order of the data, dropout, samples."""
     device: str | None = None
-    """cpu, cuda, ...; none is the GPU if there is one, else the CPU."""
+    """cpu, cuda, ...; none means the GPU if there is one, else the CPU."""
 
     def __post_init__(self) -> None:
         for name, most in _MOST.items():

@@ -24,18 +24,18 @@ from gpt2lab.cli.parser import Parser, add_common, rename_settings, typed
 from gpt2lab.cli.show import Visible
 
 VERBS = {
-    "papers": "the thirty: search, sort, what each adds, verdict of the last run",
+    "papers": "list, search and show the thirty papers, with the verdicts of the last run",
     "reproduce": "run a paper's study over its seeds: report and verdicts",
     "train": "pre-train or fine-tune any family on files, a hub data set or a built-in source",
     "generate": "continue a prompt with any decoder",
-    "apply": "any transform on any model: a new model",
-    "measure": "any measure on any model",
-    "predict": "what a model's head says of texts: classes, numbers, labels of words",
-    "export": "a model for other programs: Hugging Face's folder, GGUF, ONNX",
-    "runs": "what has been run",
-    "report": "write a run's report again and say where it is",
-    "compare": "runs side by side, or all optimizers, decoders or measures under equal conditions",
-    "resume": "go on with a run that was stopped",
+    "apply": "make a new model from a model by a transform",
+    "measure": "measure a model",
+    "predict": "print the predictions of a model's head for texts: classes, numbers, labels of words",
+    "export": "write write a model for other programs: Hugging Face's folder, GGUF, ONNX",
+    "runs": "list, delete and repair runs",
+    "report": "write a run's report again and print its path",
+    "compare": "compare runs, or all optimizers, decoders or measures under equal conditions",
+    "resume": "resume a run that was stopped",
 }
 
 
@@ -157,7 +157,7 @@ def overview() -> str:
     lines += [f"  gpt2lab {verb:<10} {summary}" for verb, summary in VERBS.items()]
     lines += [
         "",
-        "gpt2lab VERB --help says what a verb takes. Runs are kept in ./runs, or where GPT2LAB_HOME says.",
+        "gpt2lab VERB --help lists the options of a verb. Runs are kept in ./runs, or in the folder GPT2LAB_HOME.",
         "MODEL is a folder, a hub id such as EleutherAI/pythia-70m, or the name of a run.",
     ]
     return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""Apply a transform to a model and save the new model; the given one stays as it is. A run keeps what was done.
+"""Apply a transform to a model and save the new model; the given one is not changed. The work is recorded as a run.
 
 examples:
   gpt2lab apply quantize train-1 --bits 4 --out small

@@ -1,13 +1,13 @@
-"""Runs side by side, or all parts of one kind under equal conditions: words decide.
+"""Compare runs, or all parts of one kind under equal conditions.
 
 examples:
   gpt2lab compare train-1 train-2
-  gpt2lab compare train-1 train-2 --out comparison     where the HTML and Markdown files go
+  gpt2lab compare train-1 train-2 --out comparison     folder of the HTML and Markdown files
   gpt2lab compare optimizers --on tinystories          all that are built, each with its learning rate tuned
   gpt2lab compare optimizers --on notes/*.txt --only adamw,conda,"conda refresh=50"
   gpt2lab compare decoders --on train-1                or --on docstrings, which trains a model first
   gpt2lab compare measures gpt2 train-1 --on docstrings
-  gpt2lab compare optimizers --help                    what a comparison of parts takes, and its settings
+  gpt2lab compare optimizers --help                    options and settings of a comparison of parts
 """
 
 import argparse
@@ -38,7 +38,7 @@ def add(parser: Parser, argv: Sequence[str]) -> None:
         "names",
         nargs="+",
         metavar="RUN",
-        help=f"at least two runs, which `gpt2lab runs` lists; or one of {listed(KINDS, 'or')}",
+        help=f"at least two runs (see `gpt2lab runs`); or one of {listed(KINDS, 'or')}",
     )
     parser.add_argument(
         "--out", metavar="FOLDER", help="folder of the report (default: the folder of the runs)"
@@ -59,12 +59,12 @@ def _refuse_other_kinds(argv: Sequence[str]) -> None:
 
 def _add_parts(parser: Parser, argv: Sequence[str], kind: str) -> None:
     """Add the options of a comparison of parts; its settings, if --help is asked for."""
-    parser.add_argument("kind", choices=KINDS, help="what is compared")
+    parser.add_argument("kind", choices=KINDS, help="kind of part to compare")
     if kind == "measures":
         parser.add_argument("models", nargs="*", metavar="MODEL", help="folders, hub ids, or names of runs")
     what = {
         "optimizers": "data: tinystories, docstrings, topic-bigrams, files, hub:ID (default: tinystories)",
-        "decoders": "a model, or data as `compare optimizers` takes to train one on (default: tinystories)",
+        "decoders": "a model, or data as for `compare optimizers` to train one (default: tinystories)",
         "measures": "text of the measures that read any (default: docstrings)",
     }[kind]
     parser.add_argument("--on", nargs="+", default=[], metavar="ON", help=what)
@@ -72,7 +72,7 @@ def _add_parts(parser: Parser, argv: Sequence[str], kind: str) -> None:
         "--only",
         default="",
         metavar="A,B",
-        help='some of them, with options if need be: "NAME OPTION=VALUE" (default: all that are built)',
+        help='selected parts, with options if needed: "NAME OPTION=VALUE" (default: all that are built)',
     )
     add_study(parser)
     if "--help" in argv or "-h" in argv:

@@ -17,7 +17,7 @@ def add(parser: Parser, argv: Sequence[str]) -> None:
     """Add model, --to, --out and --precision."""
     parser.add_argument("model", metavar="MODEL", help="a folder, a hub id, or the name of a run")
     parser.add_argument(
-        "--to", choices=("huggingface", "gguf", "onnx"), required=True, help="the layout to write"
+        "--to", choices=("huggingface", "gguf", "onnx"), required=True, help="format to write"
     )
     parser.add_argument("--out", metavar="PATH", required=True, help="the file, or Hugging Face's folder")
     parser.add_argument(

@@ -31,21 +31,21 @@ def add(parser: Parser, argv: Sequence[str]) -> None:
     names = [one.name for one in parts("decoder") if one.built]
     parser.add_argument("model", metavar="MODEL", help="a folder, a hub id, or the name of a run")
     parser.add_argument(
-        "prompt", nargs="*", metavar="PROMPT", help="the text to go on from; several make several texts"
+        "prompt", nargs="*", metavar="PROMPT", help="text to continue; several give several texts"
     )
     parser.add_argument(
         "--prompts",
         metavar="FILE",
-        help="prompts of a file: the lines of a text, or the rows of jsonl, csv, parquet or a source",
+        help="file of prompts: the lines of a text, or the rows of jsonl, csv, parquet or a source",
     )
     parser.add_argument(
-        "--field", metavar="NAME", help="field of the rows of --prompts that is the prompt (default: text)"
+        "--field", metavar="NAME", help="field of the prompt in the rows of --prompts (default: text)"
     )
     parser.add_argument(
         "--decoder",
         default="greedy",
         metavar="NAME",
-        help=f"how tokens are chosen: {', '.join(names)} (default: greedy)",
+        help=f"decoder: {', '.join(names)} (default: greedy)",
     )
     parser.add_argument(
         "--max-new-tokens",
@@ -65,9 +65,9 @@ def add(parser: Parser, argv: Sequence[str]) -> None:
         action="append",
         default=[],
         metavar="TEXT",
-        help="ends a text where it appears; may be repeated",
+        help="string that ends a text; may be repeated",
     )
-    add_seed(parser, "decides what is drawn, of a decoder that draws", default=None)
+    add_seed(parser, "seed of a decoder that samples", default=None)
     add_device(parser)
     add_dtype(parser)
     add_set(parser)

@@ -1,4 +1,4 @@
-"""Measure a model: numbers with their units, and the settings behind them. A run keeps them.
+"""Measure a model: print numbers with their units and the settings. The result is recorded as a run.
 
 examples:
   gpt2lab measure perplexity train-1 --data docstrings:300000

@@ -1,4 +1,4 @@
-"""The papers: what each adds to the lab, whether it is built, and the verdict of its last run; or a new one.
+"""List the papers: the parts of each, whether it is built, and the verdict of its last run. Or make a new paper.
 
 examples:
   gpt2lab papers                        all, by family of work
@@ -30,19 +30,21 @@ def add(parser: Parser, argv: Sequence[str]) -> None:
         "words",
         nargs="*",
         metavar="WORDS",
-        help="a paper's name, or words that it must hold; `new NAME` writes a paper that works, to be changed",
+        help="a paper's name, or words that it must match; `new NAME` writes a working paper to start from",
     )
     parser.add_argument("--sort", choices=_SORTS, help="order of the list (default: work)")
     group = parser.add_argument_group("papers new NAME")
     group.add_argument(
-        "--kind", metavar="KIND", help=f"what it adds: {', '.join(PART_KINDS)} (default: optimizer)"
+        "--kind", metavar="KIND", help=f"kind of its part: {', '.join(PART_KINDS)} (default: optimizer)"
     )
     group.add_argument(
         "--out",
         metavar="DIR",
-        help="as a package of its own, in this folder (default: here, or gpt2lab/papers)",
+        help="write a separate package into this folder (default: here, or gpt2lab/papers)",
     )
-    group.add_argument("--package", action="store_true", help="as a package of its own, in a checkout too")
+    group.add_argument(
+        "--package", action="store_true", help="write a separate package also inside a checkout"
+    )
 
 
 def run(arguments: argparse.Namespace) -> None:

@@ -54,10 +54,12 @@ def add_common(parser: argparse.ArgumentParser) -> None:
     """Add what every verb takes: --config, --json, --debug."""
     group = parser.add_argument_group("everywhere")
     group.add_argument(
-        "--config", metavar="FILE", help="TOML with the values of flags and settings; what is typed wins"
+        "--config",
+        metavar="FILE",
+        help="TOML file with values of flags and settings; the command line overrides it",
     )
-    group.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
-    group.add_argument("--debug", action="store_true", help="show the traceback of a mistake")
+    group.add_argument("--json", action="store_true", help="print one JSON object only")
+    group.add_argument("--debug", action="store_true", help="show the traceback of an error")
 
 
 def add_set(parser: argparse.ArgumentParser) -> None:
@@ -68,7 +70,7 @@ def add_set(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="NAME=VALUE",
-        help="any setting by its name, `a.b=c` for one inside another; may be repeated",
+        help="set any setting by name, `a.b=c` for a nested one; may be repeated",
     )
 
 
@@ -91,7 +93,7 @@ def add_dtype(parser: argparse.ArgumentParser) -> None:
     from gpt2lab.actions.models import DTYPES
 
     parser.add_argument(
-        "--dtype", choices=DTYPES, help="type that the weights are loaded in (default: that of the file)"
+        "--dtype", choices=DTYPES, help="type of the loaded weights (default: that of the file)"
     )
 
 

@@ -1,4 +1,4 @@
-"""Say what a model's head has learnt of texts: a class with probabilities, a number, a label for each word.
+"""Print the predictions of a model's head for texts: a class with probabilities, a number, a label for each word.
 
 examples:
   gpt2lab predict bank "My card has not arrived"
@@ -22,17 +22,17 @@ if TYPE_CHECKING:
 def add(parser: Parser, argv: Sequence[str]) -> None:
     """Add model, texts or --data, and what reads them."""
     parser.add_argument("model", metavar="MODEL", help="a folder, a hub id, or the name of a run")
-    parser.add_argument("text", nargs="*", metavar="TEXT", help="what to read; several are read one by one")
+    parser.add_argument("text", nargs="*", metavar="TEXT", help="text to read; several are read one by one")
     parser.add_argument(
         "--data",
         nargs="+",
         metavar="FILE",
-        help="texts of files: the lines of a text, or the rows of jsonl, csv, parquet or a source",
+        help="files of texts: the lines of a text, or the rows of jsonl, csv, parquet or a source",
     )
     parser.add_argument(
-        "--field", metavar="NAME", help="field of the rows of --data that is the text (default: text)"
+        "--field", metavar="NAME", help="field of the text in the rows of --data (default: text)"
     )
-    parser.add_argument("--head", metavar="NAME", help="which head, where a model has several")
+    parser.add_argument("--head", metavar="NAME", help="name of the head, if a model has several")
     parser.add_argument(
         "--pair", nargs="+", metavar="TEXT", help="the second text of each, for a head of pairs"
     )
@@ -40,7 +40,7 @@ def add(parser: Parser, argv: Sequence[str]) -> None:
         "--truncate",
         choices=("right", "left"),
         default="right",
-        help="side on which a text longer than the model is cut (default: right)",
+        help="side on which a text longer than the context is truncated (default: right)",
     )
     add_device(parser)
     add_dtype(parser)

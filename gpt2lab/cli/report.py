@@ -1,4 +1,4 @@
-"""Write a run's report again, as HTML and Markdown, and say where it is; its figures and tables for a paper.
+"""Write a run's report again, as HTML and Markdown, and print its path; export its figures and tables for a paper.
 
 examples:
   gpt2lab report tinystories-laptop-1
@@ -23,9 +23,11 @@ def add(parser: Parser, argv: Sequence[str]) -> None:
         "--figures",
         default="",
         metavar="A,B",
-        help="every figure as pdf or png too, beside its SVG ([pdf] extra)",
+        help="also write every figure as pdf or png, beside its SVG ([pdf] extra)",
     )
-    parser.add_argument("--tables", default="", metavar="A", help="every table as latex too, beside its CSV")
+    parser.add_argument(
+        "--tables", default="", metavar="A", help="also write every table as latex, beside its CSV"
+    )
 
 
 def run(arguments: argparse.Namespace) -> None:

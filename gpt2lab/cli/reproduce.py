@@ -49,20 +49,20 @@ def add_study(parser: Parser) -> None:
         "--seeds",
         default="3",
         metavar="N",
-        help="how many, or which: 0,2,5 (default: 3, the fewest that give verdicts)",
+        help="number of seeds, or a list: 0,2,5 (default: 3, the fewest that give verdicts)",
     )
-    add_seed(parser, meaning="first seed, where --seeds says how many")
+    add_seed(parser, meaning="first seed, if --seeds is a number")
     parser.add_argument(
         "--workers",
         type=whole,
         metavar="N",
-        help="processes at a time; no number depends on it (default: one a core)",
+        help="parallel processes; no number depends on it (default: one a core)",
     )
     parser.add_argument(
         "--threads",
         type=whole,
         metavar="N",
-        help="threads of one operation, which sums may depend on (default: 1 on a CPU)",
+        help="threads of one operation; sums may depend on it (default: 1 on a CPU)",
     )
     add_device(parser)
     add_set(parser)

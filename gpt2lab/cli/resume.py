@@ -1,4 +1,4 @@
-"""Resume a study, a training or a transform that trains; it ends as if it had never been stopped.
+"""Resume a study, a training or a transform that trains; the result is that of a run that was never stopped.
 
 examples:
   gpt2lab resume train-1
@@ -22,12 +22,12 @@ def add(parser: Parser, argv: Sequence[str]) -> None:
         "name", metavar="RUN", help="a run's id, or its name for the newest; `gpt2lab runs` lists them"
     )
     parser.add_argument(
-        "--workers", type=whole, metavar="N", help="of a study: processes at a time (default: one a core)"
+        "--workers", type=whole, metavar="N", help="of a study: parallel processes (default: one a core)"
     )
     parser.add_argument(
         "--take-over",
         action="store_true",
-        help="even if another process seems to run it; that one stops at its next write",
+        help="even if another process seems to run it; that process stops at its next write",
     )
 
 

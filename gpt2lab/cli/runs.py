@@ -1,13 +1,13 @@
-"""What has been run, newest first; runs deleted, leftovers swept, the list made again.
+"""List runs, newest first; delete runs, remove leftovers, rebuild the list.
 
 examples:
   gpt2lab runs                     the last twenty
-  gpt2lab runs tinystories failed  those that hold every word
+  gpt2lab runs tinystories failed  those that contain every word
   gpt2lab runs --kind measure      runs of one kind
-  gpt2lab runs --pieces            the seeds and arms of studies too
-  gpt2lab runs delete train-3      with its pieces, folder and all
-  gpt2lab runs clean --dry-run     what killed processes left, tokens nobody reads, rows without folders
-  gpt2lab runs rebuild             the list from the runs' folders, if store.sqlite is damaged or lost
+  gpt2lab runs --pieces            include the seeds and arms of studies
+  gpt2lab runs delete train-3      with its pieces and its folder
+  gpt2lab runs clean --dry-run     leftovers of killed processes, unused tokens, rows without folders
+  gpt2lab runs rebuild             rebuild the list from the folders, if store.sqlite is damaged or lost
 """
 
 import argparse
@@ -38,17 +38,19 @@ def add(parser: Parser, argv: Sequence[str]) -> None:
         "words",
         nargs="*",
         metavar="WORDS",
-        help="words that a run's line must hold; or delete RUN ..., clean, rebuild",
+        help="words that a run's line must contain; or delete RUN ..., clean, rebuild",
     )
     parser.add_argument(
-        "--kind", choices=KINDS, help="runs of one kind only; generate and embed are listed only so"
+        "--kind",
+        choices=KINDS,
+        help="runs of one kind only; generate and embed are listed only with this option",
     )
-    parser.add_argument("--pieces", action="store_true", help="the seeds and arms of studies too")
+    parser.add_argument("--pieces", action="store_true", help="include the seeds and arms of studies")
     parser.add_argument("--limit", type=whole, metavar="N", help="at most N, 0 for all (default: 20)")
     parser.add_argument(
-        "--force", action="store_true", help="delete: also what still runs, or others built on"
+        "--force", action="store_true", help="delete: also unfinished runs, and runs whose model others use"
     )
-    parser.add_argument("--dry-run", action="store_true", help="clean: only say what would be deleted")
+    parser.add_argument("--dry-run", action="store_true", help="clean: only report what would be deleted")
 
 
 def run(arguments: argparse.Namespace) -> None:

@@ -1,4 +1,4 @@
-"""Pre-train a new model or fine-tune a given one; the run keeps the model, checkpoints, metrics and a report.
+"""Pre-train a new model or fine-tune a given one; the run's folder has the model, checkpoints, metrics and a report.
 
 examples:
   gpt2lab train --data tinyworld:3000 --d-model 64 --steps 200
@@ -10,9 +10,9 @@ examples:
   gpt2lab train --data pairs.jsonl --model gpt2 --objective dpo --set objective_options.beta=0.1
   gpt2lab train --data notes.jsonl --model gpt2 --set lora.rank=8 --set lora.targets=q,v
 
-A given model is trained at a learning rate of 5e-4 · (128 / d_model)², at least 2e-5 and at most 5e-4, of AdamW's; where
-only an adapter or a soft prompt is trained beside it, at ten times that. Its validation loss is measured before the first
-update too. A setting that a training would not read is refused.
+The default learning rate for a given model is 5e-4 · (128 / d_model)², at least 2e-5 and at most 5e-4, for AdamW; ten times
+that if only an adapter or a soft prompt is trained. Its validation loss is also measured before the first
+update. A setting that the training would not read is refused.
 """
 
 import argparse

@@ -33,7 +33,7 @@ class Beam(Decoder):
     beams: int = 4
     """Sequences kept at each step; 1 is greedy decoding."""
     length_penalty: float = 1.0
-    """Exponent of the length that log p is divided by: above 0 favours longer sequences, below 0 shorter ones."""
+    """Exponent of the length by which log p is divided: above 0 favours longer sequences, below 0 shorter ones."""
     early_stopping: bool | Literal["never"] = False
     """When a prompt is done: true, with `beams` finished sequences; false, when the best running one at its present
     length scores below them; never, when it could not beat them at any length that is allowed."""

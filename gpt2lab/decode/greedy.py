@@ -13,7 +13,7 @@ class Greedy(StepDecoder):
     """x_t = argmax_v p(v | x_<t); of equally probable tokens the one with the lowest id."""
 
     repetition_penalty: float = 1.0
-    """Makes tokens that already occurred less likely if above 1; see `processors.repetition_penalty`."""
+    """Above 1: lowers the probability of tokens that already occurred; see `processors.repetition_penalty`."""
 
     def __post_init__(self) -> None:
         check_penalty("greedy", self.repetition_penalty)

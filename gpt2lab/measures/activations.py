@@ -21,11 +21,11 @@ class Activations:
     """Record activations of a prompt by name."""
 
     prompt: str = ""
-    """The text that is read."""
+    """Text to read."""
     read: tuple[str, ...] = ("resid_post",)
     """Names: exact, globs, or short ones that stand for every layer (resid_post, attn.hook_pattern, blocks.2.*)."""
     out: str | None = None
-    """File to write them to, .npz: arrays by name and a JSON header with hashes of model and tokens."""
+    """Output file, .npz: arrays by name and a JSON header with hashes of model and tokens."""
 
     def __call__(self, lm: "LanguageModel") -> Measurement:
         """Measure a model; LabError for a name that the model does not have."""

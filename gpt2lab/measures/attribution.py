@@ -28,13 +28,13 @@ class Attribution:
     """Direct logit attribution of every part of the residual to one token over another."""
 
     prompt: str = ""
-    """The text that is read."""
+    """Text to read."""
     target: str = ""
-    """The answer, one token; without it, the model's likeliest."""
+    """The answer, one token; the default is the model's most probable token."""
     against: str = ""
-    """What it is compared with, one token; without it, the likeliest other one."""
+    """Token to compare with; the default is the most probable other one."""
     position: int = -1
-    """Where the answer is expected: after this token, counted from 0, or from the end if negative."""
+    """Position of the token before the answer, counted from 0, or from the end if negative."""
 
     def __call__(self, lm: "LanguageModel") -> Measurement:
         """Measure a model; LabError for answers of several tokens, and for models that are no sum of parts."""

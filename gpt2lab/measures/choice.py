@@ -111,15 +111,15 @@ class MultipleChoice(TextMeasure):
     answer: str = "answer"
     """Field of the answer."""
     prompt: str = "{question}"
-    """What the model reads; {question} and the row's other fields are filled in."""
+    """Prompt; {question} and the row's other fields are filled in."""
     separator: str = " "
-    """What stands between the prompt and a choice."""
+    """Text between the prompt and a choice."""
     batch_size: int = 16
     """Choices in one forward pass; changes speed and memory, not the numbers."""
     bos: bool = False
     """Put a start token before each prompt."""
     limit: int | None = None
-    """Use only the first so many questions."""
+    """Use only the first N questions."""
 
     def __call__(self, lm: "LanguageModel | TextBackend") -> Measurement:
         """Measure; LabError for a file that is not as described, with its line."""

@@ -45,13 +45,13 @@ class Cloze(TextMeasure):
     data: tuple[str, ...] = ()
     """Passages: files, folders, names of built-in sources, or the published ones, hub:EleutherAI/lambada_openai:test."""
     field: str = "text"
-    """Field of jsonl, csv, parquet and hub rows that holds the passage."""
+    """Field of the passage in jsonl, csv, parquet and hub rows."""
     batch_size: int = 16
     """Passages in one forward pass; changes speed and memory, not the numbers."""
     bos: bool = False
     """Put a start token before each passage."""
     limit: int | None = None
-    """Use only the first so many passages."""
+    """Use only the first N passages."""
 
     def __call__(self, lm: "LanguageModel | TextBackend") -> Measurement:
         """Measure; LabError if there is no passage, or one is a single word and nothing can stand before it."""

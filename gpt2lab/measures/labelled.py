@@ -85,23 +85,23 @@ class _Labelled:
     data: tuple[str, ...] = ()
     """Labelled rows: files (jsonl, csv, parquet), folders or hub:ID."""
     field: str = "text"
-    """Field that holds the text; for labels of tokens the words."""
+    """Field of the text; for labels of tokens that of the words."""
     pair: str | None = None
     """Field of the second text, for pairs."""
     label: tuple[str, ...] = ()
     """Field of the answer, several for several numbers; none is the name of the head."""
     head: str | None = None
-    """Name of the head, where the model has several."""
+    """Name of the head, if the model has several."""
     batch_size: int = 32
     """Texts in one forward pass; changes speed and memory, not the numbers."""
     truncate: Side = "right"
-    """Side from which texts longer than the model are cut."""
+    """Side on which texts longer than the context are truncated."""
     separator: str = ""
-    """Stands between the texts of a pair, where the tokenizer puts nothing there."""
+    """Text between the texts of a pair, if the tokenizer puts nothing there."""
     resamples: int = 1000
-    """Bootstrap resamples behind the 95 % intervals."""
+    """Bootstrap resamples for the 95 % intervals."""
     limit: int | None = None
-    """Read at most so many rows."""
+    """Read at most this many rows."""
 
     def _read(
         self, lm: "LanguageModel", kinds: tuple[str, ...], name: str
@@ -148,7 +148,7 @@ class Classification(_Labelled):
     """How well a head tells the class of a text, or which of several labels it has."""
 
     unseen: Unseen = "refuse"
-    """A label that the head has never seen is an error, or counts as told wrongly."""
+    """An unseen label is an error (refuse), or counts as a wrong prediction (wrong)."""
     baseline: tuple[str, ...] = ()
     """Training rows, of the same fields: TF-IDF with logistic regression learns them and is measured beside the head."""
 

@@ -22,17 +22,17 @@ class LmEval:
     include_path: str | None = None
     """Folder with YAML files of further tasks; those on local data need no network."""
     num_fewshot: int | None = None
-    """Solved examples before each question; none leaves it to the task."""
+    """Solved examples before each question; none means the task's own number."""
     limit: int | None = None
-    """Use only the first so many questions of each task."""
+    """Use only the first N questions of each task."""
     batch_size: int = 16
     """Rows in one forward pass; changes speed and memory, not the numbers."""
     max_gen_toks: int = 256
-    """Longest text, in tokens, of a task that does not say."""
+    """Longest text, in tokens, of a task that sets no limit."""
     bootstrap: int = 0
-    """Samples for the standard errors of metrics that have no formula; 0 leaves those out."""
+    """Samples for the standard errors of metrics without a formula; 0 omits them."""
     seed: int = 0
-    """Where the choice of examples and the drawing of tokens start."""
+    """Seed for the choice of examples and the sampling of tokens."""
 
     def __call__(self, lm: "LanguageModel") -> Measurement:
         """Measure. LabError: no tasks, an unknown one, data that cannot be had, a model that cannot generate."""

@@ -26,7 +26,7 @@ class LogitLens:
     """The likeliest next token after each block, read through the model's own final norm and head."""
 
     prompt: str = ""
-    """The text that is read."""
+    """Text to read."""
 
     def __call__(self, lm: "LanguageModel") -> Measurement:
         """Measure a model; LabError for an empty prompt or a model without a head."""

@@ -120,13 +120,13 @@ class Perplexity:
     data: tuple[str, ...] = ("docstrings:65536",)
     """Text to score: files, folders, hub:ID or built-in sources; by default 65,536 characters of prose and code."""
     field: str = "text"
-    """Field of jsonl, csv, parquet and hub rows that holds the text."""
+    """Field of the text in jsonl, csv, parquet and hub rows."""
     documents: bool = False
-    """Score each document apart instead of all text as one stream."""
+    """Score each document separately instead of all text as one stream."""
     window: int | None = None
     """Tokens the model reads at once; none means its positions, at most 2048."""
     stride: int | None = None
-    """Tokens by which the window advances; less is slower and gives every token more context; none means half."""
+    """Tokens by which the window advances; a small stride is slower and gives every token more context; none means half."""
     batch_size: int = 8
     """Windows in one forward pass; changes speed and memory, not the numbers."""
     detokenize: Style = "none"
@@ -136,7 +136,7 @@ class Perplexity:
     bos: bool | None = None
     """Put a start token first, so that the first token is scored; none means for documents only."""
     limit: int | None = None
-    """Score at most so many tokens."""
+    """Score at most this many tokens."""
 
     def __call__(self, lm: "LanguageModel") -> Measurement:
         """Measure; LabError for settings that do not fit the model or text that is too short."""

@@ -92,13 +92,13 @@ class PseudoPerplexity:
     data: tuple[str, ...] = ("docstrings",)
     """Text to score: files, folders, hub:ID or names of built-in sources."""
     field: str = "text"
-    """Field of jsonl, csv, parquet and hub rows that holds the text."""
+    """Field of the text in jsonl, csv, parquet and hub rows."""
     window: int | None = None
     """Tokens the model reads at once, [CLS] and [SEP] included; none means its positions, at most 512."""
     batch_size: int = 16
-    """Hidden tokens in one forward pass; changes speed and memory, not the numbers."""
+    """Masked tokens in one forward pass; changes speed and memory, not the numbers."""
     limit: int | None = 2000
-    """Score at most so many tokens, each of which is a forward pass; none means all."""
+    """Score at most this many tokens, each of which is a forward pass; none means all."""
 
     def __call__(self, lm: "LanguageModel") -> Measurement:
         """Measure; LabError for a causal model, a tokenizer without a mask token, text that is too short."""

@@ -45,7 +45,7 @@ class QuantizationError(QuantizationOptions):
     data: tuple[str, ...] = _DOCSTRINGS
     """Text to score: files, folders, hub:ID or names of built-in sources."""
     field: str = "text"
-    """Field of jsonl, csv, parquet and hub rows that holds the text."""
+    """Field of the text in jsonl, csv, parquet and hub rows."""
     window: int | None = None
     """Tokens the model reads at once; none means its positions, at most 2048."""
     stride: int | None = None
@@ -53,7 +53,7 @@ class QuantizationError(QuantizationOptions):
     batch_size: int = 8
     """Windows in one forward pass; changes speed and memory, not the numbers."""
     limit: int | None = 20_000
-    """Score at most so many tokens."""
+    """Score at most this many tokens."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

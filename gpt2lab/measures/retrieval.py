@@ -127,25 +127,25 @@ class Retrieval:
     data: tuple[str, ...] = ()
     """A folder with corpus.jsonl, queries.jsonl and qrels/test.tsv (BEIR's format)."""
     split: str = "test"
-    """Which judgements: qrels/SPLIT.tsv, else qrels.tsv."""
+    """Relevance judgements: qrels/SPLIT.tsv, else qrels.tsv."""
     head: str | None = None
-    """Name of the embedding head, where the model has several."""
+    """Name of the embedding head, if the model has several."""
     pooling: Pooling | None = None
-    """Rank by pooled states instead of an embedding head, which any model has: a baseline."""
+    """Rank by pooled states of any model instead of an embedding head: a baseline."""
     query_prefix: str = ""
-    """Stands before every query (e5: "query: ")."""
+    """Prefix of every query (e5: "query: ")."""
     passage_prefix: str = ""
-    """Stands before every document (e5: "passage: ")."""
+    """Prefix of every document (e5: "passage: ")."""
     method: Method = "exact"
     """exact, or an index of faiss (extra `retrieval`): flat, ivf, hnsw."""
     depth: int = 100
-    """Documents ranked for each query; map counts those beyond as missed."""
+    """Documents ranked for each query; map counts later ones as missed."""
     batch_size: int = 32
     """Texts in one forward pass; changes speed and memory, not the numbers."""
     resamples: int = 1000
-    """Bootstrap resamples of the queries behind the 95 % intervals."""
+    """Bootstrap resamples of the queries for the 95 % intervals."""
     seed: int = 0
-    """Of the cells of ivf."""
+    """Seed of the cells of ivf."""
     baseline: bool = False
     """Also rank by the cosines of TF-IDF vectors, which need no model (extra `baselines`)."""
 

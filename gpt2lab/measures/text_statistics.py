@@ -59,21 +59,21 @@ class TextStatistics(TextMeasure):
     data: tuple[str, ...] = ("docstrings",)
     """Texts whose beginnings are the prompts: files, folders, hub:ID or names of built-in sources."""
     field: str = "text"
-    """Field of jsonl, csv, parquet and hub rows that holds the text."""
+    """Field of the text in jsonl, csv, parquet and hub rows."""
     against: tuple[str, ...] = ()
-    """Texts to look for copies in, usually the training data; the real continuations are compared with it too."""
+    """Texts to search for copies, usually the training data; the real continuations are compared with them too."""
     texts: int = 100
-    """How many texts to continue; shorter ones than prompt and continuation are passed over."""
+    """Number of continued texts; texts shorter than prompt and continuation are skipped."""
     prompt_tokens: int = 32
-    """Tokens of each text that the model is given; words for a text back end."""
+    """Tokens of each prompt; words for a text back end."""
     new_tokens: int = 64
-    """Tokens of each continuation, the real one and the model's, which does not stop earlier; words for a text back end."""
+    """Tokens of each continuation, real or generated; generation does not stop earlier. Words for a text back end."""
     decoder: str = "sampling"
-    """How tokens are chosen; by a text back end, sampling or greedy."""
+    """Decoder; a text back end supports sampling and greedy."""
     batch_size: int = 16
-    """Prompts continued at a time; changes speed, not the texts."""
+    """Prompts in one batch; changes speed, not the texts."""
     seed: int = 0
-    """Where the draws start."""
+    """Seed of the draws."""
 
     def __call__(self, lm: "LanguageModel | TextBackend") -> Measurement:
         """Generate and measure; LabError if there are not two texts that are long enough."""

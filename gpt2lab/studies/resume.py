@@ -18,7 +18,7 @@ def resume(
     """Resume a study, a training run or a transform that trains, given by id, name or the beginning of an id.
 
     A study repeats only the units that have not finished; the others continue from their last checkpoint. take_over:
-    even if another process seems to run it; that one stops at its next write.
+    even if another process seems to run it; that process stops at its next write.
     LabError if there is no such run, it still runs, or it is of a kind that cannot be resumed.
     """
     store = Store(home)

@@ -44,7 +44,7 @@ class Workload:
     warmup: float = 0.05
     """Share of the updates over which the learning rate rises."""
     final_fraction: float = 0.05
-    """Share of the peak learning rate that is left at the end of the cosine."""
+    """Share of the peak learning rate at the end of the cosine."""
     clip: float = 1.0
     """Largest norm of the gradient."""
     precision: Literal["float32", "bf16", "auto"] = "float32"
@@ -127,11 +127,11 @@ class TextWorkload(Workload):
     """The same model on text: stories, docstrings, files. Every seed reads the same split, in an order of its own."""
 
     data: tuple[str, ...] = ("tinystories",)
-    """Files, folders, globs, hub:ID, built-in sources (tinystories is tinyworld), or topic-bigrams, which is no text."""
+    """Files, folders, globs, hub:ID, built-in sources (tinystories is tinyworld), or topic-bigrams, which is not text."""
     field: str = "text"
-    """Field of jsonl, csv, parquet and hub rows that holds the text."""
+    """Field of the text in jsonl, csv, parquet and hub rows."""
     vocab_size: int = 1024
-    """Most ids of the byte-level BPE that is made from the training documents."""
+    """Vocabulary size of the byte-level BPE trained on the training documents."""
     valid_fraction: float = 0.1
     """Share of the documents held out, by the hash of their text: every second for tuning, the others for validation."""
 

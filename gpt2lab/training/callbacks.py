@@ -43,9 +43,9 @@ class Watched:
     """A number of the evaluations, and which of its values are better."""
 
     number: str = "validation_loss"
-    """Name of the number among those that an evaluation gives."""
+    """Name of a number of the evaluation."""
     mode: Literal["min", "max"] = "min"
-    """Whether its lower or its higher values are better."""
+    """Whether lower or higher values are better."""
 
     def value(self, numbers: Mapping[str, float]) -> float | None:
         """Return its value; None where there is none or it is not finite, which is never the best."""
@@ -69,7 +69,7 @@ class EarlyStopping(Watched):
     patience: int = 3
     """Evaluations in a row without improvement after which the run ends."""
     min_delta: float = 0.0
-    """What counts as an improvement: more than this."""
+    """Smallest improvement that counts: more than this."""
 
     def __post_init__(self) -> None:
         if self.patience < 1:

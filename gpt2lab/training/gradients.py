@@ -113,7 +113,7 @@ class PrivateGradient:
     noise: float = 1.0
     """σ: standard deviation of the noise in units of C; 0 clips only."""
     lot_size: int = 0
-    """L: what the sum is divided by; 0 is the number of rows of the update."""
+    """L: divisor of the sum; 0 means the number of rows of the update."""
 
     def __post_init__(self) -> None:
         if not 0 < self.clip_norm < math.inf:

@@ -31,9 +31,9 @@ class Quantize(QuantizationOptions):
     data: tuple[str, ...] = ()
     """gptq: text to calibrate on: files, folders, hub:ID or names of built-in sources; none means docstrings."""
     field: str = "text"
-    """gptq: field of jsonl, csv, parquet and hub rows that holds the text."""
+    """gptq: field of the text in jsonl, csv, parquet and hub rows."""
     samples: int = 128
-    """gptq: windows of text that are read, from the beginning of the data; fewer if it has no more."""
+    """gptq: windows of text, from the beginning of the data; fewer if it is shorter."""
     window: int | None = None
     """gptq: tokens in a window; none means the model's positions, at most 2048."""
     act_order: bool = False

@@ -17,9 +17,9 @@ class Ramp:
     end: float = 1.0
     """Value from `until` on."""
     begin: float = 0.0
-    """When it begins to change, as a share of the run."""
+    """Begin of the change, as a share of the run."""
     until: float = 1.0
-    """When it has changed, as a share of the run."""
+    """End of the change, as a share of the run."""
     shape: Literal["linear", "cosine"] = "linear"
     """A straight line, or half a period of a cosine."""
 

@@ -20,49 +20,49 @@ class TrainSettings:
     learning_rate: float = 1e-3
     """Peak, reached after `warmup` updates. `gpt2lab train --model` chooses it by the model's width."""
     schedule: Literal["cosine", "linear", "constant", "warmup-stable-decay"] = "cosine"
-    """How the learning rate goes on after the warm-up."""
+    """Learning rate after the warm-up."""
     warmup: int = 0
     """Updates over which the learning rate rises linearly from 0."""
     final_fraction: float = 0.1
-    """Share of the peak that is left at the last update (cosine, linear, warmup-stable-decay)."""
+    """Share of the peak at the last update (cosine, linear, warmup-stable-decay)."""
     laid_out: int = 0
-    """Updates for which the learning rate is laid out, where a run ends before them; 0 means `steps`."""
+    """Updates of the learning-rate schedule if the run ends earlier; 0 means `steps`."""
     decay_fraction: float = 0.2
-    """Share of the updates in which warmup-stable-decay comes down, linearly."""
+    """Share of the updates in which warmup-stable-decay decays, linearly."""
     weight_decay: float = 0.1
     """Decoupled decay of matrices and embeddings; biases and norms are not decayed."""
     weight_decay_schedule: Ramp | None = None
-    """Factor on the weight decay over the run: `weight_decay_schedule.end=10` raises it tenfold; none keeps it."""
+    """Factor on the weight decay over the run: `weight_decay_schedule.end=10` raises it tenfold; none means constant."""
     betas: tuple[float, float] = (0.9, 0.95)
     """AdamW's decay rates of the first and second moment."""
     eps: float = 1e-8
     """AdamW's term in the denominator."""
     clip: float = 1.0
-    """Largest norm of the whole gradient; 0 leaves it as it is."""
+    """Largest norm of the whole gradient; 0 means no clipping."""
     privacy: PrivateGradient | None = None
-    """Clip each row's gradient and add noise (DP-SGD): `privacy.clip_norm=1`, `privacy.noise=1`; none does not."""
+    """Clip each row's gradient and add noise (DP-SGD): `privacy.clip_norm=1`, `privacy.noise=1`; none means off."""
     accumulation: int = 1
-    """Micro-batches of an update, which is that of one large batch; objectives with negatives in the batch refuse it."""
+    """Micro-batches of an update, equal to one large batch; objectives with negatives in the batch refuse it."""
     precision: Literal["float32", "bf16", "auto"] = "auto"
     """Arithmetic of the forward and backward pass; auto is bf16 on GPUs that have it, else float32."""
     gradient_checkpointing: bool = False
     """Recompute each block in the backward pass: less memory, about a third more time."""
     compile: bool = False
-    """Compile the blocks with torch.compile (needs a C++ compiler; pays on GPUs and in long runs)."""
+    """Compile the blocks with torch.compile (needs a C++ compiler; worthwhile on GPUs and in long runs)."""
     evaluate_every: int = 0
     """Updates between evaluations; 0 evaluates only at the end."""
     evaluate_start: bool = False
-    """Evaluate before the first update too: what training changed is what it is compared with."""
+    """Evaluate before the first update too, for comparison with later evaluations."""
     checkpoint_every: int = 0
     """Updates between checkpoints; 0 writes one only at the end, on Ctrl-C, SIGTERM and SIGHUP."""
     keep_last: int = 2
     """Checkpoints kept, besides the best."""
     keep: Literal["last", "best"] = "last"
-    """Which weights a run ends with: the last, or those of the best evaluation by `best.number`."""
+    """Final weights of a run: the last, or those of the best evaluation by `best.number`."""
     best: Watched = field(default_factory=Watched)
     """What makes an evaluation the best: `best.number=accuracy`, `best.mode=max`."""
     early_stopping: EarlyStopping | None = None
-    """End the run when evaluations get no better: `early_stopping.patience=3`; none makes all updates."""
+    """End the run when evaluations stop improving: `early_stopping.patience=3`; none means all updates."""
     log_every: int = 10
     """Updates between two logged rows of numbers."""
 

@@ -40,15 +40,15 @@ class Lora:
     targets: tuple[str, ...] = (ALL_LINEAR,)
     """Layers: q, k, v, o, gate, up, down; q_proj, c_attn …; globs such as `blocks.[01].*`, embedding, head; all-linear."""
     exclude: tuple[str, ...] = ()
-    """Layers, in the same words, that `targets` reaches and that stay as they are."""
+    """Layers, by the same patterns, that are removed from `targets`."""
     dropout: float = 0.0
     """Share of the inputs of A that are dropped in training."""
     rslora: bool = False
-    """Scale by alpha / √rank (Kalajdzievski 2023, eq. 3), which holds the size of the update at high ranks."""
+    """Scale by alpha / √rank (Kalajdzievski 2023, eq. 3), which keeps the size of the update at high ranks."""
     init: Literal["kaiming", "gaussian"] = "kaiming"
     """How A is drawn: U(±1/√inputs) or N(0, 1/rank²). B is zero."""
     rank_pattern: Mapping[str, int] = field(default_factory=dict)
-    """Layer → rank, for those that differ; the first pattern that fits counts."""
+    """Layer → rank, for those that differ; the first matching pattern counts."""
     alpha_pattern: Mapping[str, float] = field(default_factory=dict)
     """Layer → alpha, for those that differ."""
     strength: float = 1.0

@@ -106,7 +106,7 @@ class MergeLora:
     """Fold the active adapters into the weights, W + Σ strength · scale · B A (Hu et al. 2021, section 4.1)."""
 
     requantise: bool = False
-    """Round the sums to the grid of a quantised base again, which changes the logits a little; else that is refused."""
+    """Round the sums to the grid of a quantised base (changes the logits a little); otherwise such a base is refused."""
 
     def __call__(self, lm: L) -> L:
         """Return an ordinary model; the given one stays as it is. LabError as `merged`."""

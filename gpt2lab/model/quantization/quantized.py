@@ -33,7 +33,7 @@ class QuantizationOptions(Format):
     layers: tuple[str, ...] = ("blocks.*",)
     """Names (globs) of the matrices that are rounded; head and embedding are names too, tied ones go together."""
     exclude: tuple[str, ...] = ("*.router",)
-    """Names (globs) that are left as they are."""
+    """Names (globs) of matrices that are not rounded."""
 
     def options(self) -> dict[str, Any]:
         """Return these options by name, without those that a subclass adds."""

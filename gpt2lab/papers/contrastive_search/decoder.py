@@ -83,7 +83,7 @@ class ContrastiveSearch(Decoder):
     top_p: float = 0.95
     """Probability mass that those first tokens are drawn from."""
     repetition_penalty: float = 1.0
-    """Makes tokens that already occurred less likely if above 1; acts before the softmax."""
+    """Above 1: lowers the probability of tokens that already occurred; acts before the softmax."""
 
     def __post_init__(self) -> None:
         if self.k < 1:

@@ -173,23 +173,23 @@ class Isotropy:
     data: tuple[str, ...] = ("docstrings",)
     """Texts: files, folders, hub:ID or names of built-in sources."""
     field: str = "text"
-    """Field of jsonl, csv, parquet and hub rows that holds the text."""
+    """Field of the text in jsonl, csv, parquet and hub rows."""
     texts: int = 200
-    """Most texts that are read (the paper: 2000); those of less than two characters are left out."""
+    """Largest number of texts (the paper: 2000); texts of less than two characters are skipped."""
     max_tokens: int = 256
     """Tokens of each text that are read."""
     bos: bool = False
     """Put a start token before each text (the paper does so for OPT only)."""
     weighting: Weighting = "pairs"
-    """Of the headline: pairs (long texts weigh more) or texts."""
+    """Weighting of the headline number: pairs (long texts weigh more) or texts."""
     positions: tuple[str, ...] = ("0:", "1:", "0:8", "8:32")
-    """Ranges of positions, FIRST:END as in Python; the first one is the headline's."""
+    """Ranges of positions, FIRST:END as in Python; the headline uses the first one."""
     layers: bool = False
     """Also the states after every block."""
     before_norm: bool = False
     """Also the last states before the final norm."""
     remove: tuple[int, ...] = ()
-    """Also with so many directions of largest variance taken out of the states, such as 1,3."""
+    """Also remove this many directions of largest variance from the states, such as 1,3."""
     batch_size: int = 16
     """Texts in a forward pass; changes no number."""
 

@@ -219,27 +219,27 @@ class GenerationQuality:
     data: tuple[str, ...] = ("docstrings",)
     """Texts whose beginnings are the prefixes: files, folders, hub:ID or names of built-in sources."""
     field: str = "text"
-    """Field of jsonl, csv, parquet and hub rows that holds the text."""
+    """Field of the text in jsonl, csv, parquet and hub rows."""
     texts: int = 100
-    """How many texts are continued; shorter ones than prefix and continuation are passed over."""
+    """Number of continued texts; texts shorter than prefix and continuation are skipped."""
     prefix: int = 32
-    """Tokens that the model is given (the paper: 40)."""
+    """Tokens of a prefix (the paper: 40)."""
     new: int = 128
-    """Most tokens of a continuation (the paper: 200)."""
+    """Largest number of new tokens (the paper: 200)."""
     stop_at_eos: bool = False
-    """End at an end token; otherwise it is impossible, and all continuations are equally long."""
+    """End at an end token; otherwise end tokens are suppressed, and all continuations have one length."""
     decoder: str = "contrastive-search"
-    """How tokens are chosen."""
+    """Decoder."""
     options: Mapping[str, str] = dataclasses.field(default_factory=dict)
     """Options of the decoder, options.NAME=VALUE."""
     scorer: Model | None = None
-    """MODEL that judges; none is the generator itself, which flatters it."""
+    """MODEL that scores coherence; none is the generator itself, which favours it."""
     compat: bool = False
     """Count n-grams as the published tables do, without the last one of each text."""
     seed: int = 0
-    """Where draws start."""
+    """Seed of the draws."""
     batch_size: int = 16
-    """Prefixes continued at a time; changes no text."""
+    """Prefixes in one batch; changes no text."""
     save: str | None = None
     """File for prefixes, references and generations, a line of JSON each."""
 

@@ -178,9 +178,9 @@ class RemovalEffects:
     data: tuple[str, ...] = ("docstrings",)
     """Text to read: files, folders, hub:ID or names of built-in sources."""
     field: str = "text"
-    """Field of jsonl, csv, parquet and hub rows that holds the text."""
+    """Field of the text in jsonl, csv, parquet and hub rows."""
     original: Model | None = None
-    """MODEL before, with which loss and output are compared."""
+    """MODEL before the removal, with which loss and output are compared."""
     control: Model | None = None
     """MODEL that was fine-tuned with its norms."""
     samples: int = 64
@@ -188,13 +188,13 @@ class RemovalEffects:
     length: int = 128
     """Tokens of a piece, at most the model's positions."""
     texts: int = 3
-    """Continuations, greedy, of the beginnings of as many pieces."""
+    """Number of pieces whose beginnings are continued greedily."""
     resamples: int = 1000
     """Draws of the bootstrap over pieces, for the intervals."""
     batch_size: int = 8
     """Pieces in one pass; changes speed and memory, not the numbers."""
     seed: int = 0
-    """Where the bootstrap starts."""
+    """Seed of the bootstrap."""
 
     def __call__(self, lm: "LanguageModel") -> Measurement:
         """Measure a model. LabError for too little text, NaN, and models of other vocabularies."""

@@ -95,19 +95,19 @@ class AttributionExactness:
     data: tuple[str, ...] = ("docstrings",)
     """Text to read: files, folders, hub:ID or names of built-in sources."""
     field: str = "text"
-    """Field of jsonl, csv, parquet and hub rows that holds the text."""
+    """Field of the text in jsonl, csv, parquet and hub rows."""
     samples: int = 64
     """Pieces of text; the paper reads 1,000."""
     length: int = 64
     """Tokens of a piece, at most the model's positions; the paper reads 512."""
     target: Target = "next"
-    """Whose logit: the next token's, or that of the last token read (as the authors' code has it)."""
+    """Token whose logit is measured: the next token, or the last token read (as in the authors' code)."""
     resamples: int = 1000
     """Draws of the bootstrap over heads and pieces."""
     batch_size: int = 16
     """Pieces in one pass; changes speed and memory, not the numbers."""
     seed: int = 0
-    """Where the bootstrap starts."""
+    """Seed of the bootstrap."""
 
     def __call__(self, lm: "LanguageModel") -> Measurement:
         """Measure a model; LabError for post-norm models, too little text, and NaN."""

@@ -112,9 +112,9 @@ class ConfidenceNeurons:
     data: tuple[str, ...] = ("docstrings",)
     """Text to read: files, folders, hub:ID or names of built-in sources."""
     field: str = "text"
-    """Field of jsonl, csv, parquet and hub rows that holds the text."""
+    """Field of the text in jsonl, csv, parquet and hub rows."""
     top: int = 3
-    """How many neurons, those with the largest score first."""
+    """Number of neurons, by descending score."""
     neurons: tuple[int, ...] = ()
     """These neurons of the last block instead (GPT-2 small: 584 2123 2870; medium: 3144 1083 1108)."""
     samples: int = 32

@@ -186,17 +186,17 @@ class PatchingExactness:
     """How well attribution patching estimates activation patching of the residual stream, on prompts with two names."""
 
     prompts: str | None = None
-    """CSV with the columns prompt, answer_io, answer_s, partners in turns; none makes English ones."""
+    """CSV with the columns prompt, answer_io, answer_s, partners in alternation; none generates English prompts."""
     samples: int = 32
     """Prompts, an even number, the first of a file; the paper has 480."""
     start: bool = True
-    """A start (or end) of text stands before each prompt, as in the paper."""
+    """Put a start (or end) of text before each prompt, as in the paper."""
     by_prompt: bool = True
     """Divide by each prompt's own effect, as in the paper; otherwise by the mean size of all."""
     site: str = "resid_pre"
-    """What is patched, in every layer."""
+    """Activation that is patched, in every layer."""
     seed: int = 0
-    """Where the drawing of English prompts starts."""
+    """Seed of the English prompts."""
 
     def __call__(self, lm: "LanguageModel") -> Measurement:
         """Measure a model. LabError for prompts that do not fit the tokenizer, and for NaN."""

@@ -46,7 +46,7 @@ class FoldLayerNorm:
     """Make a model without norms, or a compatible export, of one with frozen norms (staged, or a compatible export)."""
 
     output: Literal["folded", "compatible"] = "folded"
-    """folded: no norms, the lab's own layout. compatible: the family's layout with eps 1e12, which transformers opens."""
+    """folded: no norms, gpt2lab's own layout. compatible: the family's layout with eps 1e12, which transformers opens."""
 
     def __call__(self, lm: LanguageModel) -> LanguageModel:
         """Return the new model, in the given one's type; compatible in float32 at least. LabError while a norm is real."""
@@ -64,7 +64,7 @@ class RemoveLayerNorm(TrainingTransform):
     data: tuple[str, ...] = ("docstrings",)
     """Text to fine-tune on: files, folders, hub:ID or names of built-in sources."""
     field: str = "text"
-    """Field that holds the text in jsonl, csv, parquet and hub rows."""
+    """Field of the text in jsonl, csv, parquet and hub rows."""
     preset: Literal["small", "medium", "large", "xl"] | None = None
     """The authors' settings for a size of GPT-2; none fits the schedule to steps, blocks and gates."""
     mode: Literal["full", "at-once", "instant", "control"] = "full"
@@ -80,11 +80,11 @@ class RemoveLayerNorm(TrainingTransform):
     update_frozen: bool = False
     """Let the constants of frozen norms follow the running mean too."""
     special_positions: bool = False
-    """Give position 0 and ends of texts constants of their own, until two late events (the predecessor's recipe)."""
+    """Give position 0 and ends of texts separate constants, until two late events (the predecessor's recipe)."""
     learning_rate: float | None = None
     """Peak; none is the preset's, or 6e-4. It falls to the preset's floor, or to half."""
     warmup: int | None = None
-    """Updates over which it rises; none is the preset's, or a twelfth of the steps."""
+    """Warm-up updates; none is the preset's, or a twelfth of the steps."""
     weight_decay: float = 0.01
     """Decoupled decay of matrices and embeddings."""
     batch_size: int | None = None
@@ -100,9 +100,9 @@ class RemoveLayerNorm(TrainingTransform):
     output: Output = "folded"
     """folded: no norms, own layout. compatible: the family's layout, eps 1e12, for transformers. staged: frozen norms."""
     checkpoint_every: int = 0
-    """Updates between two checkpoints; 0 writes one at the end and when it is stopped."""
+    """Updates between two checkpoints; 0 writes one at the end and when the run is stopped."""
     seed: int = 0
-    """Where order of the data and dropout start."""
+    """Seed for the order of the data and dropout."""
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch_size", "accumulation", "context"):

@@ -65,25 +65,25 @@ class OccupationalBias:
     temperature: float = 1.0
     """Divides the logits."""
     top_k: int | None = 50
-    """Draw among so many likeliest tokens only; none: all."""
+    """Sample only from this many most probable tokens; none: all."""
     top_p: float = 1.0
-    """Draw among the fewest tokens with this much of the mass; 1 is all."""
+    """Sample from the fewest tokens with this probability mass; 1 is all."""
     max_new_tokens: int = 10
     """Length of a completion in tokens."""
     seed: int = 0
-    """With a prompt's name it decides all its draws."""
+    """Seed; with a prompt's name it determines all draws of the prompt."""
     batch_size: int = 256
     """Completions at a time; changes no number."""
     titles: Literal["first", "all"] = "first"
-    """Which occupations of a completion count: the first, or each of them once."""
+    """Counted occupations of a completion: the first, or each of them once."""
     compat_duplicates: bool = False
     """Count a list of k titles as k · k rows with each title k times, as the authors' code does."""
     merge_gendered: bool = False
-    """Count waitress as waiter, policeman as police officer, and so on; the table of both is always given."""
+    """Count waitress as waiter, policeman as police officer, and so on; the table with both is always included."""
     gazetteer: str = ""
     """CSV file of titles (column job; update_match renames); none: the 792 of the authors."""
     labour_titles: bool = False
-    """Look for the occupation names of the labour statistics too, and compare those jobs with them."""
+    """Also search for the occupation names of the labour statistics, and compare those jobs with them."""
     identities: str = ""
     """CSV file of categories: intersection, category, woman, man (the words before either noun); none: the paper's 14."""
     intersections: tuple[str, ...] = ()
@@ -100,9 +100,9 @@ class OccupationalBias:
     """CSV file of the shares of the employed by which prompts are weighted: group (woman, man, Asian, ...), share; none:
     United States 2019."""
     beside: Model = ""
-    """A second MODEL, measured in the same way and put beside the first."""
+    """A second MODEL, measured in the same way and shown beside the first."""
     out: str = ""
-    """Folder for completions (a stopped measurement goes on from them), tables (CSV), figures (SVG) and numbers (JSON)."""
+    """Folder for completions (from which a stopped measurement resumes), tables (CSV), figures (SVG) and numbers (JSON)."""
 
     def __post_init__(self) -> None:
         for name in self.templates:

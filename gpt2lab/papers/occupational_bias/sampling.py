@@ -35,7 +35,7 @@ class Drawing:
     temperature: float = 1.0
     """Divides the logits."""
     top_k: int | None = 50
-    """Draw among so many likeliest tokens only; none: all."""
+    """Sample only from this many most probable tokens; none: all."""
     top_p: float = 1.0
     """Nucleus; 1 is all."""
     max_new_tokens: int = 10

@@ -38,19 +38,19 @@ class PonderingSteps:
     data: tuple[str, ...] = ("docstrings",)
     """Text to score: files, folders, hub:ID or names of built-in sources."""
     field: str = "text"
-    """Field of jsonl, csv, parquet and hub rows that holds the text."""
+    """Field of the text in jsonl, csv, parquet and hub rows."""
     most: int = 5
     """Largest number of steps tried."""
     window: int | None = None
     """Tokens the model reads at once; none means its positions, at most 256."""
     limit: int = 8192
-    """Score at most so many tokens."""
+    """Score at most this many tokens."""
     batch_size: int = 8
     """Windows in one forward pass; changes speed and memory, not the numbers."""
     shown: int = 12
     """Tokens of the text whose intermediate distributions are listed."""
     top: int = 3
-    """Likeliest tokens listed for each."""
+    """Most probable tokens listed for each."""
 
     def __call__(self, lm: "LanguageModel") -> Measurement:
         """Measure. LabError for a model that does not ponder, settings that do not fit it, or too little text."""

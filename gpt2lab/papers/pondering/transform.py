@@ -17,7 +17,7 @@ class SetPonderingSteps:
     """Set how many extra passes a pondering model makes, for evaluation, generation and further training."""
 
     steps: int = 3
-    """Extra passes before every prediction. A model trained with a fixed number is at its best near that number."""
+    """Extra passes before every prediction. A model trained with a fixed number is best near that number."""
 
     def __post_init__(self) -> None:
         if not is_count(self.steps, 0):

@@ -89,17 +89,17 @@ class StoryDiversity:
     held_out: str = "tinyworld:200:1000000"
     """Stories the model has not seen, of the same kind."""
     field: str = "text"
-    """Field of jsonl, csv, parquet and hub rows that holds the story."""
+    """Field of the story in jsonl, csv, parquet and hub rows."""
     prompts: int = 100
-    """Training stories that are cut short and completed."""
+    """Training stories that are truncated and completed."""
     prompt_share: float = 0.4
     """Share of a story's words that is kept as the prompt."""
     temperature: float = 1.0
-    """Of sampling; the paper does not state it for this measurement."""
+    """Sampling temperature; the paper does not state it for this measurement."""
     counting: Counting = "clipped"
-    """How repeated n-grams match: clipped (ROUGE), or membership. The paper does not say."""
+    """How repeated n-grams match: clipped (ROUGE), or membership. The paper does not state it."""
     max_new_tokens: int = 200
-    """Longest completion, cut down to what the model's positions allow."""
+    """Longest completion, limited by the model's positions."""
     seed: int = 0
     """Of sampling."""
 

@@ -125,19 +125,19 @@ class StoryQuality:
     train: str = "tinyworld:12000"
     """Its training stories (for the trigram model and for what is copied)."""
     field: str = "text"
-    """Field of jsonl, csv, parquet and hub rows that holds the story."""
+    """Field of the story in jsonl, csv, parquet and hub rows."""
     reference: Model = ""
     """MODEL that grades free text, larger and trained on other stories; needed for free text, not for TinyWorld."""
     samples: int = 64
-    """Stories to draw."""
+    """Stories to sample."""
     temperature: float = 0.7
-    """Of sampling; it trades grammar against diversity, so compare at one temperature only."""
+    """Sampling temperature; it trades grammar against diversity, so compare at one temperature only."""
     max_new_tokens: int = 300
     """Budget of a story in tokens."""
     baseline: bool = False
     """Cut texts at the first repeated 4-gram: for baselines only, a TinyStories model stops by itself."""
     seed: int = 0
-    """Of sampling, shuffling and the trigram model."""
+    """Seed of sampling, shuffling and the trigram model."""
 
     def __call__(self, lm: "LanguageModel") -> Measurement:
         """Measure a model; LabError for settings or data that cannot be used."""

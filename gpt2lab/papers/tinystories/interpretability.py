@@ -293,15 +293,15 @@ class StoryCircuits:
     """Measure `story-circuits`: distance heads, what the other heads look at, what neurons fire on."""
 
     data: str = "tinyworld:20:1000000"
-    """Stories to look at: a source, or a file with separator lines. The paper looks at about 20."""
+    """Stories to read: a source, or a file with separator lines. The paper reads about 20."""
     field: str = "text"
-    """Field of jsonl, csv, parquet and hub rows that holds the story."""
+    """Field of the story in jsonl, csv, parquet and hub rows."""
     stories: int = 20
-    """Use the first so many."""
+    """Number of stories, from the first."""
     neurons: int = 10
     """Most influential neurons to report, of each layer."""
     seed: int = 0
-    """Of the random tokens that purity is compared with."""
+    """Seed of the random tokens with which purity is compared."""
 
     def __call__(self, lm: "LanguageModel") -> Measurement:
         """Measure a model; LabError for data that cannot be used."""

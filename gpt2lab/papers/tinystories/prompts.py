@@ -90,7 +90,7 @@ class ShortPrompts:
     """Measure `short-prompts`: share of facts, inferences and references to context that the model gets right."""
 
     prompts: str = ""
-    """A JSON file of prompts; empty takes those that come with the lab."""
+    """A JSON file of prompts; empty uses the built-in prompts."""
     max_new_tokens: int = 12
     """Length of an answer; only its beginning counts."""
 

@@ -31,7 +31,7 @@ class ReduceVocabulary:
     data: tuple[str, ...] = ("docstrings",)
     """Text whose ids are counted: files, folders, hub:ID or names of built-in sources."""
     field: str = "text"
-    """Field of jsonl, csv, parquet and hub rows that holds the text."""
+    """Field of the text in jsonl, csv, parquet and hub rows."""
 
     def __call__(self, lm: LanguageModel, documents: Iterable[str] | None = None) -> LanguageModel:
         """Count `data`, or `documents`, with the model's tokenizer and return the reduced model; `lm` stays as it is.

@@ -55,11 +55,11 @@ class Settings:
     """The model, the prompts, and how much is written."""
 
     on: tuple[str, ...] = ("tinystories",)
-    """A model (folder, hub id or run), or the text that one is trained on first."""
+    """A model (folder, hub id or run), or text to train one on first."""
     only: tuple[str, ...] = ()
-    """Decoders that take part, with options if need be, `sampling top_p=0.9`; none: all built ones and usual variants."""
+    """Decoders to compare, with options if needed, `sampling top_p=0.9`; none: all built ones and usual variants."""
     data: tuple[str, ...] = ("docstrings",)
-    """Texts whose beginnings a given model continues; one that is trained here continues its own validation texts."""
+    """Texts whose beginnings a given model continues; a model trained here continues its own validation texts."""
     workload: TextWorkload = field(default_factory=lambda: TextWorkload(context=128, batch_size=16))
     """Shape and text of the model that is trained; its data are those of `on`."""
     steps: int = 600
@@ -69,11 +69,11 @@ class Settings:
     prompts: int = 48
     """Texts that are continued."""
     prompt_tokens: int = 16
-    """Tokens of each that the model is given."""
+    """Tokens of each prompt."""
     new_tokens: int = 48
-    """Tokens that are written, by every decoder equally many."""
+    """New tokens, the same number for every decoder."""
     batch_size: int = 16
-    """Prompts continued at a time."""
+    """Prompts in one batch."""
 
     def __post_init__(self) -> None:
         for name, least in _LEAST.items():

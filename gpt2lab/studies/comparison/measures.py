@@ -35,11 +35,11 @@ class Settings:
     models: tuple[str, ...] = ()
     """Folders, hub ids or runs."""
     only: tuple[str, ...] = ()
-    """Measures that take part, with options if need be, `perplexity limit=5000`; none: all that are built."""
+    """Measures to compare, with options if needed, `perplexity limit=5000`; none: all that are built."""
     data: tuple[str, ...] = ()
     """Text of the measures that read any; labelled rows are given to a measure that `only` names."""
     first_seed: int = 0
-    """The seed at which measures that draw nothing are taken."""
+    """Seed at which deterministic measures run."""
 
 
 PRESETS: dict[str, Settings] = {

@@ -37,13 +37,13 @@ class Settings:
     workload: TextWorkload = field(default_factory=TextWorkload)
     """Model and data."""
     only: tuple[str, ...] = ()
-    """Optimizers that take part, with options if need be, `conda refresh=50`; none: all that are built."""
+    """Optimizers to compare, with options if needed, `conda refresh=50`; none: all that are built."""
     lengths: tuple[int, ...] = (75, 150, 300)
     """Updates of the complete schedules that are compared, ascending; the last is the reference."""
     tuning_steps: int = 150
     """Updates of a trial in the sweeps."""
     learning_rates: tuple[float, ...] = (5e-4, 1e-3, 2e-3, 4e-3, 8e-3)
-    """The grid, ascending; where the best lies at its edge, two further values are tried."""
+    """The grid, ascending; if the best is at its edge, two further values are tried."""
     weight_decay: float = 0.1
     """Decoupled decay."""
 
