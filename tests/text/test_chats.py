@@ -113,6 +113,19 @@ def test_without_marks_answers_are_found_by_comparison(name: str, tokenizer: Tok
     assert unmarked.tokens(tokenizer, CHAT) == marked.tokens(tokenizer, CHAT)
 
 
+def test_all_tokens_of_the_last_character_are_the_assistants(tokenizer: Tokenizer) -> None:
+    template = "{% for m in messages %}{% if m.role == 'assistant' %}{% generation %}{{ m.content }}{% endgeneration %}"
+    template += "{% else %}{{ m.content }}{% endif %}{% endfor %}"
+    chat = [CHAT[1], {"role": "assistant", "content": "ok 🙂"}, CHAT[3]]
+    found = ChatTemplate(template).tokens(tokenizer, chat)
+    mine = [id for id, own in zip(found.ids, found.answers, strict=True) if own]
+    assert tokenizer.decode(mine) == "ok 🙂"
+    expected = theirs(tokenizer, template).apply_chat_template(
+        chat, return_dict=True, return_assistant_tokens_mask=True
+    )
+    assert sum(found.answers) == sum(expected["assistant_masks"]) + 3, "transformers counts one byte of four"
+
+
 def test_tools_and_null_fields_reach_the_template_as_in_transformers(tokenizer: Tokenizer) -> None:
     tools = [{"type": "function", "function": {"name": "é<b>", "parameters": {"a": 1}}}]
     chat = [

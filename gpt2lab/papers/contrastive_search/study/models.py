@@ -98,7 +98,10 @@ def split(data: str, seed: int) -> tuple[list[str], list[str]]:
     """
     texts = dict.fromkeys(sources.documents(data))
     rule = HashRule(order="big", modulus=_HELD_OUT)
-    parts = by_hash(texts, {"valid": 1 / _HELD_OUT}, key=str, rule=rule)
+    try:
+        parts = by_hash(texts, {"valid": 1 / _HELD_OUT}, key=str, rule=rule)
+    except LabError:
+        raise LabError(f"{data}: {len(texts)} different texts are too few to hold some out") from None
     return parts[TRAIN], _in_order_of(parts["valid"], seed)
 
 
