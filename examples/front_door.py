@@ -1,6 +1,6 @@
 """The README's Python as a script: what the type checker reads strictly, so that an editor completes every name.
 
-python examples/front_door.py MODEL    a run, a folder, or a hub id
+python examples/front_door.py [MODEL]    a run, a folder, or a hub id; none trains a small model
 """
 
 import sys
@@ -8,6 +8,12 @@ import sys
 import torch
 
 import gpt2lab
+
+
+def new_model() -> str:
+    """Train a small model on generated stories; return the name of its run, which is a MODEL everywhere."""
+    run = gpt2lab.train("tinyworld:200", steps=20, d_model=32, n_heads=2)
+    return run.id
 
 
 def main(model: str) -> float:
@@ -28,4 +34,4 @@ def main(model: str) -> float:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(sys.argv[1] if len(sys.argv) > 1 else new_model())

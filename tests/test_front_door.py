@@ -4,10 +4,14 @@ import ast
 import importlib
 import inspect
 from pathlib import Path
+from typing import get_type_hints
 
 import pytest
 
 import gpt2lab
+from gpt2lab.actions.train_arguments import TrainOptions
+from gpt2lab.actions.train_settings import TrainingSettings
+from gpt2lab.training import TrainSettings
 
 SOURCE = Path(gpt2lab.__file__)
 FUNCTIONS = [name for name in gpt2lab.__all__ if name.islower()]
@@ -50,3 +54,13 @@ def test_what_leaves_a_run_can_be_told_not_to(name: str) -> None:
 def test_a_misspelt_name_is_an_error_for_python_and_for_type_checkers() -> None:
     with pytest.raises(AttributeError, match="has no attribute 'lod'"):
         gpt2lab.lod  # type: ignore[attr-defined]
+
+
+def test_the_arguments_of_train_are_its_settings() -> None:
+    own, loop = get_type_hints(TrainingSettings), get_type_hints(TrainSettings)
+    named = {"data", "model"}
+    assert named <= own.keys() & inspect.signature(gpt2lab.train).parameters.keys()
+    wanted = loop | {name: kind for name, kind in own.items() if name not in named}
+    assert get_type_hints(TrainOptions) == wanted
+    with pytest.raises(gpt2lab.LabError, match="step"):
+        gpt2lab.train("tinyworld:10", stepz=3)  # type: ignore[call-arg]

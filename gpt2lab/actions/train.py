@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Unpack, cast
 
 import torch
 from torch.optim import Optimizer
@@ -21,6 +21,7 @@ from gpt2lab.actions.parts import (
     named_optimizer,
     with_room,
 )
+from gpt2lab.actions.train_arguments import TrainOptions
 from gpt2lab.actions.train_data import (
     MaskedValidation,
     Validation,
@@ -70,7 +71,7 @@ def train(
     *,
     name: str = "train",
     model: "str | Path | None" = None,
-    **settings: Any,
+    **settings: Unpack[TrainOptions],
 ) -> Run:
     """Train a new model on `data`, or go on with a given `model`, and return the finished run with the model in it.
 
