@@ -11,9 +11,9 @@ PAGE = Path(__file__).parents[1] / "docs" / "papers.md"
 _INTRODUCTION = """\
 # The papers
 
-Each paper adds parts to the lab and a study of its own claims. `gpt2lab papers NAME` shows one in full: the idea, the
-claims in words with the paper's own figures, and where they stand. A part in italics is planned, its code is not there
-yet. This page is written by `python scripts/papers_table.py` from `gpt2lab/papers/*/paper.toml`; change those.
+Each paper adds parts to gpt2lab and a study of its own claims. `gpt2lab papers NAME` shows one in full: the idea, the
+claims in words with the paper's own figures, and their verdicts. A part in italics is planned and has no code yet.
+`python scripts/papers_table.py` writes this page from `gpt2lab/papers/*/paper.toml`; edit those files instead.
 """
 
 

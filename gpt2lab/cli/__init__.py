@@ -31,7 +31,7 @@ VERBS = {
     "apply": "make a new model from a model by a transform",
     "measure": "measure a model",
     "predict": "print the predictions of a model's head for texts: classes, numbers, labels of words",
-    "export": "write write a model for other programs: Hugging Face's folder, GGUF, ONNX",
+    "export": "write a model for other programs: Hugging Face's folder, GGUF, ONNX",
     "runs": "list, delete and repair runs",
     "report": "write a run's report again and print its path",
     "compare": "compare runs, or all optimizers, decoders or measures under equal conditions",

@@ -42,8 +42,8 @@ def add_study(parser: Parser) -> None:
         "--scale",
         default="laptop",
         metavar="SCALE",
-        help="smoke (seconds), laptop (meant for 2 idle cores and ten minutes a seed; `gpt2lab papers NAME` says what the "
-        "published study took), gpu, paper (default: laptop)",
+        help="smoke (seconds), laptop (meant for 2 idle cores and ten minutes a seed; `gpt2lab papers NAME` shows the "
+        "time of the published study), gpu, paper (default: laptop)",
     )
     parser.add_argument(
         "--seeds",

@@ -68,17 +68,17 @@ class Settings:
     control_rates: tuple[float, ...] = (1.5e-3, 3e-3, 6e-3)
     """Learning rates of the control's matrices."""
     control_other_rate: float = 1e-2
-    """Learning rate of the control's embeddings and norms: where Conda's own lies."""
+    """Learning rate of the control's embeddings and norms: that of Conda."""
     muon_rates: tuple[float, ...] = (1.5e-3, 3e-3, 6e-3)
     """Learning rates of Muon."""
     conda_rates: tuple[float, ...] = (6e-3, 1.2e-2, 2.4e-2)
     """Learning rates of Conda."""
     refreshes: tuple[int, ...] = (2000, 50, 10)
-    """Refresh periods that Conda chooses from; 2000 is the paper's."""
+    """Refresh periods among which Conda chooses; 2000 is the paper's."""
     scale: float = 0.25
     """Conda's factor on projected updates."""
     watched: tuple[int, int, int] = (50, 400, 50)
-    """First, last and distance of the steps whose updates' spectra are taken."""
+    """First step, last step and distance of the steps at which the spectra of updates are measured."""
 
 
 PRESETS: dict[str, Settings] = {

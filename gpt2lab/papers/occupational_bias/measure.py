@@ -73,7 +73,7 @@ class OccupationalBias:
     seed: int = 0
     """Seed; with a prompt's name it determines all draws of the prompt."""
     batch_size: int = 256
-    """Completions at a time; changes no number."""
+    """Completions in one batch; changes no number."""
     titles: Literal["first", "all"] = "first"
     """Counted occupations of a completion: the first, or each of them once."""
     compat_duplicates: bool = False

@@ -56,11 +56,11 @@ class Settings:
     sign_rates: tuple[float, ...] = (2.5e-4, 5e-4, 1e-3, 2e-3)
     """Learning rates of Lion, of sign momentum and of Sophia."""
     gammas: tuple[float, ...] = (0.1, 0.5, 2.0)
-    """What Sophia-G chooses its gamma from; it grows with the root of 491,520 over the tokens of an update."""
+    """Values of gamma among which Sophia-G chooses; the best grows with the root of 491,520 over the tokens of an update."""
     published_gammas: tuple[float, ...] = (0.5, 2.0)
-    """What the unadapted Sophia-G chooses its gamma from."""
+    """Values of gamma among which the unadapted Sophia-G chooses."""
     hutchinson_gammas: tuple[float, ...] = (0.1, 0.5)
-    """What Sophia-H chooses its gamma from."""
+    """Values of gamma among which Sophia-H chooses."""
     hutchinson_rows: int = 8
     """Rows of a batch that Hutchinson's estimate reads: a product with the Hessian costs three passes."""
     interval: int = 5

@@ -27,7 +27,7 @@ class Settings:
     data: str = "docstrings:4000000"
     """Text: a file, a folder, hub:ID or a built-in source; tinyworld:20000 are generated stories."""
     vocab_size: int = 2048
-    """Ids of the byte-level BPE that is trained on it."""
+    """Vocabulary size of the byte-level BPE trained on it."""
     generator: Shape = field(default_factory=lambda: Shape(d_model=128, n_layers=4, n_heads=4, steps=800))
     """The model that writes."""
     scorer: Shape = field(default_factory=lambda: Shape(d_model=160, n_layers=5, n_heads=5, steps=800))
@@ -47,9 +47,9 @@ class Settings:
     new: int = 64
     """Tokens of a continuation."""
     stop_at_eos: bool = False
-    """Let texts end by themselves, at most `new` tokens long."""
+    """Let texts end at an end token, with at most `new` tokens."""
     on_tokens: bool = True
-    """Count n-grams on tokens rather than on words."""
+    """Count n-grams on tokens instead of words."""
     top_k: tuple[int, ...] = (5, 10, 50)
     """Settings of top-k sampling."""
     top_p: tuple[float, ...] = (0.5, 0.7, 0.95)
@@ -61,9 +61,9 @@ class Settings:
     alpha: tuple[float, ...] = (0.3, 0.6, 0.8)
     """Weights of novelty, each with every k."""
     repeats: int = 1
-    """Times that a sampler draws (the paper: 3); means over them."""
+    """Runs of each sampler (the paper: 3); results are means over them."""
     decode_batch: int = 100
-    """Prefixes continued at a time."""
+    """Prefixes in one batch."""
     speed_model: Shape = field(default_factory=lambda: Shape(d_model=256, n_layers=6, n_heads=4, steps=0))
     """The untrained model on which both loops of contrastive search are timed, with 4096 ids."""
     speed_prompts: tuple[int, ...] = (64, 60, 51, 37)
@@ -71,11 +71,11 @@ class Settings:
     speed_new: int = 256
     """New tokens there."""
     speed_rounds: int = 1
-    """Turns of each loop."""
+    """Repetitions of each loop."""
     given: Model = ""
     """MODEL, a pretrained generator; nothing is trained then."""
     given_scorers: tuple[Model, ...] = ()
-    """MODELs, pretrained scorers; the first one judges the claims."""
+    """MODELs, pretrained scorers; the claims use the first one."""
     given_isotropy: tuple[str, ...] = ()
     """Pretrained models whose isotropy is measured."""
 

@@ -19,7 +19,7 @@ class Settings:
     data: tuple[str, ...] = ()
     """Text for a given model; the generated language needs none."""
     held_out_every: int = 2000
-    """Of a given model's text, every how many-th document is validation; 2,000 is the paper's 0.05 %."""
+    """One document in this many of a given model's text is for validation; 2,000 is the paper's 0.05 %."""
     d_model: int = 128
     """Width of the small model."""
     n_layers: int = 4
@@ -65,9 +65,9 @@ class Settings:
     samples: int = 256
     """Validation rows on which heads are attributed."""
     prompts: int = 64
-    """Prompts with two names, one repeated, for patching; of a given model an even number, each with its partner."""
+    """Prompts with two names, one repeated, for patching; for a given model an even number, each with its partner."""
     prompt_file: str | None = None
-    """CSV with the columns prompt, answer_io, answer_s for a given model, partners in turns; none makes English ones."""
+    """CSV with the columns prompt, answer_io, answer_s for a given model, partners alternating; none: English prompts."""
     neurons: int = 3
     """Confidence neurons that are ablated."""
 

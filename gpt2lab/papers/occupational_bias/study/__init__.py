@@ -49,13 +49,13 @@ class Settings:
     """The world, the model that learns it, and how it is asked; or a model that exists."""
 
     model: Model = ""
-    """MODEL to be measured with the paper's prompts; none: one is trained on the generated world."""
+    """MODEL to measure with the paper's prompts; none: a model is trained on the generated world."""
     names: bool = False
     """Measure an existing model with first names too."""
     intersections: tuple[str, ...] = ()
     """Measure an existing model for these alone, such as ethnicity; none: all."""
     world_seed: int = 0
-    """Draws the world; the same for all seeds of a study."""
+    """Seed of the world; the same for all seeds of a study."""
     planted: int = 8
     """Jobs with an interaction of category and gender."""
     sentences: int = 60_000
@@ -75,13 +75,13 @@ class Settings:
     names_n: int = 1000
     """Completions of each name, of an existing model."""
     top_k: int = 50
-    """Draw among so many likeliest tokens."""
+    """Sample from this many most probable tokens."""
     cold: float = 0.7
     """The second temperature, at which amplification must grow."""
     narrow: int = 5
     """The second top_k, at which amplification must grow."""
     sample_batch: int = 250
-    """Completions at a time."""
+    """Completions in one batch."""
 
     def __post_init__(self) -> None:
         if min(self.n, self.names_n, self.sentences, self.steps) < 1:

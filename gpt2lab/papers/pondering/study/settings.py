@@ -43,13 +43,13 @@ class Settings:
     """Model, data and schedule that all arms share."""
 
     arms: tuple[str, ...] = _FEW
-    """What is compared: ponder and vanilla, with any of vanilla_long (equal compute by more updates), vanilla_double
+    """Arms: ponder and vanilla, with any of vanilla_long (equal compute by more updates), vanilla_double
     (twice the blocks), vanilla_deep (as many times the blocks as pondering passes), loop, hidden, hidden_linear, pause,
     detached, ponder_one, ponder_random."""
     data: str = "docstrings:2500000"
     """Text: a file, folder, hub:ID or built-in name."""
     vocab_size: int = 512
-    """Of the tokenizer, made from the text."""
+    """Vocabulary size of the tokenizer, trained on the text."""
     family: str = "gpt2"
     """gpt2, gpt_neox or llama."""
     d_model: int = 96
@@ -67,7 +67,7 @@ class Settings:
     steps: int = 350
     """Updates."""
     rates: tuple[float, ...] = (2e-3, 4e-3, 8e-3)
-    """Learning rates that every arm tries, ascending; where the best is the lowest or highest, one more on that side."""
+    """Learning rates that every arm tries, ascending; if the best is the lowest or highest, one more on that side."""
     trial: float = 0.2
     """Share of an arm's updates in which each rate is tried, over a complete schedule; the best one then runs them all."""
     weight_decay: float = 0.01
@@ -83,11 +83,11 @@ class Settings:
     draw: str = "layers"
     """Initialisation of the residual projections: layers, or passes, where depth counts the repeated passes."""
     checkpoint_passes: bool = False
-    """Compute the earlier passes again in the backward pass."""
+    """Recompute the earlier passes in the backward pass."""
     windows: int = 384
     """Validation windows, always the same."""
     swept: int = 5
-    """Largest number of steps that the trained model is tried with."""
+    """Largest number of steps at which the trained model is evaluated."""
 
     def __post_init__(self) -> None:
         unknown = [arm for arm in self.arms if arm not in ARMS]

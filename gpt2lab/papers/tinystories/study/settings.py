@@ -22,9 +22,9 @@ class RealSettings:
     reference_share: float = 0.4
     """Share of the training stories kept for the reference model alone."""
     tokenizer: ModelTokenizer = ""
-    """MODEL whose tokenizer is taken; empty trains a byte-level BPE on the training stories."""
+    """MODEL whose tokenizer is used; empty trains a byte-level BPE on the training stories."""
     bpe_size: int = 3000
-    """Ids of a BPE trained here."""
+    """Vocabulary size of a BPE trained here."""
     vocabulary: int = 2000
     """Ids that are kept, <unk> included; the paper keeps 10,000."""
     context: int = 256
@@ -36,7 +36,7 @@ class RealSettings:
     steps: int = 400
     """Updates of every model."""
     epochs: float = 0.0
-    """Times the training text is read; above 0 it decides the number of steps."""
+    """Epochs over the training text; above 0 it determines the number of steps."""
     learning_rate: float = 3e-3
     """Peak of the graded models."""
     reference_learning_rate: float = 1e-3
@@ -109,17 +109,17 @@ class Settings:
     binding_depths: tuple[int, ...] = (1, 2, 4)
     """Depths of the binding models."""
     binding_learning_rates: tuple[float, ...] = (3e-3, 6e-3)
-    """The sweep that every binding depth goes through; the lowest held-out loss is taken."""
+    """Learning rates of the sweep for every binding depth; the lowest held-out loss wins."""
     binding_steps: int = 1600
     """Updates of a binding model."""
     binding_samples: int = 128
     """Stories sampled from a binding model."""
     binding_init_std: float = 0.1
-    """Initial weights of binding models: at 0.02 none of this size learns to copy within the steps."""
+    """Standard deviation of the initial weights of binding models; with 0.02 none of this size copies within the steps."""
     circuits: tuple[str, ...] = ("d128_l1", "d64_l2")
     """Grid models whose heads and neurons the report shows."""
     checkpoint_every: int = 0
-    """Updates between checkpoints; 0: none, a model that was stopped begins again."""
+    """Updates between checkpoints; 0: none, a stopped model is trained again from the start."""
     data: str = ""
     """Real stories in place of TinyWorld: a file with separator lines, or any source."""
     real: RealSettings = field(default_factory=RealSettings)
