@@ -34,8 +34,8 @@ def test_one_report_shows_the_chain_of_models_with_its_numbers(
     html = composition.main(SMALL)
     said = capsys.readouterr().out
     report = html.with_suffix(".md").read_text(encoding="utf-8")
-    chain = next(line for line in report.splitlines() if "way here" in line)
-    assert chain.index("composition-1") < chain.index("remove-layernorm-1")
+    steps = next(line for line in report.splitlines() if "was made by" in line)
+    assert steps.index("composition-1") < steps.index("remove-layernorm-1")
     assert "optimizer conda" in report
     numbers = next(line for line in report.splitlines() if line.startswith("| perplexity |"))
     before, after, change = (float(cell) for cell in numbers.split("|")[2:5])

@@ -345,12 +345,13 @@ def _report(
     run.note(str(shards))
     validation = validation_of(lm, shards, settings)
     if isinstance(validation, MaskedValidation):
-        told, caption = validation.samples(settings.samples), "Validation text with hidden tokens ⟶ filled in"
+        samples = validation.samples(settings.samples)
+        caption = "Validation text with hidden tokens ⟶ filled in"
     else:
-        told = _samples(lm, validation, settings)
+        samples = _samples(lm, validation, settings)
         caption = "Beginnings of validation text, and how the model goes on after ⟶"
-    if told:
-        run.text("samples", "\n\n* * *\n\n".join(told), caption=caption)
+    if samples:
+        run.text("samples", "\n\n* * *\n\n".join(samples), caption=caption)
 
 
 def _samples(lm: LanguageModel, validation: Validation, settings: TrainingSettings) -> list[str]:

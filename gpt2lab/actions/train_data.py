@@ -222,13 +222,13 @@ class MaskedValidation:
         """Return windows with hidden tokens, and each once more with the likeliest tokens in their place, after ⟶."""
         tokenizer, every = self.lm.tokenizer, max(1, self.windows // max(count, 1))
         assert tokenizer is not None
-        told = []
+        filled_in = []
         for i in range(min(count, self.windows)):
             tokens, targets = self._read(range(i * every, i * every + 1))
             filled = torch.where(targets != IGNORE, self.lm.model(tokens).argmax(-1), tokens)
             texts = (tokenizer.decode(ids[0].tolist(), skip_special=False) for ids in (tokens, filled))
-            told.append(" ⟶ ".join(texts))
-        return told
+            filled_in.append(" ⟶ ".join(texts))
+        return filled_in
 
 
 def validation_of(

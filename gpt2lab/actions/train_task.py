@@ -248,7 +248,7 @@ def _evaluation(
         found = [objective(lm.model, {k: v.to(device) for k, v in batches[i].items()}) for i in whole]
         return {
             "validation_loss": float(np.mean([float(loss) for loss, _ in found])),
-            "in_batch_accuracy": float(np.mean([told["in_batch_accuracy"] for _, told in found])),
+            "in_batch_accuracy": float(np.mean([numbers["in_batch_accuracy"] for _, numbers in found])),
         }
 
     return evaluate
@@ -298,9 +298,9 @@ class _HeadValidation:
     def _metrics(self, spec: Head, said: list[torch.Tensor], truth: torch.Tensor) -> dict[str, float]:
         if spec.kind == "tokens":
             tagged = [i for i, example in enumerate(self.examples) if example.values[spec.name] is not None]
-            told = [word_labels(spec, self.rows[i], said[i]) for i in tagged]
+            predicted = [word_labels(spec, self.rows[i], said[i]) for i in tagged]
             true = [[str(tag) for tag in self.examples[i].values[spec.name] or ()] for i in tagged]
-            return tag_numbers(true, told)
+            return tag_numbers(true, predicted)
         there = _answered(spec, truth)
         if not len(there):
             return {}
@@ -318,12 +318,10 @@ class _HeadValidation:
                 truth[there].numpy(), torch.stack(said[spec.name]).argmax(1)[there].numpy(), spec.outputs
             )
             rows = [
-                {"true": name, **{f"told {told}": int(counts[i, j]) for j, told in enumerate(names)}}
+                {"true": name, **{f"predicted {other}": int(counts[i, j]) for j, other in enumerate(names)}}
                 for i, name in enumerate(names)
             ]
-            caption = (
-                f"Validation texts by true class (rows) and told class; head {spec.name}: {listed(names[:6])}"
-            )
+            caption = f"Validation texts by true class (rows) and predicted class; head {spec.name}: {listed(names[:6])}"
             run.table(f"confusion_{spec.name}", rows, caption)
             if len(names) <= _DRAWN:
                 run.figure(f"confusion_{spec.name}", confusion_plot(counts, names)(), caption)

@@ -216,16 +216,16 @@ def write_sums(folder: Path) -> None:
 def check_sums(folder: Path, names: Sequence[str] | None = None) -> None:
     """LabError unless the files of `folder`, or those in `names`, are exactly those that `write_sums` saw."""
     try:
-        told = (folder / SUMS).read_bytes().decode("ascii", "replace").splitlines(keepends=True)
+        recorded = (folder / SUMS).read_bytes().decode("ascii", "replace").splitlines(keepends=True)
         lines = {name: _line(folder, name) for name in names or _named(folder)}
     except OSError as error:
         missing = Path(error.filename or SUMS).name
         raise LabError(f"{folder}: not whole, {missing} cannot be read ({error.strerror})") from None
     for name, line in lines.items():
-        if line not in told:
+        if line not in recorded:
             raise LabError(f"{folder}: damaged, the checksum of {name} is not the one in {SUMS}")
-    if names is None and len(told) != len(lines):
-        raise LabError(f"{folder}: not whole, {SUMS} names {len(told)} files and {len(lines)} are there")
+    if names is None and len(recorded) != len(lines):
+        raise LabError(f"{folder}: not whole, {SUMS} names {len(recorded)} files and {len(lines)} are there")
 
 
 def _named(folder: Path) -> list[str]:

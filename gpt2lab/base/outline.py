@@ -150,10 +150,10 @@ def _made(module: str, name: str, optional: bool, version: tuple[Path, int]) -> 
 
 def _field(scope: _Scope, line: ast.AnnAssign, doc: str) -> Any:
     """Return a field with its default and its docstring; None for one that is no setting."""
-    told = {"metadata": {"doc": doc}}
+    extra = {"metadata": {"doc": doc}}
     given = line.value
     if given is None:
-        return dataclasses.field(default=None, **told) if scope.optional else dataclasses.field(**told)  # type: ignore[call-overload]  # keywords
+        return dataclasses.field(default=None, **extra) if scope.optional else dataclasses.field(**extra)  # type: ignore[call-overload]  # keywords
     if isinstance(given, ast.Call) and ast.unparse(given.func).rpartition(".")[2] == "field":
         words = {word.arg: word.value for word in given.keywords}
         if "init" in words:
@@ -161,11 +161,11 @@ def _field(scope: _Scope, line: ast.AnnAssign, doc: str) -> Any:
         if (factory := words.get("default_factory")) is not None:
             made = factory.body if isinstance(factory, ast.Lambda) else ast.Call(factory, [], [])
             return dataclasses.field(
-                default_factory=functools.partial(_value_of, _value(scope, made)), **told
+                default_factory=functools.partial(_value_of, _value(scope, made)), **extra
             )  # type: ignore[call-overload]  # keywords
         if (given := words.get("default")) is None:
-            return dataclasses.field(**told)  # type: ignore[call-overload]  # keywords
-    return dataclasses.field(default_factory=functools.partial(_value_of, _value(scope, given)), **told)  # type: ignore[call-overload]  # keywords
+            return dataclasses.field(**extra)  # type: ignore[call-overload]  # keywords
+    return dataclasses.field(default_factory=functools.partial(_value_of, _value(scope, given)), **extra)  # type: ignore[call-overload]  # keywords
 
 
 def _value_of(value: Any) -> Any:

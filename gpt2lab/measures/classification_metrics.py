@@ -1,4 +1,4 @@
-"""How well labels and numbers were told: accuracy, F1, AUROC, calibration, correlation, spans. Numpy only.
+"""How well labels and numbers were predicted: accuracy, F1, AUROC, calibration, correlation, spans. Numpy only.
 
 Classes are numbered; truth [n] int, probabilities [n, classes]. A metric that the data do not determine (AUROC with one
 class, a correlation with no variance) is NaN. Ties in a ranking count half.
@@ -28,12 +28,12 @@ def confusion(truth: ArrayLike, predicted: ArrayLike, classes: int) -> Ints:
 def per_class(table: Ints) -> dict[str, Floats]:
     """Return precision, recall, F1 and support of each class from a confusion table; 0 where a quotient is 0 / 0."""
     hits = np.diag(table).astype(np.float64)
-    told, true = table.sum(0), table.sum(1)
-    precision, recall = _share(hits, told), _share(hits, true)
+    predicted, true = table.sum(0), table.sum(1)
+    precision, recall = _share(hits, predicted), _share(hits, true)
     return {
         "precision": precision,
         "recall": recall,
-        "f1": _share(2 * hits, told + true),
+        "f1": _share(2 * hits, predicted + true),
         "support": true.astype(np.float64),
     }
 
@@ -85,7 +85,7 @@ def classification_metrics(truth: ArrayLike, probabilities: ArrayLike, *, bins: 
 def _need_numbers(shares: Floats) -> None:
     if np.isnan(shares).any():
         raise LabError(
-            f"{int(np.isnan(shares).sum())} of {shares.size} probabilities are NaN; nothing is told by them"
+            f"{int(np.isnan(shares).sum())} of {shares.size} probabilities are NaN; no metric follows from them"
         )
 
 
@@ -166,14 +166,15 @@ def multilabel_metrics(
     """Return micro_f1, macro_f1, exact_match, macro auroc and average_precision; truth [n, labels], NaN = unknown.
 
     Unknown answers are left out; exact_match counts the rows all of whose known answers are right. Means over labels
-    leave out those that the data do not determine: the F1 of a label that nothing has and that is never told. LabError
+    leave out those that the data do not determine: the F1 of a label that nothing has and that is never predicted. LabError
     for a probability that is no number.
     """
     labels, shares = np.asarray(truth, np.float64), np.asarray(probabilities, np.float64)
     _need_numbers(shares)
-    there, told = ~np.isnan(labels), shares >= threshold
-    hits = ((labels == 1) & told).sum(0).astype(np.float64)
-    either = (told & there).sum(0) + (labels == 1).sum(0)
+    there, predicted = ~np.isnan(labels), shares >= threshold
+    right = (labels == predicted) | ~there
+    hits = ((labels == 1) & predicted).sum(0).astype(np.float64)
+    either = (predicted & there).sum(0) + (labels == 1).sum(0)
     ranked = [
         (auroc(labels[here, c], shares[here, c]), average_precision(labels[here, c], shares[here, c]))
         for c in range(labels.shape[1])
@@ -183,7 +184,7 @@ def multilabel_metrics(
     return {
         "macro_f1": _mean([2 * h / e for h, e in zip(hits, either, strict=True) if e]),
         "micro_f1": float(2 * hits.sum() / either.sum()) if either.any() else math.nan,
-        "exact_match": float(((labels == told) | ~there)[known].all(1).mean()) if known.any() else math.nan,
+        "exact_match": float(right[known].all(1).mean()) if known.any() else math.nan,
         "auroc": _mean([pair[0] for pair in ranked]),
         "average_precision": _mean([pair[1] for pair in ranked]),
     }
@@ -248,28 +249,28 @@ def spans(tags: Sequence[str]) -> set[tuple[str, int, int]]:
 def span_counts(
     truth: Sequence[Sequence[str]], said: Sequence[Sequence[str]]
 ) -> dict[str, tuple[int, int, int]]:
-    """Return (right, told, true) numbers of entities of each class; an entity is right if class and both ends are."""
+    """Return (right, predicted, true) numbers of entities of each class; an entity is right if class and both ends are."""
     counts: dict[str, list[int]] = {}
-    for row, (true_tags, told_tags) in enumerate(zip(truth, said, strict=True)):
-        if len(true_tags) != len(told_tags):
-            raise LabError(f"text {row} has {len(true_tags)} words and {len(told_tags)} predicted tags")
-        true, told = spans(true_tags), spans(told_tags)
-        for place, group in enumerate((true & told, told, true)):
+    for row, (true_tags, predicted_tags) in enumerate(zip(truth, said, strict=True)):
+        if len(true_tags) != len(predicted_tags):
+            raise LabError(f"text {row} has {len(true_tags)} words and {len(predicted_tags)} predicted tags")
+        true, predicted = spans(true_tags), spans(predicted_tags)
+        for place, group in enumerate((true & predicted, predicted, true)):
             for name, _, _ in group:
                 counts.setdefault(name, [0, 0, 0])[place] += 1
-    return {name: (right, told, true) for name, (right, told, true) in sorted(counts.items())}
+    return {name: (right, predicted, true) for name, (right, predicted, true) in sorted(counts.items())}
 
 
 def span_metrics(counts: Mapping[str, tuple[int, int, int]]) -> dict[str, float]:
     """Return span_f1, span_precision, span_recall over all entities and macro_span_f1 over classes; 0 where undefined.
 
-    A class without an entity, true or told, is none: a resample of the texts may lack one.
+    A class without an entity, true or predicted, is none: a resample of the texts may lack one.
     """
-    right, told, true = (sum(row[i] for row in counts.values()) for i in range(3))
+    right, predicted, true = (sum(row[i] for row in counts.values()) for i in range(3))
     each = [2 * r / (t + y) for r, t, y in counts.values() if t + y]
     return {
-        "span_f1": 2 * right / (told + true) if told + true else 0.0,
-        "span_precision": right / told if told else 0.0,
+        "span_f1": 2 * right / (predicted + true) if predicted + true else 0.0,
+        "span_precision": right / predicted if predicted else 0.0,
         "span_recall": right / true if true else 0.0,
         "macro_span_f1": float(np.mean(each)) if each else 0.0,
     }

@@ -171,9 +171,9 @@ class Classification(_Labelled):
         tables: dict[str, Table] = {"intervals": _interval_table(intervals)}
         figures: dict[str, Any] = {}
         if head.kind == "classification":
-            answers, told = truth.numpy(), said.argmax(1).numpy()
+            answers, predicted = truth.numpy(), said.argmax(1).numpy()
             known = answers < head.outputs
-            counts = metrics.confusion(answers[known], told[known], head.outputs)
+            counts = metrics.confusion(answers[known], predicted[known], head.outputs)
             tables["classes"] = _class_table(head, counts)
             shares = counts.sum(1) / max(counts.sum(), 1)
             about |= {"unseen": int((~known).sum()), "majority": float(shares.max())}
@@ -231,18 +231,18 @@ def _confusion_table(head: Head, counts: NDArray[np.int64]) -> Table:
     return [
         {
             "true class": name,
-            **{f"told {other}": int(counts[i, j]) for j, other in enumerate(head.label_names)},
+            **{f"predicted {other}": int(counts[i, j]) for j, other in enumerate(head.label_names)},
         }
         for i, name in enumerate(head.label_names)
     ]
 
 
 def confusion_plot(counts: NDArray[np.int64], names: Sequence[str]) -> Any:
-    """Return a function that draws a confusion table [classes, classes]: rows true, columns told, shares of the row."""
+    """Return a function that draws a confusion table [classes, classes]: rows true, columns predicted, shares of the row."""
     shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
     cells = [[str(count) for count in row] for row in counts.tolist()] if len(names) <= 12 else None
     return partial(
-        heatmap, shares.tolist(), rows=names, columns=names, x_label="told", y_label="true",
+        heatmap, shares.tolist(), rows=names, columns=names, x_label="predicted", y_label="true",
         label="share of the true class", limits=(0.0, 1.0), cells=cells, numbers=False,
     )  # fmt: skip
 
@@ -286,7 +286,7 @@ def _scatter(truth: NDArray[np.float32], said: NDArray[np.float32]) -> "Figure":
     axes.plot(truth, said, "o", markersize=3, alpha=0.5, color=PALETTE[0])
     axes.axline((float(np.nanmean(truth)), float(np.nanmean(truth))), slope=1, color=MUTED, linewidth=1)
     axes.set_xlabel("true")
-    axes.set_ylabel("told")
+    axes.set_ylabel("predicted")
     return figure
 
 
@@ -302,9 +302,9 @@ class TokenClassification(_Labelled):
                 label_index(str(label), head.label_names, example.where)
         rows = encoded(examples, encoder)
         said = head_outputs(lm.model, rows, (head.name,), batch_size=self.batch_size)[head.name]
-        told = [word_labels(head, row, one) for row, one in zip(rows, said, strict=True)]
+        predicted = [word_labels(head, row, one) for row, one in zip(rows, said, strict=True)]
         truth = [[str(label) for label in example.values[head.name] or ()] for example in examples]
-        counted = _Tags(truth, told)
+        counted = _Tags(truth, predicted)
         intervals = metrics.resampled(len(examples), counted.numbers, resamples=self.resamples)
         whole = np.arange(len(examples))
         classes: Table = [
@@ -324,18 +324,18 @@ class TokenClassification(_Labelled):
 
 
 class _Tags:
-    """Counts of right, told and true spans of every text, so that resampling texts is a sum."""
+    """Counts of right, predicted and true spans of every text, so that resampling texts is a sum."""
 
-    def __init__(self, truth: Sequence[Sequence[str]], told: Sequence[Sequence[str]]) -> None:
-        each = [metrics.span_counts([a], [b]) for a, b in zip(truth, told, strict=True)]
+    def __init__(self, truth: Sequence[Sequence[str]], predicted: Sequence[Sequence[str]]) -> None:
+        each = [metrics.span_counts([a], [b]) for a, b in zip(truth, predicted, strict=True)]
         self.classes = sorted({name for counts in each for name in counts})
         spans = [[counts.get(name, (0, 0, 0)) for name in self.classes] for counts in each]
         self.spans = np.array(spans, dtype=np.int64).reshape(len(each), len(self.classes), 3)
-        self.right = np.array([sum(map(str.__eq__, a, b)) for a, b in zip(truth, told, strict=True)])
+        self.right = np.array([sum(map(str.__eq__, a, b)) for a, b in zip(truth, predicted, strict=True)])
         self.words = np.array([len(row) for row in truth])
 
     def counts(self, items: NDArray[np.int64]) -> dict[str, tuple[int, int, int]]:
-        """(right, told, true) spans of each class over some texts."""
+        """(right, predicted, true) spans of each class over some texts."""
         sums = self.spans[items].sum(0)
         return {name: (int(r), int(t), int(y)) for name, (r, t, y) in zip(self.classes, sums, strict=True)}
 
@@ -346,9 +346,9 @@ class _Tags:
         return {**metrics.span_metrics(self.counts(items)), "word_accuracy": accuracy}
 
 
-def tag_numbers(truth: Sequence[Sequence[str]], told: Sequence[Sequence[str]]) -> dict[str, float]:
+def tag_numbers(truth: Sequence[Sequence[str]], predicted: Sequence[Sequence[str]]) -> dict[str, float]:
     """Return span F1, precision and recall, their mean F1 over classes, and the accuracy over words."""
-    return _Tags(truth, told).numbers(np.arange(len(truth)))
+    return _Tags(truth, predicted).numbers(np.arange(len(truth)))
 
 
 def _one_class(counts: tuple[int, int, int]) -> dict[str, float]:

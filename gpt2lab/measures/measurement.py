@@ -167,19 +167,19 @@ def _weighed(file: bytes | Path) -> dict[str, Any]:
 
 def _read_arrays(described: Mapping[str, Mapping[str, Any]], folder: Path) -> dict[str, Array]:
     found = {}
-    for name, told in described.items():
+    for name, description in described.items():
         path = folder / "arrays" / f"{_plain_name(name)}.npy"
         found[name] = read_npy(path)
-        if _described(found[name]) != told:
+        if _described(found[name]) != description:
             raise LabError(f"{path}: not the array that was measured; shape, type or checksum differ")
     return found
 
 
 def _find_files(described: Mapping[str, Mapping[str, Any]], folder: Path) -> dict[str, bytes | Path]:
     found: dict[str, bytes | Path] = {}
-    for name, told in described.items():
+    for name, description in described.items():
         path = folder / "files" / _plain_name(name)
-        if not path.is_file() or _weighed(path) != told:
+        if not path.is_file() or _weighed(path) != description:
             raise LabError(f"{path}: missing, or not the file that was measured; size or checksum differ")
         found[name] = path
     return found

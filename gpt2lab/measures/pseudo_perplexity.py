@@ -55,7 +55,7 @@ def score_hidden(
     with evaluating(model), torch.inference_mode(), bar:
         for _, group in itertools.groupby(places, key=lambda place: len(rows[place[0]].ids)):
             while batch := list(itertools.islice(group, batch_size)):
-                found = _tell(model, [(rows[i].ids, at) for i, at in batch], mask)
+                found = _hidden_losses(model, [(rows[i].ids, at) for i, at in batch], mask)
                 for (i, at), loss, hit in zip(batch, *found, strict=True):
                     losses[i][at - rows[i].start], hits[i][at - rows[i].start] = loss, hit
                 bar.advance(len(batch))
@@ -70,7 +70,9 @@ def _refuse_causal(model: Transformer) -> None:
         )
 
 
-def _tell(model: Transformer, batch: Sequence[tuple[list[int], int]], mask: int) -> tuple[Tensor, Tensor]:
+def _hidden_losses(
+    model: Transformer, batch: Sequence[tuple[list[int], int]], mask: int
+) -> tuple[Tensor, Tensor]:
     """Loss and hit of the token at one place of each row, [rows] each, on the CPU; rows of one length."""
     tokens = torch.tensor([ids for ids, _ in batch], device=model.device)
     rows = torch.arange(len(batch), device=model.device)

@@ -39,7 +39,7 @@ Shared = Callable[[float], None]
 
 _METRICS = "metrics.jsonl"
 _WORK = (_METRICS, "captions.json", "checkpoints", "model")  # what a run that did something has
-_TOLD = 4  # results that stand for a run in one line
+_SHOWN = 4  # results that stand for a run in one line
 _RESULT = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*", re.ASCII)
 
 
@@ -172,8 +172,8 @@ class Run:
         return self.folder / "checkpoints"
 
     def __repr__(self) -> str:
-        told = "".join(f", {name} {number(value)}" for name, value in list(self.results.items())[:_TOLD])
-        return f"<Run {self.id}: {self.row.status}{told}>"
+        shown = "".join(f", {name} {number(value)}" for name, value in list(self.results.items())[:_SHOWN])
+        return f"<Run {self.id}: {self.row.status}{shown}>"
 
     def _repr_html_(self) -> str:
         """Return status and results as a notebook shows them."""

@@ -244,8 +244,8 @@ def _too_few(claim: Claim, seeds: Mapping[int, object], found: Evidence) -> str 
 def _by_interval(claim: Claim, found: Evidence) -> Verdict:
     broken = [(seed, value) for seed, value in found.values if not math.isfinite(value)]
     if broken:
-        told = listed([f"{number(value)} in seed {seed}" for seed, value in broken])
-        return _verdict(Status.INCONCLUSIVE, f"The quantity is {told}.", found)
+        values = listed([f"{number(value)} in seed {seed}" for seed, value in broken])
+        return _verdict(Status.INCONCLUSIVE, f"The quantity is {values}.", found)
     assert found.interval is not None
     status = decide(claim, found.interval)
     verdict = _verdict(status, _reason(claim, status, found.interval), found)

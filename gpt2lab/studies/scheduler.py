@@ -241,7 +241,7 @@ class _Pool:
             with errors.open("a", encoding="utf-8") as stderr:
                 self._fill(stderr)
                 while self.units:
-                    self._hear(stderr)
+                    self._take_message(stderr)
             self._dismiss()
         except BaseException:
             self._stop()
@@ -274,7 +274,7 @@ class _Pool:
             start_new_session=True,  # Ctrl-C reaches this process alone, which then stops each unit once
         )
         self.processes.append(process)
-        threading.Thread(target=self._listen, args=(process,), daemon=True).start()
+        threading.Thread(target=self._read_messages, args=(process,), daemon=True).start()
         return process
 
     def _environment(self) -> dict[str, str]:
@@ -285,7 +285,7 @@ class _Pool:
             environment["OMP_NUM_THREADS"] = str(self.plan.threads)
         return environment
 
-    def _listen(self, process: subprocess.Popen[str]) -> None:
+    def _read_messages(self, process: subprocess.Popen[str]) -> None:
         """Pass on what a worker says; None when it has ended."""
         assert process.stdout is not None
         for line in process.stdout:
@@ -294,7 +294,7 @@ class _Pool:
         process.wait()
         self.messages.put((process, None))
 
-    def _hear(self, stderr: IO[str]) -> None:
+    def _take_message(self, stderr: IO[str]) -> None:
         """Take one message, or let half a second pass."""
         try:
             process, message = self.messages.get(timeout=0.5)

@@ -66,18 +66,18 @@ def _work(job: Mapping[str, Any], messages: TextIO) -> None:
 
     sent = {"step": 0.0, "share": 0.0}
 
-    def tell(what: str, value: float) -> None:
+    def report(what: str, value: float) -> None:
         if time.monotonic() - sent[what] > _LOG_EVERY:
             sent[what] = time.monotonic()
             _send(messages, {what: value})
 
     def on_log(step: int, numbers: Mapping[str, float]) -> None:
-        tell("step", step)
+        report("step", step)
 
     needs = {name: tuple(needed) for name, needed in job["plan"]["needs"].items()}
     sequences = {name: tuple(job["plan"][name]) for name in ("shared", "seeds")}
     plan = Plan(**(job["plan"] | {"needs": needs} | sequences))
-    execute(plan, Unit(**job["unit"]), on_log, lambda done: tell("share", done))
+    execute(plan, Unit(**job["unit"]), on_log, lambda done: report("share", done))
 
 
 def _send(messages: TextIO, message: Mapping[str, object]) -> None:

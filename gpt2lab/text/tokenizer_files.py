@@ -311,11 +311,11 @@ def _ids(
     Ids outside the vocabulary are a default that was copied (50256).
     """
     rows = max(backend.get_vocab(with_added_tokens=True).values(), default=-1) + 1
-    told = {role: id for role, id in _named_by_id(files).items() if 0 <= id < rows}
+    by_id = {role: id for role, id in _named_by_id(files).items() if 0 <= id < rows}
     ids: dict[str, int | None] = {}
     for role, key in zip(ROLES, KEYS, strict=True):
         token = names.get(key)
-        ids[role] = backend.token_to_id(token) if token is not None else told.get(role)
+        ids[role] = backend.token_to_id(token) if token is not None else by_id.get(role)
     return ids
 
 

@@ -93,10 +93,10 @@ class Distillation(Divisible):
         """Return the mean KL over the rows of states [targets, d_model]; logits are computed again in the backward pass."""
 
         def chunk(own: Tensor, theirs: Tensor) -> Tensor:
-            said = F.log_softmax(model.head(own).to(wide) / self.temperature, dim=-1)
+            students = F.log_softmax(model.head(own).to(wide) / self.temperature, dim=-1)
             with torch.no_grad():
-                told = F.log_softmax(teacher.head(theirs).to(wide) / self.temperature, dim=-1)
-            return F.kl_div(said, told, reduction="sum", log_target=True)
+                teachers = F.log_softmax(teacher.head(theirs).to(wide) / self.temperature, dim=-1)
+            return F.kl_div(students, teachers, reduction="sum", log_target=True)
 
         wide = torch.promote_types(states.dtype, torch.float32)
         total = torch.zeros((), dtype=wide, device=states.device)

@@ -172,10 +172,6 @@ class PrivateGradient:
         return norm
 
 
-STRATEGIES: dict[str, type[GradientStrategy]] = {"summed": SummedGradient, "private": PrivateGradient}
-"""All there are, by name."""
-
-
 def rows(batch: Batch) -> Iterator[Batch]:
     """Yield the rows of a batch that have a target, each as a batch of one."""
     for i in range(row_count(batch)):

@@ -24,7 +24,7 @@ from gpt2lab.text.labelled_batches import LabelledBatches
 from gpt2lab.text.tokenizer import byte_level
 from gpt2lab.training import TrainSettings, masked_tokens, next_token, train
 from gpt2lab.training.contrastive import Contrastive, SimCSE
-from gpt2lab.training.gradients import STRATEGIES, GradientStrategy
+from gpt2lab.training.gradients import GradientStrategy, PrivateGradient, SummedGradient
 from gpt2lab.training.micro_batches import Batch
 from gpt2lab.training.objectives import LossFunction, Objective, as_objective
 from gpt2lab.training.supervised import HeadLoss, Supervised
@@ -220,6 +220,9 @@ def same_update(
 @pytest.mark.parametrize("name", CASES)
 def test_micro_batches_move_the_weights_as_one_large_batch(name: str, sizes: Sequence[int]) -> None:
     same_update(CASES[name], sizes)
+
+
+STRATEGIES: dict[str, type[GradientStrategy]] = {"summed": SummedGradient, "private": PrivateGradient}
 
 
 def of_strategy(case: Case, strategy: str, exact: float = 1e-9) -> None:

@@ -8,7 +8,7 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -137,16 +137,6 @@ def when(folder: Path, pattern: str, count: int, delay: float) -> Callable[[], b
         return bool(seen) and time.monotonic() >= seen[0] + delay
 
     return look
-
-
-@contextlib.contextmanager
-def nothing_lost(folder: Path, log: Path) -> Iterator[None]:
-    """Say where the traces are if the block fails."""
-    try:
-        yield
-    except BaseException:
-        print(f"kept: {folder}, {log}", file=sys.stderr)
-        raise
 
 
 def flip(path: Path, draw: random.Random) -> None:

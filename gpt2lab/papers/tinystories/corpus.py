@@ -119,16 +119,16 @@ def corpus_statistics(stories: Iterable[str], *, common: int = 20) -> CorpusStat
         artefacts += ARTEFACTS.search(story) is not None
     if total == 0:
         raise LabError("no stories to count")
-    told = max(total - empty, 1)
+    written = max(total - empty, 1)
     return CorpusStatistics(
         stories=total,
         empty=empty,
         duplicates=duplicates,
         words=counts.total(),
         word_types=len(counts),
-        words_a_story=counts.total() / told,
-        once_upon_a_time=once / told,
-        with_dialogue=dialogue / told,
+        words_a_story=counts.total() / written,
+        once_upon_a_time=once / written,
+        with_dialogue=dialogue / written,
         artefacts=artefacts,
         common=tuple(counts.most_common(common)),
     )

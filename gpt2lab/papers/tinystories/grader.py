@@ -43,7 +43,7 @@ class TinyWorldGrades:
     stops: float
     """Stories that end by themselves within the budget."""
     binding: float
-    """Pairs told later that were introduced together (binding variant; else nan)."""
+    """Pairs written later that were introduced together (binding variant; else nan)."""
     by_kind: dict[str, float]
     """Consistency of each kind of reference."""
 
@@ -242,10 +242,10 @@ def _creativity(
     texts: Sequence[str], held_out: Sequence[str], training: Sequence[str]
 ) -> tuple[dict[str, float], dict[str, list[dict[str, object]]]]:
     """Measure how varied the texts are, beside as many held-out stories (distinct-2 falls with the amount)."""
-    told = [text for text in texts if text.strip()]
-    if not told:
+    written = [text for text in texts if text.strip()]
+    if not written:
         return {}, {}
-    model, real = originality(told, training), originality(held_out[: len(told)], training)
+    model, real = originality(written, training), originality(held_out[: len(written)], training)
     rows: list[dict[str, object]] = [
         {"": name, "model": getattr(model, name), "held-out": getattr(real, name)}
         for name in Originality.__dataclass_fields__

@@ -78,10 +78,10 @@ def _finite(points: Points) -> list[tuple[float, float]]:
 def _in_words(caption: str, series: Mapping[str, Points]) -> Prose:
     """Say what a chart of single points would show."""
     ends = {name: _finite(points)[0] for name, points in series.items()}
-    told = [
+    shown = [
         f"{name} {number(value)} after {count(int(step), 'update')}" for name, (step, value) in ends.items()
     ]
-    return Prose(f"{caption.partition(' over ')[0]} in nats per token: {listed(told)}.")
+    return Prose(f"{caption.partition(' over ')[0]} in nats per token: {listed(shown)}.")
 
 
 def _extremes(points: Points) -> list[int]:

@@ -41,13 +41,15 @@ def shared(lines: Sequence[Mapping[str, Any]]) -> tuple[list[Mapping[str, Any]],
 def apart(settings: Sequence[Mapping[str, Any]]) -> list[Block]:
     """Return the settings that differ as a table; of those that one run alone has, the names."""
     both, alone = shared(settings)
-    told = [
+    differing = [
         Prose(
             f"{count(len(names), 'setting')} that only `{run}` has: {listed([f'`{name}`' for name in names])}."
         )
         for run, names in alone.items()
     ]
-    return [*([DataTable("", both)] if both else []), *told] or [Prose("The runs have the same settings.")]
+    return [*([DataTable("", both)] if both else []), *differing] or [
+        Prose("The runs have the same settings.")
+    ]
 
 
 def side_by_side(

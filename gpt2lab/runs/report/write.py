@@ -15,7 +15,6 @@ from gpt2lab.base.progress import duration
 from gpt2lab.base.registry import Paper, paper
 from gpt2lab.base.settings import show
 from gpt2lab.base.wording import count, listed, printable
-from gpt2lab.runs.report.chain import chain_sections
 from gpt2lab.runs.report.claims import claim_sections
 from gpt2lab.runs.report.curves import curves_of_run, curves_of_runs, curves_of_study
 from gpt2lab.runs.report.document import (
@@ -32,6 +31,7 @@ from gpt2lab.runs.report.document import (
 )
 from gpt2lab.runs.report.exports import write_figures, write_tables
 from gpt2lab.runs.report.html import to_html
+from gpt2lab.runs.report.lineage_section import lineage_sections
 from gpt2lab.runs.report.markdown import to_markdown
 from gpt2lab.runs.report.side_by_side import apart, comparison_rows, side_by_side
 from gpt2lab.runs.report.trial import trial_section
@@ -68,7 +68,7 @@ def write_report(
         elif row.parent is not None:
             document = _single(row, run, Prose(f"A piece of the study `{row.id.partition('/')[0]}`."))
         else:
-            document = _single(row, run, *chain_sections(row, store))
+            document = _single(row, run, *lineage_sections(row, store))
         path = _write(document, run.folder, "report")
         write_figures(run, figures)
         write_tables(run, tables)

@@ -202,37 +202,37 @@ def read_rotary(
     `base` and `share` hold where the entries do not say. Where both forms are there, `rope_scaling` counts, as in
     transformers.
     """
-    told = entries.get("rope_scaling", {}) or entries.get("rope_parameters", {})
-    if nested := [name for name, value in told.items() if isinstance(value, dict)]:
+    rope = entries.get("rope_scaling", {}) or entries.get("rope_parameters", {})
+    if nested := [name for name, value in rope.items() if isinstance(value, dict)]:
         raise LabError(
             f"{entries.where}: rotary positions of each kind of layer ({nested[0]}) are not supported"
         )
     fields = {
-        "rotary_base": _number(_first(told.get("rope_theta"), entries.get("rope_theta", base))),
-        "rotary_fraction": _number(_first(told.get("partial_rotary_factor"), share)),
+        "rotary_base": _number(_first(rope.get("rope_theta"), entries.get("rope_theta", base))),
+        "rotary_fraction": _number(_first(rope.get("partial_rotary_factor"), share)),
     }
-    kind = _first(told.get("rope_type"), told.get("type"), "default")
+    kind = _first(rope.get("rope_type"), rope.get("type"), "default")
     if kind == "default":
         return fields
     original = max_positions  # what linear does not look at, and dynamic counts from
     if kind in ("yarn", "llama3"):
-        inside = _first(told.get("original_max_position_embeddings"), max_positions)
+        inside = _first(rope.get("original_max_position_embeddings"), max_positions)
         original = entries.get("original_max_position_embeddings", inside)
-    factor = told.get("factor")
+    factor = rope.get("factor")
     factor = max_positions / original if factor is None else _number(factor)
     options: dict[str, Any] = {"kind": kind, "factor": factor, "original_positions": original}
     if kind == "yarn":
-        wide, all_wide = told.get("mscale"), told.get("mscale_all_dim")
-        if told.get("attention_factor") is not None:
-            options["magnitude"] = _number(told["attention_factor"])
+        wide, all_wide = rope.get("mscale"), rope.get("mscale_all_dim")
+        if rope.get("attention_factor") is not None:
+            options["magnitude"] = _number(rope["attention_factor"])
         elif wide and all_wide:
             grown = math.log(max(factor, 1.0)) * 0.1
             options["magnitude"] = (wide * grown + 1) / (all_wide * grown + 1)
-        options |= {name: _number(told[name]) for name in ("beta_fast", "beta_slow") if told.get(name)}
-        options["truncate"] = told.get("truncate", True)
+        options |= {name: _number(rope[name]) for name in ("beta_fast", "beta_slow") if rope.get(name)}
+        options["truncate"] = rope.get("truncate", True)
     elif kind == "llama3":
-        options["low_frequency"] = _number(told["low_freq_factor"])
-        options["high_frequency"] = _number(told["high_freq_factor"])
+        options["low_frequency"] = _number(rope["low_freq_factor"])
+        options["high_frequency"] = _number(rope["high_freq_factor"])
     elif kind not in ("linear", "dynamic"):
         raise LabError(
             f"{entries.where}: rotary scaling {shown(kind)} is not supported, only linear, dynamic, yarn and llama3"
@@ -254,29 +254,29 @@ def _number(value: Any) -> float:
 
 def written_rotary(config: TransformerConfig) -> dict[str, Any]:
     """The reverse of `read_rotary`, in the form that transformers 5 reads."""
-    told: dict[str, Any] = {"rope_type": "default", "rope_theta": config.rotary_base}
+    rope: dict[str, Any] = {"rope_type": "default", "rope_theta": config.rotary_base}
     if config.rotary_fraction != 1.0:
-        told["partial_rotary_factor"] = config.rotary_fraction
+        rope["partial_rotary_factor"] = config.rotary_fraction
     scaling = config.rotary_scaling
     if scaling is not None:
-        told |= {"rope_type": scaling.kind, "factor": scaling.factor}
+        rope |= {"rope_type": scaling.kind, "factor": scaling.factor}
         if scaling.kind in ("yarn", "llama3"):
-            told["original_max_position_embeddings"] = scaling.original_positions
+            rope["original_max_position_embeddings"] = scaling.original_positions
         if scaling.kind == "dynamic" and scaling.original_positions != config.max_positions:
             raise LabError(
                 f"a {config.family} checkpoint counts dynamic scaling from its {config.max_positions} positions, "
                 f"this model from {scaling.original_positions}; it cannot be written in that layout"
             )
         if scaling.kind == "yarn":
-            told |= {
+            rope |= {
                 "beta_fast": scaling.beta_fast,
                 "beta_slow": scaling.beta_slow,
                 "truncate": scaling.truncate,
             }
-            told["attention_factor"] = scaling.amplitude
+            rope["attention_factor"] = scaling.amplitude
         if scaling.kind == "llama3":
-            told |= {"low_freq_factor": scaling.low_frequency, "high_freq_factor": scaling.high_frequency}
-    return {"rope_parameters": told, "rope_theta": config.rotary_base}
+            rope |= {"low_freq_factor": scaling.low_frequency, "high_freq_factor": scaling.high_frequency}
+    return {"rope_parameters": rope, "rope_theta": config.rotary_base}
 
 
 DECODER: dict[str, Any] = {

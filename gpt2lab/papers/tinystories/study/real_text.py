@@ -234,8 +234,8 @@ def _grade(
     stops = sum(story.finished == "eos" for story in drawn) / len(drawn)
     model = name.removeprefix("real_")
     cloze, _ = name_cloze(lm, made.held_out)
-    told = [text for text in texts if text.strip()]
-    copied = originality(told, made.train).nearest_rouge_2 if told else math.nan
+    written = [text for text in texts if text.strip()]
+    copied = originality(written, made.train).nearest_rouge_2 if written else math.nan
     row: dict[str, object] = {
         "model": model, "parameters": record.results["parameters_total"], "bits per byte": record.results["bits_per_byte"],
         **grader.grades(texts), "stops": stops, "name cloze": cloze, "nearest Rouge-2": copied,

@@ -180,9 +180,10 @@ def _samples(settings: Settings, study: "Study") -> None:
     models = sorted(_models(settings), key=lambda model: -first.results[f"{model}.loss"])
     parts = []
     for model in (models[0], models[len(models) // 2], models[-1]):
-        told = [text for text in first.arms[f"grid_{model}"].texts["samples"].split("\n") if text.strip()][:3]
+        lines = first.arms[f"grid_{model}"].texts["samples"].split("\n")
+        texts = [text for text in lines if text.strip()][:3]
         grades = ", ".join(f"{name} {first.results[f'{model}.{name}']:.2f}" for name in _GRADES)
-        parts.append(f"{model} ({grades})\n" + "\n".join(f"  {text}" for text in told))
+        parts.append(f"{model} ({grades})\n" + "\n".join(f"  {text}" for text in texts))
     study.text(
         "stories",
         "\n\n".join(parts),

@@ -1,4 +1,4 @@
-"""A model's way from training through every transform, with what was measured and written at each step, for its report."""
+"""The section of a report on a model's lineage: training and every transform, with what was measured after each."""
 
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,30 +21,30 @@ _TRAINING = ("data", "family", "optimizer", "train.steps", "train.learning_rate"
 _RESULTS = ("parameters", "parameters.total", "validation_loss", "perplexity", "masked_perplexity")
 
 
-def chain_sections(row: Row, store: Store) -> list[Section]:
-    """Return the sections of a run whose model has gone through several; [] for a run at the beginning of its chain."""
-    chain = lineage(row, store)
-    if len(chain) < 2:
+def lineage_sections(row: Row, store: Store) -> list[Section]:
+    """Return the sections of a run whose model has gone through several; [] for a run without a predecessor."""
+    steps = lineage(row, store)
+    if len(steps) < 2:
         return []
-    models = [step for step in chain if step.kind in _MADE_A_MODEL]
+    models = [step for step in steps if step.kind in _MADE_A_MODEL]
     blocks: list[Any] = [
-        Prose("The model's way here: " + ", then ".join(f"`{step.id}`" for step in chain) + "."),
-        DataTable("", [_step(step) for step in chain]),
+        Prose("This model was made by " + ", then ".join(f"`{step.id}`" for step in steps) + "."),
+        DataTable("", [_step(step) for step in steps]),
     ]
     blocks += _measured(models, store)
     blocks += _written(models, store)
-    return [Section("The chain", blocks)]
+    return [Section("Lineage", blocks)]
 
 
 def _step(row: Row) -> dict[str, Any]:
     """Return one line: what the run did, and the numbers that say how the model was after it."""
     results = row.numbers
-    told = [f"{name} {wording.number(results[name])}" for name in _RESULTS if name in results]
+    shown = [f"{name} {wording.number(results[name])}" for name in _RESULTS if name in results]
     return {
         "run": row.id,
         "step": f"{row.kind} {row.name}" if row.kind in ("apply", "measure") else row.kind,
         "how": ", ".join(f"{name} {show(value)}" for name, value in _chosen(row).items()),
-        "results": ", ".join(told),
+        "results": ", ".join(shown),
         "took": duration(row.seconds) if row.seconds is not None else "",
     }
 
@@ -93,7 +93,7 @@ def _line(number: str, models: Sequence[Row], values: Mapping[str, float | None]
 
 
 def _written(models: Sequence[Row], store: Store) -> Iterator[Passage]:
-    """Yield the newest texts of every model, in the order of the chain."""
+    """Yield the newest texts of every model, in the order of the lineage."""
     runs = _runs_on(models, store, "generate")
     for model in models:
         own = next((run for run in runs if run.origin == model.id), None)
