@@ -93,7 +93,7 @@ def predict_spans(
     lm: "LanguageModel",
     texts: Sequence[str],
     *,
-    head: str = "",
+    head: str | None = None,
     batch_size: int = 32,
     truncate: Side = "right",
 ) -> list[list[Span]]:
