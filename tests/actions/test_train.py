@@ -209,18 +209,22 @@ def test_a_tokenizer_that_was_being_written_when_the_process_died_is_made_again(
     text, home, monkeypatch, files
 ):
     whole = train_model(small(text), home=home, name="whole")
-    write, left = tokenizer_files.atomic_write, [files]
+    left = [files]
 
-    def dies(path, content):
-        if not left[0]:
-            raise KeyboardInterrupt
-        left[0] -= 1
-        write(path, content)
+    def dying(write):
+        def dies(path, content, **options):
+            if not left[0]:
+                raise KeyboardInterrupt
+            left[0] -= 1
+            write(path, content, **options)
 
-    monkeypatch.setattr(tokenizer_files, "atomic_write", dies)
-    with pytest.raises(KeyboardInterrupt):
-        train_model(small(text), home=home, name="cut")
-    monkeypatch.setattr(tokenizer_files, "atomic_write", write)
+        return dies
+
+    with monkeypatch.context() as patched:
+        for name in ("atomic_write", "write_json"):
+            patched.setattr(tokenizer_files, name, dying(getattr(tokenizer_files, name)))
+        with pytest.raises(KeyboardInterrupt):
+            train_model(small(text), home=home, name="cut")
     assert weights(resume("cut", home=home)) == weights(whole)
 
 
