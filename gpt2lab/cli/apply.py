@@ -23,7 +23,7 @@ def add(parser: Parser, argv: Sequence[str]) -> None:
     parser.add_argument(
         "--out", metavar="DIR", help="folder of the new model (default: model, in the folder of the run)"
     )
-    add_part(parser, argv, "transform", "what to do", skip=("out",))
+    add_part(parser, argv, "transform", "transform", skip=("out",))
 
 
 def run(arguments: argparse.Namespace) -> None:

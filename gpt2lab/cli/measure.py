@@ -15,7 +15,7 @@ from gpt2lab.cli.part_options import add_part, part_options
 
 def add(parser: Parser, argv: Sequence[str]) -> None:
     """Add measure, model, and the options of the measure that was typed."""
-    add_part(parser, argv, "measure", "what to measure")
+    add_part(parser, argv, "measure", "measure")
 
 
 def run(arguments: argparse.Namespace) -> None:
