@@ -76,6 +76,10 @@ class Study:
         """The texts over all seeds, by name."""
         return record(Row(self.id, self.paper, "study"), self.folder.parent).texts
 
+    def values(self, name: str) -> list[float]:
+        """Return one result of every seed that has it."""
+        return [run.results[name] for run in self.runs if name in run.results]
+
     def figure(self, name: str, figure: "Figure", caption: str = "") -> None:
         """Add a figure to the report; see `Run.figure`."""
         self._open.figure(name, figure, caption)

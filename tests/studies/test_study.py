@@ -84,6 +84,9 @@ def test_the_seeds_can_be_named_and_settings_replaced_and_the_command_says_so(ho
     overrides = {"gain": "0.0", "tuning.momentum": "0.5", "fail_in": "none"}
     study = reproduce("tide", scale="smoke", seeds=(3, 5), settings=overrides, home=home)
     assert [run.seed for run in study.runs] == [3, 5]
+    name = next(iter(study.runs[1].results))
+    del study.runs[0].results[name]
+    assert study.values(name) == [study.runs[1].results[name]], "of the seeds that have it"
     command = Store(home).find("tide").command
     assert command == (
         "gpt2lab reproduce tide --scale smoke --seeds 3,5 --set gain=0 --set fail_in=none --set tuning.momentum=0.5"

@@ -273,7 +273,7 @@ def summarise(settings: Settings, study: "Study") -> None:
     names = {REAL: "real text", **labels(chosen_entries("decoder", settings.only, VARIANTS))}
     ran = [arm for arm in names if all(f"{arm}.diversity" in run.results for run in study.runs)]
     values = {
-        arm: {name: _over_seeds(study, arm, name) for name in (*_NUMBERS, "tokens_per_second")} for arm in ran
+        arm: {name: study.values(f"{arm}.{name}") for name in (*_NUMBERS, "tokens_per_second")} for arm in ran
     }
     short = any(map(math.isnan, (number for arm in ran for name in _NUMBERS for number in values[arm][name])))
     caption = f"{_caption(settings)}. {_DASH}" if short else _caption(settings)
@@ -298,10 +298,6 @@ def summarise(settings: Settings, study: "Study") -> None:
     )
     reasons = {row["decoder"]: row["reason"] for run in study.runs for row in run.tables.get("left_out", ())}
     report_left_out(study, {str(label): str(reason) for label, reason in reasons.items()})
-
-
-def _over_seeds(study: "Study", arm: str, name: str) -> list[float]:
-    return [run.results[f"{arm}.{name}"] for run in study.runs if f"{arm}.{name}" in run.results]
 
 
 def _row(label: str, values: dict[str, list[float]]) -> dict[str, Any]:

@@ -130,7 +130,7 @@ def summarise(settings: Settings, study: "Study") -> None:
         numbers = _numbers(study, entry.arm)
         for row, place in zip(headline, range(1, len(headline) + 1), strict=True):
             for number in numbers[:1]:
-                values = _values(study, entry.arm, place, number["result"])
+                values = study.values(f"{entry.arm}.m{place}.{number['result']}")
                 row[_column(names[entry.arm], number)] = fmean(values) if values else None
     study.table("measures", headline, "The first number of every measure, mean over seeds")
     for entry in entries:
@@ -140,7 +140,7 @@ def summarise(settings: Settings, study: "Study") -> None:
         rows = [_row(study, entry.arm, place, model, numbers) for place, model in _places(settings)]
         study.table(entry.arm, rows, names[entry.arm])
         points = {
-            model: _values(study, entry.arm, place, numbers[0]["result"])
+            model: study.values(f"{entry.arm}.m{place}.{numbers[0]['result']}")
             for place, model in _places(settings)
         }
         finite = {
@@ -169,16 +169,11 @@ def _numbers(study: "Study", arm: str) -> list[dict[str, Any]]:
     return list(next((rows for rows in found if rows), []))
 
 
-def _values(study: "Study", arm: str, place: int, result: str) -> list[float]:
-    name = f"{arm}.m{place}.{result}"
-    return [run.results[name] for run in study.runs if name in run.results]
-
-
 def _row(study: "Study", arm: str, place: int, model: str, numbers: list[dict[str, Any]]) -> dict[str, Any]:
     """Return one model's line: the numbers, and intervals where seeds give them."""
     row: dict[str, Any] = {"model": model}
     for number in numbers[:_SHOWN]:
-        values = _values(study, arm, place, number["result"])
+        values = study.values(f"{arm}.m{place}.{number['result']}")
         column = _column(str(number["number"]), number, named=False)
         row[column] = fmean(values) if values else None
         row |= interval_columns(column, values)

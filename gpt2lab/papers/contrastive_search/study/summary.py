@@ -75,6 +75,5 @@ def scatter(points: dict[str, list[tuple[float, float, str]]]) -> "Figure":
 
 
 def _mean(study: "Study", name: str) -> float:
-    values = [run.results[name] for run in study.runs if name in run.results]
-    known = [value for value in values if math.isfinite(value)]
+    known = [value for value in study.values(name) if math.isfinite(value)]
     return fmean(known) if known else math.nan

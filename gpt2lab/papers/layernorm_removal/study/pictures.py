@@ -88,7 +88,7 @@ def _results(study: "Study", ways: Sequence[str]) -> None:
 
 
 def _mean_of(study: "Study", name: str) -> float:
-    values = [run.results[name] for run in study.runs if name in run.results]
+    values = study.values(name)
     return fmean(values) if values else float("nan")
 
 

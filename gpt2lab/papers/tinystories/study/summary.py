@@ -41,7 +41,7 @@ def tinyworld(settings: Settings, study: "Study") -> None:
 
 
 def _mean(study: "Study", name: str) -> float:
-    values = [run.results[name] for run in study.runs if name in run.results]
+    values = study.values(name)
     return fmean(values) if values else math.nan
 
 
