@@ -3,7 +3,6 @@
 import hashlib
 import html
 import json
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,7 +13,7 @@ from gpt2lab.base.files import sha256
 from gpt2lab.base.json_files import parse_json
 from gpt2lab.base.json_numbers import NOT_FINITE, json_value
 from gpt2lab.base.tables import columns_of, number_columns, padded
-from gpt2lab.base.wording import printable
+from gpt2lab.base.wording import number, printable
 from gpt2lab.measures.arrays import FILE_NAME, Array, array_sha256, number_array, read_npy
 from gpt2lab.plots.figures import to_svg
 
@@ -211,21 +210,12 @@ def _text(value: object) -> str:
 
 
 def show(value: Any) -> str:
-    """Write a value for people: four to six digits, thousands set apart, lists by commas."""
-    if isinstance(value, bool) or value is None:
-        return {True: "yes", False: "no", None: "none"}[value]
-    if isinstance(value, int):
-        return f"{value:,}"
-    if isinstance(value, float):
-        if not math.isfinite(value):
-            return str(value)
-        size = abs(value)
-        if size and (size < 1e-4 or size >= 1e9):
-            return f"{value:.4g}"
-        return f"{value:,.1f}" if size >= 1e4 else f"{value:.4f}" if size < 100 else f"{value:,.2f}"
+    """Write a value for people: numbers in five digits, lists by commas, nothing as `none`."""
+    if isinstance(value, (int, float)):
+        return number(value, 5)
     if isinstance(value, (list, tuple)):
         return ", ".join(show(item) for item in value)
-    return str(value)
+    return "none" if value is None else str(value)
 
 
 def show_table(rows: Sequence[Mapping[str, Any]], limit: int = 20) -> str:
