@@ -11,10 +11,11 @@ from collections.abc import Sequence
 
 from gpt2lab.actions.models import find_model
 from gpt2lab.base.progress import duration
+from gpt2lab.base.wording import number, size
 from gpt2lab.cli.parser import Parser
 from gpt2lab.cli.part_options import add_part, part_options
 from gpt2lab.cli.runs import plain
-from gpt2lab.cli.show import number, print_json
+from gpt2lab.cli.show import print_json
 from gpt2lab.runs.store import Store
 
 
@@ -52,7 +53,7 @@ def show_applied(identity: str, *, as_json: bool) -> None:
         print_json({**plain(row), "out": str(folder)})
         return
     print(f"wrote   {folder}")
-    print(f"size    {results['bytes'] / 1e6:,.1f} MB, {number(results['parameters'])} parameters", end="")
+    print(f"size    {size(int(results['bytes']))}, {number(results['parameters'])} parameters", end="")
     print(f" (before: {number(results['parameters_before'])})")
     print(f"took    {duration(results['seconds'])}")
     print(f"run     {row.id}")

@@ -9,6 +9,7 @@ examples:
 import argparse
 from collections.abc import Sequence
 
+from gpt2lab.base.wording import size
 from gpt2lab.cli.parser import Parser
 from gpt2lab.cli.show import print_json
 
@@ -50,6 +51,6 @@ def run(arguments: argparse.Namespace) -> None:
         )
         return
     print(f"wrote   {done.path}")
-    print(f"size    {done.size / 1e6:,.1f} MB, matrices in {done.dtype}")
+    print(f"size    {size(done.size)}, matrices in {done.dtype}")
     for note in done.notes:
         print(f"note    {note}")

@@ -20,9 +20,10 @@ from typing import Any
 
 from gpt2lab.base.errors import LabError
 from gpt2lab.base.progress import duration
+from gpt2lab.base.tables import cell
 from gpt2lab.base.wording import count, size
 from gpt2lab.cli.parser import Parser, whole
-from gpt2lab.cli.show import cut, number, print_json, table
+from gpt2lab.cli.show import cut, print_json, table
 from gpt2lab.runs.store import KINDS, Row, Store
 
 _READABLE = 36  # columns that results need beside the rest; with fewer they stand below
@@ -215,5 +216,5 @@ def _model(row: Row) -> str:
 
 def brief(results: Mapping[str, float], most: int = 4) -> str:
     """Return the first few results on one line."""
-    shown = [f"{name} {number(value)}" for name, value in list(results.items())[:most]]
+    shown = [f"{name} {cell(value)}" for name, value in list(results.items())[:most]]
     return ", ".join(shown) + (f" and {len(results) - most} more" if len(results) > most else "")

@@ -3,16 +3,14 @@
 import codecs
 import io
 import json
-import math
 import shutil
 import sys
 import textwrap
 from collections.abc import Iterable, Sequence
 from typing import Any, TextIO
 
-from gpt2lab.base import wording
 from gpt2lab.base.json_numbers import json_value
-from gpt2lab.base.tables import padded
+from gpt2lab.base.tables import cell, padded
 from gpt2lab.base.wording import visible
 
 _LEAST = 24  # columns of a text that is cut
@@ -52,20 +50,13 @@ def print_json(value: Any) -> None:
     print(json.dumps(finite, indent=2, ensure_ascii=plain, allow_nan=False))
 
 
-def number(value: Any) -> str:
-    """Write a number in four significant digits, nothing for None, a dash for what is no number, else as text."""
-    if isinstance(value, (int, float)):
-        return "–" if math.isnan(value) else wording.number(value)
-    return "" if value is None else str(value)
-
-
 def table(rows: Sequence[Sequence[Any]], header: Sequence[str]) -> str:
     """Align rows under a header; numbers to the right.
 
     Text in the last column is cut at the terminal's width, if enough of it is left to be read. Columns that do not fit
     otherwise follow below, each block under the first column again.
     """
-    cells = [[number(cell) for cell in row] for row in rows]
+    cells = [[cell(value) for value in row] for row in rows]
     right = [bool(rows) and all(_is_number(row[i]) for row in rows) for i in range(len(header))]
     widths = [max(len(line[i]) for line in [header, *cells]) for i in range(len(header))]
     room = shutil.get_terminal_size((110, 24)).columns
@@ -96,7 +87,7 @@ def _blocks(widths: Sequence[int], room: int) -> list[list[int]]:
 
 def pairs(items: Iterable[tuple[str, Any]], indent: str = "  ") -> str:
     """Align names and values in two columns."""
-    listed = [(name, number(value)) for name, value in items]
+    listed = [(name, cell(value)) for name, value in items]
     width = max((len(name) for name, _ in listed), default=0)
     return "\n".join(f"{indent}{name:<{width}}  {value}" for name, value in listed)
 

@@ -10,9 +10,10 @@ import sys
 import pytest
 
 from gpt2lab.base.errors import LabError
+from gpt2lab.base.tables import cell
 from gpt2lab.cli import VERBS, main, parse
 from gpt2lab.cli.parser import Parser, typed, whole
-from gpt2lab.cli.show import number, pairs, print_json, table
+from gpt2lab.cli.show import pairs, print_json, table
 
 
 def _said(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str]:
@@ -145,7 +146,7 @@ def test_json_has_no_infinity(capsys: pytest.CaptureFixture[str]) -> None:
 def test_tables_align_numbers_to_the_right() -> None:
     assert table([["a", 1], ["bb", 22]], ("name", "n")) == "name   n\na      1\nbb    22"
     assert pairs([("a", 0.5), ("long", None)]) == "  a     0.5\n  long  "
-    assert (number(0.123456), number(True), number("x")) == ("0.1235", "yes", "x")
+    assert (cell(0.123456), cell(True), cell("x")) == ("0.1235", "yes", "x")
 
 
 def test_a_table_wider_than_the_terminal_loses_no_column(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from gpt2lab.base.interval import Interval
+from gpt2lab.base.tables import cell
 from gpt2lab.base.wording import listed, number
 from gpt2lab.runs.verdicts import JudgedClaim, Status
 
@@ -151,7 +152,7 @@ def claim_facts(judged: JudgedClaim) -> list[tuple[str, str]]:
         rule = claim.holds_if.words
         if claim.holds_in_part_if is not None:
             rule += f"; in part if {claim.holds_in_part_if.words}"
-    seeds = ", ".join(f"{shown(value, 4)} (seed {seed})" for seed, value in verdict.values)
+    seeds = ", ".join(f"{cell(value)} (seed {seed})" for seed, value in verdict.values)
     measure = as_code("measure", claim.measure)
     facts = [
         ("measured", _measure_words(claim.quantity, measure, claim.unit) if claim.measure else ""),
@@ -198,12 +199,7 @@ def seed_words(judged: JudgedClaim) -> str:
     values = [value for _, value in judged.verdict.values]
     if all(map(math.isnan, values)):
         return ""
-    return "seeds " + ", ".join(shown(value, 3) for value in values)
-
-
-def shown(value: float, digits: int = 4) -> str:
-    """Write a number; one that is none as a dash."""
-    return "–" if math.isnan(value) else number(value, digits)
+    return "seeds " + ", ".join(cell(value, 3) for value in values)
 
 
 def interval_words(interval: Interval | None, unit: str) -> str:
@@ -214,10 +210,3 @@ def interval_words(interval: Interval | None, unit: str) -> str:
     if interval.low == interval.high:
         return mean
     return f"{mean} ({number(interval.low, 3)} to {number(interval.high, 3)})"
-
-
-def cell(value: Any) -> str:
-    """Write one cell of a table."""
-    if not isinstance(value, (int, float)):
-        return "" if value is None else str(value)
-    return shown(value)

@@ -9,10 +9,9 @@ from gpt2lab.base.errors import LabError, unknown
 from gpt2lab.base.extras import install
 from gpt2lab.base.files import atomic_write
 from gpt2lab.base.json_files import read_text
-from gpt2lab.base.tables import columns_of, number_columns
+from gpt2lab.base.tables import cell, columns_of, number_columns
 from gpt2lab.base.wording import printable
 from gpt2lab.plots.figures import tidy_svg
-from gpt2lab.runs.report.document import cell
 from gpt2lab.runs.run_record import RunRecord
 
 FIGURES = ("pdf", "png")

@@ -6,7 +6,7 @@ from html import escape
 from typing import Any
 
 from gpt2lab.base.errors import LabError
-from gpt2lab.base.tables import columns_of, number_columns
+from gpt2lab.base.tables import cell, columns_of, number_columns
 from gpt2lab.base.wording import number, printable
 from gpt2lab.plots import figures
 from gpt2lab.plots.svg import clean_svg, themed, to_text
@@ -23,7 +23,6 @@ from gpt2lab.runs.report.document import (
     Prose,
     Section,
     Verdicts,
-    cell,
     claim_facts,
     interval_words,
     seed_words,

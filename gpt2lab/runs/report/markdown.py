@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from gpt2lab.base.tables import columns_of, number_columns
+from gpt2lab.base.tables import cell, columns_of, number_columns
 from gpt2lab.runs.report.document import (
     STATUS_MARKS,
     Block,
@@ -24,7 +24,6 @@ from gpt2lab.runs.report.document import (
     Prose,
     Section,
     Verdicts,
-    cell,
     claim_facts,
     measured,
 )
