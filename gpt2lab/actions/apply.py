@@ -66,9 +66,7 @@ def resume_apply(row: Row, *, home: Path | str | None = None, take_over: bool = 
     settings = settings_of(row)
     made = with_models(from_plain(part("transform", row.name), settings["options"], row.id))
     if not isinstance(made, TrainingTransform):
-        raise LabError(
-            f"{row.id}: {row.name} trains nothing, so there is nothing to resume; run it again: {row.command}"
-        )
+        raise LabError(f"{row.id}: {row.name} trains nothing, so there is nothing to resume; {row.repeat}")
     if row.status == "finished":
         raise LabError(f"{row.id}: this run has finished")
     if settings["model"] == IN_MEMORY:

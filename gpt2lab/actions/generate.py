@@ -1,7 +1,7 @@
 """The verb `generate`: prompts continued by any decoder, kept in a run."""
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, overload
@@ -105,10 +105,11 @@ def generate(
         chosen = with_models(chosen)
     lm = loaded(model, device, dtype)
     _refuse_silent(lm, str(model) if isinstance(model, (str, Path)) else "this model")
-    given = [prompts] if isinstance(prompts, str) else list(prompts)
+    several = isinstance(prompts, Iterable) and not isinstance(prompts, str)
+    given = list(prompts) if several else [prompts]
     limits = {"max_new_tokens": max_new_tokens, "min_new_tokens": min_new_tokens, "stop": stop, "seed": seed}
     ends = {} if stop_at_eos else {"stop_at_eos": False}
-    settings = {**_noted(decoder, options), "prompts": list(map(_shown, given))}
+    settings = {**_noted(decoder, options), "prompts": [_shown(lm, prompt) for prompt in given]}
     if extra_inputs:
         settings["extra_inputs"] = {name: f"{len(entries)} tensors" for name, entries in extra_inputs.items()}
     settings["options"] = {**limits, **ends, **settings["options"]}
@@ -144,13 +145,15 @@ def _noted(decoder: "str | Decoder", options: Mapping[str, Any]) -> dict[str, An
     return {"decoder": name, "options": to_plain(decoder) if dataclasses.is_dataclass(decoder) else {}}
 
 
-def _shown(prompt: "Prompt") -> str | list[int]:
-    """Return what a record says of a prompt: its text or token ids; of embeddings their shape."""
+def _shown(lm: "LanguageModel", prompt: "Prompt") -> str | list[int]:
+    """Return what a record says of a prompt: its text or token ids; of embeddings their shape. LabError for no prompt."""
+    from torch import Tensor
+
+    from gpt2lab.decode.prompts import prompt_tokens
+
     if isinstance(prompt, str):
         return prompt
-    if isinstance(prompt, Sequence):
-        return [int(token) for token in prompt]
-    return f"embeddings {list(prompt.shape)}"
+    return f"embeddings {list(prompt.shape)}" if isinstance(prompt, Tensor) else prompt_tokens(lm, prompt)
 
 
 def _report(run: "Run", results: "Sequence[Generation]") -> None:

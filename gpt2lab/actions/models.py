@@ -57,6 +57,12 @@ def loaded(
     """Return a model that is loaded already, or load the one of that name. LabError if a loaded one is on another device."""
     if isinstance(model, (str, Path)):
         return load(model, device=device, dtype=dtype)
+    from gpt2lab.text.language_model import LanguageModel
+
+    if not isinstance(model, LanguageModel):
+        raise LabError(
+            f"a model is a name or what gpt2lab.load returns, got an object of {type(model).__name__}"
+        )
     if dtype is not None:
         raise LabError(f"dtype {dtype}: this model is loaded already; say so to gpt2lab.load")
     if device is not None and pick_device(device).type != model.model.device.type:
@@ -117,12 +123,22 @@ def model_outline(model: str | Path) -> "Transformer":
     return load(model).model.to("meta") if is_adapter(folder) else read_outline(folder)
 
 
+def named(model: object) -> str | Path:
+    """Return a model's name as it is. LabError for a model in memory, where only a name will do."""
+    if isinstance(model, (str, Path)):
+        return model
+    raise LabError(
+        "a model is given here by folder, hub id or run, not as an object in memory; "
+        "save it first: gpt2lab.save(lm, FOLDER)"
+    )
+
+
 def find_model(model: str | Path) -> str | Path:
     """Return the folder of a model given by folder or run; anything else is returned as it is, for the hub.
 
-    LabError for a run that saved no model.
+    LabError for a run that saved no model, and for a model in memory.
     """
-    folder = user_path(model)
+    folder = user_path(named(model))
     if holds_model(folder / "model") and not holds_model(folder):
         return folder / "model"  # the folder of a run
     if folder.exists() or isinstance(model, Path):
@@ -181,6 +197,8 @@ def _model_of(row: Row) -> Path:
     with_model = [piece.id for piece in Store().pieces(row.id) if holds_model(piece.folder() / "model")]
     if with_model:
         raise LabError(f"{row.id}: a study; its pieces have the models: {', '.join(with_model[:4])}")
+    if out:
+        raise LabError(f"{row.id}: its model was written to {folder}, where it is no more; {row.repeat}")
     state = (
         f"is {row.status}; gpt2lab resume {row.id}"
         if row.status in ("interrupted", "failed")

@@ -12,7 +12,7 @@ import torch
 from torch.optim import Optimizer
 
 from gpt2lab import decode
-from gpt2lab.actions.models import find_model, model_outline, pick_device
+from gpt2lab.actions.models import find_model, model_outline, named, pick_device
 from gpt2lab.actions.parts import (
     attach_once,
     build_architecture,
@@ -80,7 +80,7 @@ def train(
     steps unless told; a given model is trained at a rate and a context of its own. name: of the run.
     LabError for settings or data that do not fit, and for a setting that this training would ignore.
     """
-    given = {"data": data, "model": None if model is None else str(model)}
+    given = {"data": data, "model": None if model is None else str(named(model))}
     return train_model(
         training_settings({**{key: value for key, value in given.items() if value}, **settings}), name=name
     )
@@ -94,10 +94,9 @@ def training_settings(given: Mapping[str, object]) -> TrainingSettings:
     """
     loop = {option.name for option in options(TrainSettings)}
     given = {f"train.{name}" if name in loop else name: value for name, value in given.items()}
-    made = build(TrainingSettings, {"train.warmup": 0, **given}, "train")
-    if made.model is not None and _are_chats(made):
+    if given.get("objective") is None and _are_chats(given):
         given = {**given, "objective": "answers"}
-        made = update(made, {"objective": "answers"}, "train")
+    made = build(TrainingSettings, {"train.warmup": 0, **given}, "train")
     if made.train.steps < 1:
         raise LabError(f"train: steps must be at least 1, got {made.train.steps}")
     names = set(_flat(given))
@@ -113,10 +112,12 @@ def training_settings(given: Mapping[str, object]) -> TrainingSettings:
     return update(made, {name: value for name, value in usual.items() if name not in names}, "train")
 
 
-def _are_chats(settings: TrainingSettings) -> bool:
-    """Tell whether the rows are chats and nothing else has been asked for."""
-    plain = settings.objective is None and settings.task.kind == "language"
-    return plain and bool(settings.data) and holds_chats(settings.data)
+def _are_chats(given: Mapping[str, object]) -> bool:
+    """Tell whether a given model is to learn language from rows of chats. LabError for settings that do not fit."""
+    plain = {name: value for name, value in given.items() if name.partition(".")[0] != "objective_options"}
+    made = build(TrainingSettings, {"train.warmup": 0, **plain}, "train")
+    language = made.model is not None and made.task.kind == "language"
+    return language and bool(made.data) and holds_chats(made.data)
 
 
 def _fine_tuning(settings: TrainingSettings, model: Transformer, context: int | None) -> dict[str, object]:

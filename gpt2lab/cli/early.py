@@ -3,6 +3,7 @@
 import itertools
 from collections.abc import Sequence
 
+from gpt2lab.actions.backends import names_back_end
 from gpt2lab.actions.models import refuse_missing
 from gpt2lab.base.registry import part, parts
 from gpt2lab.cli.parser import typed
@@ -20,7 +21,8 @@ def refuse_early(verb: str, argv: Sequence[str]) -> None:
         _model(argv)
     elif verb in ("measure", "apply") and argv and not argv[0].startswith("-"):
         _known({"measure": "measure", "apply": "transform"}[verb], argv[0])
-        _model(argv[1:])
+        if verb == "apply" or not any(names_back_end(word) for word in argv[1:2]):
+            _model(argv[1:])
 
 
 def _training(argv: Sequence[str]) -> None:

@@ -67,6 +67,7 @@ def predict(
     each pair. Texts longer than the model are cut on the side `truncate`. LabError: no such head, an embedding head
     (see `embed`), as many pairs as texts.
     """
+    _several(texts)
     spec = find_head(lm.model, head, ("classification", "multilabel", "regression", "tokens"))
     if pairs is not None and len(pairs) != len(texts):
         raise LabError(f"{len(texts)} texts and {len(pairs)} second texts of pairs; give as many")
@@ -101,6 +102,7 @@ def predict_spans(
 
     LabError: no such head, labels that are no BIO labels.
     """
+    _several(texts)
     spec = find_head(lm.model, head, ("tokens",))
     encoder = encoder_for(lm, truncate=truncate)
     ranges = [units(_string(text))[0] for text in texts]
@@ -110,6 +112,12 @@ def predict_spans(
         to_characters(text, from_bio(word_labels(spec, row, one)), own)
         for text, own, row, one in zip(texts, ranges, rows, said, strict=True)
     ]
+
+
+def _several(texts: object) -> None:
+    """LabError for one text in the place of a list: its characters would be read as texts."""
+    if isinstance(texts, str):
+        raise LabError(f"texts are a list, got one text; give [{texts[:40]!r}]")
 
 
 def _string(text: object) -> str:
@@ -202,6 +210,7 @@ def embed(
     themselves, scaled to length 1, which any model has. `prefix` stands before every text (e5: "query: ", "passage: ").
     LabError without any of these.
     """
+    _several(texts)
     how = None if pooling is None else SentenceEncoder(pooling=pooling, normalize=True)
     if pooling is None and head is None and not _has_embedding(lm.model):
         how = lm.sentence_encoder

@@ -52,6 +52,8 @@ def train_policy(
     newest whole one is continued, bit for bit. LabError: no prompts, a reward that is no finite number, and those of
     `PolicyTrainer.learn`.
     """
+    if isinstance(prompts, str):
+        raise LabError(f"prompts are a list of texts, got one text; give [{prompts[:40]!r}]")
     if not prompts:
         raise LabError("no prompts to write from; an empty text stands for the beginning of a text")
     if targets is not None and len(targets) != len(prompts):
@@ -93,6 +95,10 @@ def train_policy(
 
 def _chooser(algorithm: Algorithm | Callable[[int], Algorithm] | None) -> Callable[[int], Algorithm]:
     """Return which algorithm an iteration uses."""
+    if isinstance(algorithm, type):
+        raise LabError(
+            f"algorithm: got the class {algorithm.__name__}; give an instance, {algorithm.__name__}()"
+        )
     if algorithm is None or not callable(algorithm):
         fixed: Algorithm = PPO() if algorithm is None else algorithm
         return lambda iteration: fixed

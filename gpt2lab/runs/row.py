@@ -70,6 +70,11 @@ class Row:
         """The results by dotted name."""
         return decode_numbers(self.results)
 
+    @property
+    def repeat(self) -> str:
+        """What repeats it, as words of a message: its command, where one was kept."""
+        return f"run it again: {self.command}" if self.command else "run it again"
+
     def folder(self, home: Path | str | None = None) -> Path:
         """Return the run's folder."""
         return home_folder(home) / self.id

@@ -29,7 +29,7 @@ def resume(
         study = row.id.partition("/")[0]
         raise LabError(f"{row.id}: a piece of a study; go on with all of it: gpt2lab resume {study}")
     if row.kind not in ("study", "train", "apply"):
-        raise LabError(f"{row.id}: a run of kind {row.kind} cannot be resumed; run it again: {row.command}")
+        raise LabError(f"{row.id}: a run of kind {row.kind} cannot be resumed; {row.repeat}")
     holder = holder_of(row.folder(store.home))
     if holder is not None and not take_over:
         raise LabError(

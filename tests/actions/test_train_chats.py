@@ -39,7 +39,7 @@ def test_rows_of_messages_are_learnt_by_their_answers(home: Path, capsys: pytest
     more = ["--model", "base-1", "--data", "chat.jsonl", "--steps", "2", "--set", "valid_fraction=0.2"]
     assert main(["train", *more, "--name", "none"]) == 2
     assert "its folder holds no chat template; give a file of your own" in capsys.readouterr().err
-    own = ["--objective", "answers", "--set", "objective_options.template=own.jinja"]
+    own = ["--set", "objective_options.template=own.jinja"]
     assert main(["train", *more, *own, "--name", "first"]) == 0
     results = json.loads((home / "first-1" / "results.json").read_text())
     assert (results["rows"], results["validation_rows"], results["dropped"]) == (16, 4, 0)

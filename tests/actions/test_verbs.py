@@ -1,7 +1,9 @@
 """The verbs as functions: what each leaves in the store, of a model by name and of one in memory."""
 
 import json
+import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -157,6 +159,38 @@ def test_a_mistake_leaves_no_run(store: Store, lm: LanguageModel) -> None:
         with pytest.raises(LabError):
             wrong()
     assert store.count() == 0
+
+
+def test_an_object_of_another_kind_is_answered_in_a_sentence(store: Store, lm: LanguageModel) -> None:
+    wrong: Any = lm
+    with pytest.raises(LabError, match=r"not as an object in memory; save it first: gpt2lab\.save"):
+        gpt2lab.train("tinyworld:3", model=wrong, steps=1)
+    with pytest.raises(LabError, match="not as an object in memory"):
+        gpt2lab.load(wrong)
+    wrong = lm.model
+    with pytest.raises(LabError, match=r"what gpt2lab\.load returns, got an object of Transformer"):
+        gpt2lab.measure("perplexity", wrong, **TEXT)
+    wrong = [1, 2]
+    for prompts in (wrong, 5):
+        with pytest.raises(LabError, match="a prompt is text, a list of token ids"):
+            gpt2lab.generate(lm, prompts, max_new_tokens=1)
+    assert store.count() == 0
+
+
+def test_a_run_without_a_command_and_one_whose_folder_is_gone_say_what_to_do(
+    store: Store, folder: Path, tmp_path: Path
+) -> None:
+    gpt2lab.apply("quantize", folder, out=tmp_path / "small")
+    shutil.rmtree(tmp_path / "small")
+    with pytest.raises(
+        LabError, match=r"its model was written to .*small, where it is no more; run it again$"
+    ):
+        gpt2lab.load("quantize-1")
+    with pytest.raises(LabError, match=r"nothing to resume; run it again$"):
+        gpt2lab.resume("quantize-1")
+    gpt2lab.measure("perplexity", folder, command="gpt2lab measure it", **TEXT)
+    with pytest.raises(LabError, match=r"cannot be resumed; run it again: gpt2lab measure it$"):
+        gpt2lab.resume("perplexity-1")
 
 
 def test_settings_of_the_verb_itself_are_no_options_of_a_part(store: Store, folder: Path) -> None:

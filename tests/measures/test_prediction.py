@@ -9,7 +9,7 @@ import torch
 import gpt2lab
 from gpt2lab.base.errors import LabError
 from gpt2lab.measures.labelled import Classification, Regression, TokenClassification
-from gpt2lab.measures.prediction import predict, predict_spans
+from gpt2lab.measures.prediction import embed, predict, predict_spans
 from gpt2lab.model.architecture import attach
 from gpt2lab.model.task_heads import Head, read_out
 from gpt2lab.text.language_model import LanguageModel, save
@@ -71,6 +71,9 @@ def test_every_kind_of_head_says_what_it_is_made_for() -> None:
         predict(lm, ["a"])
     with pytest.raises(LabError, match="give each text as one string"):
         predict(lm, [["a", "b"]], head="label")
+    for read in (predict, predict_spans, embed):
+        with pytest.raises(LabError, match=r"texts are a list, got one text; give \['a b'\]"):
+            read(lm, "a b")
     with pytest.raises(LabError, match=r"read \.labels or \.scores"):
         _ = size.label
     with pytest.raises(LabError, match="1 texts and 2 second texts"):

@@ -10,6 +10,7 @@ import torch
 
 import gpt2lab
 from gpt2lab.base.errors import LabError
+from gpt2lab.cli import main
 from gpt2lab.decode.backends import Recorded, Recorder, Server
 from gpt2lab.measures.choice import MultipleChoice
 from gpt2lab.measures.cloze import Cloze
@@ -126,7 +127,11 @@ def test_recorded_answers_give_the_same_measurement(backend: Server, tmp_path: P
 
 
 def test_the_verb_takes_a_server_by_name_and_keeps_a_run(
-    server: TestServer, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    server: TestServer,
+    home: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setenv("LAB_KEY", "sk-very-secret")
     data, answers = str(questions(tmp_path)), tmp_path / "answers.jsonl"
@@ -134,6 +139,8 @@ def test_the_verb_takes_a_server_by_name_and_keeps_a_run(
     first = gpt2lab.measure("multiple-choice", named, data=data)
     again = gpt2lab.measure("multiple-choice", f"recorded:{answers}", data=data)
     assert again.to_json() == first.to_json()
+    assert main(["measure", "multiple-choice", f"recorded:{answers}", "--data", data, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["numbers"]["accuracy"] == first["accuracy"]
     row = Store().find("multiple-choice-1")
     assert json.loads(row.settings)["model"] == named and row.numbers["accuracy"] == first["accuracy"]
     kept = [path.read_bytes() for path in home.rglob("*") if path.is_file()]

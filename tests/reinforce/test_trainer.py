@@ -336,6 +336,8 @@ def test_a_loss_that_is_not_finite_stops_before_it_spreads() -> None:
     ("more", "message"),
     [
         ({"prompts": []}, "no prompts to write from"),
+        ({"prompts": "one text"}, r"list of texts, got one text; give \['one text'\]"),
+        ({"algorithm": RLOO}, r"got the class RLOO; give an instance, RLOO\(\)"),
         ({"reward": lambda texts: [math.nan] * len(texts)}, "reward of text 0 is nan"),
         (
             {"settings": replace(SMALL, samples=2, minibatch=2), "algorithm": RLOO(), "prompts": [[1], [2]]},
