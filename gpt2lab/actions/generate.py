@@ -105,8 +105,9 @@ def generate(
         chosen = with_models(chosen)
     lm = loaded(model, device, dtype)
     _refuse_silent(lm, str(model) if isinstance(model, (str, Path)) else "this model")
-    several = isinstance(prompts, Iterable) and not isinstance(prompts, str)
-    given = list(prompts) if several else [prompts]
+    if not isinstance(prompts, Iterable):
+        raise LabError(f"prompts are a text or a list of prompts, got {type(prompts).__name__}")
+    given = [prompts] if isinstance(prompts, str) else list(prompts)
     limits = {"max_new_tokens": max_new_tokens, "min_new_tokens": min_new_tokens, "stop": stop, "seed": seed}
     ends = {} if stop_at_eos else {"stop_at_eos": False}
     settings = {**_noted(decoder, options), "prompts": [_shown(lm, prompt) for prompt in given]}

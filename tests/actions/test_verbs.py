@@ -170,10 +170,9 @@ def test_an_object_of_another_kind_is_answered_in_a_sentence(store: Store, lm: L
     wrong = lm.model
     with pytest.raises(LabError, match=r"what gpt2lab\.load returns, got an object of Transformer"):
         gpt2lab.measure("perplexity", wrong, **TEXT)
-    wrong = [1, 2]
-    for prompts in (wrong, 5):
-        with pytest.raises(LabError, match="a prompt is text, a list of token ids"):
-            gpt2lab.generate(lm, prompts, max_new_tokens=1)
+    for wrong, what in (([1, 2], "a prompt is text, a list of token ids"), (5, "list of prompts, got int")):
+        with pytest.raises(LabError, match=what):
+            gpt2lab.generate(lm, wrong, max_new_tokens=1)
     assert store.count() == 0
 
 
