@@ -22,7 +22,7 @@ def test_apply_writes_a_model_and_says_what_how_large_and_how_long(said: Lab, ou
     assert done.status == 0, done.err
     words = [line.split()[0] for line in done.out.splitlines()]
     assert words == ["wrote", "size", "took", "run", "next"]
-    assert str(out) in done.out and "MB" in done.out
+    assert str(out) in done.out and "kB, " in done.out
     texts = [
         said("generate", place, "one day", "--max-new-tokens", "5").out for place in (str(out), "quantize")
     ]
