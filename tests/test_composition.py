@@ -34,7 +34,7 @@ def test_one_report_shows_the_chain_of_models_with_its_numbers(
     html = composition.main(SMALL)
     said = capsys.readouterr().out
     report = html.with_suffix(".md").read_text(encoding="utf-8")
-    steps = next(line for line in report.splitlines() if "was made by" in line)
+    steps = next(line for line in report.splitlines() if "that led here" in line)
     assert steps.index("composition-1") < steps.index("remove-layernorm-1")
     assert "optimizer conda" in report
     numbers = next(line for line in report.splitlines() if line.startswith("| perplexity |"))

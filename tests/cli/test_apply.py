@@ -55,7 +55,7 @@ def test_the_chain_of_models_is_kept_with_the_runs(said: Lab, out: Path) -> None
     assert row["results"]["perplexity"] == pytest.approx(measured.json["numbers"]["perplexity"])
     assert row["command"].startswith("gpt2lab measure perplexity dequantize-")
     report = Path(said("report", row["id"], "--json").json["markdown"]).read_text(encoding="utf-8")
-    line = next(line for line in report.splitlines() if "way here" in line)
+    line = next(line for line in report.splitlines() if "that led here" in line)
     places = [line.index(name) for name in ("small-1", "quantize-", "dequantize-", "perplexity-")]
     assert places == sorted(places)
 

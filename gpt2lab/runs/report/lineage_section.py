@@ -28,7 +28,7 @@ def lineage_sections(row: Row, store: Store) -> list[Section]:
         return []
     models = [step for step in steps if step.kind in _MADE_A_MODEL]
     blocks: list[Any] = [
-        Prose("This model was made by " + ", then ".join(f"`{step.id}`" for step in steps) + "."),
+        Prose("The runs that led here: " + ", then ".join(f"`{step.id}`" for step in steps) + "."),
         DataTable("", [_step(step) for step in steps]),
     ]
     blocks += _measured(models, store)
