@@ -7,9 +7,8 @@ from torch.nn import functional as F
 
 from gpt2lab.base.errors import LabError
 from gpt2lab.model import Transformer
+from gpt2lab.model.loss import IGNORE
 from gpt2lab.training import Batch, Objective
-
-IGNORE = -100
 
 
 @dataclass(frozen=True, kw_only=True)
