@@ -77,6 +77,11 @@ def read_object(path: Path, *, largest: int = LARGEST) -> dict[str, Any]:
     return content
 
 
+def json_sha256(content: Any) -> str:
+    """Return the SHA-256 (hex) of JSON's own values; the order of an object's names does not matter."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
 def sealed(content: Mapping[str, Any]) -> dict[str, Any]:
     """Return an object with its own checksum, so that `check_seal` knows it from a changed one."""
     return {**content, _SEAL: _checksum(content)}
@@ -92,5 +97,4 @@ _SEAL = "checksum"
 
 
 def _checksum(content: Mapping[str, Any]) -> str:
-    plain = {name: value for name, value in content.items() if name != _SEAL}
-    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
+    return json_sha256({name: value for name, value in content.items() if name != _SEAL})

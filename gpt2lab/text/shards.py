@@ -1,9 +1,7 @@
 """A corpus as memory-mapped token ids: encoded once, split by document, checked at every opening."""
 
 import bisect
-import hashlib
 import itertools
-import json
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -14,6 +12,7 @@ import numpy.typing as npt
 
 from gpt2lab.base.errors import LabError
 from gpt2lab.base.files import atomic_folder, locked, restore, user_path
+from gpt2lab.base.json_files import json_sha256
 from gpt2lab.base.progress import Progress
 from gpt2lab.text import sources
 from gpt2lab.text.shard_builder import Builder, encode_all
@@ -206,7 +205,7 @@ def key(
     """Return a SHA-256 (hex) of all that decides the shards of a source: a name for a folder to build them in."""
     state = [VERSION, sources.cache_key(source, field=field, format=format), tokenizer.fingerprint]
     state += [tokenizer.eos, tokenizer.encode("", special=True), valid_fraction]
-    return hashlib.sha256(json.dumps(state).encode()).hexdigest()
+    return json_sha256(state)
 
 
 def _built(folder: Path, made_from: str, tokenizer: Tokenizer) -> Shards | None:

@@ -1,9 +1,7 @@
 """Where text comes from: files, folders, the hub, and built-in sources that need no download."""
 
 import functools
-import hashlib
 import importlib
-import json
 import os
 import re
 import warnings
@@ -15,6 +13,7 @@ from typing import Any, TypeVar
 from gpt2lab.base.errors import LabError, nearest, unknown
 from gpt2lab.base.extras import install
 from gpt2lab.base.files import sha256, user_path
+from gpt2lab.base.json_files import json_sha256
 from gpt2lab.text import docstrings, readers, rows
 from gpt2lab.text.bounded import EmptyFile, string
 
@@ -93,7 +92,7 @@ def cache_key(source: SourceLike, *, field: str = "text", format: str | None = N
             ]
         else:
             state += [part, _installed() if part.startswith("docstrings") else None]
-    return hashlib.sha256(json.dumps(state).encode()).hexdigest()
+    return json_sha256(state)
 
 
 def _content(path: Path) -> str:
