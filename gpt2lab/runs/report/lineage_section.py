@@ -100,7 +100,7 @@ def _written(models: Sequence[Row], store: Store) -> Iterator[Passage]:
         if own is None:
             continue
         texts = record(own, store.home).texts
-        if "texts" in texts:
+        if texts.get("texts"):  # none was asked for: an empty list of prompts
             yield Passage(f"{model.id} writes, by {settings_of(own)['decoder']} ({own.id})", texts["texts"])
 
 

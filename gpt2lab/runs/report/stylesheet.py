@@ -86,7 +86,7 @@ thead th { color: var(--muted); font-size: .82rem; font-weight: 600; }
 .wide th:first-child, .wide td:first-child { position: sticky; left: 0; background: var(--paper); }
 .wide tbody tr:hover td:first-child { background: var(--soft); }
 .facts { width: 100%; margin: 1rem 0; font-size: .92rem; }
-.facts th { width: 15rem; font-weight: 500; }
+.facts th { width: 15rem; font-weight: 500; overflow-wrap: anywhere; }
 .facts mark { padding: .05em .3em; border-radius: 4px; background: var(--mark); color: inherit; }
 .facts mark + .small { display: inline; margin-left: .5rem; }
 dl.claim { display: grid; grid-template-columns: max-content 1fr; gap: .3rem 1.2rem; margin: .8rem 0 0;

@@ -378,3 +378,21 @@ def test_a_curve_of_one_point_is_a_number(home):
     )
     assert "Validation loss over updates" not in text
     assert "svg" in checker.tags
+
+
+@pytest.mark.parametrize(
+    ("settings", "unit"),
+    [
+        ({"objective": None, "task": {"kind": "language"}}, True),
+        ({"objective": "dpo", "task": {"kind": "language"}}, False),
+        ({"objective": None, "task": {"kind": "regression"}}, False),
+    ],
+)
+def test_a_loss_that_is_not_of_tokens_is_not_said_to_be(settings, unit, home):
+    for name, last in (("curve", 3), ("point", 1)):
+        with Run.start("train", name, home=home, settings=settings) as run:
+            for step in range(last):
+                run.log(step, loss=3.0 - step)
+        page = write_report(name, home=home).read_text()
+        assert ("nats per token" in page) is unit
+        assert ("Loss: training loss 3 after" in page) is (name == "point" and not unit)
