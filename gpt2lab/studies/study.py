@@ -1,9 +1,11 @@
 """A study: an experiment, a paper's or a comparison of parts, over its seeds, the verdicts, the report."""
 
+import math
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from gpt2lab.base.errors import LabError
@@ -79,6 +81,11 @@ class Study:
     def values(self, name: str) -> list[float]:
         """Return one result of every seed that has it."""
         return [run.results[name] for run in self.runs if name in run.results]
+
+    def mean(self, name: str) -> float:
+        """Return the mean of one result over the seeds that have it; NaN if none has."""
+        values = self.values(name)
+        return fmean(values) if values else math.nan
 
     def figure(self, name: str, figure: "Figure", caption: str = "") -> None:
         """Add a figure to the report; see `Run.figure`."""

@@ -1,6 +1,7 @@
 """Studies: units, workers, resuming, failures, verdicts."""
 
 import json
+import math
 import os
 import shutil
 import signal
@@ -87,6 +88,7 @@ def test_the_seeds_can_be_named_and_settings_replaced_and_the_command_says_so(ho
     name = next(iter(study.runs[1].results))
     del study.runs[0].results[name]
     assert study.values(name) == [study.runs[1].results[name]], "of the seeds that have it"
+    assert study.mean(name) == study.runs[1].results[name] and math.isnan(study.mean("none"))
     command = Store(home).find("tide").command
     assert command == (
         "gpt2lab reproduce tide --scale smoke --seeds 3,5 --set gain=0 --set fail_in=none --set tuning.momentum=0.5"

@@ -79,17 +79,12 @@ def _results(study: "Study", ways: Sequence[str]) -> None:
             {
                 "way": name, "loss": fmean(values), "above control": fmean(values) - base["control"],
                 "above pre-trained": fmean(values) - base["pretrained"],
-                "highest in training": _mean_of(study, f"peak.{name}"),
+                "highest in training": study.mean(f"peak.{name}"),
             }
             for name, values in found.items()
         ],
         "Validation loss in nats per token, mean over seeds, and what it is above either baseline",
     )  # fmt: skip
-
-
-def _mean_of(study: "Study", name: str) -> float:
-    values = study.values(name)
-    return fmean(values) if values else float("nan")
 
 
 def _heads(study: "Study", name: str) -> None:

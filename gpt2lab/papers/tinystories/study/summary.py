@@ -1,6 +1,5 @@
 """Figures and tables of the study's report, over its seeds."""
 
-import math
 from collections.abc import Sequence
 from statistics import fmean
 from typing import TYPE_CHECKING
@@ -23,7 +22,7 @@ _MAP_TOKENS = 36
 def tinyworld(settings: Settings, study: "Study") -> None:
     """Add the figures of the grid, of the binding models, of attention and neurons, and samples."""
     for name, title in _GRADES.items():
-        values = [[_mean(study, f"d{d}_l{n}.{name}") for d in settings.widths] for n in settings.depths]
+        values = [[study.mean(f"d{d}_l{n}.{name}") for d in settings.widths] for n in settings.depths]
         study.figure(
             f"{name}_grid",
             heatmap(
@@ -40,21 +39,16 @@ def tinyworld(settings: Settings, study: "Study") -> None:
     _samples(settings, study)
 
 
-def _mean(study: "Study", name: str) -> float:
-    values = study.values(name)
-    return fmean(values) if values else math.nan
-
-
 def _models(settings: Settings) -> list[str]:
     return [f"d{d}_l{n}" for d in settings.widths for n in settings.depths]
 
 
 def _scores(settings: Settings, study: "Study") -> None:
     """Grades against size."""
-    models = sorted(_models(settings), key=lambda model: _mean(study, f"{model}.parameters"))
-    sizes = [_mean(study, f"{model}.parameters") for model in models]
+    models = sorted(_models(settings), key=lambda model: study.mean(f"{model}.parameters"))
+    sizes = [study.mean(f"{model}.parameters") for model in models]
     series = {
-        name: (sizes, [_mean(study, f"{model}.{name}") for model in models]) for name in (*_GRADES, "stops")
+        name: (sizes, [study.mean(f"{model}.{name}") for model in models]) for name in (*_GRADES, "stops")
     }
     study.figure(
         "scores_by_size",
@@ -113,7 +107,7 @@ def _binding(settings: Settings, study: "Study") -> None:
 def _table(settings: Settings, study: "Study") -> None:
     columns = ("parameters", "loss", "bits_per_byte", "grammar", "consistency", "plot", "stops")
     rows = [
-        {"model": model, **{name: _mean(study, f"{model}.{name}") for name in columns}}
+        {"model": model, **{name: study.mean(f"{model}.{name}") for name in columns}}
         for model in _models(settings)
     ]
     study.table("grid", rows, f"Every model of the grid after {settings.steps} updates; mean over seeds")
