@@ -94,6 +94,10 @@ def test_the_chain_runs_through_models_that_were_never_saved(store: Store, lm: L
     assert not (store.home / once.source / "model").exists()
     with pytest.raises(LabError, match="this run has no model"):
         gpt2lab.load(once.source)
+    alone = gpt2lab.report("perplexity-1").with_suffix(".md").read_text()
+    assert "on the way" not in alone, "the numbers of one model have nothing to be compared with"
+    gpt2lab.measure("perplexity", once, **TEXT)
+    assert "perplexity on the way" in gpt2lab.report("perplexity-1").with_suffix(".md").read_text()
 
 
 def test_an_applied_model_is_saved_where_it_is_asked_to_be(

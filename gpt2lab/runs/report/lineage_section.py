@@ -69,12 +69,14 @@ def _kind(row: Row) -> str:
 
 
 def _measured(models: Sequence[Row], store: Store) -> Iterator[DataTable]:
-    """Yield a table for every measure, a column for every model; of runs with the same options the newest counts."""
+    """Yield a table for every measure of several models, a column for each; of equal options the newest run counts."""
     found: dict[tuple[str, str], dict[str, Row]] = {}
     for run in _runs_on(models, store, "measure"):
         how = ", ".join(f"{name} {show(value)}" for name, value in _chosen(run).items())
         found.setdefault((run.name, how), {}).setdefault(run.origin or "", run)
     for (name, how), runs in reversed(found.items()):  # in the order in which they were first measured
+        if len(runs) < 2:
+            continue
         numbers = list(dict.fromkeys(number for run in runs.values() for number in run.numbers))
         lines = []
         for number in numbers[:_NUMBERS]:
