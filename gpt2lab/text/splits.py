@@ -267,7 +267,8 @@ def _parts(
     empty = [name for name, part in parts.items() if not part]
     if empty:
         raise LabError(
-            f"{len(items)} items are too few for this split: nothing is left for {' and '.join(empty)}"
+            f"{len(items)} items are too few for this split: nothing is left for {' and '.join(empty)}; "
+            "give more items, or other shares"
         )
     return parts
 

@@ -116,7 +116,7 @@ def test_time_goes_forward_and_a_moment_stays_together() -> None:
         ([1, 2, "soon"], "'soon' is no time"),
         ([1, 2, float("nan")], "no time"),
         ([1, 2, "inf"], "no time"),
-        ([5, 5, 5], "too few for this split: nothing is left for valid"),
+        ([5, 5, 5], "too few for this split: nothing is left for valid; give more items, or other shares"),
     ],
 )
 def test_times_that_cannot_be_split_are_refused(times: list[object], reason: str) -> None:
