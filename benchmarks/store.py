@@ -19,9 +19,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from gpt2lab.base.json_numbers import encode
 from gpt2lab.cli import main as gpt2lab
 from gpt2lab.runs.database import insertion
-from gpt2lab.runs.json_numbers import encode
 from gpt2lab.runs.store import Row, Store
 
 COMMANDS = (

@@ -9,6 +9,7 @@ import tokenizers
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gpt2lab.base import json_files
 from gpt2lab.base.errors import LabError
 from gpt2lab.text import tokenizer_files
 from gpt2lab.text.long_words import with_bounded_words
@@ -352,7 +353,8 @@ def test_a_save_that_is_cut_off_leaves_no_tokenizer_rather_than_half_of_one(
         left[0] -= 1
         write(path, content)
 
-    monkeypatch.setattr(tokenizer_files, "atomic_write", dies)
+    for writer in (tokenizer_files, json_files):
+        monkeypatch.setattr(writer, "atomic_write", dies)
     with pytest.raises(KeyboardInterrupt):
         save_tokenizer(byte_level(), tmp_path)
     assert not tokenizer_files.has_tokenizer(tmp_path)
