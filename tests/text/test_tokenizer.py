@@ -353,12 +353,11 @@ def test_a_save_that_is_cut_off_leaves_no_tokenizer_rather_than_half_of_one(
         left[0] -= 1
         write(path, content)
 
-    for writer in (tokenizer_files, json_files):
-        monkeypatch.setattr(writer, "atomic_write", dies)
-    with pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        for writer in (tokenizer_files, json_files):
+            patch.setattr(writer, "atomic_write", dies)
         save_tokenizer(byte_level(), tmp_path)
     assert not tokenizer_files.has_tokenizer(tmp_path)
-    monkeypatch.setattr(tokenizer_files, "atomic_write", write)
     save_tokenizer(byte_level(), tmp_path)
     assert load_tokenizer(tmp_path).fingerprint == byte_level().fingerprint
 
