@@ -88,9 +88,15 @@ class TrainSettings:
             raise LabError(f"laid_out {self.laid_out} is shorter than the run of {self.steps} steps")
         if self.warmup > self.steps:
             raise LabError(f"warmup {self.warmup} is longer than the run of {self.steps} steps")
-        if not self.evaluate_every and (self.keep == "best" or self.early_stopping is not None):
+        if self.keep == "best" or self.early_stopping is not None:
             asked = "keep best" if self.keep == "best" else "early_stopping"
-            raise LabError(f"{asked}: needs evaluations while the model trains; give evaluate_every")
+            if not self.evaluate_every:
+                raise LabError(f"{asked}: needs evaluations while the model trains; give evaluate_every")
+            if 0 < self.steps <= self.evaluate_every:
+                raise LabError(
+                    f"{asked}: the only evaluation is after the last of {self.steps} updates; make evaluate_every "
+                    f"{self.evaluate_every} smaller than that"
+                )
         if not all(0.0 <= beta < 1.0 for beta in self.betas):
             raise LabError(f"betas must lie in [0, 1), got {self.betas}")
 

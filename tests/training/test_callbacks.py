@@ -237,6 +237,9 @@ def test_what_cannot_be_kept_or_watched_is_refused(tmp_path: Path) -> None:
         settings(evaluate_every=0, keep="best")
     with pytest.raises(LabError, match="early_stopping: needs evaluations while"):
         settings(evaluate_every=0, early_stopping=EarlyStopping())
+    for asked in ({"keep": "best"}, {"early_stopping": EarlyStopping()}):
+        with pytest.raises(LabError, match="the only evaluation is after the last of 3 updates"):
+            settings(steps=3, evaluate_every=3, **asked)
     for options in ({"patience": 0}, {"min_delta": -1.0}, {"min_delta": NAN}):
         with pytest.raises(LabError, match=f"early_stopping: {next(iter(options))} must"):
             EarlyStopping(**options)  # type: ignore[arg-type]  # that is the mistake
