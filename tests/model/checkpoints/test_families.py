@@ -23,7 +23,7 @@ from gpt2lab.model import Transformer, load_model, save_model
 from gpt2lab.model.checkpoints.huggingface import read_config
 from tests.tiny import CONFIGS, tiny, tokens
 
-SHARED = Path(__file__).parents[3] / "shared" / "data" / "models"
+SHARED = Path(__file__).parents[4] / "shared" / "data" / "models"
 REAL = ["capp-gpt2-237k", "gpt-nano-sort-85k", "stories260k-llama", "tinystories-656k-llama"]
 AUTO = {True: AutoModelForCausalLM, False: AutoModelForMaskedLM}
 needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason="the shared models are not beside the checkout")
