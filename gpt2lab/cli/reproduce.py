@@ -155,7 +155,7 @@ def _print(study: "Study") -> None:
     if checks := [judged for judged in here if judged.claim.is_check]:
         print("\nchecks of the implementation:")
     for judged in checks:
-        print(_check(judged))
+        print(_check(judged, study.scale))
     if elsewhere:
         print("\nnothing to measure at this scale:")
     for judged in elsewhere:
@@ -187,11 +187,11 @@ def _claim(judged: "JudgedClaim", scale: str) -> str:
     )
 
 
-def _check(judged: "JudgedClaim") -> str:
+def _check(judged: "JudgedClaim", scale: str) -> str:
     """Return a check's line: what it is, whether it passes, and why not."""
-    why = f": {judged.verdict.reason}" if judged.verdict.status != "passes" else ""
-    text = f"{judged.claim.name}  {judged.claim.sentence}: {judged.verdict.status}{why}"
-    return paragraph(text, hanging=3)
+    claim, verdict = judged.claim, judged.verdict
+    why = "" if verdict.status == "passes" else _why(claim, verdict, scale)
+    return paragraph(f"{claim.name}  {claim.sentence}: {verdict.status}{why}", hanging=3)
 
 
 def _why(claim: "RecordedClaim", verdict: "Verdict", scale: str) -> str:
