@@ -6,7 +6,6 @@ from collections.abc import Iterator
 
 import torch
 
-from gpt2lab.base.errors import LabError
 from gpt2lab.model import Transformer
 from gpt2lab.model.adapters import activate, adapter_parameters, adapters
 from gpt2lab.model.evaluating import evaluating
@@ -65,17 +64,3 @@ def _fresh_adapters(model: Transformer) -> frozenset[str]:
     fresh = all(not (bool(own[f"{pair}.A"].any()) and bool(own[f"{pair}.B"].any())) for pair in pairs)
     alone = all(id(p) in inside for p in model.parameters() if p.requires_grad)
     return frozenset(training) if fresh and alone else frozenset()
-
-
-def require_same(
-    model: Transformer, reference: Reference, batch: Continuations, *, tolerance: float = 1e-4
-) -> None:
-    """LabError unless policy and reference say the same of a batch, as they must before the first update."""
-    with torch.no_grad(), evaluating(model):
-        own = score_tokens(model, batch).logprobs
-    apart = float((own - reference.score(batch).logprobs).abs().max()) if own.numel() else 0.0
-    if apart > tolerance:
-        raise LabError(
-            f"the reference differs from the policy by {apart:.3g} nats at a token before the first update; weights outside "
-            "of the new adapters have changed, or dropout is on"
-        )

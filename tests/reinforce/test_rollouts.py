@@ -13,7 +13,7 @@ from gpt2lab.decode.loop import StepDecoder
 from gpt2lab.decode.sampling import Sampling
 from gpt2lab.model import Transformer, attach
 from gpt2lab.model.adapters import Lora, adapter_parameters
-from gpt2lab.reinforce.reference import Reference, require_same
+from gpt2lab.reinforce.reference import Reference
 from gpt2lab.reinforce.rollouts import (
     Rollouts,
     continuations,
@@ -222,8 +222,8 @@ def test_the_reference_of_a_model_with_fresh_adapters_is_the_model_with_them_off
     reference = Reference(model)
     batch = continuations(PROMPTS, TEXTS)
     assert not reference.is_copy
-    require_same(model, reference, batch)
     before = reference.score(batch).logprobs
+    torch.testing.assert_close(before, score_tokens(model, batch).logprobs.detach())
     with torch.no_grad():
         for name, parameter in adapter_parameters(model).items():
             parameter.add_(0.3 if name.endswith("B") else 0.0)
@@ -231,9 +231,7 @@ def test_the_reference_of_a_model_with_fresh_adapters_is_the_model_with_them_off
     assert not torch.allclose(score_tokens(model, batch).logprobs.detach(), before)
     again = Reference(model)  # the adapter has learnt something: it is part of what must be kept
     assert again.is_copy
-    require_same(model, again, batch)
-    with pytest.raises(LabError, match="differs from the policy by"):
-        require_same(model, reference, batch)
+    torch.testing.assert_close(again.score(batch).logprobs, score_tokens(model, batch).logprobs.detach())
 
 
 def test_the_reference_of_a_model_that_trains_is_a_copy_that_does_not() -> None:

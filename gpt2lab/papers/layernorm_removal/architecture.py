@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from gpt2lab.base.errors import LabError
 from gpt2lab.model import Backbone, Block, Inner, Inputs, Transformer, TransformerConfig, Wrapper
 from gpt2lab.model.attention import Attention
-from gpt2lab.model.forward import Seen
+from gpt2lab.model.forward import Pass, Seen
 from gpt2lab.model.norms import Norm
 from gpt2lab.papers.layernorm_removal.schedule import LATE, Schedule, check_length
 
@@ -153,9 +153,10 @@ class StagedNorm(Norm):
 
     def forward(self, x: Tensor, run: Seen) -> Tensor:
         """Normalise x [..., d_model] for each path."""
-        places = getattr(run, "notes", {}).get(_PLACES)
+        places = run.notes.get(_PLACES) if isinstance(run, Pass) else None
         real = super().scale(x)  # float32: a mean of squares in bf16 is off by percents
-        if self.measuring and self.training and not getattr(run, "again", False):
+        again = isinstance(run, Pass) and run.again  # gradient checkpointing computes a block twice
+        if self.measuring and self.training and not again:
             self._measure(real.detach().squeeze(-1), places)
         centred, ready = self.centred(x), []
         for path, name in enumerate(self.paths):
