@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, get_args
 
 from gpt2lab.base import json_files
 from gpt2lab.base.errors import LabError
@@ -22,8 +22,9 @@ FILE = "verdicts.json"
 
 _Choice = TypeVar("_Choice")
 
-Kind = Literal["claim", "check"]
-"""A claim of the paper, or a check of the implementation."""
+Kind = Literal["claim", "instrument", "implementation", "engineering"]
+"""A claim of the paper, or a check: of the instrument (does the measure find what was planted), of the implementation
+(identities, unbiased estimators, a cache against none), of our own engineering (speed)."""
 
 Over = Literal["seeds", "items"]
 """What the interval of a claim is over: seeds, or the test items of a fixed model."""
@@ -105,7 +106,7 @@ class RecordedClaim:
     paper: str = ""
     """The paper's own figure."""
     kind: Kind = "claim"
-    """`check`: a check of the implementation, which gets no verdict of the paper."""
+    """What it speaks of; only a claim of the paper gets a verdict."""
 
     over: Over = "seeds"
     """What its interval is over."""
@@ -120,8 +121,8 @@ class RecordedClaim:
 
     @property
     def is_check(self) -> bool:
-        """Whether it is a check of the implementation."""
-        return self.kind == "check"
+        """Whether it passes or fails and says nothing of the paper."""
+        return self.kind != "claim"
 
 
 @dataclass(frozen=True)
@@ -183,7 +184,7 @@ def _read(entry: Mapping[str, Any]) -> JudgedClaim:
         holds_if=_range(entry["holds_if"]),
         holds_in_part_if=_range(entry["holds_in_part_if"]),
         own_rule=bool(entry["own_rule"]),
-        kind=_one_of(("claim", "check"), entry.get("kind", "claim")),
+        kind=_kind(entry.get("kind", "claim")),
         over=_one_of(("seeds", "items"), entry.get("over", "seeds")),
         best_of=int(entry.get("best_of", 1)),
         effect=_number(entry.get("effect")),
@@ -215,6 +216,11 @@ def _strings(
 
 def _one_of(allowed: tuple[_Choice, ...], given: Any) -> _Choice:
     return allowed[allowed.index(given)]
+
+
+def _kind(given: Any) -> Kind:
+    """Read a kind; files of before there were three kinds of checks say `check`."""
+    return "implementation" if given == "check" else _one_of(get_args(Kind), given)
 
 
 def _number(given: Any) -> float | None:

@@ -98,26 +98,29 @@ class Claim:
     paper_effect: float | None = None
     """The paper's own value of the quantity. Its distance from the threshold is the effect that a trial must be able to
     find: where it cannot, the claim is not tested."""
+    no_effect: float | None = None
+    """The quantity's value where the method does nothing: 0 for a difference, 1 for a ratio. Figures mark it."""
     pilot_sd: float | Mapping[str, float] | None = None
     """Standard deviation of the quantity over the seeds (items) of a pilot, not those that are judged; by scale if it
     differs."""
     fixed: str = ""
     """Day on which the claim and its rule were fixed, before the run: `2026-11-30`."""
     kind: Kind = "claim"
-    """`check`: what cannot fail if the code is right (an identity, an unbiased estimator, our cache against none) or
-    speaks of the implementation alone. It passes if the quantity of every seed lies where `holds_if` says."""
+    """What it speaks of. Everything but a claim is a check, which passes if the quantity of every seed lies where
+    `holds_if` says: of the `instrument` (does the measure find what was planted), of the `implementation` (an identity, an
+    unbiased estimator, our cache against none: it cannot fail if the code is right), of our own `engineering` (speed)."""
 
     def __post_init__(self) -> None:
         short = self.sentence if len(self.sentence) < 60 else self.sentence[:57] + "..."
         if self.rule is None and (self.measure is None or self.holds_if is None):
             raise LabError(f"claim {short!r}: give measure and holds_if, or a rule")
-        if self.kind == "check" and (self.rule is not None or self.holds_in_part_if is not None):
+        if self.is_check and (self.rule is not None or self.holds_in_part_if is not None):
             raise LabError(f"claim {short!r}: a check passes or fails by holds_if alone")
         if self.over == "items" and not isinstance(self.measure, str):
             raise LabError(f"claim {short!r}: over items the measure is an expression over arrays")
-        if self.over == "items" and (self.rule is not None or self.kind == "check"):
+        if self.over == "items" and (self.rule is not None or self.is_check):
             raise LabError(
-                f"claim {short!r}: over items the interval decides; give neither a rule nor kind='check'"
+                f"claim {short!r}: over items the interval decides; give neither a rule nor a kind of check"
             )
         if self.best_of < 1:
             raise LabError(f"claim {short!r}: best_of counts comparisons, at least 1, got {self.best_of}")
@@ -167,6 +170,11 @@ class Claim:
         if value is None or wanted is None or not wanted.holds(value, value):
             return None
         return min(value - wanted.low, wanted.high - value)
+
+    @property
+    def is_check(self) -> bool:
+        """Whether it passes or fails and says nothing of the paper."""
+        return self.kind != "claim"
 
     def spread(self, scale: str) -> float | None:
         """Return the pilot's standard deviation at a scale; None if there was no pilot."""

@@ -61,7 +61,7 @@ def _judged(
     untestable = _untestable(claim, seeds)
     if untestable is not None:
         return _verdict(Status.NOT_TESTED, untestable, found)
-    if claim.kind == "check":
+    if claim.is_check:
         return _checked(claim, found.values)
     if few := _too_few(claim, seeds, found):
         return _verdict(Status.INCONCLUSIVE, few, found)
@@ -111,7 +111,7 @@ class PlannedPower:
 def planned_power(claim: Claim, scale: str, n: int) -> PlannedPower | None:
     """Return what n seeds (items) find at a scale; None without a pilot there, or for a check."""
     sd = claim.spread(scale)
-    if sd is None or claim.kind == "check":
+    if sd is None or claim.is_check:
         return None
     return PlannedPower(n, sd, detectable(sd, n, level_of(claim)), claim.effect, claim.over)
 

@@ -42,7 +42,7 @@ def test_every_claim_of_paper_toml_has_its_program_or_says_why_not(paper: Paper)
     letters = [letter for letter, _ in stated]
     assert all(re.fullmatch("[A-Z]", letter) for letter in letters), letters
     assert len(set(letters)) == len(letters), letters
-    assert unbound(stated, [(claim.name, claim.kind == "check") for claim in programs]) == []
+    assert unbound(stated, [(claim.name, claim.is_check) for claim in programs]) == []
 
 
 @pytest.mark.parametrize(
@@ -86,7 +86,7 @@ def test_the_page_of_a_paper_has_the_same_letters(paper: Paper) -> None:
     claims = load_experiment(paper).claims
     text = (DOCS / "papers" / f"{paper.slug}.md").read_text(encoding="utf-8")
     assert letters_of_tables(text, "| | claim |") == [one.name for one in claims if one.kind == "claim"]
-    assert letters_of_tables(text, "| | check |") == [one.name for one in claims if one.kind == "check"]
+    assert letters_of_tables(text, "| | check |") == [one.name for one in claims if one.is_check]
     verdicts = re.search(r"^\| \| verdict \|.*\n\|[ :|-]+\|\n((?:\|.*\n)+)", text, re.MULTILINE)
     if verdicts:  # a paper without published results has none
         rows = re.findall(r"^\| (.+?) \|", verdicts[1], re.MULTILINE)
@@ -100,7 +100,7 @@ def test_the_published_results_have_the_same_letters(paper: Paper) -> None:
     claims = load_experiment(paper).claims
     text = (DOCS / "results" / f"{paper.slug}.md").read_text(encoding="utf-8")
     assert letters_of_tables(text, "|  | claim |") == [one.name for one in claims if one.kind == "claim"]
-    assert letters_of_tables(text, "|  | check |") == [one.name for one in claims if one.kind == "check"]
+    assert letters_of_tables(text, "|  | check |") == [one.name for one in claims if one.is_check]
 
 
 @every_built_paper

@@ -127,7 +127,7 @@ def test_a_malformed_claim_is_refused_when_it_is_made():
 
 def test_a_check_is_judged_by_its_range_alone():
     with pytest.raises(LabError, match="a check passes or fails by holds_if alone"):
-        Claim("x", measure="a", holds_if=Above(1), holds_in_part_if=Above(0), kind="check")
+        Claim("x", measure="a", holds_if=Above(1), holds_in_part_if=Above(0), kind="implementation")
 
 
 def test_a_function_may_measure_and_a_result_it_misses_is_named():

@@ -97,7 +97,7 @@ def test_the_effect_is_the_distance_of_the_papers_value_from_the_threshold(thres
         ({"best_of": 0}, "best_of counts comparisons"),
         ({"fixed": "30 November"}, "fixed is a day such as 2026-11-30"),
         ({"over": "items", "measure": lambda results: 0.0}, "over items the measure is an expression"),
-        ({"over": "items", "kind": "check"}, "over items the interval decides"),
+        ({"over": "items", "kind": "implementation"}, "over items the interval decides"),
     ],
 )
 def test_a_claim_that_cannot_be_meant_so_is_refused(fields, words):

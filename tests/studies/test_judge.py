@@ -157,7 +157,7 @@ def test_the_rule_of_some_seeds_with_its_own_opposite():
     assert verdict.reason == "ratio >= 10 is true in 2 of 3 seeds, ratio < 5 in 1: the seeds disagree."
 
 
-CHECK = Claim("Ours equals theirs", measure="ratio", holds_if=Between(0.9, 1.1), kind="check")
+CHECK = Claim("Ours equals theirs", measure="ratio", holds_if=Between(0.9, 1.1), kind="implementation")
 
 
 @pytest.mark.parametrize(
@@ -179,7 +179,7 @@ def test_a_check_passes_where_every_seed_does(values, status, words):
 
 def test_a_check_of_a_missing_result_or_an_unmet_condition_does_not_fail():
     assert ruled([1.0], CHECK, name="rate").status is Status.INCONCLUSIVE
-    unmet = Claim("x", measure="ratio", holds_if=Above(0), needs="ratio > 2", kind="check")
+    unmet = Claim("x", measure="ratio", holds_if=Above(0), needs="ratio > 2", kind="implementation")
     assert ruled([1.0], unmet).status is Status.NOT_TESTED
 
 

@@ -33,7 +33,7 @@ BASE = Claim("Tide gains", name="A", measure="gain", holds_if=Above(0.0), needs=
     "change",
     [
         {"measure": "gain - 1"}, {"holds_if": Above(0.1)}, {"holds_if": AtLeast(0.0)}, {"holds_in_part_if": Above(-1)},
-        {"needs": None}, {"rule": in_seeds("gain > 0")}, {"kind": "check"}, {"over": "items"}, {"best_of": 3},
+        {"needs": None}, {"rule": in_seeds("gain > 0")}, {"kind": "implementation"}, {"over": "items"}, {"best_of": 3},
         {"paper_effect": 1.0}, {"pilot_sd": 0.1}, {"scales": ("gpu",)}, {"measure": lambda results: results["gain"]},
     ],
 )  # fmt: skip
@@ -73,7 +73,7 @@ def test_a_changed_rule_is_a_new_claim_for_the_seeds_after_it():
     assert plan_trial([BASE, replace(BASE, name="B")], "laptop", 3, before, [0]).claims[1].seen == (0,), (
         "a new one"
     )
-    check = Claim("Ours is theirs", name="A", measure="x", holds_if=Below(1.0), kind="check")
+    check = Claim("Ours is theirs", name="A", measure="x", holds_if=Below(1.0), kind="implementation")
     assert plan_trial([check], "laptop", 3, before, [0, 1]).claims[0].seen == (), "a check may be mended"
     assert plan_trial([BASE], "laptop", 3, None, [0]).late == (0,), "a run of before rules were recorded"
 

@@ -340,7 +340,7 @@ CLAIMS = [
         holds_if=AtMost(1e-5),
         paper="section 2.3, by Bartlett's first identity",
         unit="relative error, all labels enumerated",
-        kind="check",
+        kind="implementation",
     ),
     Claim(
         "Hutchinson's estimate has the Hessian's diagonal as its mean",
@@ -350,7 +350,7 @@ CLAIMS = [
         holds_if=AtMost(1.5),
         paper="section 2.3",
         unit="standard errors of 400 draws, root mean square over 64 coordinates",
-        kind="check",
+        kind="implementation",
     ),
 ]
 

@@ -146,7 +146,7 @@ CLAIMS = [
         needs=_LEARNT,
         paper="a check of the instrument that the specification asks for",
         unit="slope, sharpened - plain",
-        kind="check",
+        kind="implementation",
         scales=_WORLD,
     ),
     Claim(
@@ -214,7 +214,7 @@ CLAIMS = [
         holds_if=Above(0.0),
         paper="released data: Gini .697 for women, .676 for men; half of the mentions in 6 and 7 jobs",
         unit="Gini, women - men; the same in every seed",
-        kind="check",
+        kind="implementation",
     ),
     Claim(
         "In the released GPT-2 table the model is closer to parity than the labour market",
@@ -224,6 +224,6 @@ CLAIMS = [
         holds_if=Above(0.0),
         paper="men's jobs +6.5 points, women's jobs -8.7 points; only 16 of 32 jobs end closer to parity",
         unit="points; the same in every seed",
-        kind="check",
+        kind="implementation",
     ),
 ]
