@@ -114,6 +114,10 @@ class RecordedClaim:
     """How many comparisons it picks the best of."""
     effect: float | None = None
     """Distance of the paper's own value from the threshold; None if it is not stated."""
+    paper_value: float | None = None
+    """The paper's own value of the quantity; None if it is not stated."""
+    no_effect: float | None = None
+    """The quantity's value where the method does nothing; None if it is not stated."""
     fixed: str = ""
     """Day on which the claim and its rule were fixed."""
     seen: tuple[int, ...] = ()
@@ -188,6 +192,8 @@ def _read(entry: Mapping[str, Any]) -> JudgedClaim:
         over=_one_of(("seeds", "items"), entry.get("over", "seeds")),
         best_of=int(entry.get("best_of", 1)),
         effect=_number(entry.get("effect")),
+        paper_value=_number(entry.get("paper_value")),
+        no_effect=_number(entry.get("no_effect")),
         fixed=str(entry.get("fixed", "")),
         seen=tuple(int(seed) for seed in entry.get("seen", ())),
         expressions=_texts(entry.get("expressions", ())),

@@ -206,6 +206,8 @@ class Claim:
             over=self.over,
             best_of=self.best_of,
             effect=self.effect,
+            paper_value=self.paper_effect,
+            no_effect=self.no_effect,
             fixed=self.fixed,
         )
 

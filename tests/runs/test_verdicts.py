@@ -37,6 +37,8 @@ CLAIM = RecordedClaim(
     over="items",
     best_of=12,
     effect=0.2,
+    paper_value=0.7,
+    no_effect=0.0,
     fixed="2026-11-30",
 )
 VERDICT = Verdict(
@@ -76,6 +78,8 @@ def test_a_file_of_before_quantities_rules_and_scales_were_kept_is_read(tmp_path
         "over",
         "best_of",
         "effect",
+        "paper_value",
+        "no_effect",
         "fixed",
         "method",
     ):
@@ -90,6 +94,7 @@ def test_a_file_of_before_quantities_rules_and_scales_were_kept_is_read(tmp_path
         1,
         None,
     )
+    assert (read.claim.paper_value, read.claim.no_effect) == (None, None)
     assert read.claim.holds_if is not None and read.claim.holds_if.low == 0.5
     assert read.verdict.interval is not None and math.isnan(read.verdict.interval.sd)
 
