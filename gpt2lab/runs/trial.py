@@ -16,6 +16,8 @@ from gpt2lab.base.json_numbers import encode
 from gpt2lab.base.wording import listed
 
 TRIAL, SPLITS = "trial.json", "splits.json"
+TUNING_SEED = 1000
+"""The seed on which a study chooses its settings once; it is never judged."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,11 @@ class Splits:
                 "a split of its own"
             )
         return self
+
+
+def seed_name(seed: int | None) -> str:
+    """Return what a person calls a seed: `seed 3`, `tuning`."""
+    return "tuning" if seed == TUNING_SEED else f"seed {seed}"
 
 
 def merged(every: Iterable[Splits]) -> Splits:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from gpt2lab.base.errors import LabError, unknown
 from gpt2lab.base.wording import listed
 from gpt2lab.runs.home import check_name
+from gpt2lab.runs.trial import TUNING_SEED as TUNING_SEED
 
 if TYPE_CHECKING:
     from gpt2lab.runs.run import Run
@@ -28,16 +29,23 @@ class UnitSpec:
     shared: bool = False
     """Whether all seeds share the first seed's: a pre-training that costs too much to repeat. Intervals over seeds then say
     nothing of how it differs from run to run."""
+    tuning: bool = False
+    """Whether it chooses settings for all seeds: it runs once, with `TUNING_SEED`, which is never judged."""
+
+    @property
+    def once(self) -> bool:
+        """Whether it runs once for all seeds."""
+        return self.shared or self.tuning
 
 
 def in_order(specs: Sequence[UnitSpec], where: str) -> list[UnitSpec]:
     """Return the units so that each comes after those that it needs, otherwise as they are listed.
 
-    LabError for a name that cannot be a folder's, two units of one name, a need that is no unit or, of a shared unit, not
-    shared, and a circle of needs.
+    LabError for a name that cannot be a folder's, two units of one name, a need that is no unit or, of a unit that runs
+    once for all seeds, one of each seed, and a circle of needs.
     """
     names = [spec.name for spec in specs]
-    own = {spec.name for spec in specs if not spec.shared}
+    own = {spec.name for spec in specs if not spec.once}
     for spec in specs:
         check_name(spec.name)
         if names.count(spec.name) > 1:
@@ -45,7 +53,7 @@ def in_order(specs: Sequence[UnitSpec], where: str) -> list[UnitSpec]:
         for needed in spec.needs:
             if needed not in names:
                 raise LabError(f"{where}: {spec.name} needs {unknown('unit', needed, names)}")
-            if spec.shared and needed in own:
+            if spec.once and needed in own:
                 raise LabError(
                     f"{where}: {spec.name} is shared by all seeds, and needs {needed}, of which each has its own"
                 )

@@ -17,7 +17,7 @@ from gpt2lab.runs.report.write import write_report
 from gpt2lab.runs.run import Run
 from gpt2lab.runs.run_record import RunRecord, Table, record
 from gpt2lab.runs.store import Row, Store
-from gpt2lab.runs.trial import TRIAL, Trial, read_trial, write_plain
+from gpt2lab.runs.trial import TRIAL, TUNING_SEED, Trial, read_trial, write_plain
 from gpt2lab.runs.verdicts import FILE as VERDICTS
 from gpt2lab.runs.verdicts import JudgedClaim, write_verdicts
 from gpt2lab.studies.evidence import RecordedItems
@@ -197,6 +197,7 @@ def run_study(
         "seeds": list(which),
         "units": {spec.name: list(spec.needs) for spec in specs},
         "shared": [spec.name for spec in specs if spec.shared],
+        "tuning": [spec.name for spec in specs if spec.tuning],
         "threads": threads,
         "device": device,
         "settings": to_plain(chosen),
@@ -248,6 +249,7 @@ def _go_on(run: Run, experiment: Experiment, about: Mapping[str, Any], workers: 
         settings=about["settings"],
         needs=_needs(about),
         shared=tuple(about.get("shared", ())),
+        tuning=tuple(about.get("tuning", ())),
         seeds=tuple(about["seeds"]),
         threads=about["threads"],
         device=about["device"],
@@ -376,6 +378,10 @@ def _seeds(seeds: int | Sequence[int]) -> tuple[int, ...]:
     which = tuple(range(seeds)) if isinstance(seeds, int) else tuple(seeds)
     if not which or len(set(which)) != len(which) or min(which) < 0:
         raise LabError(f"seeds: give how many (at least 1) or different whole numbers from 0, got {seeds}")
+    if TUNING_SEED in which:
+        raise LabError(
+            f"seed {TUNING_SEED}: settings are chosen on it, so it cannot be judged; give other seeds"
+        )
     return which
 
 

@@ -17,7 +17,7 @@ from gpt2lab.base.settings import from_plain
 from gpt2lab.runs.run import Logged, Run, Shared
 from gpt2lab.runs.run_record import RunRecord, record
 from gpt2lab.runs.store import Row, Store
-from gpt2lab.runs.trial import merged
+from gpt2lab.runs.trial import TUNING_SEED, merged, seed_name
 from gpt2lab.studies.experiment import Experiment, load_comparison, load_experiment
 
 _PATIENCE = TIMEOUT + BEAT
@@ -35,7 +35,13 @@ class Unit:
     @property
     def words(self) -> str:
         """What a person calls it."""
-        return f"seed {self.seed}" + (f" {self.arm}" if self.arm else "")
+        return seed_name(self.seed) + (f" {self.arm}" if self.arm else "")
+
+    @property
+    def path(self) -> str:
+        """Its place below the study's run: `seed3/adamw`, `tuning/adamw`."""
+        seed = "tuning" if self.seed == TUNING_SEED else f"seed{self.seed}"
+        return f"{seed}/{self.arm}" if self.arm else seed
 
 
 @dataclass(frozen=True)
@@ -58,6 +64,8 @@ class Plan:
     """The units of a seed, each with those that it needs and after them; empty if the seed is one piece."""
     shared: tuple[str, ...]
     """Units of the first seed that all seeds share."""
+    tuning: tuple[str, ...]
+    """Units that run once, with the tuning seed, for all seeds."""
     seeds: tuple[int, ...]
     """The seeds."""
     threads: int | None
@@ -73,8 +81,7 @@ class Plan:
 
     def identity(self, unit: Unit) -> str:
         """Return the id of a unit's run."""
-        seed = f"{self.study}/seed{unit.seed}"
-        return f"{seed}/{unit.arm}" if unit.arm else seed
+        return f"{self.study}/{unit.path}"
 
     def fingerprint(self, unit: Unit) -> str:
         """Return the hash of all that the unit's numbers depend on, but the code."""
@@ -96,17 +103,19 @@ class Plan:
     @property
     def units(self) -> list[Unit]:
         """All units of all seeds, each after those that it needs."""
-        return [
-            Unit(seed, name)
-            for seed in self.seeds
-            for name in (*self.needs, None)
-            if name not in self.shared or seed == self.seeds[0]
-        ]
+        every = [self._unit(seed, name) for seed in self.seeds for name in (*self.needs, None)]
+        return list(dict.fromkeys(every))
 
     def needed(self, unit: Unit) -> list[Unit]:
         """Return the units that must have finished before one begins; all of its seed before the seed's end."""
         names = self.needs if unit.arm is None else self.needs[unit.arm]
-        return [Unit(self.seeds[0] if name in self.shared else unit.seed, name) for name in names]
+        return [self._unit(unit.seed, name) for name in names]
+
+    def _unit(self, seed: int, name: str | None) -> Unit:
+        """Return the unit of this name that a seed uses: its own, or the one of all seeds."""
+        if name in self.tuning:
+            return Unit(TUNING_SEED, name)
+        return Unit(self.seeds[0] if name in self.shared else seed, name)
 
     def is_finished(self, unit: Unit, rows: Mapping[str, Row]) -> bool:
         """Tell whether a unit has finished under the very same plan; `rows` are the study's pieces by id."""
@@ -155,7 +164,7 @@ def _open(plan: Plan, unit: Unit) -> Run:
         "arm" if unit.arm else "seed",
         unit.arm or f"seed{unit.seed}",
         home=plan.home,
-        parent=f"{plan.study}/seed{unit.seed}" if unit.arm else plan.study,
+        parent=plan.identity(unit).rpartition("/")[0],
         settings=plan.settings,
         device=plan.device,
         settings_hash=hashed,

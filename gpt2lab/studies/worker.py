@@ -75,7 +75,7 @@ def _work(job: Mapping[str, Any], messages: TextIO) -> None:
         report("step", step)
 
     needs = {name: tuple(needed) for name, needed in job["plan"]["needs"].items()}
-    sequences = {name: tuple(job["plan"][name]) for name in ("shared", "seeds")}
+    sequences = {name: tuple(job["plan"][name]) for name in ("shared", "tuning", "seeds")}
     plan = Plan(**(job["plan"] | {"needs": needs} | sequences))
     execute(plan, Unit(**job["unit"]), on_log, lambda done: report("share", done))
 

@@ -32,8 +32,8 @@ def nothing(settings, run):
     """Do no work."""
 
 
-def spec(name, *needs, shared=False):
-    return UnitSpec(name, nothing, needs, shared)
+def spec(name, *needs, shared=False, tuning=False):
+    return UnitSpec(name, nothing, needs, shared, tuning)
 
 
 def test_units_come_after_those_that_they_need_otherwise_as_listed():
@@ -50,6 +50,7 @@ def test_units_come_after_those_that_they_need_otherwise_as_listed():
         ([spec("z"), spec("q", "a"), spec("a", "b"), spec("b", "c"), spec("c", "a")], "a, b and c need each other"),
         ([spec("a", "a")], "x: a needs itself"),
         ([spec("all", "own", shared=True), spec("own")], "all is shared by all seeds, and needs own, of which"),
+        ([spec("tune", "own", tuning=True), spec("own")], "tune is shared by all seeds, and needs own, of which"),
         ([spec("a/b")], "a/b.*: the name of a run"),
     ],
 )  # fmt: skip
@@ -118,11 +119,50 @@ def test_a_shared_unit_that_fails_costs_every_seed(home, graph, calls):
     assert list(calls()) == ["0-pretrain"]
 
 
-def share_the_pretraining(graph):
+@pytest.mark.parametrize("workers", [1, 3])
+def test_a_tuning_unit_runs_once_with_a_seed_that_is_not_judged(home, graph, calls, workers):
+    share_the_pretraining(graph, "tuning")
+    study = reproduce("tide", scale="smoke", seeds=(4, 2), home=home, workers=workers)
+    assert study.failures == []
+    assert [name for name in calls() if name.endswith("pretrain")] == ["1000-pretrain"]
+    assert [run.seed for run in study.runs] == [4, 2]
+    for run in study.runs:
+        assert run.arms["pretrain"].folder == home / study.id / "tuning" / "pretrain"
+    report = study.report.with_suffix(".md").read_text()
+    assert "| tuning | pretrain | finished |" in report and "1000" not in report
+
+
+def test_a_tuning_unit_that_fails_costs_every_seed(home, graph, calls):
+    share_the_pretraining(graph, "tuning")
+    with pytest.raises(LabError, match="tuning pretrain: the loss is nan"):
+        reproduce("tide", scale="smoke", home=home, workers=2, settings={"fail_in": ("1000/pretrain",)})
+    assert list(calls()) == ["1000-pretrain"]
+
+
+def test_a_resumed_study_does_not_tune_again(home, graph, calls):
+    share_the_pretraining(graph, "tuning")
+    study = reproduce("tide", scale="smoke", seeds=2, home=home, settings={"fail_in": ("0/tuned.tide",)})
+    assert [run.seed for run in study.runs] == [1]
+    about = study.folder / "settings.json"
+    about.write_text(about.read_text().replace("0/tuned.tide", "nothing"))
+    resume_study(Store(home).find("tide-smoke"), home=home)
+    assert calls()["1-tuned.base"] == 2, "the settings are others"
+    assert calls()["1000-pretrain"] == 2
+    again = resume_study(Store(home).find("tide-smoke"), home=home)
+    assert again.failures == [] and len(again.runs) == 2
+    assert calls()["1000-pretrain"] == 2, "a finished unit is not repeated"
+
+
+def test_the_tuning_seed_is_not_judged(home, graph):
+    with pytest.raises(LabError, match="seed 1000: settings are chosen on it, so it cannot be judged"):
+        reproduce("tide", scale="smoke", seeds=(0, 1000), home=home)
+
+
+def share_the_pretraining(graph, how="shared"):
     source = (graph / "study.py").read_text()
     assert 'UnitSpec("pretrain", pretrain)' in source
     (graph / "study.py").write_text(
-        source.replace('UnitSpec("pretrain", pretrain)', 'UnitSpec("pretrain", pretrain, shared=True)')
+        source.replace('UnitSpec("pretrain", pretrain)', f'UnitSpec("pretrain", pretrain, {how}=True)')
     )
 
 

@@ -37,6 +37,7 @@ from gpt2lab.runs.report.side_by_side import apart, comparison_rows, side_by_sid
 from gpt2lab.runs.report.trial import trial_section
 from gpt2lab.runs.run_record import RunRecord, record
 from gpt2lab.runs.store import Row, Store
+from gpt2lab.runs.trial import TUNING_SEED, seed_name
 
 _FEW = 10  # settings without known defaults that are not folded
 _OTHER_TOKENS = (
@@ -160,9 +161,8 @@ def _single(row: Row, run: RunRecord, *first: Block | Section) -> Document:
         _settings(run.json("settings.json"), usual.get("values", {}), usual.get("help", {}), "the defaults")
     )
     blocks += [_environment(run), _again(row)]
-    what = {"train": "training", "seed": f"seed {row.seed}", "arm": f"seed {row.seed}, arm {row.arm}"}.get(
-        row.kind, row.kind
-    )
+    named = seed_name(row.seed)
+    what = {"train": "training", "seed": named, "arm": f"{named}, arm {row.arm}"}.get(row.kind, row.kind)
     return Document(row.id, [what, row.status, *_when(row)], blocks)
 
 
@@ -242,7 +242,7 @@ def _pieces(pieces: Sequence[RunRecord], seeds: Sequence[RunRecord]) -> Iterator
     """Yield a table of the pieces, then what every seed and arm reported, folded."""
     rows = [
         {
-            "seed": piece.seed,
+            "seed": "tuning" if piece.seed == TUNING_SEED else piece.seed,
             "arm": piece.arm or "",
             "status": piece.status,
             "time": duration(piece.seconds) if piece.seconds is not None else "",
@@ -263,7 +263,7 @@ def _pieces(pieces: Sequence[RunRecord], seeds: Sequence[RunRecord]) -> Iterator
             if piece.seed == number and (reported := _reported(piece)):
                 inner += [Section(piece.arm, reported, folded=True)] if piece.arm else reported
         if inner:
-            yield Section(f"Seed {number}", inner, folded=True)
+            yield Section(seed_name(number).capitalize(), inner, folded=True)
 
 
 def _settings(
