@@ -137,7 +137,7 @@ class TrainingSettings:
     """What `gpt2lab train` trains, on what, and how."""
 
     data: tuple[str, ...] = ()
-    """Files, folders, globs, `hub:ID`, or built-in names such as `docstrings`."""
+    """Files, folders, globs, `hub:ID`, or a built-in name: `books`, `docstrings`, `tinyworld`."""
     field: str = "text"
     """Field of the text in jsonl, csv, parquet and hub rows."""
     valid_fraction: float = 0.05

@@ -63,7 +63,7 @@ def _add_parts(parser: Parser, argv: Sequence[str], kind: str) -> None:
     if kind == "measures":
         parser.add_argument("models", nargs="*", metavar="MODEL", help="folders, hub ids, or names of runs")
     what = {
-        "optimizers": "data: tinystories, docstrings, topic-bigrams, files, hub:ID (default: tinystories)",
+        "optimizers": "data: tinystories, docstrings, books, topic-bigrams, files, hub:ID (default: tinystories)",
         "decoders": "a model, or data as for `compare optimizers` to train one (default: tinystories)",
         "measures": "text of the measures that read any (default: docstrings)",
     }[kind]

@@ -2,6 +2,7 @@
 
 examples:
   gpt2lab train --data tinyworld:3000 --d-model 64 --steps 200
+  gpt2lab train --data books --steps 300
   gpt2lab train --data notes.txt --steps 300
   gpt2lab train --data docstrings --family llama --d-model 256 --n-layers 6 --optimizer adamw
   gpt2lab train --data reviews.csv --model gpt2 --set task.kind=classification --set task.label=stars

@@ -1,4 +1,4 @@
-"""Files and hub data sets as rows with all their fields: jsonl, csv, tsv and parquet, each also as .gz."""
+"""Files, hub data sets and `books` as rows with all their fields; jsonl, csv, tsv and parquet, each also as .gz."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,9 +13,9 @@ from gpt2lab.text.rows import Row
 def records(source: sources.SourceLike, *fields: str) -> Iterator[tuple[str, Row]]:
     """Yield (place, row) for every row of a source; the place (`FILE, line 3`) is for error messages.
 
-    A source is a file, folder, glob or `hub:ID[@CONFIG][:SPLIT]`, or a list of these. Values of csv are texts, those
-    of the others what the file holds. LabError for what does not exist, is damaged, has no fields, has two of one
-    name, or lacks one of `fields`.
+    A source is a file, folder, glob, `hub:ID[@CONFIG][:SPLIT]` or `books[:SIZE]`, or a list of these. Values of csv are
+    texts, those of the others what the file holds. LabError for what does not exist, is damaged, has no fields, has
+    two of one name, or lacks one of `fields`.
     """
     for item in [source] if isinstance(source, str | Path) else source:
         files = sources.files(item)
@@ -26,9 +26,12 @@ def records(source: sources.SourceLike, *fields: str) -> Iterator[tuple[str, Row
 
 
 def _other(item: str) -> Iterator[tuple[str, Row]]:
-    if not item.startswith("hub:"):
-        raise LabError(f"{item}: has text but no fields; labelled data are jsonl, csv, parquet or hub:ID")
-    for number, row in enumerate(sources.hub_rows(item), start=1):
+    found = sources.hub_rows(item) if item.startswith("hub:") else sources.built_in_rows(item)
+    if found is None:
+        raise LabError(
+            f"{item}: has text but no fields; labelled data are jsonl, csv, parquet, hub:ID or books"
+        )
+    for number, row in enumerate(found, start=1):
         yield f"{item}, row {number}", dict(row)
 
 

@@ -14,7 +14,7 @@ from gpt2lab.base.errors import LabError, nearest, unknown
 from gpt2lab.base.extras import install
 from gpt2lab.base.files import sha256, user_path
 from gpt2lab.base.json_files import json_sha256
-from gpt2lab.text import docstrings, readers, rows
+from gpt2lab.text import books, docstrings, readers, rows
 from gpt2lab.text.bounded import EmptyFile, string
 
 T = TypeVar("T")
@@ -28,11 +28,13 @@ class BuiltIn:
     """A source that is made on this machine."""
 
     function: str
-    """`module:function`, imported when first used; it returns the documents."""
+    """`module:function`, imported when first used; it returns the documents, or rows with a field `text`."""
     arguments: Mapping[str, Any] = field(default_factory=dict)
     """What the function is called with."""
     size: str
     """The argument that SIZE of `NAME:SIZE` sets."""
+    has_fields: bool = False
+    """Whether the function returns rows."""
     in_characters: bool = False
     """Whether that size counts characters, of which nearly all are one byte."""
     summary: str
@@ -46,6 +48,14 @@ BUILT_IN: dict[str, BuiltIn] = {
         size="limit",
         in_characters=True,
         summary="documentation strings of the standard library and the installed packages; SIZE in characters",
+    ),
+    "books": BuiltIn(
+        function="gpt2lab.text.books:chapters",
+        arguments={"limit": books.CHARACTERS},
+        size="limit",
+        has_fields=True,
+        in_characters=True,
+        summary="nine English novels and books of stories, 1800 to 1914, a chapter a document; SIZE in characters",
     ),
     "tinyworld": BuiltIn(
         function="gpt2lab.text.generators.stories:documents",
@@ -91,8 +101,19 @@ def cache_key(source: SourceLike, *, field: str = "text", format: str | None = N
                 for path in part
             ]
         else:
-            state += [part, _installed() if part.startswith("docstrings") else None]
+            state += [part, _contents(part)]
     return json_sha256(state)
+
+
+def _contents(part: str) -> list[str] | str | None:
+    """Return what decides a source's text besides its name: the installed packages, a file of this package."""
+    match part.split(":")[0]:
+        case "docstrings":
+            return _installed()
+        case "books":
+            return _content(books.PATH)
+        case _:
+            return None
 
 
 def _content(path: Path) -> str:
@@ -212,10 +233,22 @@ def _read(part: list[Path] | str, field: str, format: str | None) -> Iterator[st
         yield from read_files(part, lambda path: readers.read(path, field, format))
     elif part.startswith("hub:"):
         yield from _hub_documents(part, field)
+    elif (found := built_in_rows(part)) is not None:
+        yield from (row["text"] for row in found)
     else:
-        name, arguments = _built_in(part)
-        module, function = BUILT_IN[name].function.split(":")
-        yield from getattr(importlib.import_module(module), function)(**arguments)
+        yield from _made(part)
+
+
+def built_in_rows(item: str) -> Iterator[rows.Row] | None:
+    """Return the rows of a built-in source whose documents have fields, None for any other source."""
+    source = BUILT_IN.get(item.split(":")[0])
+    return _made(item) if source is not None and source.has_fields else None
+
+
+def _made(item: str) -> Iterator[Any]:
+    name, arguments = _built_in(item)
+    module, function = BUILT_IN[name].function.split(":")
+    return iter(getattr(importlib.import_module(module), function)(**arguments))
 
 
 def _built_in(item: str) -> tuple[str, dict[str, Any]]:

@@ -54,8 +54,9 @@ def test_files_that_hold_no_rows_are_a_sentence(name: str, content: str, words: 
     (tmp_path / name).write_text(content)
     with pytest.raises(LabError, match=words):
         read_examples(tmp_path / name, targets=[STARS])
-    with pytest.raises(LabError, match="has text but no fields"):
-        list(records("docstrings"))
+    for source in ("docstrings", "tinyworld:3"):
+        with pytest.raises(LabError, match=f"{source}: has text but no fields"):
+            list(records(source))
 
 
 def test_labels_of_every_form(tmp_path: Path) -> None:
