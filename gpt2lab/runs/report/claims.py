@@ -4,14 +4,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from gpt2lab.base.files import atomic_write
-from gpt2lab.plots.interval_strip import interval_strip
+from gpt2lab.plots.interval_strip import Shade, interval_strip
 from gpt2lab.runs.home import is_name
 from gpt2lab.runs.report.document import Block, ClaimDetail, Picture, Prose, Section, Verdicts
 from gpt2lab.runs.verdicts import JudgedClaim, Range
 
 _LEGEND = (
-    "Dots are seeds, the bar is the 95 % interval around their mean, the shade is where the claim holds "
-    "(the paler one: in part)."
+    "On each number line a dot is a seed, the bar is the mean with its interval, the green shade is where the claim holds "
+    "(the paler one: in part). A line marks the threshold, a dashed one no effect, or zero, a dotted one the paper's own "
+    "value; an arrow points to what lies further out."
 )
 _CHECKS = (
     "They say whether the code does what it should, not whether the paper is right: each passes if the quantity lies "
@@ -42,11 +43,19 @@ def claim_sections(judged: Sequence[JudgedClaim], folder: Path) -> list[Block | 
 def _detail(judged: JudgedClaim, folder: Path, place: int) -> Section:
     """Return one claim, its picture a file named after it, or after its place where the name cannot be a file's."""
     claim, verdict = judged.claim, judged.verdict
+    wanted = "passes" if claim.is_check else "holds"
+    of_items = (
+        claim.over == "items" and verdict.interval is not None
+    )  # a fixed model's one dot is the mean again
+    what = claim.quantity or claim.measure
     strip = interval_strip(
-        [value for _, value in verdict.values],
+        [] if of_items else [value for _, value in verdict.values],
         interval=verdict.interval,
-        inner=_ends(claim.holds_if),
-        outer=_ends(claim.holds_in_part_if),
+        wanted=_shade(claim.holds_if, wanted),
+        weaker=_shade(claim.holds_in_part_if, "in part"),
+        paper=claim.paper_value,
+        no_effect=claim.no_effect,
+        label=f"{what} ({claim.unit})" if what and claim.unit else what or claim.unit,
         title=f"{claim.name}: {verdict.status}. {verdict.reason}",
     )
     picture = None
@@ -58,5 +67,5 @@ def _detail(judged: JudgedClaim, folder: Path, place: int) -> Section:
     return Section(f"{claim.name}. {claim.sentence}", [ClaimDetail(judged, picture)])
 
 
-def _ends(given: Range | None) -> tuple[float, float] | None:
-    return None if given is None else (given.low, given.high)
+def _shade(given: Range | None, wanted: str) -> Shade | None:
+    return None if given is None else Shade(given.low, given.high, f"{wanted} if {given.words}")

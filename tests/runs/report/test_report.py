@@ -11,7 +11,6 @@ from gpt2lab.base.errors import LabError
 from gpt2lab.base.extras import install
 from gpt2lab.base.interval import Interval
 from gpt2lab.base.json_numbers import flat
-from gpt2lab.plots.interval_strip import interval_strip
 from gpt2lab.runs.report.document import (
     DataTable,
     Document,
@@ -300,31 +299,6 @@ def test_a_quantity_that_no_seed_has_is_left_out_and_one_that_some_lack_is_a_das
 
 def test_nested_settings_are_flattened():
     assert flat({"a": {"b": {"c": 1}}, "d": [1, 2]}) == {"a.b.c": 1, "d": [1, 2]}
-
-
-@pytest.mark.parametrize("values", [[], [math.nan], [0.0, 1.0], [1.0, 1.0], [-1e9, 1e9]])
-def test_the_strip_is_drawn_for_any_values(values):
-    drawn = interval_strip(values, inner=(-math.inf, 0.0))
-    assert drawn.count("<circle") == sum(value == value for value in values)
-
-
-@pytest.mark.parametrize("value", [0.0, 1.0, -0.3, 1e-12, 3e9])
-def test_a_strip_without_ranges_has_an_axis_with_numbers(value):
-    labels = re.findall(r"<text[^>]*>([^<]*)</text>", interval_strip([value, value * 1.3 + 0.1]))
-    assert 2 <= len(set(labels)) == len(labels) <= 6
-    assert interval_strip([value]) == "", "a lone dot says less than its number"
-
-
-def test_numbers_of_thresholds_that_lie_close_do_not_overlap():
-    drawn = interval_strip([0.0, 1.0], inner=(0.501, math.inf), outer=(0.5, math.inf))
-    found = re.findall(r'<text x="([\d.]+)"[^>]*>(0\.50?1?)</text>', drawn)
-    assert [text for _, text in found] == ["0.5", "0.501"]
-    assert float(found[1][0]) - float(found[0][0]) >= 5 * 7
-
-
-def test_an_interval_without_ends_is_not_drawn():
-    drawn = interval_strip([1.0, 2.0], interval=Interval(math.inf, math.nan, math.inf, 2, math.nan))
-    assert drawn and "nan" not in drawn
 
 
 def test_a_claim_says_its_quantity_and_its_rule_in_words():
