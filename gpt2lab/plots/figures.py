@@ -141,52 +141,6 @@ def column_chart(
     return line_chart({y: points}, x_label=x_label, y_label=y_label, log_x=log_x, markers=True)
 
 
-def bars(
-    values: Mapping[str, float],
-    *,
-    label: str,
-    intervals: Mapping[str, Span] | None = None,
-    points: Mapping[str, Sequence[float]] | None = None,
-    reference: Mapping[str, float] | None = None,
-    width: float = 6.4,
-) -> "Figure":
-    """Draw horizontal bars, the first on top, each with its number.
-
-    intervals: name → (low, high). points: name → one value a seed, drawn as dots. reference: name → value of a
-    vertical line (chance, the paper's figure).
-    """
-    if not values:
-        raise LabError("a bar chart needs at least one value")
-    names = list(values)
-    with style():
-        figure, axes = empty_figure(width, 0.9 + 0.36 * len(names) + (0.3 if reference else 0.0))
-        axes.barh(names, [values[name] for name in names], color=PALETTE[0], alpha=0.35, height=0.66)
-        for row, name in enumerate(names):
-            low, high = (intervals or {}).get(name, (math.nan, math.nan))
-            axes.plot([low, high], [row, row], color=PALETTE[0], linewidth=2.2)
-            for value in (points or {}).get(name, ()):
-                axes.plot([value], [row], "o", color=PALETTE[0], markersize=3.6)
-            ends = [values[name], low, high, *(points or {}).get(name, ()), 0.0]
-            right = max(end for end in ends if math.isfinite(end))
-            axes.annotate(
-                number(values[name], 3), (right, row), (6, 0), textcoords="offset points", va="center"
-            )
-        for name, value in (reference or {}).items():
-            axes.axvline(value, color=INK, linestyle="--", linewidth=1.0)
-            axes.annotate(
-                name, (value, 1.0), (0, 3), xycoords=("data", "axes fraction"), textcoords="offset points",
-                ha="center", color=INK,
-            )  # fmt: skip
-        axes.margins(x=0.12)
-        axes.grid(visible=False, axis="y")
-        axes.grid(visible=True, axis="x")
-        axes.tick_params(axis="y", length=0)
-        axes.spines["left"].set_visible(False)
-        axes.invert_yaxis()
-        axes.set_xlabel(label)
-    return figure
-
-
 def scatter(
     points: Mapping[str, Points],
     *,

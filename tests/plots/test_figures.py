@@ -10,7 +10,6 @@ import pytest
 from gpt2lab.base.errors import LabError
 from gpt2lab.plots.figures import (
     band_over_seeds,
-    bars,
     column_chart,
     line_chart,
     scatter,
@@ -63,22 +62,9 @@ def test_a_heatmap_of_equal_values_is_drawn():
     to_svg(heatmap([[1.0, 1.0]], rows=["a"], columns=["b", "c"], diverging=True))
 
 
-def test_bars_show_number_interval_seeds_and_reference():
-    figure = bars(
-        {"conda": 0.8, "adamw": -0.2},
-        label="gain",
-        intervals={"conda": (0.7, 0.9)},
-        points={"adamw": [-0.3, -0.1]},
-        reference={"paper": 1.0},
-    )
-    assert {"conda", "adamw", "gain", "0.8", "-0.2", "paper"} <= set(texts(to_svg(figure)))
-
-
 def test_nothing_to_draw_is_said():
     with pytest.raises(LabError, match="at least one series"):
         line_chart({}, x_label="", y_label="")
-    with pytest.raises(LabError, match="at least one value"):
-        bars({}, label="")
 
 
 @pytest.mark.parametrize("places", [[1, 2, 3], [0, 0, 0, 0], [0, 30, 31, 90, 91, 92], [5.0]])

@@ -21,6 +21,7 @@ from gpt2lab.papers.conda.muon import Muon
 from gpt2lab.papers.conda.optimizer import Conda
 from gpt2lab.runs.verdicts import Status, Verdict
 from gpt2lab.studies.claim import Above, AtLeast, AtMost, Claim, Results
+from gpt2lab.studies.seed_figures import seed_dots
 from gpt2lab.studies.sweep import Candidate, Workload, compete, standings, step_ratio
 from gpt2lab.training import parameter_groups
 
@@ -315,7 +316,6 @@ CLAIMS = [
 
 def summarise(settings: Settings, study: "Study") -> None:
     """Add the figures: loss against updates and time, losses by length, spectra of the updates, the sweep of Conda."""
-    from gpt2lab.plots import figures
     from gpt2lab.studies.comparison import figures as comparison_figures
 
     comparison_figures.add(study, ARMS, settings.lengths, baseline="adamw")
@@ -325,12 +325,11 @@ def summarise(settings: Settings, study: "Study") -> None:
     }
     study.figure(
         "conditioning",
-        figures.bars(
-            {arm: math.log10(spectra[arm]["condition"]) for arm in ARMS},
+        seed_dots(
+            {arm: [math.log10(run.results[f"{arm}.condition"]) for run in study.runs] for arm in ARMS},
             label="log10 of σ₁/σ_k of the update (median over matrices, mean over steps)",
-            points={arm: [math.log10(run.results[f"{arm}.condition"]) for run in study.runs] for arm in ARMS},
         ),
-        "Condition number of the updates of hidden matrices; a dot a seed",
+        "Condition number of the updates of hidden matrices: mean over seeds with its 95 % interval, a ring a seed",
     )
     study.table(
         "spectra",

@@ -22,9 +22,9 @@ from gpt2lab.decode.interface import Decoder
 from gpt2lab.measures.scoring import Row, score_rows
 from gpt2lab.measures.text_metrics import diversity, repetition_n
 from gpt2lab.studies.claim import Claim
-from gpt2lab.studies.comparison.figures import interval_columns
 from gpt2lab.studies.data_names import check_sources, given_model
 from gpt2lab.studies.entries import chosen_entries, labels, report_left_out
+from gpt2lab.studies.seed_figures import interval_columns, seed_dots
 from gpt2lab.studies.sweep import clock
 from gpt2lab.studies.workload import TextWorkload
 from gpt2lab.text import sources
@@ -289,11 +289,7 @@ def summarise(settings: Settings, study: "Study") -> None:
     timed = [arm for arm in ran if values[arm]["tokens_per_second"]]
     study.figure(
         "speed",
-        figures.bars(
-            {names[arm]: fmean(values[arm]["tokens_per_second"]) for arm in timed},
-            label="tokens a second",
-            points={names[arm]: values[arm]["tokens_per_second"] for arm in timed},
-        ),
+        seed_dots({names[arm]: values[arm]["tokens_per_second"] for arm in timed}, label="tokens a second"),
         f"Speed at batch {settings.batch_size}; on a CPU in processor time of one thread unless --threads says else",
     )
     reasons = {row["decoder"]: row["reason"] for run in study.runs for row in run.tables.get("left_out", ())}

@@ -1,13 +1,13 @@
 """The figures that papers about optimizers show, from a study whose arms are the candidates of `comparison`."""
 
-import math
 from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from gpt2lab.base.wording import number
-from gpt2lab.measures.statistics import t_interval
 from gpt2lab.plots import figures
+from gpt2lab.plots.over_seeds import mean_curves
+from gpt2lab.studies.seed_figures import interval_columns
 from gpt2lab.studies.sweep import step_ratio
 
 if TYPE_CHECKING:
@@ -79,21 +79,6 @@ def _rates(study: "Study", arm: str) -> str:
     return ", ".join(f"{number(rate, 3)}{'+' if edge else ''}" for rate, edge in sorted(chosen))
 
 
-def interval_columns(name: str, values: Sequence[float]) -> dict[str, float | None]:
-    """Return the ends of the 95 % t interval of one value a seed, each a column of numbers; {} for less than two seeds.
-
-    Both are None where a value is not finite or all are equal.
-    """
-    if len(values) < 2:
-        return {}
-    found = t_interval(values) if all(map(math.isfinite, values)) and min(values) < max(values) else None
-    before = f"{name}, " if name else ""
-    return {
-        f"{before}95 % low": found.low if found is not None else None,
-        f"{before}95 % high": found.high if found is not None else None,
-    }
-
-
 def _curves(study: "Study", names: Mapping[str, str]) -> None:
     series, bands = {}, {}
     for arm, name in names.items():
@@ -147,27 +132,19 @@ def _lengths(study: "Study", names: Mapping[str, str], lengths: Sequence[int]) -
 
 
 def _sweeps(study: "Study", names: Mapping[str, str]) -> None:
-    """Loss against learning rate in the sweeps, the best over the other options, mean over the seeds that tried it."""
-    series = {}
+    """Loss against learning rate in the sweeps, the best over the other options."""
+    curves: dict[str, list[figures.Points]] = {}
     for arm, name in names.items():
-        found: dict[float, list[float]] = {}
         for run in study.runs:
             best: dict[float, float] = {}
             for row in run.arms[arm].tables["sweep"]:
                 rate, loss = float(row["learning_rate"]), float(row["loss"])
                 best[rate] = min(loss, best.get(rate, loss))
-            for rate, loss in best.items():
-                found.setdefault(rate, []).append(loss)
-        rates = sorted(found)
-        series[name] = (rates, [fmean(found[rate]) for rate in rates])
+            rates = sorted(best)
+            curves.setdefault(name, []).append((rates, [best[rate] for rate in rates]))
     study.figure(
         "sweeps",
-        figures.line_chart(
-            series,
-            x_label="learning rate",
-            y_label="validation loss (nats per token)",
-            log_x=True,
-            markers=True,
-        ),
-        "The sweeps by which every optimizer's learning rate was chosen; mean over seeds",
+        mean_curves(curves, x_label="learning rate", y_label="validation loss (nats per token)", log_x=True),
+        "The sweeps by which every optimizer's learning rate was chosen: mean over seeds; a hollow mark is a rate that only "
+        "some seeds tried, or at which only some did not diverge, and no point of the line",
     )

@@ -15,8 +15,8 @@ from gpt2lab.actions.record import result_names
 from gpt2lab.base.errors import LabError
 from gpt2lab.base.settings import build
 from gpt2lab.studies.claim import Claim
-from gpt2lab.studies.comparison.figures import interval_columns
 from gpt2lab.studies.entries import Entry, chosen_entries, labels, report_left_out
+from gpt2lab.studies.seed_figures import interval_columns, seed_dots
 from gpt2lab.text import sources
 
 if TYPE_CHECKING:
@@ -121,8 +121,6 @@ def run(settings: Settings, run: "Run") -> None:
 
 def summarise(settings: Settings, study: "Study") -> None:
     """Add a table by model with the first number of every measure, one table a measure, and a figure of each."""
-    from gpt2lab.plots import figures
-
     entries = chosen_entries("measure", settings.only)
     names = labels(entries)
     headline: list[dict[str, Any]] = [{"model": model} for model in settings.models]
@@ -149,12 +147,8 @@ def summarise(settings: Settings, study: "Study") -> None:
         if finite:
             study.figure(
                 entry.arm,
-                figures.bars(
-                    {model: fmean(values) for model, values in finite.items()},
-                    label=_column(names[entry.arm], numbers[0]),
-                    points=finite,
-                ),
-                f"{names[entry.arm]}, by model; a dot a seed",
+                seed_dots(finite, label=_column(names[entry.arm], numbers[0])),
+                f"{names[entry.arm]}, by model; a ring a seed, the line is the 95 % interval",
             )
     report_left_out(study, _left_out(study, names))
 

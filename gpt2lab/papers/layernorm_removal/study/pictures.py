@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from gpt2lab.plots import figures
 from gpt2lab.plots.figures import Points
 from gpt2lab.plots.heatmaps import heatmap
+from gpt2lab.studies.seed_figures import seed_dots
 
 if TYPE_CHECKING:
     from gpt2lab.studies.study import Study
@@ -66,12 +67,9 @@ def _results(study: "Study", ways: Sequence[str]) -> None:
     found = {name: [run.results[f"loss.{name}"] for run in study.runs] for name in names}
     study.figure(
         "validation",
-        figures.bars(
-            {name: fmean(values) for name, values in found.items()},
-            label="validation loss (nats per token)", points=found,
-        ),
-        "Validation loss of every way, mean over seeds; a point for each seed",
-    )  # fmt: skip
+        seed_dots(found, label="validation loss (nats per token)"),
+        "Validation loss of every way: mean over seeds with its 95 % interval, a ring a seed",
+    )
     base = {name: fmean(found[name]) for name in ("pretrained", "control")}
     study.table(
         "losses",

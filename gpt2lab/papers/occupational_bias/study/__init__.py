@@ -33,6 +33,7 @@ from gpt2lab.papers.occupational_bias.released import released_numbers, xlnet_co
 from gpt2lab.papers.occupational_bias.sampling import Drawing, count_answers, exact, sample
 from gpt2lab.papers.occupational_bias.study.claims import CLAIMS
 from gpt2lab.runs.run import Run
+from gpt2lab.studies.seed_figures import seed_dots
 from gpt2lab.text.batches import SequenceBatches
 from gpt2lab.text.language_model import LanguageModel, load
 from gpt2lab.text.tokenizer import word_level
@@ -291,8 +292,6 @@ def _women_rows(answers: Mapping[str, Counts], truth: world.World) -> list[dict[
 
 def summarise(settings: Settings, study: "Study") -> None:
     """Add the truth against the models of all seeds, and how decoding changes the slope."""
-    from gpt2lab.plots import figures as charts
-
     if settings.model or not study.runs:
         return
     study.figure(
@@ -303,12 +302,9 @@ def summarise(settings: Settings, study: "Study") -> None:
     values = {label: [run.results[f"{name}.slope"] for run in study.runs] for name, label in names.items()}
     study.figure(
         "slopes",
-        charts.bars(
-            {label: fmean(found) for label, found in values.items()},
-            label="slope of women's shares on the truth", points=values, reference={"as in the truth": 1.0},
-        ),
-        "Below 1 the model is pulled to parity, above 1 it amplifies",
-    )  # fmt: skip
+        seed_dots(values, label="slope of women's shares on the truth", reference={"as in the truth": 1.0}),
+        "Below 1 the model is pulled to parity, above 1 it amplifies; a ring a seed, the line is the 95 % interval",
+    )
 
 
 def _reflection(study: "Study") -> "Figure":

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from gpt2lab.papers.pondering.study.settings import Settings
 from gpt2lab.plots import figures
+from gpt2lab.studies.seed_figures import seed_dots
 
 if TYPE_CHECKING:
     from gpt2lab.runs.run_record import RunRecord
@@ -29,12 +30,9 @@ def add(settings: Settings, study: "Study") -> None:
     order = sorted(arms, key=lambda arm: fmean(losses[arm]))
     study.figure(
         "losses",
-        figures.bars(
-            {arm: fmean(losses[arm]) for arm in order},
-            label="validation loss (nats per token)",
-            points={arm: losses[arm] for arm in order},
-        ),
-        "Validation loss of every arm, a dot a seed; the compute of each is in the next figure",
+        seed_dots({arm: losses[arm] for arm in order}, label="validation loss (nats per token)"),
+        "Validation loss of every arm: mean over seeds with its 95 % interval, a ring a seed; the compute of each is in the "
+        "next figure",
     )
     compute = {arm: fmean(run.results[f"{arm}.flops"] for run in runs) for arm in arms}
     study.figure(

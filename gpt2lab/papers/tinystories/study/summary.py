@@ -1,13 +1,13 @@
 """Figures and tables of the study's report, over its seeds."""
 
 from collections.abc import Sequence
-from statistics import fmean
 from typing import TYPE_CHECKING
 
 from gpt2lab.papers.tinystories import interpretability as circuits
 from gpt2lab.papers.tinystories.study.settings import Settings
 from gpt2lab.plots import figures
 from gpt2lab.plots.heatmaps import heatmap
+from gpt2lab.studies.seed_figures import seed_dots
 from gpt2lab.text.generators.stories import documents
 from gpt2lab.text.language_model import load
 
@@ -92,13 +92,8 @@ def _binding(settings: Settings, study: "Study") -> None:
     points = {label: [run.results[name] for run in study.runs] for label, name in names.items()}
     study.figure(
         "binding",
-        figures.bars(
-            {label: fmean(values) for label, values in points.items()},
-            points=points,
-            label="binding accuracy",
-            reference={"blind choice of two": 0.5},
-        ),
-        "Binding accuracy of models of equal size; dots are seeds",
+        seed_dots(points, label="binding accuracy", reference={"blind choice of two": 0.5}),
+        "Binding accuracy of models of equal size: mean over seeds with its 95 % interval, a ring a seed",
     )
     rows = [{"seed": run.seed, **row} for run in study.runs for row in run.tables["binding"]]
     study.table("binding_sweep", rows, "Binding variant: every depth with its own sweep of learning rates")
