@@ -26,6 +26,14 @@ Kind = Literal["claim", "instrument", "implementation", "engineering"]
 """A claim of the paper, or a check: of the instrument (does the measure find what was planted), of the implementation
 (identities, unbiased estimators, a cache against none), of our own engineering (speed)."""
 
+KIND_WORDS: Mapping[Kind, str] = {
+    "claim": "claim of the paper",
+    "instrument": "check of the instrument",
+    "implementation": "check of the implementation",
+    "engineering": "check of our own engineering",
+}
+"""What each kind is called."""
+
 Over = Literal["seeds", "items"]
 """What the interval of a claim is over: seeds, or the test items of a fixed model."""
 
@@ -74,6 +82,10 @@ class Range:
             return high < self.low or low > self.high
         return high <= self.low or low >= self.high
 
+    def inside(self, value: float) -> float:
+        """Return the distance of a number in the range from its nearest end; negative for one outside."""
+        return min(value - self.low, self.high - value)
+
 
 @dataclass(frozen=True)
 class RecordedClaim:
@@ -113,7 +125,8 @@ class RecordedClaim:
     best_of: int = 1
     """How many comparisons it picks the best of."""
     effect: float | None = None
-    """Distance of the paper's own value from the threshold; None if it is not stated."""
+    """Distance from the threshold that a trial must find: the paper's or, if that is on it, that of no effect; None if not
+    stated."""
     paper_value: float | None = None
     """The paper's own value of the quantity; None if it is not stated."""
     no_effect: float | None = None

@@ -99,7 +99,8 @@ class Claim:
     """The paper's own value of the quantity. Its distance from the threshold is the effect that a trial must be able to
     find: where it cannot, the claim is not tested."""
     no_effect: float | None = None
-    """The quantity's value where the method does nothing: 0 for a difference, 1 for a ratio. Figures mark it."""
+    """The quantity's value where the method does nothing: 0 for a difference, 1 for a ratio. Figures mark it. Where the
+    paper's value is the threshold itself, this one's distance from it is the effect."""
     pilot_sd: float | Mapping[str, float] | None = None
     """Standard deviation of the quantity over the seeds (items) of a pilot, not those that are judged; by scale if it
     differs."""
@@ -128,10 +129,8 @@ class Claim:
             _check_day(self.fixed, short)
         if self.paper_effect is not None and self.holds_if is None:
             raise LabError(f"claim {short!r}: paper_effect needs holds_if, from whose ends it is measured")
-        if self.paper_effect is not None and self.effect is None:
-            raise LabError(
-                f"claim {short!r}: the paper's own value, {self.paper_effect:g}, does not meet {self.holds_if}"
-            )
+        if self.paper_effect is not None and self.holds_if is not None:
+            self._check_effect(self.paper_effect, self.holds_if, short)
         if self.holds_in_part_if is not None and self.holds_if is None:
             raise LabError(f"claim {short!r}: holds_in_part_if is weaker than holds_if, which is missing")
         wrong = [scale for scale in self.scales if scale not in SCALES]
@@ -140,6 +139,15 @@ class Claim:
         for expression in (self.measure, self.needs):
             if isinstance(expression, str):
                 names_in(expression)
+
+    def _check_effect(self, value: float, wanted: Range, short: str) -> None:
+        if not wanted.holds(value, value):
+            raise LabError(f"claim {short!r}: the paper's own value, {value:g}, does not meet {wanted}")
+        if self.effect is None:
+            raise LabError(
+                f"claim {short!r}: the paper's own value, {value:g}, is the threshold; give no_effect, which must not meet "
+                "it"
+            )
 
     def value(self, results: Mapping[str, float]) -> float:
         """Return the measured quantity of one seed; nan if a claim with its own rule measures nothing.
@@ -165,11 +173,24 @@ class Claim:
 
     @property
     def effect(self) -> float | None:
-        """The distance of the paper's own value from the threshold; None if it is not stated."""
+        """The distance from the threshold that a trial must be able to find; None if it is not stated.
+
+        It is that of the paper's own value or, where this is the threshold, that of no effect.
+        """
         value, wanted = self.paper_effect, self.holds_if
-        if value is None or wanted is None or not wanted.holds(value, value):
+        if value is None or wanted is None:
             return None
-        return min(value - wanted.low, wanted.high - value)
+        distance = wanted.inside(value)
+        if distance == 0 and self.no_effect is not None:
+            distance = -wanted.inside(self.no_effect)
+        return distance if distance > 0 else None
+
+    @property
+    def whose_effect(self) -> str:
+        """Whose distance `effect` is, for a sentence."""
+        value, wanted = self.paper_effect, self.holds_if
+        on_threshold = value is not None and wanted is not None and wanted.inside(value) == 0
+        return "that of no effect" if on_threshold else "the paper's"
 
     @property
     def is_check(self) -> bool:

@@ -27,6 +27,10 @@ LEVEL = 0.95
 """Coverage of an interval that stands alone."""
 POWER = 0.8
 """Probability with which the smallest detectable effect is found."""
+_ROUNDING = 1e-9
+"""Values that differ by less of themselves are the same: what is left is rounding, no spread from seed to seed."""
+_MOST = 10_000
+"""Seeds or items up to which it is worth saying how many would settle a claim."""
 FEWEST_SEEDS = 3
 FEWEST_ITEMS = 20
 """Fewer test items give no verdict: their bootstrap is too narrow."""
@@ -85,8 +89,7 @@ def over_seeds(values: Sequence[tuple[int, float]], level: float = LEVEL) -> Evi
     numbers = [value for _, value in values]
     if len(numbers) < 2 or not all(map(math.isfinite, numbers)):
         return Evidence(tuple(values), len(values))
-    if min(numbers) == max(numbers):
-        # the mean of equal numbers can differ from them in the last digit, and fall on the wrong side
+    if math.isclose(min(numbers), max(numbers), rel_tol=_ROUNDING):
         interval = Interval(numbers[0], numbers[0], numbers[0], len(numbers), 0.0, level)
     else:
         interval = t_interval(numbers, level)
@@ -96,9 +99,10 @@ def over_seeds(values: Sequence[tuple[int, float]], level: float = LEVEL) -> Evi
 def over_items(claim: Claim, seeds: Mapping[int, Items]) -> Evidence:
     """Return the evidence of a fixed model's test items.
 
-    The claim's expression is evaluated for each item. An item that several seeds have seen counts once, with the mean of
-    its values. Values that are all 0 or 1 get the exact binomial interval, others a bootstrap.
-    LabError for an array that is not there, or arrays of different lengths.
+    The claim's expression is evaluated for each item. An item that several seeds have seen counts once. Values that are
+    all 0 or 1 get the exact binomial interval, others a bootstrap.
+    LabError for an array that is not there, arrays of different lengths, or an item whose value differs from seed to seed:
+    then the model is not a fixed one, and its items say nothing of another seed's.
     """
     assert isinstance(claim.measure, str)
     by_seed = {seed: _item_values(claim.measure, items) for seed, items in seeds.items()}
@@ -108,7 +112,12 @@ def over_items(claim: Claim, seeds: Mapping[int, Items]) -> Evidence:
             f"the seeds have {listed(sorted(sizes), 'and') or 'no'} items; they must be the same ones"
         )
     means = tuple((seed, float(values.mean())) for seed, values in by_seed.items())
-    items = np.mean(list(by_seed.values()), axis=0)
+    items = next(iter(by_seed.values()))
+    if not all(np.allclose(items, other, equal_nan=True) for other in by_seed.values()):
+        raise LabError(
+            "its items have other values in another seed, so no fixed model was measured; judge over seeds, with the mean "
+            "of each seed's items, or measure one model in a unit that all seeds share"
+        )
     if len(items) < FEWEST_ITEMS or not np.isfinite(items).all():
         return Evidence(means, len(items))
     return Evidence(means, len(items), *_item_interval(items, level_of(claim)))
@@ -117,6 +126,24 @@ def over_items(claim: Claim, seeds: Mapping[int, Items]) -> Evidence:
 def detectable(sd: float, n: int, level: float = LEVEL) -> float:
     """Return the smallest distance from the threshold that n values of this spread find with 80 % power."""
     return 0.0 if sd == 0 else _standard_detectable(n, level) * sd
+
+
+def enough_to_part(sd: float, distance: float, level: float = LEVEL) -> int | None:
+    """Return how many values of this spread give an interval narrower than `distance`: it cannot hold both its ends.
+
+    None if more than 10,000 would be needed.
+    """
+
+    def width(n: int) -> float:
+        return 2 * t_quantile(0.5 + level / 2, n - 1) * sd / math.sqrt(n)
+
+    if not width(_MOST) < distance:
+        return None
+    low, high = 1, _MOST  # `high` values are enough, `low` are not
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if width(middle) < distance else (middle, high)
+    return high
 
 
 @functools.lru_cache(maxsize=256)

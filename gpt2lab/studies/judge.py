@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from gpt2lab.base.errors import LabError
 from gpt2lab.base.interval import Interval
 from gpt2lab.base.wording import count, listed, number
-from gpt2lab.runs.verdicts import Status, Verdict
+from gpt2lab.runs.verdicts import KIND_WORDS, Status, Verdict
 from gpt2lab.studies.claim import Claim, Results, Rule
 from gpt2lab.studies.evidence import (
     FEWEST_ITEMS,
@@ -16,6 +16,7 @@ from gpt2lab.studies.evidence import (
     Evidence,
     Items,
     detectable,
+    enough_to_part,
     level_of,
     over_items,
     over_seeds,
@@ -28,13 +29,20 @@ def judge(
     seeds: Mapping[int, Mapping[str, float]],
     scale: str,
     items: Mapping[int, Items] | None = None,
+    *,
+    unfinished: Sequence[int] = (),
+    seen: Sequence[int] = (),
 ) -> Verdict:
     """Return the verdict of `claim` over the results of the seeds that finished, at one scale.
 
-    items: the test items of each seed, for a claim over items. Fewer than three seeds, or twenty items, are inconclusive.
+    items: the test items of each seed, for a claim over items. unfinished: seeds that were asked for and failed, which may
+    be those that would have spoken against the claim: nothing is decided until they have finished. seen: seeds that had run
+    before the rule was changed and are not among `seeds`. Fewer than three seeds, or twenty items, are inconclusive.
+
     The 95 % interval of the quantity, two-sided, decides: wholly where the claim is true it holds; wholly elsewhere it does
     not hold, or holds in part where it lies wholly within the weaker threshold; else it is inconclusive. So a quantity that
-    is really on the threshold gives a false `holds` in at most 2.5 % of studies. A claim's own rule replaces the interval.
+    is really on the threshold gives a false `holds` in at most 2.5 % of studies. An interval without width decides nothing.
+    A claim's own rule replaces the interval.
 
     Where the paper's effect is stated, a pilot whose spread says that so many seeds cannot find it makes the claim not
     tested; `does not hold` needs the power to find it, too. A missing or non-finite quantity is inconclusive, with the
@@ -47,14 +55,19 @@ def judge(
         reason = f"It can be tested at {where} scale, not at {scale}.{_by_rule(claim, seeds)}"
         return _verdict(Status.NOT_TESTED, reason, _measurable(claim, seeds, items or {}))
     try:
-        return _judged(claim, seeds, scale, items or {})
+        return _judged(claim, seeds, scale, items or {}, tuple(unfinished), tuple(seen))
     except Exception as error:  # a slip in a claim must not lose the study that took an hour
         what = str(error) if isinstance(error, LabError) else f"{type(error).__name__}: {error}"
         return Verdict(Status.INCONCLUSIVE, f"The claim cannot be judged: {what}.")
 
 
 def _judged(
-    claim: Claim, seeds: Mapping[int, Mapping[str, float]], scale: str, items: Mapping[int, Items]
+    claim: Claim,
+    seeds: Mapping[int, Mapping[str, float]],
+    scale: str,
+    items: Mapping[int, Items],
+    unfinished: tuple[int, ...],
+    seen: tuple[int, ...],
 ) -> Verdict:
     """Return the verdict at a scale of the claim: preconditions, numbers, power, then the rule or the interval."""
     found = _evidence(claim, seeds, items) if seeds else Evidence()
@@ -62,8 +75,10 @@ def _judged(
     if untestable is not None:
         return _verdict(Status.NOT_TESTED, untestable, found)
     if claim.is_check:
-        return _checked(claim, found.values)
-    if few := _too_few(claim, seeds, found):
+        return _checked(claim, found.values, unfinished)
+    if unfinished:
+        return _verdict(Status.INCONCLUSIVE, _not_finished(unfinished, len(seeds)), found)
+    if few := _too_few(claim, seeds, found, seen):
         return _verdict(Status.INCONCLUSIVE, few, found)
     planned = planned_power(claim, scale, found.n or len(seeds))
     if planned is not None and planned.is_too_weak:
@@ -89,13 +104,15 @@ class PlannedPower:
     detectable: float
     """Smallest distance from the threshold that is found with 80 % power."""
     effect: float | None
-    """The paper's; None if it is not stated."""
+    """The distance that it must find; None if it is not stated."""
+    whose: str
+    """Whose distance that is: the paper's, or that of no effect."""
     over: str
     """`seeds` or `items`."""
 
     @property
     def is_too_weak(self) -> bool:
-        """Whether the paper's effect is smaller than what is found."""
+        """Whether the effect is smaller than what is found."""
         return self.effect is not None and self.effect < self.detectable
 
     @property
@@ -105,7 +122,7 @@ class PlannedPower:
             f"With the pilot's spread (s.d. {number(self.sd, 2)}) {count(self.n, self.over.removesuffix('s'))} find a "
             f"distance of {number(self.detectable, 2)} from the threshold with 80 % power"
         )
-        return text if self.effect is None else f"{text}, and the paper's is {number(self.effect, 2)}"
+        return text if self.effect is None else f"{text}, and {self.whose} is {number(self.effect, 2)}"
 
 
 def planned_power(claim: Claim, scale: str, n: int) -> PlannedPower | None:
@@ -113,7 +130,8 @@ def planned_power(claim: Claim, scale: str, n: int) -> PlannedPower | None:
     sd = claim.spread(scale)
     if sd is None or claim.is_check:
         return None
-    return PlannedPower(n, sd, detectable(sd, n, level_of(claim)), claim.effect, claim.over)
+    found = detectable(sd, n, level_of(claim))
+    return PlannedPower(n, sd, found, claim.effect, claim.whose_effect, claim.over)
 
 
 def _evidence(claim: Claim, seeds: Mapping[int, Mapping[str, float]], items: Mapping[int, Items]) -> Evidence:
@@ -201,18 +219,30 @@ def _by_rule(claim: Claim, seeds: Mapping[int, Mapping[str, float]]) -> str:
     return ""
 
 
-def _checked(claim: Claim, values: tuple[tuple[int, float], ...]) -> Verdict:
+def _checked(claim: Claim, values: tuple[tuple[int, float], ...], unfinished: tuple[int, ...]) -> Verdict:
     """Return whether a check passes: in every seed."""
     assert claim.holds_if is not None
-    if not values:
-        return Verdict(Status.INCONCLUSIVE, "No seed finished.")
+    kind = KIND_WORDS[claim.kind].capitalize()
     wrong = [
         f"{number(value)} in seed {seed}" for seed, value in values if not claim.holds_if.holds(value, value)
     ]
     if wrong:
-        return Verdict(Status.FAILS, f"It is {listed(wrong)}, not {claim.holds_if.words}.", values)
+        return Verdict(Status.FAILS, f"{kind}: it is {listed(wrong)}, not {claim.holds_if.words}.", values)
+    if unfinished:
+        return Verdict(Status.INCONCLUSIVE, _not_finished(unfinished, len(values)), values)
+    if not values:
+        return Verdict(Status.INCONCLUSIVE, "No seed finished.")
     where = f"all {count(len(values), 'seed')}" if len(values) > 1 else f"seed {values[0][0]}"
-    return Verdict(Status.PASSES, f"It is {claim.holds_if.words} in {where}.", values)
+    return Verdict(Status.PASSES, f"{kind}: it is {claim.holds_if.words} in {where}.", values)
+
+
+def _not_finished(unfinished: tuple[int, ...], finished: int) -> str:
+    """Return why seeds that failed leave a claim open."""
+    which = f"seed {unfinished[0]}" if len(unfinished) == 1 else f"seeds {listed(unfinished)}"
+    return (
+        f"{len(unfinished)} of {count(len(unfinished) + finished, 'seed')} failed ({which}); nothing is decided by the "
+        "others alone."
+    )
 
 
 def _untestable(claim: Claim, seeds: Mapping[int, Mapping[str, float]]) -> str | None:
@@ -231,13 +261,16 @@ def _untestable(claim: Claim, seeds: Mapping[int, Mapping[str, float]]) -> str |
     return reason + "."
 
 
-def _too_few(claim: Claim, seeds: Mapping[int, object], found: Evidence) -> str | None:
+def _too_few(claim: Claim, seeds: Mapping[int, object], found: Evidence, seen: tuple[int, ...]) -> str | None:
     """Return why there are too few seeds or items for a verdict; None if there are enough."""
     n = len(seeds)
     if claim.over == "items" and n:
         few = f"Only {count(found.n, 'item')}; a verdict over items takes at least {FEWEST_ITEMS}."
         return few if found.n < FEWEST_ITEMS else None
     have = f"Only {count(n, 'seed')} finished" if n else "No seed finished"
+    if seen:
+        new = f"only {count(n, 'seed')} finished" if n else "no seed was run"
+        have = f"After the rule was changed {new} (before it: {listed(seen)})"
     return f"{have}; a verdict takes at least {FEWEST_SEEDS}." if n < FEWEST_SEEDS else None
 
 
@@ -247,6 +280,12 @@ def _by_interval(claim: Claim, found: Evidence) -> Verdict:
         values = listed([f"{number(value)} in seed {seed}" for seed, value in broken])
         return _verdict(Status.INCONCLUSIVE, f"The quantity is {values}.", found)
     assert found.interval is not None
+    if found.interval.low == found.interval.high:
+        reason = (
+            f"Every {claim.over.removesuffix('s')} gave the same value, {number(found.interval.mean)}: without a spread "
+            "there is no interval to decide; count items, or make it a check."
+        )
+        return _verdict(Status.INCONCLUSIVE, reason, found)
     status = decide(claim, found.interval)
     verdict = _verdict(status, _reason(claim, status, found.interval), found)
     return replace(verdict, detectable=detectable(found.interval.sd, found.interval.n, found.interval.level))
@@ -264,9 +303,11 @@ def _with_power(claim: Claim, verdict: Verdict, planned: PlannedPower | None) ->
     if found <= claim.effect:
         return verdict
     reason = (
-        f"{verdict.reason} But a distance of {number(found, 2)} is the smallest that so few find with 80 % power, and the "
-        f"paper's is {number(claim.effect, 2)}."
+        f"{verdict.reason} But a distance of {number(found, 2)} is the smallest that so few find with 80 % power, and "
+        f"{claim.whose_effect} is {number(claim.effect, 2)}."
     )
+    if verdict.interval is not None:
+        reason += _papers_value(claim, verdict.interval)
     return replace(verdict, status=Status.INCONCLUSIVE, reason=reason)
 
 
@@ -281,10 +322,8 @@ def _found(verdict: Verdict) -> float | None:
 def _power(claim: Claim, interval: Interval, smallest: float) -> str:
     """Return the power by the spread that was seen, in one sentence."""
     n = count(interval.n, claim.over.removesuffix("s"))
-    if smallest == 0 and interval.low < interval.high:
-        return ""  # a proportion of 0 or 1, whose spread says nothing
     if smallest == 0:
-        return f"All {n} gave the same value; the interval has no width and says nothing of power."
+        return ""  # a proportion of 0 or 1, whose spread says nothing
     return (
         f"With {n} and this spread (s.d. {number(interval.sd, 2)}) a true distance of "
         f"{number(smallest, 2)} from the threshold is detected with 80 % power."
@@ -294,16 +333,11 @@ def _power(claim: Claim, interval: Interval, smallest: float) -> str:
 def _reason(claim: Claim, status: Status, interval: Interval) -> str:
     assert claim.holds_if is not None
     words = claim.holds_if.words
-    if interval.low == interval.high:
-        span = f"all {count(interval.n, claim.over.removesuffix('s'))} gave {number(interval.mean)}"
-        end = {Status.HOLDS: f", which is {words}"}.get(status, f", which is not {words}")
-    else:
-        level, ends = number(100 * interval.level, 4), (number(interval.low, 3), number(interval.high, 3))
-        span = f"the {level} % interval from {ends[0]} to {ends[1]}"
-        end = {
-            Status.HOLDS: f" is wholly {words}",
-            Status.INCONCLUSIVE: f" is partly {words}, partly not",
-        }.get(status, f" has no value {words}")
+    level, ends = number(100 * interval.level, 4), (number(interval.low, 3), number(interval.high, 3))
+    end = {
+        Status.HOLDS: f" is wholly {words}",
+        Status.INCONCLUSIVE: f" is partly {words}, partly not",
+    }.get(status, f" has no value {words}")
     weaker = claim.holds_in_part_if
     if weaker is not None and status is not Status.HOLDS:
         low, high = interval.low, interval.high
@@ -313,5 +347,23 @@ def _reason(claim: Claim, status: Status, interval: Interval) -> str:
             end += f", nor {weaker.words}"
         else:
             end += f"; nor does it settle {weaker.words}"
-    sentence = span + end + "."
-    return sentence[0].upper() + sentence[1:]
+    sentence = f"The {level} % interval from {ends[0]} to {ends[1]}{end}."
+    return sentence + (_papers_value(claim, interval) if status is Status.INCONCLUSIVE else "")
+
+
+def _papers_value(claim: Claim, interval: Interval) -> str:
+    """Return where the paper's own value lies, seen from an interval that decides nothing, and how many would decide."""
+    value, n = claim.paper_effect, claim.over.removesuffix("s")
+    if value is None:
+        return ""
+    if not interval.contains(value):
+        return f" The paper's own value, {number(value)}, lies outside it."
+    said = f" The paper's own value, {number(value)}, lies inside it"
+    if claim.effect is None or not interval.sd > 0:
+        return f"{said}."
+    enough = enough_to_part(interval.sd, claim.effect, interval.level)
+    needed = count(enough, n) if enough is not None else f"more than 10,000 {n}s"
+    other = (
+        "no effect" if claim.holds_if is not None and claim.holds_if.inside(value) == 0 else "the threshold"
+    )
+    return f"{said}: by this spread it takes {needed} to tell it from {other}."

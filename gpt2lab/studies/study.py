@@ -353,7 +353,8 @@ def _judge(study: Study, experiment: Experiment, run: Run, trial: Trial) -> None
     items = {record.seed: RecordedItems(record) for record in study.runs if record.seed is not None}
     for claim, planned in zip(experiment.claims, trial.claims, strict=True):
         new = {seed: numbers for seed, numbers in results.items() if seed not in planned.seen}
-        verdict = judge(claim, new, study.scale, items)
+        unfinished = [seed for seed in study.seeds if seed not in results and seed not in planned.seen]
+        verdict = judge(claim, new, study.scale, items, unfinished=unfinished, seen=planned.seen)
         study.claims.append(JudgedClaim(replace(claim.recorded(), seen=planned.seen), verdict))
     run.write_file(VERDICTS, write_verdicts(study.claims))
     run.results = {

@@ -123,7 +123,8 @@ def test_a_failed_arm_costs_its_seed_and_no_other(home, calls, workers):
     assert "1" not in calls(), "the seed waits for all its arms"
     row = Store(home).find("tide")
     assert (row.status, row.message) == ("failed", "seed 1 tide: the loss is nan at step 5")
-    assert statuses(study)["A"] is Status.HOLDS
+    assert set(statuses(study).values()) == {Status.INCONCLUSIVE, Status.NOT_TESTED}, "it stays in the count"
+    assert "1 of 4 seeds failed (seed 1)" in study.claims[0].verdict.reason
     failed = Store(home).get(f"{study.id}/seed1/tide")
     assert (failed.status, failed.message) == ("failed", "the loss is nan at step 5")
     assert "seed 1 tide: the loss is nan" in study.report.read_text()

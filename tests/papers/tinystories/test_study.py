@@ -29,7 +29,10 @@ GOOD = {
 
 
 def verdicts(*changes: dict[str, float]) -> list[str]:
-    seeds = {seed: Results(GOOD | change) for seed, change in enumerate(changes or ({}, {}, {}))}
+    seeds = {
+        seed: Results({name: value * (1 + seed / 10_000) for name, value in (GOOD | change).items()})
+        for seed, change in enumerate(changes or ({}, {}, {}))
+    }
     return [str(judge(claim, seeds, "laptop").status) for claim in CLAIMS]
 
 
