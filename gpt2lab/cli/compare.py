@@ -19,7 +19,8 @@ from gpt2lab.base.registry import PART_KINDS
 from gpt2lab.base.settings import options
 from gpt2lab.base.wording import count, listed
 from gpt2lab.cli.parser import Parser, settings_help, typed
-from gpt2lab.cli.reproduce import add_study, seeds_of
+from gpt2lab.cli.reproduce import add_study
+from gpt2lab.cli.seeds import seeds_of
 from gpt2lab.cli.show import cut, paragraph, print_json, table
 from gpt2lab.studies.comparison import KINDS
 
@@ -106,7 +107,7 @@ def _compare_parts(arguments: argparse.Namespace) -> None:
         models=getattr(arguments, "models", ()),
         only=[words.strip() for words in arguments.only.split(",") if words.strip()],
         scale=arguments.scale,
-        seeds=seeds_of(arguments.seeds, arguments.seed),
+        seeds=seeds_of(arguments),
         workers=arguments.workers,
         settings=arguments.settings,
         device=str(pick_device(arguments.device)) if arguments.device else None,

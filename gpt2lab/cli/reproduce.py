@@ -3,6 +3,7 @@
 examples:
   gpt2lab reproduce tinystories --scale laptop --seeds 3
   gpt2lab reproduce tinystories --scale smoke --set NAME=VALUE
+  gpt2lab reproduce tinystories --seed-list 7,8,9       these seeds, instead of 0, 1 and 2
   gpt2lab reproduce tinystories --help      the settings of a study
 """
 
@@ -11,13 +12,14 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from gpt2lab.base.errors import LabError, brief, unknown
+from gpt2lab.base.errors import LabError, unknown
 from gpt2lab.base.progress import duration, quiet
 from gpt2lab.base.registry import papers
 from gpt2lab.base.settings import options
 from gpt2lab.base.shipped import published_study, shipped_verdicts
 from gpt2lab.base.wording import count, listed, number
-from gpt2lab.cli.parser import Parser, add_device, add_seed, add_set, settings_help, typed, whole
+from gpt2lab.cli.parser import Parser, add_device, add_set, settings_help, typed, whole
+from gpt2lab.cli.seeds import add_seeds, seeds_of
 from gpt2lab.cli.show import paragraph, print_json
 from gpt2lab.studies.claim import SCALES
 
@@ -45,13 +47,7 @@ def add_study(parser: Parser) -> None:
         help="smoke (seconds), laptop (meant for 2 idle cores and ten minutes a seed; `gpt2lab papers NAME` shows the "
         "time of the published study), gpu, paper (default: laptop)",
     )
-    parser.add_argument(
-        "--seeds",
-        default="3",
-        metavar="N",
-        help="number of seeds, or a list: 0,2,5 (default: 3, the fewest that give verdicts)",
-    )
-    add_seed(parser, meaning="first seed, if --seeds is a number")
+    add_seeds(parser)
     parser.add_argument(
         "--workers",
         type=whole,
@@ -89,7 +85,7 @@ def run(arguments: argparse.Namespace) -> None:
     from gpt2lab.studies.study import reproduce  # torch, of which a wrong word need not wait
 
     device = _device(arguments.scale, arguments.device)
-    seeds = seeds_of(arguments.seeds, arguments.seed)
+    seeds = seeds_of(arguments)
     _announce(arguments.paper, arguments.scale, seeds if isinstance(seeds, int) else len(seeds))
     study = reproduce(
         arguments.paper,
@@ -216,21 +212,3 @@ def _measured(claim: "RecordedClaim", verdict: "Verdict") -> str:
         return f"{mean} [{low}, {high}]{unit}{over}"
     values = [f"{number(value)} (seed {seed})" for seed, value in verdict.values]
     return f"{', '.join(values)}{unit}" if values else ""
-
-
-_MOST_SEEDS = 1000
-
-
-def seeds_of(text: str, first: int) -> int | list[int]:
-    """Read --seeds: a count from `first` on, or a list."""
-    if "," in text and first:
-        raise LabError(f"--seed {first}: --seeds {text} says which; give one of the two")
-    try:
-        if "," in text:
-            return [int(piece) for piece in text.split(",") if piece.strip()]
-        how_many = int(text)
-    except ValueError:
-        raise LabError(f"--seeds {brief(text)}: give how many, such as 3, or which, such as 0,2,5") from None
-    if how_many > _MOST_SEEDS:
-        raise LabError(f"--seeds {text}: at most {_MOST_SEEDS:,} seeds are run in one study")
-    return how_many if first == 0 else list(range(first, first + how_many))

@@ -27,10 +27,17 @@ def command_of(
 ) -> str:
     """Return the command line that repeats a study; workers are left out, for no number depends on them."""
     words = ["gpt2lab", experiment.verb, "--scale", scale]
-    words += ["--seeds", str(seeds) if isinstance(seeds, int) else ",".join(map(str, seeds))]
+    words += _seeds(seeds)
     words += as_arguments(settings, experiment.presets[scale])
     if device != default_device(scale):
         words.append(f"--device {device}")
     if threads != (1 if device == "cpu" else None):
         words.append(f"--threads {threads}")
     return " ".join(words)
+
+
+def _seeds(seeds: int | Sequence[int]) -> list[str]:
+    which = list(range(seeds)) if isinstance(seeds, int) else list(seeds)
+    if which != list(range(which[0], which[0] + len(which))):
+        return ["--seed-list", ",".join(map(str, which))]
+    return ["--seeds", str(len(which)), *(["--seed", str(which[0])] if which[0] else [])]

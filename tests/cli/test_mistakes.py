@@ -249,6 +249,6 @@ def test_a_scale_made_for_a_gpu_does_not_start_on_a_cpu_unasked(
     assert "--scale gpu is made for a GPU, and this machine has none" in _sentence(
         said, "reproduce", "conda", "--scale", "gpu"
     )
-    assert "--seed 4: --seeds 1,2 says which" in _sentence(
-        said, "reproduce", "conda", "--scale", "smoke", "--seeds", "1,2", "--seed", "4"
+    assert "--seed 4: --seed-list 1,2 says which" in _sentence(
+        said, "reproduce", "conda", "--scale", "smoke", "--seed-list", "1,2", "--seed", "4"
     )

@@ -42,8 +42,10 @@ def _said(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str]:
         ("measure perplexty m", "gpt2lab: perplexty: no such measure; did you mean perplexity?"),
         (
             "reproduce nosuch-paper --seeds x",
-            "gpt2lab: --seeds x: give how many, such as 3, or which, such as 0,2,5",
+            "gpt2lab: --seeds x: give how many, such as 3; which ones is --seed-list 0,2,5",
         ),
+        ("reproduce conda --seeds 0,2", "gpt2lab: --seeds 0,2: says how many; which ones is --seed-list 0,2"),
+        ("reproduce conda --seed-list 0,x", "gpt2lab: --seed-list 0,x: give which seeds, such as 7,8"),
         ("runs --limit -1", "gpt2lab: argument --limit: must be a whole number of at least 0, got '-1'"),
     ],
 )

@@ -66,7 +66,8 @@ BASES = {
 EFFECTS = {
     "papers": ("--kind decoder", "--out there", "--package"),
     "reproduce": (
-        "--scale smoke", "--seeds 5", "--seed 3", "--workers 2", "--threads 2", "--device cpu", "--set sweep=1",
+        "--scale smoke", "--seeds 5", "--seed 3", "--seed-list 7,8", "--workers 2", "--threads 2", "--device cpu",
+        "--set sweep=1",
     ),
     "train": ("--name other", "--set samples=1"),
     "generate": (
@@ -83,8 +84,8 @@ EFFECTS = {
     "export": ("--precision f16", "--to onnx", "--out elsewhere"),
     "report": ("--figures pdf", "--tables latex"),
     "compare": (
-        "--on tinyworld:9", "--only greedy", "--scale smoke", "--seeds 5", "--seed 3", "--workers 2", "--threads 2",
-        "--device cpu", "--set updates=9",
+        "--on tinyworld:9", "--only greedy", "--scale smoke", "--seeds 5", "--seed 3", "--seed-list 7,8",
+        "--workers 2", "--threads 2", "--device cpu", "--set updates=9",
     ),
     "compare runs": ("--out there",),
     "resume": ("--workers 2", "--take-over"),
@@ -97,8 +98,8 @@ REFUSED = (
     ("papers --package", "goes with `gpt2lab papers new NAME`"),
     ("papers new an-idea --sort date", "--sort: orders the list of papers"),
     ("papers conda --sort date", "--sort: orders the list of papers"),
-    ("reproduce conda --seeds 0,2 --seed 1", "give one of the two"),
-    ("compare decoders --seeds 0,2 --seed 1", "give one of the two"),
+    ("reproduce conda --seed-list 0,2 --seed 1", "give one of the two"),
+    ("compare decoders --seed-list 0,2 --seeds 2", "give one of the two"),
     ("generate MODEL once --seed 1", "the decoder greedy draws nothing"),
     ("generate MODEL once --decoder beam --seed 1", "the decoder beam draws nothing"),
     ("generate MODEL once --decoder contrastive-search --seed 1", "the decoder contrastive-search draws nothing"),

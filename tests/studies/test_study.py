@@ -91,7 +91,7 @@ def test_the_seeds_can_be_named_and_settings_replaced_and_the_command_says_so(ho
     assert study.mean(name) == study.runs[1].results[name] and math.isnan(study.mean("none"))
     command = Store(home).find("tide").command
     assert command == (
-        "gpt2lab reproduce tide --scale smoke --seeds 3,5 --set gain=0 --set fail_in=none --set tuning.momentum=0.5"
+        "gpt2lab reproduce tide --scale smoke --seed-list 3,5 --set gain=0 --set fail_in=none --set tuning.momentum=0.5"
     )
     assert statuses(study)["A"] is Status.INCONCLUSIVE
 
