@@ -137,12 +137,15 @@ def show_comparison(study: "Study", as_json: bool) -> None:
 
 def _compare_runs(arguments: argparse.Namespace) -> None:
     from gpt2lab.actions.compare import compare
+    from gpt2lab.runs.kinds import WORDS
     from gpt2lab.runs.report.side_by_side import shared
 
     found = compare(arguments.names, out=arguments.out)
     if arguments.json:
         print_json(found)
         return
+    for kind, lines in found["verdicts"].items():
+        print(_side_by_side(WORDS[kind].title.lower(), lines), end="")
     print(_side_by_side("results", found["results"]), end="")
     differing, alone = shared(found["settings"])
     print(_side_by_side("settings", differing), end="")

@@ -21,6 +21,7 @@ from gpt2lab.base.wording import count, listed, number
 from gpt2lab.cli.parser import Parser, add_device, add_set, settings_help, typed, whole
 from gpt2lab.cli.seeds import add_seeds, seeds_of
 from gpt2lab.cli.show import paragraph, print_json
+from gpt2lab.runs.kinds import WORDS, by_kind
 from gpt2lab.studies.claim import SCALES
 
 if TYPE_CHECKING:
@@ -145,13 +146,13 @@ def _print(study: "Study") -> None:
         print("measured: the mean over seeds, or over test items [its 95 % interval]")
     elsewhere = [judged for judged in study.claims if _of_another_scale(judged, study.scale)]
     here = [judged for judged in study.claims if judged not in elsewhere]
-    for judged in here:
-        if not judged.claim.is_check:
-            print(f"\n{_claim(judged, study.scale)}")
-    if checks := [judged for judged in here if judged.claim.is_check]:
-        print("\nchecks of the implementation:")
-    for judged in checks:
-        print(_check(judged, study.scale))
+    for kind, those in by_kind(here).items():
+        if kind == "claim":
+            print(*(f"\n{_claim(judged, study.scale)}" for judged in those), sep="\n")
+            continue
+        title = WORDS[kind].title
+        print(f"\n{title[0].lower()}{title[1:]}, no claim of the paper:")
+        print(*(_check(judged, study.scale) for judged in those), sep="\n")
     if elsewhere:
         print("\nnothing to measure at this scale:")
     for judged in elsewhere:

@@ -13,6 +13,7 @@ from gpt2lab.base.registry import paper
 from gpt2lab.base.settings import from_plain, options, to_plain
 from gpt2lab.base.wording import count, listed
 from gpt2lab.runs.environment import cores
+from gpt2lab.runs.kinds import WORDS, by_kind
 from gpt2lab.runs.report.write import write_report
 from gpt2lab.runs.run import Run
 from gpt2lab.runs.run_record import RunRecord, Table, record
@@ -116,12 +117,16 @@ class Study:
 
     def _repr_html_(self) -> str:
         """Return the verdicts, or the tables where nothing was claimed, as a notebook shows them."""
-        from gpt2lab.runs.report.document import DataTable, Prose, Verdicts
+        from gpt2lab.runs.report.document import DataTable, Prose, Section, Verdicts
         from gpt2lab.runs.report.html import to_fragment
 
         about = f"`{self.id}`, {self.scale} scale, {count(len(self.runs), 'seed')}; report `{self.report}`"
         if self.claims:
-            return to_fragment(Prose(about), Verdicts(self.claims))
+            kinds = [
+                Section(WORDS[kind].title, [Verdicts(those, checks=kind != "claim")])
+                for kind, those in by_kind(self.claims).items()
+            ]
+            return to_fragment(Prose(about), *kinds)
         captions = self.captions
         tables = [DataTable(captions[name] or name, rows) for name, rows in self.tables.items()]
         return to_fragment(Prose(about), *tables)
@@ -275,7 +280,8 @@ def _go_on(run: Run, experiment: Experiment, about: Mapping[str, Any], workers: 
             raise LabError(study.failures[0])  # a mistake found before any work: no unit has left anything
         _judge(study, experiment, run, trial)
         _summarise(study, experiment)
-        verdicts = " · ".join(f"{judged.claim.name} {judged.verdict.status}" for judged in study.claims)
+        claims = by_kind(study.claims).get("claim", [])
+        verdicts = " · ".join(f"{judged.claim.name} {judged.verdict.status}" for judged in claims)
         run.ending = ("failed", listed(study.failures)) if study.failures else ("finished", verdicts)
         study.seconds = time.monotonic() - began
     study._run = None

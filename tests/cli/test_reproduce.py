@@ -81,3 +81,17 @@ def test_a_claim_over_items_says_over_how_many(capsys: pytest.CaptureFixture[str
     judged = [JudgedClaim(claim.recorded(), verdict)]
     show_study(Study("tide-1", "tide", "laptop", (0,), None, [], judged, [], Path("runs/tide-1")), False)
     assert "measured  0.8 [0.7082, 0.8733] (exact binomial over 100 items)" in capsys.readouterr().out
+
+
+def test_checks_are_printed_apart_by_what_they_check(capsys: pytest.CaptureFixture[str]) -> None:
+    claims = [
+        Claim("It finds what was planted", "gain", holds_if=Above(0.0), kind="instrument", name="B"),
+        Claim("It gains", "gain", holds_if=Above(0.0), name="A"),
+        Claim("It is fast", "gain", holds_if=Above(9.0), kind="engineering", name="C"),
+    ]
+    text = _printed(claims, "laptop", capsys)
+    assert text.index("A  It gains") < text.index(
+        "checks of the instrument, no claim of the paper:\nB  It finds"
+    )
+    assert "our own engineering, no claim of the paper:\nC  It is fast: fails. It is 0.2 in seed 0" in text
+    assert "checks of the implementation" not in text

@@ -69,9 +69,9 @@ def test_a_letter_that_does_not_bind_is_named(
 
 
 def letters_of_tables(text: str, header: str) -> list[str]:
-    """Return the letters of the rows of the first table that begins with `header`; [] without one."""
-    found = re.search(rf"^{re.escape(header)}.*\n\|[ :|-]+\|\n((?:\|.*\n)+)", text, re.MULTILINE)
-    return re.findall(r"^\| ([A-Z]) ", found[1], re.MULTILINE) if found else []
+    """Return the letters of the rows of all tables that begin with `header`, sorted; each kind of check may have one."""
+    tables = re.findall(rf"^{re.escape(header)}.*\n\|[ :|-]+\|\n((?:\|.*\n)+)", text, re.MULTILINE)
+    return sorted(letter for table in tables for letter in re.findall(r"^\| ([A-Z]) ", table, re.MULTILINE))
 
 
 def letters_of_row(cell: str) -> list[str]:
@@ -85,8 +85,8 @@ def letters_of_row(cell: str) -> list[str]:
 def test_the_page_of_a_paper_has_the_same_letters(paper: Paper) -> None:
     claims = load_experiment(paper).claims
     text = (DOCS / "papers" / f"{paper.slug}.md").read_text(encoding="utf-8")
-    assert letters_of_tables(text, "| | claim |") == [one.name for one in claims if one.kind == "claim"]
-    assert letters_of_tables(text, "| | check |") == [one.name for one in claims if one.is_check]
+    assert letters_of_tables(text, "| | claim |") == sorted(one.name for one in claims if one.kind == "claim")
+    assert letters_of_tables(text, "| | check |") == sorted(one.name for one in claims if one.is_check)
     verdicts = re.search(r"^\| \| verdict \|.*\n\|[ :|-]+\|\n((?:\|.*\n)+)", text, re.MULTILINE)
     if verdicts:  # a paper without published results has none
         rows = re.findall(r"^\| (.+?) \|", verdicts[1], re.MULTILINE)
@@ -99,8 +99,10 @@ def test_the_page_of_a_paper_has_the_same_letters(paper: Paper) -> None:
 def test_the_published_results_have_the_same_letters(paper: Paper) -> None:
     claims = load_experiment(paper).claims
     text = (DOCS / "results" / f"{paper.slug}.md").read_text(encoding="utf-8")
-    assert letters_of_tables(text, "|  | claim |") == [one.name for one in claims if one.kind == "claim"]
-    assert letters_of_tables(text, "|  | check |") == [one.name for one in claims if one.is_check]
+    assert letters_of_tables(text, "|  | claim |") == sorted(
+        one.name for one in claims if one.kind == "claim"
+    )
+    assert letters_of_tables(text, "|  | check |") == sorted(one.name for one in claims if one.is_check)
 
 
 @every_built_paper

@@ -128,7 +128,7 @@ def test_the_page_says_how_each_rule_was_met(home):
         "A: a precondition; where it fails, not tested. B, C and D: none is stated.",
         "A, B, C and D: no pilot, so the power is known from this run's spread alone.",
         "The study does not state on which data anything was chosen and judged.",
-        "E: checks of the implementation, without a verdict.",
+        "E: checks of the implementation. They get no verdict.",
         "Time of each arm, mean over seeds: base ",
         "A, B and D: t over 3 seeds. C: a rule of its own.",
     ):

@@ -1,4 +1,4 @@
-"""The claims of a study in its report: verdicts, then each in full, then the checks of the implementation."""
+"""The claims of a study in its report: verdicts, then each in full, then every kind of checks."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -6,6 +6,7 @@ from pathlib import Path
 from gpt2lab.base.files import atomic_write
 from gpt2lab.plots.interval_strip import Shade, interval_strip
 from gpt2lab.runs.home import is_name
+from gpt2lab.runs.kinds import WORDS, by_kind
 from gpt2lab.runs.report.document import Block, ClaimDetail, Picture, Prose, Section, Verdicts
 from gpt2lab.runs.verdicts import JudgedClaim, Range
 
@@ -14,29 +15,33 @@ _LEGEND = (
     "(the paler one: in part). A line marks the threshold, a dashed one no effect, or zero, a dotted one the paper's own "
     "value; an arrow points to what lies further out."
 )
-_CHECKS = (
-    "They say whether the code does what it should, not whether the paper is right: each passes if the quantity lies "
-    "in its range in every seed."
-)
 
 
 def claim_sections(judged: Sequence[JudgedClaim], folder: Path) -> list[Block | Section]:
-    """Return the sections; the picture of each claim is written into the run's folder."""
-    claims = [one for one in judged if not one.claim.is_check]
-    checks = [one for one in judged if one.claim.is_check]
-    details = [_detail(one, folder, place) for place, one in enumerate(judged, 1)]
-    of_claims = [detail for detail, one in zip(details, judged, strict=True) if not one.claim.is_check]
-    of_checks = [detail for detail, one in zip(details, judged, strict=True) if one.claim.is_check]
+    """Return the sections, one for each kind of check; the picture of each line is written into the run's folder."""
+    details = {
+        one.claim.name: _detail(one, folder, place) for place, one in enumerate(judged, 1)
+    }  # two of one name are refused when a study is loaded
+    kinds = by_kind(judged)
+    claims = kinds.pop("claim", [])
     sections: list[Block | Section] = [
         Section("Verdicts", [Verdicts(claims)] if claims else [Prose("No claim was judged.")]),
-        Section("Claim by claim", [Prose(_LEGEND), *of_claims]),
     ]
-    if checks:
+    if claims:
         sections.append(
-            Section(
-                "Checks of the implementation", [Prose(_CHECKS), Verdicts(checks, checks=True), *of_checks]
-            )
+            Section("Claim by claim", [Prose(_LEGEND), *(details[one.claim.name] for one in claims)])
         )
+    sections += [
+        Section(
+            WORDS[kind].title,
+            [
+                Prose(WORDS[kind].meaning),
+                Verdicts(checks, checks=True),
+                *(details[one.claim.name] for one in checks),
+            ],
+        )
+        for kind, checks in kinds.items()
+    ]
     return sections
 
 

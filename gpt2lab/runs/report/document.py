@@ -50,7 +50,7 @@ class Verdicts:
     claims: Sequence[JudgedClaim]
     """The claims, in order."""
     checks: bool = False
-    """Whether they are checks of the implementation."""
+    """Whether they are checks, which pass or fail."""
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,11 @@ from typing import Any
 from gpt2lab.base.json_numbers import flat
 from gpt2lab.base.settings import show
 from gpt2lab.base.wording import count, listed
+from gpt2lab.runs.kinds import WORDS, by_kind
 from gpt2lab.runs.report.document import Block, DataTable, Prose
 from gpt2lab.runs.run_record import RunRecord, record
 from gpt2lab.runs.store import Row
+from gpt2lab.runs.verdicts import Kind
 
 
 def comparison_rows(rows: Sequence[Row], home: Path | str | None = None) -> dict[str, list[dict[str, Any]]]:
@@ -20,6 +22,29 @@ def comparison_rows(rows: Sequence[Row], home: Path | str | None = None) -> dict
         run.id: flat(run.json("settings.json").get("settings") or run.json("settings.json")) for run in runs
     }
     return {"results": side_by_side(results), "settings": side_by_side(settings, only_different=True)}
+
+
+def verdict_rows(rows: Sequence[Row], home: Path | str | None = None) -> dict[Kind, list[dict[str, Any]]]:
+    """Return what each study of one paper said, a row for each claim or check and a column for each run, by kind.
+
+    {} unless all are studies of the same paper: letters of two papers have nothing in common.
+    """
+    papers = {row.paper for row in rows if row.kind == "study"}
+    if len(papers) != 1 or None in papers or any(row.kind != "study" for row in rows):
+        return {}
+    said = {row.id: by_kind(record(row, home).verdicts) for row in rows}
+    found: dict[Kind, list[dict[str, Any]]] = {}
+    for kind in WORDS:
+        by_run = {
+            run: {
+                f"{one.claim.name}. {one.claim.sentence}": str(one.verdict.status)
+                for one in kinds.get(kind, ())
+            }
+            for run, kinds in said.items()
+        }
+        if lines := side_by_side(by_run):
+            found[kind] = lines
+    return found
 
 
 def shared(lines: Sequence[Mapping[str, Any]]) -> tuple[list[Mapping[str, Any]], dict[str, list[str]]]:

@@ -5,6 +5,7 @@ from statistics import fmean
 
 from gpt2lab.base.progress import duration
 from gpt2lab.base.wording import listed, number
+from gpt2lab.runs.kinds import WORDS, by_kind
 from gpt2lab.runs.report.document import DataTable, Prose, Section
 from gpt2lab.runs.run_record import RunRecord
 from gpt2lab.runs.trial import Trial, merged, use_words
@@ -83,12 +84,13 @@ def _splits(units: Sequence[RunRecord]) -> str:
 
 
 def _checks(judged: Sequence[JudgedClaim]) -> str:
-    checks = [one for one in judged if one.claim.is_check]
-    return (
-        f"{_names(checks)}: checks of the implementation, without a verdict."
-        if checks
-        else "No claim is a check."
-    )
+    kinds = by_kind(judged)
+    kinds.pop("claim", None)
+    said = [
+        f"{_names(ones)}: {WORDS[kind].title[0].lower()}{WORDS[kind].title[1:]}"
+        for kind, ones in kinds.items()
+    ]
+    return f"{'; '.join(said)}. They get no verdict." if said else "No claim is a check."
 
 
 def _conditions(units: Sequence[RunRecord]) -> str:

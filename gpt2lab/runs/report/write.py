@@ -15,6 +15,7 @@ from gpt2lab.base.progress import duration
 from gpt2lab.base.registry import Paper, paper
 from gpt2lab.base.settings import show
 from gpt2lab.base.wording import count, listed, printable
+from gpt2lab.runs.kinds import WORDS
 from gpt2lab.runs.report.claims import claim_sections
 from gpt2lab.runs.report.curves import curves_of_run, curves_of_runs, curves_of_study
 from gpt2lab.runs.report.document import (
@@ -33,7 +34,7 @@ from gpt2lab.runs.report.exports import write_figures, write_tables
 from gpt2lab.runs.report.html import to_html
 from gpt2lab.runs.report.lineage_section import lineage_sections
 from gpt2lab.runs.report.markdown import to_markdown
-from gpt2lab.runs.report.side_by_side import apart, comparison_rows, side_by_side
+from gpt2lab.runs.report.side_by_side import apart, comparison_rows, side_by_side, verdict_rows
 from gpt2lab.runs.report.trial import trial_section
 from gpt2lab.runs.run_record import RunRecord, record
 from gpt2lab.runs.store import Row, Store
@@ -176,6 +177,10 @@ def _comparison(rows: Sequence[Row], store: Store, folder: Path) -> Document:
     blocks: list[Block | Section] = [
         DataTable("", facts),
         *([Prose(_OTHER_TOKENS)] if _differ(sides["settings"], "tokenizer", "vocab_size", "model") else []),
+        *(
+            Section(WORDS[kind].title, [Prose(WORDS[kind].meaning), DataTable("", lines)])
+            for kind, lines in verdict_rows(rows, store.home).items()
+        ),
         Section("Results", [DataTable("", sides["results"])]),
         Section(
             "Training", list(curves_of_runs(runs, folder)) or [Prose("The runs logged no number in common.")]

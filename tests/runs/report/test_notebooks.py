@@ -29,7 +29,8 @@ def test_a_study_shows_its_verdicts(tide: object, home: Path) -> None:
     page = study._repr_html_()
     assert "Tide ends with a lower loss than the baseline" in page
     assert "tide-smoke-1" in page
-    assert page.count("<tr>") == 1 + len(study.claims)
+    assert page.count("<tr>") == 2 + len(study.claims)
+    assert page.index("Claims of the paper") < page.index("Checks of the implementation")
 
 
 def test_a_measurement_shows_numbers_and_tables_with_every_text_as_text() -> None:

@@ -126,6 +126,8 @@ def test_the_report_of_a_study_says_what_a_reader_asks(study):
         assert words in text[position:], words
         position = text.index(words, position)
     assert ("a", "https://arxiv.org/abs/2501.00001") in checker.linked
+    message = Store(study.folder.parent).find(study.id).message
+    assert message.startswith("A holds · ") and "passes" not in message, "a check is no verdict"
 
 
 def test_the_same_in_markdown(study):
