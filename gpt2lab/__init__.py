@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from gpt2lab.actions.compare import compare as compare
     from gpt2lab.actions.embed import embed as embed
     from gpt2lab.actions.export import export as export
+    from gpt2lab.actions.fetch import fetch as fetch
     from gpt2lab.actions.generate import generate as generate
     from gpt2lab.actions.measure import measure as measure
     from gpt2lab.actions.models import load as load
@@ -45,6 +46,7 @@ __all__ = [
     "compare_parts",
     "embed",
     "export",
+    "fetch",
     "generate",
     "load",
     "measure",
@@ -66,6 +68,7 @@ _PLACES = {
     "compare_parts": "gpt2lab.studies.comparison:compare_parts",
     "embed": "gpt2lab.actions.embed:embed",
     "export": "gpt2lab.actions.export:export",
+    "fetch": "gpt2lab.actions.fetch:fetch",
     "generate": "gpt2lab.actions.generate:generate",
     "load": "gpt2lab.actions.models:load",
     "measure": "gpt2lab.actions.measure:measure",

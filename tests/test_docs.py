@@ -4,6 +4,7 @@ A comment in the page's source, right above a fence, says what a reader does not
 
     <!-- not run: REASON -->       what needs the hub, a GPU or hours; its commands are parsed all the same
     <!-- before: PYTHON -->        makes what the page takes for granted, such as the reader's own file
+    <!-- needs: NAME ... -->       what needs real models of the catalogue: it runs where `make test` has fetched them
 
 In the folder of every page but the README are two small runs, train-1 and train-2, and three hardly trained models called
 gpt2, EleutherAI/pythia-70m and google-bert/bert-base-uncased: what a page's hub ids find there.
@@ -23,12 +24,14 @@ import pytest
 from gpt2lab.base.registry import parts
 from gpt2lab.cli import VERBS, main, parse
 from tests.cli.conftest import SMALL, in_process_environment
+from tests.real_models import MODELS_AT_HAND, is_at_hand
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 MOST_NOT_RUN = 24
 _FENCE = re.compile(
-    r"(?:<!-- (not run|before):\s+((?:(?!-->).)*?)\s*-->\n)?```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE
+    r"(?:<!-- (not run|before|needs):\s+((?:(?!-->).)*?)\s*-->\n)?```(\w*)\n(.*?)^```$",
+    re.DOTALL | re.MULTILINE,
 )
 
 
@@ -44,17 +47,24 @@ class Block:
     """Python that makes what the page takes for granted."""
     reason: str
     """Why it is not run; empty if it is."""
+    needs: tuple[str, ...] = ()
+    """Models of the catalogue that must be at hand."""
 
     @property
     def runs(self) -> bool:
         """Whether it is run."""
-        return not self.reason and self.language in ("", "sh", "python")
+        return (
+            not self.reason
+            and self.language in ("", "sh", "python")
+            and all(is_at_hand(name) for name in self.needs)
+        )
 
 
 def blocks(page: Path) -> Iterator[Block]:
     """Yield the blocks of a page in their order; the results of studies show only what a run printed."""
     for kind, said, language, text in _FENCE.findall(page.read_text(encoding="utf-8")):
-        yield Block(language, text, said if kind == "before" else "", said if kind == "not run" else "")
+        before, reason, needs = (said if kind == one else "" for one in ("before", "not run", "needs"))
+        yield Block(language, text, before, reason, tuple(needs.split()))
 
 
 def _commands(text: str) -> list[str]:
@@ -150,6 +160,9 @@ def test_every_block_of_a_page_runs_as_written(
     for name, value in in_process_environment(folder / "runs").items():
         monkeypatch.setenv(name, value)
     monkeypatch.delenv("GPT2LAB_HOME")  # runs are where a reader's are: in ./runs
+    if any(block.needs and block.runs for block in blocks(page)):
+        (folder / "runs").mkdir(exist_ok=True)
+        (folder / "runs" / "models").symlink_to(MODELS_AT_HAND)
     monkeypatch.chdir(folder)
     known: dict[str, Any] = {}
     for block in blocks(page):

@@ -22,7 +22,7 @@ def _python(*words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, *words], capture_output=True, text=True, cwd=ROOT, check=False)
 
 
-@pytest.mark.parametrize("verb", ["--help", "papers", "papers tinystories"])
+@pytest.mark.parametrize("verb", ["--help", "papers", "papers tinystories", "models", "models gpt2"])
 def test_help_and_papers_import_no_torch(verb: str) -> None:
     code = (
         "import sys; from gpt2lab.cli import main; status = main(sys.argv[1:]); "
@@ -58,6 +58,7 @@ def test_help_and_papers_import_no_torch(verb: str) -> None:
         "reproduce cnda",
         "reproduce conda --seeds many",
         "papers no-such-words",
+        "models get no-such-model",
     ],
 )
 def test_a_mistake_that_needs_no_model_is_answered_without_torch(line: str) -> None:
@@ -69,7 +70,7 @@ def test_a_mistake_that_needs_no_model_is_answered_without_torch(line: str) -> N
     assert done.returncode == 0 and done.stderr.count("\n") == 1, done.stderr
 
 
-@pytest.mark.parametrize("verb", ["--help", "papers"])
+@pytest.mark.parametrize("verb", ["--help", "papers", "models"])
 def test_help_and_papers_answer_within_three_tenths_of_a_second(verb: str) -> None:
     def seconds() -> float:
         """The time that a person waits; on a machine busy with other work, the processor's time."""

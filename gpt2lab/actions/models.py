@@ -1,10 +1,15 @@
-"""A model by what people type: a folder, the name or folder of a run, a hub id. The same everywhere a model is taken."""
+"""A model by what people type. The same everywhere a model is taken.
+
+A name is searched in this order: a folder or file, the folder of a run, a model of the catalogue that is at hand, a run
+of the store, a model of the hub. A run with the name of a fetched model is given by its id, which no model has.
+"""
 
 import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+from gpt2lab.actions.catalogue import catalogue, fetched_place, refuse_not_fetched
 from gpt2lab.base.errors import LabError, nearest, unknown
 from gpt2lab.base.files import user_path
 from gpt2lab.base.settings import Model, ModelTokenizer, replace_names
@@ -31,7 +36,7 @@ def load(
     dtype: "torch.dtype | str | None" = None,
     architectures: Sequence[type] = (),
 ) -> "LanguageModel":
-    """Load a language model from a folder, a run of the store, or the hub, in this order.
+    """Load a language model from a folder, the catalogue's models at hand, a run of the store, or the hub, in this order.
 
     device None is the GPU if there is one, else the CPU; dtype None is that of the file, or one
     of DTYPES. architectures: classes that
@@ -42,11 +47,14 @@ def load(
     from gpt2lab.text.language_model import load as load_folder  # torch, of which a wrong name need not wait
 
     try:
-        return load_folder(
+        lm = load_folder(
             place, device=pick_device(device), dtype=pick_dtype(dtype), architectures=architectures
         )
     except LabError as error:
         raise _no_model(model, place, error) from error
+    if place == fetched_place(str(model)):
+        lm.source = str(model)
+    return lm
 
 
 def loaded(
@@ -128,28 +136,36 @@ def named(model: object) -> str | Path:
     if isinstance(model, (str, Path)):
         return model
     raise LabError(
-        "a model is given here by folder, hub id or run, not as an object in memory; "
+        "a model is given here by folder, run, hub id or name in the catalogue, not as an object in memory; "
         "save it first: gpt2lab.save(lm, FOLDER)"
     )
 
 
 def find_model(model: str | Path) -> str | Path:
-    """Return the folder of a model given by folder or run; anything else is returned as it is, for the hub.
+    """Return the place of a model given by folder, run or name in the catalogue; anything else as it is, for the hub.
 
-    LabError for a run that saved no model, and for a model in memory.
+    LabError for a run that saved no model, for a model of the catalogue that was not fetched, and for one in memory.
     """
     folder = user_path(named(model))
     if holds_model(folder / "model") and not holds_model(folder):
         return folder / "model"  # the folder of a run
     if folder.exists() or isinstance(model, Path):
         return folder
+    fetched = fetched_place(model)
+    if fetched is not None:
+        return fetched
     store = Store()
     try:
         row = store.find(model)
     except LabError:  # no such run, or a damaged store: the run's folder is enough
         own = store.home / model / "model"
-        return own if holds_model(own) else model
-    return _model_of(row) if model in (row.id, row.name) else model
+        if holds_model(own):
+            return own
+    else:
+        if model in (row.id, row.name):
+            return _model_of(row)
+    refuse_not_fetched(model)
+    return model
 
 
 def pick_device(device: "torch.device | str | None" = None) -> "torch.device":
@@ -213,7 +229,7 @@ def holds_model(folder: Path) -> bool:
 
 
 def _no_model(model: str | Path, place: str | Path, error: LabError) -> LabError:
-    """Return what to tell of a model that is not at `place`: who wrote nearly the name of a run meant it."""
+    """Return what to tell of a model that is not at `place`: nearly the name of a run or of the catalogue is a slip."""
     if place != model:
         return error
     try:
@@ -221,6 +237,11 @@ def _no_model(model: str | Path, place: str | Path, error: LabError) -> LabError
     except LabError as broken:
         return LabError(f"{error}; whether it is a run cannot be told: {broken}")
     match = nearest(str(model), names)
+    known = nearest(str(model), catalogue())
+    if match is None and known == model:
+        return LabError(f"{error}; where the hub answers, gpt2lab models get {known} keeps it for later")
+    if match is None and known is not None:
+        return LabError(f"{error}; did you mean {known} of the catalogue (gpt2lab models)?")
     if match is None:
         return LabError(f"{error}; nor is it a run in {Store().home.resolve()}")
     return LabError(

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gpt2lab.actions.catalogue import weights_of
 from gpt2lab.actions.models import find_model
 from gpt2lab.base.errors import LabError
 from gpt2lab.runs.lineage import about
@@ -75,14 +76,28 @@ def _about(
 
 def _origin(given: str | Path | None, lm: "LanguageModel") -> dict[str, str | None]:
     if given is not None:
-        return about(str(given), find_model(given))
+        return _about_place(str(given))
     if not lm.source:
         return {"model": IN_MEMORY, "origin": None}
     made = Store().get(lm.source)
     if made is not None:
         return {"model": made.id, "origin": made.id}
-    found = about(lm.source, find_model(lm.source))
+    found = _about_place(lm.source)
     return {**found, "model": found["origin"] or lm.source}
+
+
+def _about_place(model: str) -> dict[str, str | None]:
+    """Return what a record says of a model by its name: the run that made it, or which weights of the catalogue it has."""
+    place = find_model(model)
+    weights = weights_of(place)
+    return {**about(model, place), **({"weights": weights} if weights else {})}
+
+
+def note_weights(run: Run, model: str | None) -> None:
+    """Write into a run's log which weights of the catalogue it begins with, if it begins with such a model."""
+    weights = weights_of(find_model(model)) if model else None
+    if weights is not None:
+        run.note(f"{model}: {weights}")
 
 
 def result_names(names: Iterable[str]) -> dict[str, str]:

@@ -21,6 +21,7 @@ from gpt2lab.actions.parts import (
     named_optimizer,
     with_room,
 )
+from gpt2lab.actions.record import note_weights
 from gpt2lab.actions.train_arguments import TrainOptions
 from gpt2lab.actions.train_data import (
     MaskedValidation,
@@ -182,6 +183,7 @@ def train_model(
         origin=about(settings.model, find_model(settings.model))["origin"] if settings.model else None,
         command=command or command_of(settings, name),
     )
+    note_weights(run, settings.model)
     return _train(run, settings, again=False)
 
 

@@ -25,6 +25,7 @@ from gpt2lab.cli.show import Visible
 
 VERBS = {
     "papers": "list, search and show the thirty papers, with the verdicts of the last run",
+    "models": "list real pretrained models, and fetch them by name",
     "reproduce": "run a paper's study over its seeds: report and verdicts",
     "train": "pre-train or fine-tune any family on files, a hub data set or a built-in source",
     "generate": "continue a prompt with any decoder",
@@ -158,7 +159,7 @@ def overview() -> str:
     lines += [
         "",
         "gpt2lab VERB --help lists the options of a verb. Runs are kept in ./runs, or in the folder GPT2LAB_HOME.",
-        "MODEL is a folder, a hub id such as EleutherAI/pythia-70m, or the name of a run.",
+        "MODEL is a folder, a model of `gpt2lab models`, a hub id such as EleutherAI/pythia-70m, or the name of a run.",
     ]
     return "\n".join(lines)
 
