@@ -7,6 +7,7 @@ from pathlib import Path
 
 from gpt2lab.base.errors import LabError, nearest
 from gpt2lab.base.files import restore, user_path
+from gpt2lab.model.checkpoints.gguf_file import is_gguf
 
 SIDE_FILES = (
     "generation_config.json",
@@ -46,19 +47,21 @@ _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 
 
 def resolve(path_or_hub_id: Path | str, *, files: Sequence[str] = MODEL_FILES) -> Path:
-    """Return the local folder of a model.
+    """Return the local folder of a model, or its GGUF file.
 
-    An existing folder is returned as it is, without asking the network. Of a hub id (`EleutherAI/pythia-70m`)
+    An existing folder or file is returned as it is, without asking the network. Of a hub id (`EleutherAI/pythia-70m`)
     the names that match `files` are fetched, or taken from the hub's cache when the hub cannot be reached.
     LabError if there is neither, with what is at hand.
     """
     path = user_path(path_or_hub_id)
     restore(path)  # a process may have died while it replaced the folder
-    if path.is_dir():
+    if path.is_dir() or is_gguf(path):
         return path
     name = str(path_or_hub_id)
     if path.is_file():
-        raise LabError(f"{name}: a file; a model is a folder with config.json and *.safetensors")
+        raise LabError(
+            f"{name}: a file; a model is a folder with config.json and *.safetensors, or a .gguf file"
+        )
     if isinstance(path_or_hub_id, Path) or not _HUB_ID.fullmatch(name) or name.startswith("."):
         raise LabError(f"{name}: no such folder{_neighbours(path)}")
     return _fetch(name, files)

@@ -12,11 +12,14 @@ from gpt2lab.base.errors import LabError
 from gpt2lab.base.files import atomic_folder, check_place, user_path
 from gpt2lab.base.json_files import sealed, write_json
 from gpt2lab.model.adapters import is_adapter, load_adapter, read_adapter_config, write_adapter
+from gpt2lab.model.checkpoints.gguf_file import GGUFFile, is_gguf
+from gpt2lab.model.checkpoints.gguf_model import load_gguf
 from gpt2lab.model.checkpoints.huggingface import Layout, load_model, write_model
 from gpt2lab.model.checkpoints.native import OWN
 from gpt2lab.model.config import TransformerConfig
 from gpt2lab.model.transformer import Transformer
 from gpt2lab.text.generation_config import GENERATION_CONFIG, GenerationConfig, read_generation_config
+from gpt2lab.text.gguf_tokenizer import read_generation_files, read_tokenizer
 from gpt2lab.text.hub import MODEL_FILES, SIDE_FILES, resolve
 from gpt2lab.text.sentence_encoder import SentenceEncoder, read_sentence_encoder
 from gpt2lab.text.side_files import read_side_files, write_side_files
@@ -81,15 +84,18 @@ def load(
     dtype: torch.dtype | None = None,
     architectures: Sequence[type] = (),
 ) -> LanguageModel:
-    """Load a model and its tokenizer from a folder, in Hugging Face's layout or the lab's own, or by hub id.
+    """Load a model and its tokenizer from a folder, in Hugging Face's layout or the lab's own, a GGUF file, or by hub id.
 
-    dtype None keeps the type the weights are stored in. A folder without a tokenizer gives `tokenizer=None`.
+    dtype None keeps the type the weights are stored in; those of a GGUF file are dequantised to float32. A folder
+    without a tokenizer gives `tokenizer=None`.
     architectures: classes that the model may have been saved with and that are no registered parts. A folder
     with an adapter (adapter_config.json, as PEFT writes it) gives its base with the adapter attached: the base is the
     folder that it names, as a path or beside it, else that name on the hub.
     LabError says which file is missing or broken, or what is at hand when the hub cannot be reached.
     """
     folder = resolve(path_or_hub_id)
+    if is_gguf(folder):
+        return _load_gguf(folder, device=device, dtype=dtype)
     if is_adapter(folder):
         lm = _load_with_adapter(folder, device=device, dtype=dtype, architectures=architectures)
         lm.source = _source(path_or_hub_id, folder)
@@ -102,6 +108,17 @@ def load(
         return lm
     except LabError as error:
         raise LabError(f"{folder}: {error}") from None
+
+
+def _load_gguf(path: Path, *, device: torch.device | str | None, dtype: torch.dtype | None) -> LanguageModel:
+    """Load a GGUF file: model, tokenizer with its chat templates, and further ends of text."""
+    file = GGUFFile(path)
+    tokenizer = read_tokenizer(file.fields, file.where)  # first: it says in no time what is wrong
+    model = load_gguf(file, device=device, dtype=dtype)
+    try:
+        return LanguageModel(model, tokenizer, read_generation_files(file.fields), str(path.resolve()))
+    except LabError as error:
+        raise LabError(f"{path}: {error}") from None
 
 
 def _source(given: Path | str, folder: Path) -> str:

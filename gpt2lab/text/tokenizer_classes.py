@@ -98,11 +98,11 @@ def set_frame(
         return
     bos = tokens.get("bos_token") if config.get("add_bos_token") else None
     eos = tokens.get("eos_token") if config.get("add_eos_token") else None
-    backend.post_processor = _template(backend, bos, eos)
+    backend.post_processor = framing(backend, bos, eos)
 
 
-def _template(backend: Tokenizer, bos: str | None, eos: str | None) -> processors.TemplateProcessing | None:
-    """Put a bos before and an eos after each text; the second of a pair has token type 1."""
+def framing(backend: Tokenizer, bos: str | None, eos: str | None) -> processors.TemplateProcessing | None:
+    """Return what puts a bos before and an eos after each text; the second of a pair has token type 1."""
     ends = {token: backend.token_to_id(token) for token in (bos, eos) if token is not None}
     if not ends:
         return None

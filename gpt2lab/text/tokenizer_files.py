@@ -13,7 +13,9 @@ import tokenizers
 from gpt2lab.base.errors import LabError, brief
 from gpt2lab.base.files import atomic_write, user_path
 from gpt2lab.base.json_files import write_json
+from gpt2lab.model.checkpoints.gguf_file import GGUFFile, is_gguf
 from gpt2lab.text.chat_templates import read_chat_templates, write_chat_templates
+from gpt2lab.text.gguf_tokenizer import read_tokenizer
 from gpt2lab.text.hub import resolve
 from gpt2lab.text.reduction import REDUCTION_FILE, ReducedTokenizer, VocabularyReduction
 from gpt2lab.text.special_tokens import KEYS, ROLES, SpecialTokens, content
@@ -56,13 +58,15 @@ FILES = (
 
 
 def load_tokenizer(source: Path | str) -> Tokenizer:
-    """Open the tokenizer of a folder, of a `tokenizer.json`, or of a hub id if there is no such folder.
+    """Open the tokenizer of a folder, a `tokenizer.json`, a GGUF file, or of a hub id if there is no such folder.
 
     Understood are `tokenizer.json`, `vocab.json` with `merges.txt` (GPT-2's kind), `vocab.txt` (BERT's), a `vocab.json`
     of words. Which class of transformers a folder names decides what ids a text has, as AutoTokenizer does.
     LabError names the file and what is wrong with it.
     """
     path = user_path(source)
+    if is_gguf(path):
+        return gguf_tokenizer(path)
     if path.is_file():
         return _with_entries(_opened(TokenizerFolder.of(path.parent, path)), path)
     if not path.is_dir():
@@ -81,6 +85,15 @@ def _with_entries(found: Tokenizer, path: Path) -> Tokenizer:
             "tokenizer, or train one (--tokenizer auto)"
         )
     return found
+
+
+def gguf_tokenizer(path: Path) -> Tokenizer:
+    """Open the tokenizer of a GGUF file. LabError if it has none, and as for `GGUFFile` and `read_tokenizer`."""
+    file = GGUFFile(path)
+    found = read_tokenizer(file.fields, file.where)
+    if found is None:
+        raise LabError(f"{path}: the file holds no tokenizer")
+    return _with_entries(found, path)
 
 
 def has_tokenizer(folder: Path) -> bool:

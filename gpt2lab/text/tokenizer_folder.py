@@ -33,8 +33,7 @@ class TokenizerFolder:
         tokenizer = read_object(tokenizer_json) if tokenizer_json.is_file() else None
         if tokenizer is not None and not isinstance(tokenizer.get("model"), dict):
             raise LabError(f'{tokenizer_json}: no tokenizer: the entry "model" is missing')
-        for pattern in _patterns(tokenizer):
-            check_pattern(pattern, str(tokenizer_json))
+        check_patterns(tokenizer, str(tokenizer_json))
         return TokenizerFolder(
             folder,
             tokenizer_json,
@@ -74,6 +73,12 @@ class TokenizerFolder:
         """Rows of the model's embedding beside the tokenizer, None if no file says."""
         rows = self.model.get("vocab_size")
         return rows if isinstance(rows, int) else None
+
+
+def check_patterns(content: Any, where: str) -> None:
+    """LabError for a regular expression of a tokenizer.json that can take for ever."""
+    for pattern in _patterns(content):
+        check_pattern(pattern, where)
 
 
 def _patterns(content: Any) -> Iterator[str]:

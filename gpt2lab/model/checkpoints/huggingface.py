@@ -16,6 +16,8 @@ from gpt2lab.base.json_files import LARGEST_CONFIG, read_object, write_json
 from gpt2lab.base.wording import listed
 from gpt2lab.model.architecture import architecture_name, ways_out
 from gpt2lab.model.checkpoints.families import FAMILIES, Entries, Family, Weight
+from gpt2lab.model.checkpoints.gguf_file import is_gguf
+from gpt2lab.model.checkpoints.gguf_model import gguf_config, load_gguf
 from gpt2lab.model.checkpoints.native import (
     OWN,
     blueprint,
@@ -36,16 +38,20 @@ Layout = Literal["auto", "huggingface", "gpt2lab"]
 
 
 def read_config(folder: Path | str) -> TransformerConfig:
-    """Read config.json of a checkpoint folder. LabError: no such file, broken JSON, a family we do not have."""
+    """Read the configuration of a checkpoint folder or GGUF file. LabError: no such file, broken, an unknown family."""
     folder = Path(folder)
+    if is_gguf(folder):
+        return gguf_config(folder)
     entries = _read_entries(folder)
     where = str(folder / "config.json")
     return own_config(entries, where) if entries["model_type"] == OWN else _family_config(entries, where)
 
 
 def read_outline(folder: Path | str) -> Transformer:
-    """Return the model of a checkpoint folder, its architectures attached, on the meta device. LabError as `read_config`."""
+    """Return the model of a checkpoint, its architectures attached, on the meta device. LabError as `read_config`."""
     folder = Path(folder)
+    if is_gguf(folder):
+        return blueprint(gguf_config(folder))
     entries = _read_entries(folder)
     own = entries["model_type"] == OWN
     return blueprint(
@@ -112,11 +118,14 @@ def load_model(
 ) -> Transformer:
     """Load a checkpoint folder; dtype None keeps the type the weights are stored in, of several the one that holds all.
 
+    A GGUF file is read too, in float32 unless `dtype` is given.
     architectures: classes of architectures that the model may have been saved with and that are no registered parts.
     LabError names every tensor that is missing, extra, of a wrong shape or not finite, and a truncated file.
     The model is returned in evaluation mode.
     """
     folder = Path(folder)
+    if is_gguf(folder):
+        return load_gguf(folder, device=device, dtype=dtype)
     restore(folder)  # a process may have died while it replaced the folder
     entries = _read_entries(folder)
     if entries["model_type"] == OWN:

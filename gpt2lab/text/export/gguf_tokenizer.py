@@ -5,13 +5,21 @@ from typing import Any
 
 from gpt2lab.base.errors import LabError
 from gpt2lab.text.export import gguf_sentencepiece as sentencepiece
+from gpt2lab.text.gguf_tokenizer import (
+    BYTE,
+    CONTROL,
+    LLAMA3_RULE,
+    NORMAL,
+    TEKKEN_RULE,
+    UNKNOWN,
+    UNUSED,
+    USER_DEFINED,
+)
+from gpt2lab.text.special_tokens import ROLES
 from gpt2lab.text.tokenizer import Tokenizer
+from gpt2lab.text.tokenizer_classes import QWEN2_RULE
 
-_NORMAL, _UNKNOWN, _CONTROL, _USER_DEFINED, _UNUSED, _BYTE = 1, 2, 3, 4, 5, 6
-"""GGUF's kinds of tokens."""
-
-_QWEN2 = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-_RULES = {_QWEN2: "qwen2", _QWEN2.replace(r"|\p{N}|", r"|\p{N}{1,3}|"): "llama-bpe"}
+_RULES = {QWEN2_RULE: "qwen2", LLAMA3_RULE: "llama-bpe", TEKKEN_RULE: "tekken"}
 """Regular expression that cuts the text → llama.cpp's name of it."""
 
 Fields = list[tuple[str, Any]]
@@ -35,16 +43,38 @@ def tokenizer_fields(tokenizer: Tokenizer | None, rows: int) -> Fields:
     else:
         fields += [("tokenizer_model", "gpt2"), ("tokenizer_pre", _rule(content))]
         fields.append(("token_merges", _merges(content)))
-    for name in ("bos", "eos", "unk", "pad"):
+    for name in ("bos", "eos", "unk", "pad", "sep", "mask"):
         if (id := getattr(tokenizer, name)) is not None:
             fields.append((f"{name}_token_id", id))
     plain, framed = tokenizer.encode("a"), tokenizer.encode("a", special=True)
     added = framed != plain
     fields.append(("add_bos_token", added and framed[0] == tokenizer.bos))
     fields.append(("add_eos_token", added and framed[-1] == tokenizer.eos))
-    if (template := tokenizer.chat_templates.get("default")) is not None:
-        fields.append(("chat_template", template))
+    if templates := tokenizer.chat_templates:
+        listed = [{"name": name, "template": text} for name, text in templates.items()]
+        fields.append(("chat_template", listed))
     return fields
+
+
+def same_ids(read: Tokenizer | None, tokenizer: Tokenizer) -> bool:
+    """Tell whether a tokenizer made of GGUF's fields gives every text the ids, and ids the text, of this one."""
+    return read is not None and _essence(read) == _essence(tokenizer)
+
+
+def _essence(tokenizer: Tokenizer) -> dict[str, Any]:
+    """Return what decides ids and texts; whether an added token is in the model's vocabulary too does not."""
+    content = json.loads(tokenizer.backend.to_str())
+    kept = {name: content[name] for name in ("normalizer", "pre_tokenizer", "decoder", "added_tokens")}
+    model = {**content["model"], "vocab": tokenizer.vocabulary}
+    cutter = kept["pre_tokenizer"] or {}
+    for step in cutter.get("pretokenizers", [cutter]):
+        step.pop("trim_offsets", None)
+    for affix in ("continuing_subword_prefix", "end_of_word_suffix"):
+        model[affix] = model.get(affix) or ""
+    if (kept["decoder"] or {}).get("type") == "ByteLevel":
+        kept["decoder"] = "ByteLevel"
+    roles = {role: getattr(tokenizer, role) for role in ROLES if role != "cls"}
+    return {**kept, "model": model, "roles": roles, "framed": tokenizer.encode("a", special=True)}
 
 
 def _merges(content: dict[str, Any]) -> list[str]:
@@ -91,11 +121,11 @@ def _tokens(tokenizer: Tokenizer, content: dict[str, Any], rows: int) -> tuple[l
 
     def kind(id: int, token: str) -> int:
         if id not in spelt:
-            return _UNUSED
+            return UNUSED
         if token == unknown:
-            return _UNKNOWN
+            return UNKNOWN
         if id in special:
-            return _CONTROL if special[id] else _USER_DEFINED
-        return _BYTE if pieces and sentencepiece.is_byte(token) else _NORMAL
+            return CONTROL if special[id] else USER_DEFINED
+        return BYTE if pieces and sentencepiece.is_byte(token) else NORMAL
 
     return tokens, [kind(id, token) for id, token in enumerate(tokens)]

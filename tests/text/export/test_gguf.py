@@ -170,8 +170,8 @@ def test_a_model_in_bf16_is_written_without_loss(tmp_path) -> None:
         ),
         (llama_config(**LLAMA, mlp_bias=True), "no biases"),
         (
-            llama_config(**LLAMA, rotary_scaling=RotaryScaling(kind="yarn", factor=2.0, original_positions=20)),
-            "rotary scaling yarn is not written",
+            llama_config(**LLAMA, rotary_scaling=RotaryScaling(kind="dynamic", factor=2.0, original_positions=64)),
+            "rotary scaling dynamic is not written",
         ),
         (gpt_neox_config(vocab_size=61, d_model=16, n_layers=1, n_heads=2, tied_head=True), "head of its own"),
     ],
