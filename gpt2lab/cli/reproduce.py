@@ -148,7 +148,7 @@ def _print(study: "Study") -> None:
     here = [judged for judged in study.claims if judged not in elsewhere]
     for kind, those in by_kind(here).items():
         if kind == "claim":
-            print(*(f"\n{_claim(judged, study.scale)}" for judged in those), sep="\n")
+            print(*(f"\n{_claim(judged, study.scale, study.earlier)}" for judged in those), sep="\n")
             continue
         title = WORDS[kind].title
         print(f"\n{title[0].lower()}{title[1:]}, no claim of the paper:")
@@ -169,15 +169,20 @@ def _of_another_scale(judged: "JudgedClaim", scale: str) -> bool:
     return scale not in judged.claim.scales and not judged.verdict.values
 
 
-def _claim(judged: "JudgedClaim", scale: str) -> str:
-    """Return a claim's lines: its sentence, the verdict and why, what was measured, what the paper says."""
+def _claim(judged: "JudgedClaim", scale: str, earlier: "Sequence[JudgedClaim]") -> str:
+    """Return a claim's lines: its sentence, the verdict and why, what was measured, what the paper says, what was said."""
     claim, verdict = judged.claim, judged.verdict
     said = [("verdict", f"{verdict.status}{_why(claim, verdict, scale)}")]
     if measured := _measured(claim, verdict):
         wanted = f"; the claim holds if {claim.holds_if.words}" if claim.holds_if is not None else ""
         said.append(("measured", measured + wanted))
+    if judged.of_seen is not None:
+        said.append(
+            ("seen", f"not a verdict, of the seeds before the rule was changed: {judged.of_seen.status}")
+        )
     if claim.paper:
         said.append(("paper", claim.paper))
+    said += [("before", one.words_beside(judged)) for one in earlier if one.claim.name == claim.name]
     lines = [paragraph(f"{claim.name}  {claim.sentence}", hanging=3)]
     return "\n".join(
         [*lines, *(paragraph(f"{what:<8}  {text}", indent=3, hanging=13) for what, text in said)]

@@ -3,6 +3,7 @@
 examples:
   gpt2lab resume train-1
   gpt2lab resume tinystories-laptop-1 --workers 2
+  gpt2lab resume tinystories-laptop-1 --seed-list 6,7    further seeds for a study; what was judged before is kept
   gpt2lab resume train-1 --take-over         the process that runs it is gone, or must stop
 """
 
@@ -13,6 +14,7 @@ from gpt2lab.cli.apply import show_applied
 from gpt2lab.cli.compare import show_comparison
 from gpt2lab.cli.parser import Parser, whole
 from gpt2lab.cli.reproduce import show_study
+from gpt2lab.cli.seeds import add_seed_list, listed_seeds
 from gpt2lab.cli.train import show_training
 
 
@@ -24,6 +26,7 @@ def add(parser: Parser, argv: Sequence[str]) -> None:
     parser.add_argument(
         "--workers", type=whole, metavar="N", help="of a study: parallel processes (default: one a core)"
     )
+    add_seed_list(parser, "of a study: further seeds, which it then has beside its own")
     parser.add_argument(
         "--take-over",
         action="store_true",
@@ -36,7 +39,8 @@ def run(arguments: argparse.Namespace) -> None:
     from gpt2lab.runs.run import Run
     from gpt2lab.studies.resume import resume
 
-    done = resume(arguments.name, workers=arguments.workers, take_over=arguments.take_over)
+    more = listed_seeds(arguments.seed_list) if arguments.seed_list is not None else ()
+    done = resume(arguments.name, workers=arguments.workers, take_over=arguments.take_over, seeds=more)
     if isinstance(done, Run) and done.row.kind == "apply":
         show_applied(done.id, as_json=arguments.json)
     elif isinstance(done, Run):

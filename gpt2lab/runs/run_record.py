@@ -17,7 +17,7 @@ from gpt2lab.runs.home import is_name
 from gpt2lab.runs.metrics import metric_points, metric_rows
 from gpt2lab.runs.store import Row
 from gpt2lab.runs.trial import Splits, Trial, read_splits, read_trial
-from gpt2lab.runs.verdicts import JudgedClaim, read_verdicts
+from gpt2lab.runs.verdicts import JudgedClaim, read_judgements
 
 if TYPE_CHECKING:
     from gpt2lab.measures.arrays import Array
@@ -80,9 +80,19 @@ class RunRecord:
         return {name: self.folder / "files" / name for name in self.captions("files")}
 
     @cached_property
+    def judgements(self) -> list[JudgedClaim]:
+        """All that was ever said of the claims of a study; [] of any other run."""
+        return read_judgements(self.folder)
+
+    @property
     def verdicts(self) -> list[JudgedClaim]:
-        """The claims of a study with their verdicts; [] of any other run."""
-        return read_verdicts(self.folder)
+        """The claims of a study with the verdicts that stand."""
+        return [one for one in self.judgements if not one.superseded]
+
+    @property
+    def earlier_verdicts(self) -> list[JudgedClaim]:
+        """The verdicts that another took the place of: of fewer seeds, of a rule of before, of a claim that is gone."""
+        return [one for one in self.judgements if one.superseded]
 
     @cached_property
     def trial(self) -> Trial | None:

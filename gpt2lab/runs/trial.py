@@ -32,6 +32,8 @@ class PlannedClaim:
     """What the trial can find by a pilot's spread, in words; empty without a pilot."""
     seen: tuple[int, ...] = ()
     """Seeds that had run when the rule got its present form: the claim is not judged on them."""
+    since: str = ""
+    """When the rule got its present form, as ISO time; empty in files of before this was kept."""
 
 
 @dataclass(frozen=True)
@@ -103,7 +105,13 @@ def read_trial(folder: Path) -> Trial | None:
     content = _object(path)
     try:
         claims = tuple(
-            PlannedClaim(str(one["name"]), str(one["rule"]), str(one["power"]), _seeds(one["seen"]))
+            PlannedClaim(
+                str(one["name"]),
+                str(one["rule"]),
+                str(one["power"]),
+                _seeds(one["seen"]),
+                str(one.get("since", "")),
+            )
             for one in content["claims"]
         )
         return Trial(str(content["began"]), claims, _seeds(content["late"]))

@@ -1,6 +1,7 @@
 """Verdicts on claims, as a study makes them, a run's folder holds them and a report shows them.
 
-`verdicts.json` is a list with one object for each claim; `write_verdicts` and `read_verdicts` are its only two ends.
+`verdicts.json` is a list with one object for each judgement: what is said of each claim now, and all that was said before;
+`write_verdicts` and `read_judgements` are its only two ends. Judging again adds to it and takes nothing away.
 """
 
 import dataclasses
@@ -15,6 +16,7 @@ from gpt2lab.base import json_files
 from gpt2lab.base.errors import LabError
 from gpt2lab.base.interval import Interval
 from gpt2lab.base.json_numbers import encode
+from gpt2lab.base.wording import count
 
 FILE = "verdicts.json"
 """The file of a run's folder."""
@@ -164,25 +166,81 @@ class Verdict:
 
 @dataclass(frozen=True)
 class JudgedClaim:
-    """A claim with its verdict."""
+    """A claim with its verdict: one judgement."""
 
     claim: RecordedClaim
     """The claim."""
     verdict: Verdict
     """What the seeds say of it."""
+    judged: str = ""
+    """When this was first said, as ISO time; empty in files of before this was kept."""
+    fingerprint: str = ""
+    """Of the rule; two judgements with different ones were made by different rules."""
+    superseded: str = ""
+    """When another judgement took its place, or the study no longer stated the claim, as ISO time; empty: it stands."""
+    of_seen: Verdict | None = None
+    """What a changed rule says of the seeds that had run before it: no verdict. Only until another seed has run."""
 
     def to_plain(self) -> dict[str, Any]:
-        """Return the object of `verdicts.json`: the fields of both, side by side."""
-        return dataclasses.asdict(self.claim) | dataclasses.asdict(self.verdict)
+        """Return the object of `verdicts.json`: the fields of claim and verdict side by side, then the judgement's."""
+        return {
+            **dataclasses.asdict(self.claim),
+            **dataclasses.asdict(self.verdict),
+            "judged": self.judged,
+            "fingerprint": self.fingerprint,
+            "superseded": self.superseded,
+            "of_seen": dataclasses.asdict(self.of_seen) if self.of_seen is not None else None,
+        }
+
+    def repeats(self, before: "JudgedClaim") -> bool:
+        """Tell whether it says the same as an earlier judgement of the claim, by the same rule."""
+        same_rule = before.fingerprint in ("", self.fingerprint)
+        said = [encode(dataclasses.asdict(one.verdict)) for one in (self, before)]
+        return same_rule and said[0] == said[1]
+
+    def words_beside(self, now: "JudgedClaim | None") -> str:
+        """Return an earlier judgement in words: what was said, when, on what, and what has changed since.
+
+        now: the judgement that took its place; None if the study does not state the claim any more.
+        """
+        of = self.verdict.method or f"over {count(len(self.verdict.values), 'seed')}"
+        when = f" on {self.judged[:10]}" if self.judged else ""
+        if now is None:
+            since = "the claim is not stated any more"
+        else:
+            since = "by the same rule" if self.fingerprint == now.fingerprint else "by the rule of before"
+        return f"{self.verdict.status} ({of}{when}; {since})"
 
 
-def write_verdicts(claims: Sequence[JudgedClaim]) -> str:
+def with_history(
+    before: Sequence[JudgedClaim], claims: Sequence[JudgedClaim], when: str
+) -> list[JudgedClaim]:
+    """Return the judgements of claims now, then all that were made before and do not stand any more, oldest first.
+
+    before: the judgements as they were read. A judgement that only repeats what stands keeps its time.
+    """
+    standing = {one.claim.name: one for one in before if not one.superseded}
+    history = [one for one in before if one.superseded]
+    now = list[JudgedClaim]()
+    for one in claims:
+        old = standing.pop(one.claim.name, None)
+        if old is not None and one.repeats(old):
+            now.append(dataclasses.replace(one, judged=old.judged))
+            continue
+        now.append(dataclasses.replace(one, judged=when))
+        if old is not None:
+            history.append(dataclasses.replace(old, superseded=when))
+    history += [dataclasses.replace(one, superseded=when) for one in standing.values()]
+    return [*now, *history]
+
+
+def write_verdicts(judgements: Sequence[JudgedClaim]) -> str:
     """Return the content of `verdicts.json`."""
-    return encode([judged.to_plain() for judged in claims], indent=2)
+    return encode([judged.to_plain() for judged in judgements], indent=2)
 
 
-def read_verdicts(folder: Path) -> list[JudgedClaim]:
-    """Read the verdicts of a run's folder; [] if it has none. LabError for a file of another form."""
+def read_judgements(folder: Path) -> list[JudgedClaim]:
+    """Read all judgements of a run's folder; [] if it has none. LabError for a file of another form."""
     path = folder / FILE
     if not path.exists():
         return []
@@ -200,7 +258,7 @@ def _read(entry: Mapping[str, Any]) -> JudgedClaim:
     claim = RecordedClaim(
         holds_if=_range(entry["holds_if"]),
         holds_in_part_if=_range(entry["holds_in_part_if"]),
-        own_rule=bool(entry["own_rule"]),
+        own_rule=bool(entry.get("own_rule")),
         kind=_kind(entry.get("kind", "claim")),
         over=_one_of(("seeds", "items"), entry.get("over", "seeds")),
         best_of=int(entry.get("best_of", 1)),
@@ -213,14 +271,23 @@ def _read(entry: Mapping[str, Any]) -> JudgedClaim:
         scales=_texts(entry.get("scales", ())),
         **_strings(entry, ("name", "sentence", "measure", "needs", "paper"), ("quantity", "unit", "rule")),
     )
-    verdict = Verdict(
+    of_seen = entry.get("of_seen")
+    return JudgedClaim(
+        claim,
+        _verdict(entry),
+        of_seen=_verdict(of_seen) if of_seen is not None else None,
+        **_strings(entry, (), ("judged", "fingerprint", "superseded")),
+    )
+
+
+def _verdict(entry: Mapping[str, Any]) -> Verdict:
+    return Verdict(
         status=Status(entry["status"]),
         values=tuple((int(seed), float(value)) for seed, value in entry["values"]),
         interval=_interval(entry["interval"]),
         detectable=_number(entry["detectable"]),
         **_strings(entry, ("reason", "power"), ("method",)),
     )
-    return JudgedClaim(claim, verdict)
 
 
 def _strings(

@@ -113,7 +113,7 @@ def over_items(claim: Claim, seeds: Mapping[int, Items]) -> Evidence:
         )
     means = tuple((seed, float(values.mean())) for seed, values in by_seed.items())
     items = next(iter(by_seed.values()))
-    if not all(np.allclose(items, other, equal_nan=True) for other in by_seed.values()):
+    if not all(_are_same(items, other) for other in by_seed.values()):
         raise LabError(
             "its items have other values in another seed, so no fixed model was measured; judge over seeds, with the mean "
             "of each seed's items, or measure one model in a unit that all seeds share"
@@ -121,6 +121,28 @@ def over_items(claim: Claim, seeds: Mapping[int, Items]) -> Evidence:
     if len(items) < FEWEST_ITEMS or not np.isfinite(items).all():
         return Evidence(means, len(items))
     return Evidence(means, len(items), *_item_interval(items, level_of(claim)))
+
+
+def seen_seeds(claim: Claim, seen: Sequence[int], seeds: Mapping[int, Items]) -> tuple[int, ...]:
+    """Return the seeds that are no new evidence for a rule that was changed when those of `seen` had run.
+
+    Of a claim over items, a seed with the same items is one of them: a fixed model gives them again, whatever the seed.
+    """
+    if claim.over == "seeds" or not seen:
+        return tuple(seen)
+    assert isinstance(claim.measure, str)
+    try:
+        values = {seed: _item_values(claim.measure, items) for seed, items in seeds.items()}
+    except LabError:  # the judge says what is missing
+        return tuple(seen)
+    old = [values[seed] for seed in seen if seed in values]
+    again = [seed for seed, own in values.items() if any(_are_same(own, other) for other in old)]
+    return tuple(sorted({*seen, *again}))
+
+
+def _are_same(items: NDArray[np.float64], others: NDArray[np.float64]) -> bool:
+    """Tell whether two seeds have the same items, up to rounding on another machine."""
+    return items.shape == others.shape and np.allclose(items, others, equal_nan=True)
 
 
 def detectable(sd: float, n: int, level: float = LEVEL) -> float:

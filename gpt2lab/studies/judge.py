@@ -264,6 +264,8 @@ def _untestable(claim: Claim, seeds: Mapping[int, Mapping[str, float]]) -> str |
 def _too_few(claim: Claim, seeds: Mapping[int, object], found: Evidence, seen: tuple[int, ...]) -> str | None:
     """Return why there are too few seeds or items for a verdict; None if there are enough."""
     n = len(seeds)
+    if claim.over == "items" and seen and not n:
+        return f"Its items had been seen when the rule was changed (seeds {listed(seen)}); a verdict takes others."
     if claim.over == "items" and n:
         few = f"Only {count(found.n, 'item')}; a verdict over items takes at least {FEWEST_ITEMS}."
         return few if found.n < FEWEST_ITEMS else None

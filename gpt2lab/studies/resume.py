@@ -1,5 +1,6 @@
 """Resume whatever was stopped."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,12 +14,18 @@ if TYPE_CHECKING:
 
 
 def resume(
-    name: str, *, home: Path | str | None = None, workers: int | None = None, take_over: bool = False
+    name: str,
+    *,
+    home: Path | str | None = None,
+    workers: int | None = None,
+    take_over: bool = False,
+    seeds: Sequence[int] = (),
 ) -> "Study | Run":
     """Resume a study, a training run or a transform that trains, given by id, name or the beginning of an id.
 
-    A study repeats only the units that have not finished; the others continue from their last checkpoint. take_over:
-    even if another process seems to run it; that process stops at its next write.
+    A study repeats only the units that have not finished; the others continue from their last checkpoint. seeds: further
+    ones that it is to have, of a study that has ended, too. take_over: even if another process seems to run it; that
+    process stops at its next write.
     LabError if there is no such run, it still runs, or it is of a kind that cannot be resumed.
     """
     store = Store(home)
@@ -38,7 +45,9 @@ def resume(
     if row.kind == "study":
         from gpt2lab.studies.study import resume_study
 
-        return resume_study(row, home=home, workers=workers, take_over=take_over)
+        return resume_study(row, home=home, workers=workers, take_over=take_over, seeds=seeds)
+    if seeds:
+        raise LabError(f"{row.id}: only a study has seeds, and this is a run of kind {row.kind}")
     if workers is not None:
         raise LabError(f"workers {workers}: {row.id} is one process; leave it out")
     if row.kind == "apply":

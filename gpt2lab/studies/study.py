@@ -3,12 +3,13 @@
 import math
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from gpt2lab.base.errors import LabError
+from gpt2lab.base.json_numbers import encode
 from gpt2lab.base.registry import paper
 from gpt2lab.base.settings import from_plain, options, to_plain
 from gpt2lab.base.wording import count, listed
@@ -18,15 +19,14 @@ from gpt2lab.runs.report.write import write_report
 from gpt2lab.runs.run import Run
 from gpt2lab.runs.run_record import RunRecord, Table, record
 from gpt2lab.runs.store import Row, Store
-from gpt2lab.runs.trial import TRIAL, TUNING_SEED, Trial, read_trial, write_plain
+from gpt2lab.runs.trial import Trial
 from gpt2lab.runs.verdicts import FILE as VERDICTS
-from gpt2lab.runs.verdicts import JudgedClaim, write_verdicts
-from gpt2lab.studies.evidence import RecordedItems
+from gpt2lab.runs.verdicts import JudgedClaim, read_judgements, write_verdicts
 from gpt2lab.studies.experiment import Experiment, load_comparison, load_experiment, refuse_settings
-from gpt2lab.studies.judge import judge
 from gpt2lab.studies.repeat import command_of, default_device
 from gpt2lab.studies.scheduler import Outcome, run_units
-from gpt2lab.studies.trial import plan_trial
+from gpt2lab.studies.seeds import chosen_seeds, with_seeds
+from gpt2lab.studies.trial import judge_claims, plan_study
 from gpt2lab.studies.units import Plan, Unit, needed_records
 
 if TYPE_CHECKING:
@@ -55,6 +55,8 @@ class Study:
     """What went wrong, a sentence each; empty if every unit has finished."""
     folder: Path
     """Folder of its run."""
+    earlier: list[JudgedClaim] = field(default_factory=list)
+    """What was said of its claims before: by another rule, over fewer seeds, of a claim that is not stated any more."""
     seconds: float = 0.0
     """Time it took in this process."""
     _run: Run | None = field(default=None, repr=False)
@@ -109,6 +111,7 @@ class Study:
             "seeds": list(self.seeds),
             "settings": to_plain(self.settings),
             "claims": [claim.to_plain() for claim in self.claims],
+            "earlier": [claim.to_plain() for claim in self.earlier],
             "results": {f"seed{run.seed}": run.results for run in self.runs},
             "failures": self.failures,
             "seconds": self.seconds,
@@ -188,7 +191,7 @@ def run_study(
 ) -> Study:
     """Run an experiment over its seeds as `reproduce` does."""
     chosen = experiment.settings(scale, settings)
-    which = _seeds(seeds)
+    which = chosen_seeds(seeds)
     device = device or default_device(scale)
     if threads is None and device == "cpu":
         threads = 1
@@ -224,13 +227,18 @@ def run_study(
 
 
 def resume_study(
-    row: Row, *, home: Path | str | None = None, workers: int | None = None, take_over: bool = False
+    row: Row,
+    *,
+    home: Path | str | None = None,
+    workers: int | None = None,
+    take_over: bool = False,
+    seeds: Sequence[int] = (),
 ) -> Study:
-    """Go on with a study that was stopped or had failures; finished units are not repeated.
+    """Go on with a study that was stopped, had failures or is to have further `seeds`; finished units are not repeated.
 
     take_over: even if another process seems to run it.
 
-    LabError if its paper is not there any more or its settings do not fit the code.
+    LabError if its paper is not there any more, its settings do not fit the code, or it has one of the seeds.
     """
     about = record(row, home).json("settings.json")
     experiment = (
@@ -238,7 +246,16 @@ def resume_study(
         if "comparison" in about
         else load_experiment(paper(about["paper"]))
     )
+    if seeds:
+        about = with_seeds(about, seeds, row.id)
     run = Run.reopen(row, home, about["device"], take_over=take_over)
+    if seeds:
+        settings: Any = from_plain(experiment.settings_class, about["settings"])
+        again = command_of(
+            experiment, about["scale"], about["seeds"], settings, about["device"], about["threads"]
+        )
+        run.store.update(run.id, settings=encode(about), command=again)
+        run.write_file("settings.json", encode(about, indent=2))
     return _go_on(run, experiment, about, workers)
 
 
@@ -261,7 +278,8 @@ def _go_on(run: Run, experiment: Experiment, about: Mapping[str, Any], workers: 
     )
     seeds, units = plan.seeds, plan.units
     with run:
-        trial = _planned(run, experiment, plan.scale, seeds)
+        read_judgements(run.folder)  # a damaged file is told before any work
+        trial = plan_study(run, experiment.claims, plan.scale, seeds)
         settings: Any = from_plain(experiment.settings_class, plan.settings)
         outcome = _run(run, plan, units, _workers(workers, plan, units))
         study = Study(
@@ -340,29 +358,19 @@ def _failures(outcome: Outcome, units: Sequence[Unit]) -> list[str]:
     return sentences
 
 
-def _planned(run: Run, experiment: Experiment, scale: str, seeds: Sequence[int]) -> Trial:
-    """Record the rules of the claims before any unit runs."""
-    ran = {piece.seed for piece in run.store.pieces(run.id) if piece.status == "finished"}
-    before = read_trial(run.folder)
-    trial = plan_trial(experiment.claims, scale, len(seeds), before, [seed for seed in seeds if seed in ran])
-    if experiment.claims:
-        run.write_file(TRIAL, write_plain(trial))
-    return trial
-
-
 def _judge(study: Study, experiment: Experiment, run: Run, trial: Trial) -> None:
-    """Judge every claim and write verdicts.json; the means become the study's results.
-
-    A claim whose rule was changed after some seeds had run is judged on the others.
-    """
-    results = {record.seed: record.results for record in study.runs if record.seed is not None}
-    items = {record.seed: RecordedItems(record) for record in study.runs if record.seed is not None}
-    for claim, planned in zip(experiment.claims, trial.claims, strict=True):
-        new = {seed: numbers for seed, numbers in results.items() if seed not in planned.seen}
-        unfinished = [seed for seed in study.seeds if seed not in results and seed not in planned.seen]
-        verdict = judge(claim, new, study.scale, items, unfinished=unfinished, seen=planned.seen)
-        study.claims.append(JudgedClaim(replace(claim.recorded(), seen=planned.seen), verdict))
-    run.write_file(VERDICTS, write_verdicts(study.claims))
+    """Judge every claim and add to verdicts.json; the means become the study's results."""
+    judgements = judge_claims(
+        experiment.claims,
+        trial,
+        study.runs,
+        study.seeds,
+        study.scale,
+        read_judgements(run.folder),
+    )
+    study.claims += [one for one in judgements if not one.superseded]
+    study.earlier += [one for one in judgements if one.superseded]
+    run.write_file(VERDICTS, write_verdicts(judgements))
     run.results = {
         f"claim.{judged.claim.name}": judged.verdict.interval.mean
         for judged in study.claims
@@ -379,17 +387,6 @@ def _summarise(study: Study, experiment: Experiment) -> None:
     except Exception as error:
         words = str(error) if isinstance(error, LabError) else f"{type(error).__name__}: {error}"
         study.failures.append(f"the summary: {words}")
-
-
-def _seeds(seeds: int | Sequence[int]) -> tuple[int, ...]:
-    which = tuple(range(seeds)) if isinstance(seeds, int) else tuple(seeds)
-    if not which or len(set(which)) != len(which) or min(which) < 0:
-        raise LabError(f"seeds: give how many (at least 1) or different whole numbers from 0, got {seeds}")
-    if TUNING_SEED in which:
-        raise LabError(
-            f"seed {TUNING_SEED}: settings are chosen on it, so it cannot be judged; give other seeds"
-        )
-    return which
 
 
 def _workers(workers: int | None, plan: Plan, units: Sequence[Unit]) -> int:

@@ -88,7 +88,7 @@ EFFECTS = {
         "--workers 2", "--threads 2", "--device cpu", "--set updates=9",
     ),
     "compare runs": ("--out there",),
-    "resume": ("--workers 2", "--take-over"),
+    "resume": ("--workers 2", "--take-over", "--seed-list 7,8"),
 }  # fmt: skip
 """What is added to the base, and changes the call; `-once` takes the typed text away."""
 

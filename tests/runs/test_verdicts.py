@@ -2,7 +2,9 @@
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,7 +17,8 @@ from gpt2lab.runs.verdicts import (
     RecordedClaim,
     Status,
     Verdict,
-    read_verdicts,
+    read_judgements,
+    with_history,
     write_verdicts,
 )
 
@@ -55,7 +58,7 @@ VERDICT = Verdict(
 def test_what_is_written_is_read_back(tmp_path: Path) -> None:
     bare = JudgedClaim(RecordedClaim("A", "It is"), Verdict(Status.NOT_TESTED, "Not here."))
     (tmp_path / FILE).write_text(write_verdicts([bare, JudgedClaim(CLAIM, VERDICT)]))
-    first, second = read_verdicts(tmp_path)
+    first, second = read_judgements(tmp_path)
     assert first == bare
     assert second.claim == CLAIM
     assert second.verdict.values[0] == (0, 0.25) and math.isnan(second.verdict.values[1][1])
@@ -63,8 +66,36 @@ def test_what_is_written_is_read_back(tmp_path: Path) -> None:
     assert (second.verdict.status, second.verdict.detectable) == (Status.IN_PART, math.inf)
 
 
+def judged(name: str, **fields: Any) -> JudgedClaim:
+    verdict = Verdict(Status.HOLDS, "So.", values=((0, 0.25), (1, 0.5)))
+    return JudgedClaim(RecordedClaim(name, "It is"), verdict, **fields)
+
+
+def test_judging_again_takes_nothing_away(tmp_path: Path) -> None:
+    first = with_history([], [judged("A", fingerprint="0a"), judged("B")], "2026-12-01")
+    assert [(one.claim.name, one.judged, one.superseded) for one in first] == [
+        ("A", "2026-12-01", ""),
+        ("B", "2026-12-01", ""),
+    ]
+    assert with_history(first, [judged("A", fingerprint="0a"), judged("B")], "2026-12-02") == first
+    other = replace(judged("A", fingerprint="1b"), of_seen=VERDICT)
+    second = with_history(first, [other], "2026-12-03")
+    assert [(one.claim.name, one.fingerprint, one.superseded) for one in second] == [
+        ("A", "1b", ""),
+        ("A", "0a", "2026-12-03"),
+        ("B", "", "2026-12-03"),
+    ]
+    assert with_history(second, [other], "2026-12-04") == second
+    assert second[1].words_beside(second[0]) == "holds (over 2 seeds on 2026-12-01; by the rule of before)"
+    assert second[2].words_beside(None).endswith("; the claim is not stated any more)")
+    (tmp_path / FILE).write_text(write_verdicts(second))
+    assert read_judgements(tmp_path)[1:] == second[1:]
+    read = read_judgements(tmp_path)[0]
+    assert read.of_seen is not None and read.of_seen.interval == VERDICT.interval
+
+
 def test_a_run_without_verdicts_has_none(tmp_path: Path) -> None:
-    assert read_verdicts(tmp_path) == []
+    assert read_judgements(tmp_path) == []
 
 
 def test_a_file_of_before_quantities_rules_and_scales_were_kept_is_read(tmp_path: Path) -> None:
@@ -86,7 +117,7 @@ def test_a_file_of_before_quantities_rules_and_scales_were_kept_is_read(tmp_path
         del entry[name]
     del entry["holds_if"]["closed"], entry["interval"]["sd"]
     (tmp_path / FILE).write_text(json.dumps([entry]))
-    (read,) = read_verdicts(tmp_path)
+    (read,) = read_judgements(tmp_path)
     assert (read.claim.quantity, read.claim.rule, read.claim.scales) == ("", "", ())
     assert (read.claim.kind, read.claim.over, read.claim.best_of, read.claim.effect) == (
         "claim",
@@ -105,7 +136,7 @@ def test_a_file_of_another_form_is_one_sentence(tmp_path: Path, content: str) ->
     with pytest.raises(
         LabError, match=r"verdicts\.json: (must hold a JSON list|not written by this version)"
     ):
-        read_verdicts(tmp_path)
+        read_judgements(tmp_path)
 
 
 def test_a_range_has_numbers_inside() -> None:

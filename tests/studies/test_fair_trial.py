@@ -11,7 +11,7 @@ from gpt2lab.runs.run_record import record
 from gpt2lab.runs.store import Store
 from gpt2lab.runs.verdicts import Status
 from gpt2lab.studies.claim import Above, AtLeast, AtMost, Between, Claim
-from gpt2lab.studies.evidence import RecordedItems, detectable, level_of
+from gpt2lab.studies.evidence import RecordedItems, detectable, level_of, seen_seeds
 from gpt2lab.studies.judge import in_seeds, judge, planned_power
 
 
@@ -163,6 +163,18 @@ def test_an_item_seen_by_several_seeds_counts_once():
     verdict = judge(RIGHT, {0: {}, 1: {}, 2: {}}, "laptop", items)
     assert verdict.status is Status.INCONCLUSIVE
     assert "its items have other values in another seed, so no fixed model was measured" in verdict.reason
+
+
+def test_a_fixed_models_items_are_no_new_evidence_under_another_seed():
+    same, other = {"right": [1] * 80 + [0] * 20}, {"right": [1] * 20 + [0] * 80}
+    assert seen_seeds(RIGHT, (), {0: same, 1: same}) == ()
+    assert seen_seeds(RIGHT, (0,), {0: same, 1: same, 2: other}) == (0, 1)
+    assert seen_seeds(RIGHT, (0,), {0: same, 1: {}}) == (0,), "the judge says what is missing"
+    assert seen_seeds(gain(), (0,), {0: same, 1: same}) == (0,)
+    verdict = judge(RIGHT, {}, "laptop", {}, seen=(0, 1))
+    assert verdict.reason == (
+        "Its items had been seen when the rule was changed (seeds 0 and 1); a verdict takes others."
+    )
 
 
 def test_few_items_and_missing_arrays_are_inconclusive():

@@ -1,5 +1,6 @@
 """What is fixed before a run: fingerprints of rules, changed rules, splits that choose and are judged."""
 
+import json
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -19,10 +20,11 @@ from gpt2lab.runs.trial import (
     read_trial,
     write_plain,
 )
-from gpt2lab.runs.verdicts import Status
+from gpt2lab.runs.verdicts import Status, read_judgements
 from gpt2lab.studies.claim import Above, AtLeast, Below, Claim
 from gpt2lab.studies.fingerprint import rule_fingerprint
 from gpt2lab.studies.judge import in_seeds
+from gpt2lab.studies.resume import resume
 from gpt2lab.studies.study import reproduce, resume_study
 from gpt2lab.studies.trial import plan_trial
 
@@ -87,24 +89,69 @@ def test_the_power_is_recorded_before_the_run():
 
 
 @pytest.mark.usefixtures("tide")
-def test_a_study_records_its_rules_and_judges_a_changed_one_on_new_seeds(home, tide):
-    study = reproduce("tide", scale="smoke", seeds=4, home=home, settings={"fail_in": ("3/tide",)})
+def test_a_changed_rule_is_judged_on_new_seeds_and_what_was_judged_before_is_kept(home, tide):
+    study = reproduce("tide", scale="smoke", home=home)
     recorded = read_trial(study.folder)
     assert recorded is not None and recorded.late == ()
     assert all(claim.seen == () for claim in recorded.claims)
-    assert "1 of 4 seeds failed" in study.claims[0].verdict.reason
+    assert study.claims[0].verdict.status is Status.HOLDS and study.earlier == []
     source = (tide / "study.py").read_text()
     assert "holds_if=Below(0.0)" in source
-    (tide / "study.py").write_text(source.replace("holds_if=Below(0.0)", "holds_if=Below(0.1)"))
+    (tide / "study.py").write_text(source.replace("holds_if=Below(0.0)", "holds_if=Below(-0.1)"))
     forget_the_module()
+
     again = resume_study(Store(home).find("tide"), home=home)
     changed, kept = again.claims[0], again.claims[1]
-    assert changed.claim.seen == (0, 1, 2, 3), "arms of the fourth seed have run, too"
-    assert changed.verdict.status is Status.INCONCLUSIVE
-    assert kept.claim.seen == () and "1 of 4 seeds failed" in kept.verdict.reason
+    assert changed.claim.seen == (0, 1, 2)
+    assert changed.verdict.reason.startswith(
+        "After the rule was changed no seed was run (before it: 0, 1 and 2)"
+    )
+    assert changed.of_seen is not None and changed.of_seen.status is Status.HOLDS
+    assert kept == study.claims[1], "what only repeats keeps its time"
+    (old,) = again.earlier
+    assert replace(old, superseded="").to_plain() == study.claims[0].to_plain()
+    assert old.superseded == changed.judged
     page = again.report.with_suffix(".md").read_text()
-    assert "A: the rule was changed after seeds 0, 1, 2 and 3 had run; it is a new claim" in page
-    assert "rule changed: after seeds 0, 1, 2 and 3 had run" in page
+    for words in (
+        "A: the rule was changed after seeds 0, 1 and 2 had run; it is a new claim",
+        "A was judged before: holds (t over 3 seeds on 20",
+        "; by the rule of before).",
+        "A, not a verdict, for these seeds were seen before the rule: holds.",
+        "rule changed: after seeds 0, 1 and 2 had run",
+    ):
+        assert words in page, words
+
+    more = resume("tide", home=home, seeds=(4, 3, 5))
+    changed, kept = more.claims[0], more.claims[1]
+    assert (seeds_of(changed), seeds_of(kept)) == ((3, 4, 5), (0, 1, 2, 3, 4, 5))
+    assert changed.verdict.status is Status.HOLDS and changed.of_seen is None
+    said = [(one.claim.name, one.verdict.status, len(seeds_of(one))) for one in more.earlier]
+    assert said[:2] == [("A", Status.HOLDS, 3), ("A", Status.INCONCLUSIVE, 0)]
+    assert ("B", Status.IN_PART, 3) in said
+    row = Store(home).find("tide")
+    assert row.command == "gpt2lab reproduce tide --scale smoke --seeds 6"
+    assert json.loads(row.settings)["seeds"] == [0, 1, 2, 3, 4, 5]
+    assert resume("tide", home=home).earlier == more.earlier, "nothing new was said"
+    assert len(read_judgements(more.folder)) == len(more.claims) + len(more.earlier)
+
+
+def seeds_of(judged):
+    return tuple(seed for seed, _ in judged.verdict.values)
+
+
+@pytest.mark.usefixtures("tide")
+def test_further_seeds_are_refused_where_they_cannot_be(home):
+    reproduce("tide", scale="smoke", seeds=1, home=home)
+    for seeds, words in (
+        ((0, 7), "seed 0: tide-smoke-1 has it; its seeds are 0"),
+        ((1000,), "seed 1000: settings"),
+    ):
+        with pytest.raises(LabError, match=words):
+            resume("tide", home=home, seeds=seeds)
+    with Run.start("train", "one", home=home, settings={}):
+        pass
+    with pytest.raises(LabError, match="one-1: only a study has seeds, and this is a run of kind train"):
+        resume("one", home=home, seeds=(1,))
 
 
 def forget_the_module():
@@ -187,7 +234,8 @@ def edit(folder: Path, head: str, line: str) -> None:
 
 
 def test_splits_and_plans_are_read_as_they_were_written_and_damaged_ones_named(tmp_path):
-    trial = Trial("2026-11-30T10:00:00", (PlannedClaim("A", "0a1b", "It can.", (0, 2)),), (1,))
+    planned = PlannedClaim("A", "0a1b", "It can.", (0, 2), "2026-12-01T00:00:00")
+    trial = Trial("2026-11-30T10:00:00", (planned,), (1,))
     (tmp_path / TRIAL).write_text(write_plain(trial))
     assert read_trial(tmp_path) == trial
     splits = Splits({"a": "rate"}, {"b": "loss"})

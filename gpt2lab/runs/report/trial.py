@@ -16,11 +16,19 @@ _INTRODUCTION = (
 )
 
 
-def trial_section(judged: Sequence[JudgedClaim], trial: Trial | None, units: Sequence[RunRecord]) -> Section:
-    """Return the section: a row for each rule. units: the runs of all seeds and arms."""
+def trial_section(
+    judged: Sequence[JudgedClaim],
+    trial: Trial | None,
+    units: Sequence[RunRecord],
+    earlier: Sequence[JudgedClaim] = (),
+) -> Section:
+    """Return the section: a row for each rule. units: the runs of all seeds and arms. earlier: verdicts of before."""
     claims = [one for one in judged if not one.claim.is_check]
     rules = [
-        ("the rules were fixed before the run", _fixed(claims, trial)),
+        (
+            "the rules were fixed before the run",
+            " ".join([_fixed(claims, trial), *_history(claims, earlier)]),
+        ),
         ("the baseline has learnt", _preconditions(claims)),
         ("the trial could find the effect", _power(claims, trial)),
         ("nothing is chosen on what is judged", _splits(units)),
@@ -53,6 +61,23 @@ def _fixed(claims: Sequence[JudgedClaim], trial: Trial | None) -> str:
         if one.claim.seen
     ]
     return " ".join(said)
+
+
+def _history(claims: Sequence[JudgedClaim], earlier: Sequence[JudgedClaim]) -> list[str]:
+    """Return what was said of the claims before, and what a changed rule says of the seeds that it may not judge."""
+    now = {one.claim.name: one for one in claims}
+    said = [
+        f"{one.claim.name} was judged before: {one.words_beside(now.get(one.claim.name))}."
+        for one in earlier
+        if not one.claim.is_check
+    ]
+    said += [
+        f"{one.claim.name}, not a verdict, for these seeds were seen before the rule: {one.of_seen.status}. "
+        f"{one.of_seen.reason}"
+        for one in claims
+        if one.of_seen is not None
+    ]
+    return said
 
 
 def _preconditions(claims: Sequence[JudgedClaim]) -> str:

@@ -125,7 +125,7 @@ def _study(row: Row, run: RunRecord, store: Store) -> Document:
     if row.paper is not None:
         blocks += claim_sections(run.verdicts, run.folder)
         if run.verdicts:
-            blocks.append(trial_section(run.verdicts, run.trial, pieces))
+            blocks.append(trial_section(run.verdicts, run.trial, pieces, run.earlier_verdicts))
     blocks += _reported(run)
     if not run.figures and (curves := list(curves_of_study(pieces, run.folder))):
         blocks.append(Section("Training", curves))
