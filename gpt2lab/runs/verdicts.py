@@ -28,14 +28,6 @@ Kind = Literal["claim", "instrument", "implementation", "engineering"]
 """A claim of the paper, or a check: of the instrument (does the measure find what was planted), of the implementation
 (identities, unbiased estimators, a cache against none), of our own engineering (speed)."""
 
-KIND_WORDS: Mapping[Kind, str] = {
-    "claim": "claim of the paper",
-    "instrument": "check of the instrument",
-    "implementation": "check of the implementation",
-    "engineering": "check of our own engineering",
-}
-"""What each kind is called."""
-
 Over = Literal["seeds", "items"]
 """What the interval of a claim is over: seeds, or the test items of a fixed model."""
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from gpt2lab.base.errors import LabError
 from gpt2lab.base.interval import Interval
 from gpt2lab.base.wording import count, listed, number
-from gpt2lab.runs.verdicts import KIND_WORDS, Status, Verdict
+from gpt2lab.runs.verdicts import Status, Verdict
 from gpt2lab.studies.claim import Claim, Results, Rule
 from gpt2lab.studies.evidence import (
     FEWEST_ITEMS,
@@ -222,18 +222,17 @@ def _by_rule(claim: Claim, seeds: Mapping[int, Mapping[str, float]]) -> str:
 def _checked(claim: Claim, values: tuple[tuple[int, float], ...], unfinished: tuple[int, ...]) -> Verdict:
     """Return whether a check passes: in every seed."""
     assert claim.holds_if is not None
-    kind = KIND_WORDS[claim.kind].capitalize()
     wrong = [
         f"{number(value)} in seed {seed}" for seed, value in values if not claim.holds_if.holds(value, value)
     ]
     if wrong:
-        return Verdict(Status.FAILS, f"{kind}: it is {listed(wrong)}, not {claim.holds_if.words}.", values)
+        return Verdict(Status.FAILS, f"It is {listed(wrong)}, not {claim.holds_if.words}.", values)
     if unfinished:
         return Verdict(Status.INCONCLUSIVE, _not_finished(unfinished, len(values)), values)
     if not values:
         return Verdict(Status.INCONCLUSIVE, "No seed finished.")
     where = f"all {count(len(values), 'seed')}" if len(values) > 1 else f"seed {values[0][0]}"
-    return Verdict(Status.PASSES, f"{kind}: it is {claim.holds_if.words} in {where}.", values)
+    return Verdict(Status.PASSES, f"It is {claim.holds_if.words} in {where}.", values)
 
 
 def _not_finished(unfinished: tuple[int, ...], finished: int) -> str:
