@@ -2,97 +2,81 @@
 
 All arms of a seed read the same batches in the same order and are judged on the same windows; arms of one shape begin
 with the same weights. Every plain arm has the embedding scale and the initialisation of the published runs too. Every arm
-gets its best chance by the same rule: in every seed it tries the same learning rates over a share of its updates, and the
-best of them trains the model that counts.
+gets its best chance by the same rule: it makes the same number of short trials, once, with the tuning seed and on a text of
+their own; the best setting then trains the models that count.
 """
 
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
 
-from gpt2lab.base.errors import LabError
 from gpt2lab.model import Transformer, TransformerConfig, attach
 from gpt2lab.model.checkpoints.families import CONSTRUCTORS
 from gpt2lab.papers.pondering.analysis import likely_tokens, loss_by_steps, mean_loss, step_statistics
 from gpt2lab.papers.pondering.architecture import Pondering
 from gpt2lab.papers.pondering.compute import training_flops
+from gpt2lab.papers.pondering.study import material as texts
 from gpt2lab.papers.pondering.study import pictures
 from gpt2lab.papers.pondering.study.claims import CLAIMS
+from gpt2lab.papers.pondering.study.material import Material
 from gpt2lab.papers.pondering.study.settings import ARMS, PRESETS, Settings
-from gpt2lab.text.batches import ArrayTokens, PackedBatches
+from gpt2lab.studies.graph import UnitSpec
+from gpt2lab.text.batches import PackedBatches
 from gpt2lab.text.language_model import LanguageModel
-from gpt2lab.text.sources import documents
-from gpt2lab.text.splits import TRAIN, PositionRule, by_position
-from gpt2lab.text.tokenizer import Tokenizer, train_bpe
 from gpt2lab.training import TrainSettings, train
 from gpt2lab.training.loop import NotFinite
 
-__all__ = ["ARMS", "CLAIMS", "PRESETS", "Settings", "arms", "run", "run_arm", "summarise"]
+__all__ = [
+    "ARMS",
+    "CLAIMS",
+    "PRESETS",
+    "Settings",
+    "Trial",
+    "run",
+    "summarise",
+    "train_arm",
+    "trials",
+    "tune",
+    "units",
+]
 
 if TYPE_CHECKING:
     from gpt2lab.runs.run import Run
     from gpt2lab.studies.study import Study
 
-_BLOCK = 2000
-"""Tokens; every twentieth block of the stream is for validation, of fewer blocks the last."""
-_EVERY = 20
-
-
-def arms(settings: Settings) -> list[str]:
-    """Return what is compared, the slow ones first."""
-    return list(settings.arms)
+_POINTS = 20
+"""Evaluations while training."""
 
 
 @dataclass(frozen=True)
-class Material:
-    """The text as tokens."""
+class Trial:
+    """What an arm chooses: a learning rate, and whether the first input is multiplied by the number of steps."""
 
-    tokenizer: Tokenizer
-    training: ArrayTokens
-    validation: Tensor
-    """Fixed windows, [windows, context + 1]."""
-    tuning: Tensor
-    """Other windows of the same blocks, at most as many, on which learning rates are chosen."""
+    rate: float
+    multiply: bool = False
 
 
-@cache
-def material(data: str, vocab_size: int, context: int, windows: int) -> Material:
-    """Read the text, make its tokenizer, and split it by position: every twentieth block is for validation and tuning.
-
-    LabError for too little text: `windows` for validation, and at least one more for tuning.
-    """
-    texts = list(documents(data))
-    tokenizer = train_bpe(texts, vocab_size)
-    assert tokenizer.eos is not None
-    ids = torch.tensor([token for text in tokenizer.encode_batch(texts) for token in (*text, tokenizer.eos)])
-    size = min(_BLOCK, max(len(ids) // 40, context + 1))
-    blocks = list(ids.split(size))
-    every = min(_EVERY, len(blocks))
-    parts = by_position(blocks, PositionRule(every, every - 1))
-    cut = [
-        block[: len(block) // (context + 1) * (context + 1)].view(-1, context + 1) for block in parts["valid"]
+def units(settings: Settings) -> list[UnitSpec]:
+    """Return the text, the tuning of every arm, and the arms, the slow ones first."""
+    return [
+        UnitSpec(texts.UNIT, texts.prepare, shared=True),
+        *(
+            UnitSpec(_tuning(arm), partial(tune, arm=arm), needs=(texts.UNIT,), tuning=True)
+            for arm in settings.arms
+        ),
+        *(
+            UnitSpec(arm, partial(train_arm, arm=arm), needs=(texts.UNIT, _tuning(arm)))
+            for arm in settings.arms
+        ),
     ]
-    known = torch.cat(cut)
-    if len(known) <= windows:
-        raise LabError(
-            f"data {data}: {len(known)} validation windows; {windows} are asked for, and at least one more for tuning; "
-            "give more text"
-        )
-    spread = _spread(len(known), windows)
-    rest = known[[place not in set(spread.tolist()) for place in range(len(known))]]
-    training = torch.cat(parts[TRAIN])
-    tuning = rest[_spread(len(rest), min(windows, len(rest)))]
-    return Material(tokenizer, ArrayTokens(training.numpy()), known[spread], tuning)
 
 
-def _spread(n: int, wanted: int) -> Tensor:
-    """Return `wanted` places of n, evenly apart."""
-    return torch.linspace(0, n - 1, wanted).long()
+def _tuning(arm: str) -> str:
+    return f"tuning_{arm}"
 
 
 def configuration(settings: Settings, arm: str) -> TransformerConfig:
@@ -108,7 +92,7 @@ def configuration(settings: Settings, arm: str) -> TransformerConfig:
     )
 
 
-def options(settings: Settings, arm: str) -> Pondering:
+def options(settings: Settings, arm: str, *, multiply: bool = False) -> Pondering:
     """Return an arm's architecture; a plain one has the embedding scale and the initialisation, and takes no steps."""
     own = dict(ARMS[arm].options)
     steps = own.pop("steps", 0)
@@ -120,17 +104,15 @@ def options(settings: Settings, arm: str) -> Pondering:
     if feedback == "embedding":
         shared["top_k"] = settings.top_k
     if feedback != "pause":
-        shared |= {
-            "multiply_by_steps": settings.multiply_by_steps,
-            "checkpoint_passes": settings.checkpoint_passes,
-        }
+        shared |= {"multiply_by_steps": multiply, "checkpoint_passes": settings.checkpoint_passes}
     return Pondering(steps=settings.pondering_steps if steps is None else steps, **shared, **own)
 
 
-def model_of(settings: Settings, arm: str, seed: int) -> Transformer:
+def model_of(settings: Settings, arm: str, seed: int, *, multiply: bool = False) -> Transformer:
     """Return an arm's model with the initial weights of a seed."""
     model = Transformer(configuration(settings, arm), generator=torch.Generator().manual_seed(seed))
-    return attach(model, options(settings, arm), generator=torch.Generator().manual_seed(seed))
+    chosen = options(settings, arm, multiply=multiply)
+    return attach(model, chosen, generator=torch.Generator().manual_seed(seed))
 
 
 def flops_of(settings: Settings, arm: str) -> float:
@@ -148,50 +130,67 @@ def updates(settings: Settings, arm: str) -> int:
     return round(settings.steps * flops_of(settings, "ponder") / flops_of(settings, arm))
 
 
-def run_arm(settings: Settings, arm: str, run: "Run") -> None:
-    """Choose an arm's learning rate in short trials, train it over the whole schedule, and report."""
-    from gpt2lab.studies.sweep import best_on_grid
+def trials(settings: Settings, arm: str) -> list[Trial]:
+    """Return what an arm tries, twice as many settings as there are rates, whatever the arm."""
+    rates = settings.rates
+    if ARMS[arm].options and ARMS[arm].options.get("feedback") != "pause":
+        return [Trial(rate, multiply) for multiply in (False, True) for rate in rates]
+    ratio = rates[1] / rates[0] if len(rates) > 1 else 2.0
+    return [Trial(rate * half) for rate in rates for half in (1.0, math.sqrt(ratio))]
 
-    text = material(settings.data, settings.vocab_size, settings.context, settings.windows)
-    count, tried = updates(settings, arm), list[dict[str, float]]()
 
-    def trial(rate: float) -> float:
-        model = model_of(settings, arm, run.seed).to(run.device)
+def tune(settings: Settings, run: "Run", *, arm: str) -> None:
+    """Choose an arm's setting in short trials by the loss on the tuning windows."""
+    run.chooses("learning rate and scale of the first input", on=texts.TUNING)
+    text = texts.prepared(run.needed[texts.UNIT])
+    steps = max(1, round(settings.trial * updates(settings, arm)))
+    tried = list[dict[str, Any]]()
+    for index, trial in enumerate(trials(settings, arm)):
+        model = model_of(settings, arm, run.seed, multiply=trial.multiply).to(run.device)
         try:
-            _train(settings, arm, run, text, model, rate, max(1, round(settings.trial * count)))
+            _train(settings, arm, run, text, model, trial.rate, steps, name=f"trial_{index}")
             loss = mean_loss(model, text.tuning)
         except NotFinite:
             loss = math.inf
-        tried.append({"learning_rate": rate, "loss": loss})
-        return loss
+        tried.append({"learning_rate": trial.rate, "multiply_by_steps": trial.multiply, "loss": loss})
+        run.share((index + 1) / len(trials(settings, arm)))
+    best = min(tried, key=lambda row: row["loss"])
+    rates = [row["learning_rate"] for row in tried]
+    run.table("sweep", tried, f"Loss on the tuning windows after {steps} updates, of everything tried")
+    run.result("learning_rate", best["learning_rate"])
+    run.result("multiply_by_steps", best["multiply_by_steps"])
+    run.result("at_edge", best["learning_rate"] in (min(rates), max(rates)))
+    run.result("flops", len(tried) * steps * _flops_of_update(settings, arm))
 
-    run.chooses("learning rate", on="tuning windows")
-    run.judges("losses", on="validation windows")
-    rate, _, at_edge = best_on_grid(settings.rates, trial, widen=1 if len(settings.rates) > 1 else 0)
-    model = model_of(settings, arm, run.seed).to(run.device)
+
+def train_arm(settings: Settings, run: "Run", *, arm: str) -> None:
+    """Train an arm's model with the setting that its tuning chose, and report."""
+    run.judges("losses", on=texts.VALIDATION)
+    text = texts.prepared(run.needed[texts.UNIT])
+    chosen = run.needed[_tuning(arm)].results
+    count = updates(settings, arm)
+    model = model_of(settings, arm, run.seed, multiply=bool(chosen["multiply_by_steps"])).to(run.device)
     run.result("start", mean_loss(model, text.validation))
-    seconds = _train(settings, arm, run, text, model, rate, count, log=run.log)
-    run.table(
-        "sweep",
-        tried,
-        f"Loss on the tuning windows after {settings.trial:.0%} of the updates, at every rate tried",
-    )
+    seconds = _train(settings, arm, run, text, model, chosen["learning_rate"], count, log=run.log)
     run.result("loss", mean_loss(model, text.validation))
-    run.result("learning_rate", rate)
-    run.result("at_edge", at_edge and len(settings.rates) > 1)
-    tokens = count * settings.accumulation * settings.batch_size * settings.context
+    for name in ("learning_rate", "multiply_by_steps", "at_edge"):
+        run.result(name, chosen[name])
     run.result("parameters", model.count_parameters()["total"])
     run.result("updates", count)
-    run.result("flops", tokens * flops_of(settings, arm))
+    run.result("flops", count * _flops_of_update(settings, arm))
     run.result("seconds_per_update", seconds)
     points = run.record.series("validation_loss")
     run.table(
         "curve",
         [{"update": step, "loss": loss} for step, loss in zip(*points, strict=True)],
-        "Validation loss on an eighth of the windows, while training",
+        "Validation loss on a quarter of the windows, while training",
     )
     if arm in ("ponder", "ponder_random"):
         _look_inside(settings, run, text, model)
+
+
+def _flops_of_update(settings: Settings, arm: str) -> float:
+    return settings.accumulation * settings.batch_size * settings.context * flops_of(settings, arm)
 
 
 def _train(
@@ -203,29 +202,30 @@ def _train(
     rate: float,
     steps: int,
     *,
+    name: str = "model",
     log: Callable[..., None] | None = None,
 ) -> float:
     """Train one model over a complete schedule of so many updates; return seconds an update."""
     batches = PackedBatches(
         text.training, batch_size=settings.batch_size, context=settings.context, seed=run.seed
     )
-    part = text.validation[::8]
+    part = text.validation[::4]
     done = train(
         model,
         batches,
         settings=TrainSettings(
             steps=steps,
             learning_rate=rate,
-            warmup=math.ceil(0.02 * steps),
+            warmup=math.ceil(settings.warmup * steps),
             weight_decay=settings.weight_decay,
             accumulation=settings.accumulation,
             precision=settings.precision,  # type: ignore[arg-type]  # checked by TrainSettings
-            evaluate_every=max(1, steps // 10) if log else 0,
+            evaluate_every=max(1, steps // _POINTS) if log else 0,
             log_every=max(1, steps // 50),
         ),
         evaluate=(lambda: {"validation_loss": mean_loss(model, part)}) if log else None,
         log=log,
-        checkpoints=run.checkpoints / (f"rate_{rate:g}" if log else f"trial_{rate:g}"),
+        checkpoints=run.checkpoints / name,
         resume=True,
         seed=run.seed,
         label=f"{arm} lr {rate:.2g}",
@@ -239,7 +239,8 @@ def _look_inside(settings: Settings, run: "Run", text: Material, model: Transfor
     for steps, loss in losses.items():
         run.result(f"sweep.s{steps}", loss)
     trained = settings.pondering_steps
-    run.result("sweep.trained_minus_best", losses[trained] - min(losses.values()))
+    others = min(loss for steps, loss in losses.items() if steps != trained)
+    run.result("sweep.trained_minus_others", losses[trained] - others)
     run.result("sweep.none_minus_trained", losses[0] - losses[trained])
     run.table("passes", step_statistics(model, text.validation[:64]), "What every pass does, 64 windows")
     spell = text.tokenizer.token
@@ -253,39 +254,56 @@ def _look_inside(settings: Settings, run: "Run", text: Material, model: Transfor
 
 def run(settings: Settings, run: "Run") -> None:
     """Put the arms of one seed together."""
-    for arm, record in run.arms.items():
+    records = {arm: run.arms[arm] for arm in settings.arms}
+    for arm, record in records.items():
         for name, value in record.results.items():
             run.result(f"{arm}.{name}", value)
-    ponder = run.results["ponder.loss"]
-    run.result("gain", run.results["vanilla.loss"] - ponder)
-    variants = [arm for arm in ("loop", "hidden", "hidden_linear", "pause") if arm in run.arms]
-    for arm in [arm for arm in run.arms if arm != "ponder"]:
-        run.result(f"over.{arm}", run.results[f"{arm}.loss"] - ponder)
-    if variants:
-        run.result("over_variants", min(run.results[f"over.{arm}"] for arm in variants))
-    target = float(run.arms["vanilla"].tables["curve"][-1]["loss"])
-    run.result("token_share", token_share(run.arms["ponder"].tables["curve"], target, settings.steps))
+    run.result("unigram_loss", run.arms[texts.UNIT].results["unigram_loss"])
+    run.result("gain", run.results["vanilla.loss"] - run.results["ponder.loss"])
+    run.result("control", run.results["vanilla.loss"] - run.results["vanilla_deep.loss"])
+    for arm in [arm for arm in records if arm != "ponder"]:
+        run.result(f"over.{arm}", run.results[f"{arm}.loss"] - run.results["ponder.loss"])
+    curves = [records[arm].tables["curve"] for arm in ("ponder", "vanilla")]
+    run.result("tokens_saved", tokens_saved(*curves))
     rows: list[dict[str, Any]] = [
         {
             "arm": arm,
             "loss": record.results["loss"],
             "learning rate": record.results["learning_rate"],
+            "first input times steps": bool(record.results["multiply_by_steps"]),
             "parameters": int(record.results["parameters"]),
             "updates": int(record.results["updates"]),
             "training, GFLOP": record.results["flops"] / 1e9,
             "compute of vanilla's": record.results["flops"] / run.results["vanilla.flops"],
+            "tuning, GFLOP": run.arms[_tuning(arm)].results["flops"] / 1e9,
             "seconds an update": record.results["seconds_per_update"],
         }
-        for arm, record in run.arms.items()
+        for arm, record in records.items()
     ]
     rows.sort(key=lambda row: float(row["loss"]))
     run.table("arms", rows, "Every arm: loss in nats per token, and its cost")
 
 
-def token_share(curve: Sequence[Mapping[str, Any]], target: float, steps: int) -> float:
-    """Return after which share of `steps` updates a loss of `target` is reached; 1 if it never is."""
-    reached = [float(row["update"]) for row in curve if float(row["loss"]) <= target]
-    return min(reached) / steps if reached else 1.0
+def tokens_saved(ours: Sequence[Mapping[str, Any]], plain: Sequence[Mapping[str, Any]]) -> float:
+    """Return which share of the tokens `ours` saves to get to the last loss of `plain`; both are curves of one schedule.
+
+    If it never gets there, the share that `plain` saves to get to the last loss of `ours`, negative: so no value is
+    cut off, and equal curves give 0. Between two points of a curve the loss is taken as linear.
+    """
+    if float(ours[-1]["loss"]) <= float(plain[-1]["loss"]):
+        return 1 - _share(ours, float(plain[-1]["loss"]))
+    return _share(plain, float(ours[-1]["loss"])) - 1
+
+
+def _share(curve: Sequence[Mapping[str, Any]], target: float) -> float:
+    """Return after which share of its updates a curve that ends at most at `target` first gets there."""
+    points = [(float(row["update"]), float(row["loss"])) for row in curve]
+    first = next(index for index, (_, loss) in enumerate(points) if loss <= target)
+    update, loss = points[first]
+    if first:
+        before, higher = points[first - 1]
+        update = before + (higher - target) / (higher - loss) * (update - before)
+    return update / points[-1][0]
 
 
 def summarise(settings: Settings, study: "Study") -> None:

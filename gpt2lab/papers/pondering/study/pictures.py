@@ -74,7 +74,7 @@ def _curves(study: "Study", arms: Sequence[str]) -> None:
         figures.line_chart(
             series, bands=bands, x_label="updates", y_label="validation loss (nats per token)"
         ),
-        "Validation loss on an eighth of the windows while training; mean and range over seeds",
+        "Validation loss on a quarter of the windows while training; mean and range over seeds",
     )
 
 

@@ -35,41 +35,50 @@ ARMS: dict[str, Arm] = {
 }
 """What can be compared; plain arms take no steps."""
 
-_FEW = ("ponder", "vanilla", "vanilla_long", "loop", "hidden")
+_LAPTOP = ("ponder", "vanilla", "hidden", "vanilla_deep")
+_FEW = (*_LAPTOP, "vanilla_long", "loop")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
     """Model, data and schedule that all arms share."""
 
-    arms: tuple[str, ...] = _FEW
-    """Arms: ponder and vanilla, with any of vanilla_long (equal compute by more updates), vanilla_double
-    (twice the blocks), vanilla_deep (as many times the blocks as pondering passes), loop, hidden, hidden_linear, pause,
-    detached, ponder_one, ponder_random."""
-    data: str = "docstrings:2500000"
+    arms: tuple[str, ...] = _LAPTOP
+    """Arms: ponder, vanilla and vanilla_deep (as many times the blocks as pondering passes), with any of vanilla_long
+    (equal compute by more updates), vanilla_double (twice the blocks), loop, hidden, hidden_linear, pause, detached,
+    ponder_one, ponder_random."""
+    data: str = "books"
     """Text: a file, folder, hub:ID or built-in name."""
-    vocab_size: int = 512
-    """Vocabulary size of the tokenizer, trained on the text."""
+    validation_book: str = "The Man Who Was Thursday"
+    """Title of the book that is judged. Of data other than `books`, every twentieth block of tokens is held out, and these
+    blocks are both judged and, in other windows, tuned on."""
+    tuning_book: str = "The Wisdom of Father Brown"
+    """Title of the book on which settings are chosen."""
+    vocab_size: int = 1024
+    """Vocabulary size of the tokenizer, trained on the training text."""
     family: str = "gpt2"
     """gpt2, gpt_neox or llama."""
-    d_model: int = 96
+    d_model: int = 128
     """Width."""
-    n_layers: int = 3
+    n_layers: int = 1
     """Blocks."""
     n_heads: int = 4
     """Attention heads."""
     context: int = 96
     """Tokens in a row."""
-    batch_size: int = 16
+    batch_size: int = 8
     """Rows in an update."""
     accumulation: int = 1
     """Batches in an update."""
-    steps: int = 350
+    steps: int = 1800
     """Updates."""
+    warmup: float = 0.05
+    """Share of the updates in which the learning rate rises."""
     rates: tuple[float, ...] = (2e-3, 4e-3, 8e-3)
-    """Learning rates that every arm tries, ascending; if the best is the lowest or highest, one more on that side."""
-    trial: float = 0.2
-    """Share of an arm's updates in which each rate is tried, over a complete schedule; the best one then runs them all."""
+    """Learning rates that are tried, ascending: by arms with passes each without and with `multiply_by_steps`; by others as
+    many again half a step higher, so that every arm makes the same number of trials."""
+    trial: float = 0.15
+    """Share of an arm's updates in which each setting is tried, over a complete schedule."""
     weight_decay: float = 0.01
     """Of matrices and embeddings."""
     precision: str = "auto"
@@ -78,8 +87,6 @@ class Settings:
     """Extra passes."""
     top_k: int | None = None
     """Tokens in the mixture; none is all."""
-    multiply_by_steps: bool = False
-    """As in the published runs from 410M on."""
     draw: str = "layers"
     """Initialisation of the residual projections: layers, or passes, where depth counts the repeated passes."""
     checkpoint_passes: bool = False
@@ -91,10 +98,10 @@ class Settings:
 
     def __post_init__(self) -> None:
         unknown = [arm for arm in self.arms if arm not in ARMS]
-        missing = [arm for arm in ("ponder", "vanilla") if arm not in self.arms]
+        missing = [arm for arm in ("ponder", "vanilla", "vanilla_deep") if arm not in self.arms]
         if unknown or missing:
             raise LabError(
-                f"arms must hold ponder and vanilla and be among {', '.join(ARMS)}; got {self.arms}"
+                f"arms must hold ponder, vanilla and vanilla_deep and be among {', '.join(ARMS)}; got {self.arms}"
             )
         if self.family not in ("gpt2", "gpt_neox", "llama"):
             raise LabError(f"family must be gpt2, gpt_neox or llama, got {self.family}")
@@ -102,26 +109,28 @@ class Settings:
             raise LabError("pondering_steps must be at least 1, and swept no less than that")
         if not self.rates or self.rates[0] <= 0 or list(self.rates) != sorted(set(self.rates)):
             raise LabError(f"rates must ascend from above 0, got {self.rates}")
-        if not 0 < self.trial <= 1:
-            raise LabError(f"trial must be a share of the updates in (0, 1], got {self.trial}")
+        if not 0 < self.trial <= 1 or not 0 <= self.warmup < 1:
+            raise LabError(
+                f"trial and warmup are shares of the updates, in (0, 1] and [0, 1), got {self.trial} and {self.warmup}"
+            )
 
 
 PRESETS: dict[str, Settings] = {
     "smoke": Settings(
-        arms=(*_FEW, "vanilla_double", "vanilla_deep", "hidden_linear", "pause", "ponder_one", "ponder_random", "detached"),
-        data="tinyworld:150", vocab_size=280, d_model=16, n_layers=1, n_heads=2, context=24, batch_size=8,
-        steps=6, rates=(2e-3, 4e-3), trial=0.5, pondering_steps=2, windows=16, swept=3,
+        arms=(*_FEW, "vanilla_double", "hidden_linear", "pause", "ponder_one", "ponder_random", "detached"),
+        data="tinyworld:150", vocab_size=280, d_model=16, n_heads=2, context=24, steps=6, rates=(2e-3,), trial=0.3,
+        pondering_steps=2, windows=16, swept=3,
     ),
     "laptop": Settings(),
     "gpu": Settings(
         arms=tuple(ARMS), data="docstrings:8000000", vocab_size=2048, d_model=160, n_layers=4, n_heads=4,
-        context=128, batch_size=64, steps=3000, rates=(1e-3, 2e-3, 4e-3),
+        context=128, batch_size=64, steps=3000, warmup=0.02, rates=(1e-3, 2e-3, 4e-3),
         windows=768, swept=10,
     ),
     "paper": Settings(
-        arms=(*_FEW, "vanilla_double", "vanilla_deep", "hidden_linear", "pause", "ponder_one", "ponder_random"),
+        arms=(*_FEW, "vanilla_double", "hidden_linear", "pause", "ponder_one", "ponder_random"),
         data="hub:JeanKaddour/minipile", vocab_size=50_304, family="gpt_neox", d_model=512, n_layers=6, n_heads=8,
-        context=2048, batch_size=8, accumulation=16, steps=5700, rates=(5e-4, 1e-3, 2e-3),
+        context=2048, accumulation=16, steps=5700, warmup=0.01, rates=(5e-4, 1e-3, 2e-3),
         precision="bf16", top_k=100, draw="passes", checkpoint_passes=True, windows=384, swept=10,
     ),
 }  # fmt: skip
