@@ -8,7 +8,7 @@ from html import escape
 from typing import NamedTuple
 
 from gpt2lab.base.interval import Interval
-from gpt2lab.base.wording import number
+from gpt2lab.base.wording import number, printable
 from gpt2lab.plots.figures import INK, MUTED, PALETTE, PAPER
 
 WIDTH = 520.0  # narrow: its writing is still read on a telephone
@@ -101,7 +101,7 @@ def interval_strip(
 
 def drawing(height: float, title: str, pieces: Sequence[str], width: float = WIDTH) -> str:
     """Return an `<svg>` element of these pieces, `title` for screen readers."""
-    return (
+    return printable(  # a name of somebody else's claim may hold what a drawing cannot
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:.0f} {height:.0f}" width="{width:.0f}" '
         f'height="{height:.0f}" role="img" font-family="system-ui, sans-serif" font-size="12">'
         f"<title>{escape(title)}</title>{''.join(pieces)}</svg>"

@@ -21,6 +21,7 @@ from gpt2lab.base.progress import progress as show_progress
 from gpt2lab.base.settings import options, to_plain
 from gpt2lab.base.wording import number
 from gpt2lab.runs.environment import environment
+from gpt2lab.runs.head import HEAD
 from gpt2lab.runs.home import FULL, check_name, disk_full
 from gpt2lab.runs.metrics import cut_metrics
 from gpt2lab.runs.run_record import RunRecord, read_json, record, write_table
@@ -146,7 +147,7 @@ class Run:
         if clean:
             for leftover in ("tables", "figures", "texts", "arrays", "files", "model"):
                 shutil.rmtree(run.folder / leftover, ignore_errors=True)
-            for leftover in ("captions.json", "results.json"):
+            for leftover in ("captions.json", "results.json", HEAD):
                 (run.folder / leftover).unlink(missing_ok=True)
         run.write_file("environment.json", encode(environment(device), indent=2))
         return run

@@ -13,6 +13,7 @@ from gpt2lab.base import json_files
 from gpt2lab.base.errors import LabError
 from gpt2lab.base.json_files import read_text
 from gpt2lab.base.tables import columns_of
+from gpt2lab.runs.head import Head, read_head
 from gpt2lab.runs.home import is_name
 from gpt2lab.runs.metrics import metric_points, metric_rows
 from gpt2lab.runs.store import Row
@@ -78,6 +79,11 @@ class RunRecord:
     def files(self) -> dict[str, Path]:
         """Every other file that was reported, by its name."""
         return {name: self.folder / "files" / name for name in self.captions("files")}
+
+    @property
+    def head(self) -> Head:
+        """What a study's experiment said of it to be shown first; empty of any other run."""
+        return read_head(self.folder)
 
     @cached_property
     def judgements(self) -> list[JudgedClaim]:

@@ -14,6 +14,7 @@ from gpt2lab.base.registry import paper
 from gpt2lab.base.settings import from_plain, options, to_plain
 from gpt2lab.base.wording import count, listed
 from gpt2lab.runs.environment import cores
+from gpt2lab.runs.head import HEAD, Head, write_head
 from gpt2lab.runs.kinds import WORDS, by_kind
 from gpt2lab.runs.report.write import write_report
 from gpt2lab.runs.run import Run
@@ -101,6 +102,13 @@ class Study:
     def text(self, name: str, text: str, caption: str = "") -> None:
         """Add a text to the report; see `Run.text`."""
         self._open.text(name, text, caption)
+
+    def head(self, *, asked: str = "", found: str = "", means: str = "", figure: str = "") -> None:
+        """Say in a sentence each what was asked, what was found and what it means, and name the figure that comes first.
+
+        These stand at the head of the report. What is left empty is made from the claims and their verdicts.
+        """
+        self._open.write_file(HEAD, write_head(Head(asked, found, means, figure)))
 
     def to_plain(self) -> dict[str, Any]:
         """Return the study as plain values."""
@@ -380,6 +388,7 @@ def _judge(study: Study, experiment: Experiment, run: Run, trial: Trial) -> None
 
 def _summarise(study: Study, experiment: Experiment) -> None:
     """Let the experiment add its figures; a slip there must not lose the verdicts."""
+    (study.folder / HEAD).unlink(missing_ok=True)  # of an earlier try, whose words may not be true any more
     if experiment.summarise is None or not study.runs:
         return
     try:

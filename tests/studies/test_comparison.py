@@ -1,6 +1,7 @@
 """Parts side by side: who takes part, what is equal, what the tables say, and who is left out."""
 
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -98,6 +99,12 @@ def test_optimizers_are_compared_with_intervals_and_a_stranger_takes_part(home: 
     report = (study.folder / "report.html").read_text()
     assert "Optimizers side by side" in report and "Every built optimizer" in report
     assert "No claim was judged" not in report
+    page = (study.folder / "report.md").read_text()
+    assert re.search(
+        r"found\.\*\* Of the others tide momentum=0\.5 ends lowest, [\d.]+ nats per token (below|above) adamw",
+        page,
+    )
+    assert page.index("What was asked") < page.index("loss_by_length.svg") < page.index("## ")
 
 
 def test_an_optimizer_that_cannot_be_made_is_left_out_with_the_reason(home: Path, tide: Path) -> None:
@@ -161,6 +168,11 @@ def test_decoders_continue_the_same_prompts_of_a_model_trained_on_the_text(home:
         texts = run.texts["texts"]
         assert texts.count("⟶") == 3
     assert {path.stem for path in (study.folder / "figures").iterdir()} >= {"diversity_perplexity", "speed"}
+    page = (study.folder / "report.md").read_text()
+    assert re.search(
+        r"found\.\*\* (greedy|sampling top_p=0\.9) comes nearest to the diversity of real text", page
+    )
+    assert page.index("What it means") < page.index("diversity_perplexity.svg") < page.index("## ")
 
 
 def test_numbers_of_continuations_are_those_of_a_slow_loop(spoken: Path) -> None:
@@ -224,6 +236,10 @@ def test_measures_of_two_models_stand_in_one_table_and_what_cannot_be_measured_s
     assert bounds
     assert all(isinstance(row[column], float) or row[column] == "" for row in drawn for column in bounds)
     assert "multiple-choice" in study.texts["left_out"]
+    page = (study.folder / "report.md").read_text()
+    assert re.search(
+        rf"found\.\*\* perplexity limit=200: perplexity: {re.escape(str(spoken))} [\d.,]+ and ", page
+    )
     assert "perplexity_limit_200.m1.perplexity" in study.runs[0].results
     assert (
         "perplexity_limit_200.m1.perplexity" not in study.runs[1].results

@@ -31,6 +31,7 @@ from gpt2lab.runs.report.document import (
     Section,
 )
 from gpt2lab.runs.report.exports import write_figures, write_tables
+from gpt2lab.runs.report.head import head_blocks
 from gpt2lab.runs.report.html import to_html
 from gpt2lab.runs.report.lineage_section import lineage_sections
 from gpt2lab.runs.report.markdown import to_markdown
@@ -116,17 +117,21 @@ def _study(row: Row, run: RunRecord, store: Store) -> Document:
     described = _described(row.paper)
     pieces = [record(piece, store.home) for piece in store.pieces(row.id)]
     seeds = [piece for piece in pieces if piece.arm is None]
-    blocks: list[Block | Section] = []
+    pictures = [_picture(run, name, path) for name, path in run.figures.items()]
+    summary = str(about.get("summary", ""))
+    blocks: list[Block | Section] = [
+        *_trouble(row),
+        *head_blocks(run.verdicts, run.head, row.scale or "", summary, pictures, run.folder),
+    ]
     if described is not None:
-        blocks += [Prose(described.summary)]
-    elif "summary" in about:
-        blocks += [Prose(about["summary"])]
-    blocks += _trouble(row)
+        blocks.append(Section("The paper", [Prose(described.summary)]))
+    elif summary:
+        blocks.append(Section("The comparison", [Prose(summary)]))
     if row.paper is not None:
         blocks += claim_sections(run.verdicts, run.folder)
         if run.verdicts:
             blocks.append(trial_section(run.verdicts, run.trial, pieces, run.earlier_verdicts))
-    blocks += _reported(run)
+    blocks += _reported(run, but=run.head.figure)
     if not run.figures and (curves := list(curves_of_study(pieces, run.folder))):
         blocks.append(Section("Training", curves))
     blocks.append(Section("Seeds and arms", list(_pieces(pieces, seeds))))
@@ -208,9 +213,9 @@ def _trouble(row: Row) -> list[Block]:
     ]
 
 
-def _reported(run: RunRecord) -> list[Section]:
-    """Return the figures, tables, texts, arrays and files of a run, each kind a section."""
-    figures = [_picture(run, name, path) for name, path in run.figures.items()]
+def _reported(run: RunRecord, *, but: str = "") -> list[Section]:
+    """Return the figures, tables, texts, arrays and files of a run, each kind a section; `but` a figure shown elsewhere."""
+    figures = [_picture(run, name, path) for name, path in run.figures.items() if name != but]
     tables = [DataTable(run.captions("tables")[name] or name, rows) for name, rows in run.tables.items()]
     texts = [Passage(run.captions("texts")[name] or name, text) for name, text in run.texts.items()]
     kinds: list[tuple[str, Sequence[Block]]] = [

@@ -6,7 +6,7 @@ log-probability a text, which Su & Collier 2022 call coherence when another mode
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
@@ -16,7 +16,7 @@ import torch
 from gpt2lab.actions.models import load, model_config, with_models
 from gpt2lab.base.errors import LabError
 from gpt2lab.base.settings import build
-from gpt2lab.base.wording import count
+from gpt2lab.base.wording import count, number
 from gpt2lab.decode.generate import Generation, generate
 from gpt2lab.decode.interface import Decoder
 from gpt2lab.measures.scoring import Row, score_rows
@@ -275,7 +275,7 @@ def summarise(settings: Settings, study: "Study") -> None:
     values = {
         arm: {name: study.values(f"{arm}.{name}") for name in (*_NUMBERS, "tokens_per_second")} for arm in ran
     }
-    short = any(map(math.isnan, (number for arm in ran for name in _NUMBERS for number in values[arm][name])))
+    short = any(map(math.isnan, (value for arm in ran for name in _NUMBERS for value in values[arm][name])))
     caption = f"{_caption(settings)}. {_DASH}" if short else _caption(settings)
     study.table("decoders", [_row(names[arm], values[arm]) for arm in ran], caption)
     study.figure(
@@ -292,8 +292,32 @@ def summarise(settings: Settings, study: "Study") -> None:
         seed_dots({names[arm]: values[arm]["tokens_per_second"] for arm in timed}, label="tokens a second"),
         f"Speed at batch {settings.batch_size}; on a CPU in processor time of one thread unless --threads says else",
     )
+    _head(settings, study, {arm: names[arm] for arm in ran})
     reasons = {row["decoder"]: row["reason"] for run in study.runs for row in run.tables.get("left_out", ())}
     report_left_out(study, {str(label): str(reason) for label, reason in reasons.items()})
+
+
+def _head(settings: Settings, study: "Study", names: Mapping[str, str]) -> None:
+    """Say which decoder comes nearest to the variety of real text."""
+    real = study.mean(f"{REAL}.diversity")
+    known = {arm: study.mean(f"{arm}.diversity") for arm in names if arm != REAL}
+    known = {arm: value for arm, value in known.items() if math.isfinite(value)}
+    found = ""
+    if known and math.isfinite(real):
+        nearest = min(known, key=lambda arm: abs(known[arm] - real))
+        perplexity, of_real = (number(study.mean(f"{arm}.perplexity"), 3) for arm in (nearest, REAL))
+        found = (
+            f"{names[nearest]} comes nearest to the diversity of real text ({number(known[nearest], 3)} against "
+            f"{number(real, 3)}), at a perplexity of {perplexity} against {of_real}."
+        )
+    study.head(
+        asked=f"What do {count(len(names) - (REAL in names), 'decoder')} write after the same {settings.prompts} prompts, "
+        "beside what really follows?",
+        found=found,
+        means="A perplexity below that of real text is no virtue, only text more predictable than what people write; a "
+        "decoder is better than another where it is nearer to real text in both numbers.",
+        figure="diversity_perplexity",
+    )
 
 
 def _row(label: str, values: dict[str, list[float]]) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from gpt2lab.actions.models import load, model_config, with_models
 from gpt2lab.actions.record import result_names
 from gpt2lab.base.errors import LabError
 from gpt2lab.base.settings import build
+from gpt2lab.base.wording import count, listed, number
 from gpt2lab.studies.claim import Claim
 from gpt2lab.studies.entries import Entry, chosen_entries, labels, report_left_out
 from gpt2lab.studies.seed_figures import interval_columns, seed_dots
@@ -127,10 +128,11 @@ def summarise(settings: Settings, study: "Study") -> None:
     for entry in entries:
         numbers = _numbers(study, entry.arm)
         for row, place in zip(headline, range(1, len(headline) + 1), strict=True):
-            for number in numbers[:1]:
-                values = study.values(f"{entry.arm}.m{place}.{number['result']}")
-                row[_column(names[entry.arm], number)] = fmean(values) if values else None
+            for first in numbers[:1]:
+                values = study.values(f"{entry.arm}.m{place}.{first['result']}")
+                row[_column(names[entry.arm], first)] = fmean(values) if values else None
     study.table("measures", headline, "The first number of every measure, mean over seeds")
+    drawn: set[str] = set()
     for entry in entries:
         numbers = _numbers(study, entry.arm)
         if not numbers:
@@ -145,12 +147,30 @@ def summarise(settings: Settings, study: "Study") -> None:
             model: values for model, values in points.items() if values and all(map(math.isfinite, values))
         }
         if finite:
+            drawn.add(entry.arm)
             study.figure(
                 entry.arm,
                 seed_dots(finite, label=_column(names[entry.arm], numbers[0])),
                 f"{names[entry.arm]}, by model; a ring a seed, the line is the 95 % interval",
             )
+    _head(settings, study, headline, next((entry.arm for entry in entries if entry.arm in drawn), ""))
     report_left_out(study, _left_out(study, names))
+
+
+def _head(settings: Settings, study: "Study", headline: list[dict[str, Any]], figure: str) -> None:
+    """Say what the first measure that has numbers gave for each model."""
+    columns = [
+        name for name in headline[0] if name != "model" and any(row[name] is not None for row in headline)
+    ]
+    first = columns[0] if columns else ""
+    said = [f"{row['model']} {number(row[first])}" for row in headline] if first else []
+    study.head(
+        asked=f"What do {count(len(headline[0]) - 1, 'measure')} say of {listed(settings.models)}?",
+        found=f"{first}: {listed(said)}." if first else "",
+        means="A measure without a seed is taken once and has no interval: a small difference between two models may be one "
+        "of these texts alone.",
+        figure=figure,
+    )
 
 
 def _places(settings: Settings) -> list[tuple[int, str]]:
@@ -166,9 +186,9 @@ def _numbers(study: "Study", arm: str) -> list[dict[str, Any]]:
 def _row(study: "Study", arm: str, place: int, model: str, numbers: list[dict[str, Any]]) -> dict[str, Any]:
     """Return one model's line: the numbers, and intervals where seeds give them."""
     row: dict[str, Any] = {"model": model}
-    for number in numbers[:_SHOWN]:
-        values = study.values(f"{arm}.m{place}.{number['result']}")
-        column = _column(str(number["number"]), number, named=False)
+    for one in numbers[:_SHOWN]:
+        values = study.values(f"{arm}.m{place}.{one['result']}")
+        column = _column(str(one["number"]), one, named=False)
         row[column] = fmean(values) if values else None
         row |= interval_columns(column, values)
     return row

@@ -5,7 +5,7 @@ optimizer of somebody else's package takes part like any other. Options keep the
 names them (`conda refresh=50`).
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Self
 
@@ -15,9 +15,11 @@ from torch import nn
 from gpt2lab.actions.parts import typed_options
 from gpt2lab.base.errors import LabError
 from gpt2lab.base.values import show
+from gpt2lab.base.wording import count, number
 from gpt2lab.studies.claim import Claim
 from gpt2lab.studies.data_names import check_sources
 from gpt2lab.studies.entries import Entry, chosen_entries, labels, report_left_out
+from gpt2lab.studies.seed_figures import seed_interval
 from gpt2lab.studies.sweep import Candidate, compete, standings, step_ratio
 from gpt2lab.studies.workload import TextWorkload
 from gpt2lab.training import TrainSettings, make_optimizer, parameter_groups
@@ -158,6 +160,37 @@ def summarise(settings: Settings, study: "Study") -> None:
     names = labels(chosen_entries("optimizer", settings.only))
     ran = [arm for arm in names if all(f"{arm}.gain" in run.results for run in study.runs)]
     figures.add(study, ran, settings.lengths, baseline=_baseline(ran), names=names)
+    _head(settings, study, {arm: names[arm] for arm in ran})
     report_left_out(
         study, {names[arm]: study.runs[0].arms[arm].texts["left_out"] for arm in names if arm not in ran}
+    )
+
+
+def _head(settings: Settings, study: "Study", names: Mapping[str, str]) -> None:
+    """Say which optimizer ends lowest, and by how much."""
+    baseline = _baseline(list(names))
+    longest = max(settings.lengths)
+    others = [arm for arm in names if arm != baseline]
+    found = "There is nothing to compare it with."
+    if others:
+        best = max(others, key=lambda arm: study.mean(f"{arm}.gain"))
+        gains = study.values(f"{best}.gain")
+        side = "below" if study.mean(f"{best}.gain") > 0 else "above"
+        interval = seed_interval([gain if side == "below" else -gain for gain in gains])
+        ends = (
+            f" (95 % interval {number(interval.low, 3)} to {number(interval.high, 3)})"
+            if interval is not None
+            else ""
+        )
+        found = (
+            f"Of the others {names[best]} ends lowest, {number(abs(study.mean(f'{best}.gain')), 3)} nats per token {side} "
+            f"{names[baseline]}{ends}, over {count(len(gains), 'seed')}."
+        )
+    study.head(
+        asked=f"Which of {count(len(names), 'optimizer')} ends at the lowest validation loss after {longest} updates of the "
+        "same model on the same batches, each at its own tuned learning rate?",
+        found=found,
+        means="The best was picked after the losses were seen, so its lead is somewhat too good; an interval that contains "
+        "0 tells the two apart in neither direction.",
+        figure="loss_by_length",
     )

@@ -36,7 +36,9 @@ def study_with(home: Path, **fields: Any) -> Path:
 @pytest.mark.parametrize("name", ["../../../elsewhere", "a/b", "..", "x" * 300, "é", "a\0b", "", "a b"])
 def test_a_claim_of_any_name_has_its_picture_in_the_figures_of_its_run(name: str, tmp_path: Path) -> None:
     report = study_with(tmp_path / "runs", name=name)
-    assert [path.name for path in report.parent.rglob("*.svg")] == ["claim-at-1.svg"]
+    drawn = sorted(report.parent.rglob("*.svg"))
+    assert [path.name for path in drawn] == ["claim-at-1.svg", "claims-overview.svg"]
+    assert not any("\0" in path.read_text() for path in drawn)
     assert [path.name for path in tmp_path.iterdir()] == ["runs"]
     assert "(figures/claim-at-1.svg)" in report.with_suffix(".md").read_text()
 
