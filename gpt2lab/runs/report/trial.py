@@ -8,8 +8,8 @@ from gpt2lab.base.wording import listed, number
 from gpt2lab.runs.kinds import WORDS, by_kind
 from gpt2lab.runs.report.document import DataTable, Prose, Section
 from gpt2lab.runs.run_record import RunRecord
-from gpt2lab.runs.trial import Trial, merged, use_words
-from gpt2lab.runs.verdicts import JudgedClaim
+from gpt2lab.runs.trial import TUNING_SEED, Trial, merged, use_words
+from gpt2lab.runs.verdicts import JudgedClaim, Status
 
 _INTRODUCTION = (
     "What makes a verdict worth having, and what this study can say of it. What is not stated is not met."
@@ -22,22 +22,27 @@ def trial_section(
     units: Sequence[RunRecord],
     earlier: Sequence[JudgedClaim] = (),
 ) -> Section:
-    """Return the section: a row for each rule. units: the runs of all seeds and arms. earlier: verdicts of before."""
+    """Return the section: a line for each rule, and what each unit cost.
+
+    units: the runs of all seeds, arms and of tuning. earlier: verdicts of before.
+    """
     claims = [one for one in judged if not one.claim.is_check]
-    rules = [
+    rules = (
         (
-            "the rules were fixed before the run",
+            "The rules were fixed before the run",
             " ".join([_fixed(claims, trial), *_history(claims, earlier)]),
         ),
-        ("the baseline has learnt", _preconditions(claims)),
-        ("the trial could find the effect", _power(claims, trial)),
-        ("nothing is chosen on what is judged", _splits(units)),
-        ("what cannot fail is a check", _checks(judged)),
-        ("equal conditions", _conditions(units)),
-        ("intervals", _intervals(claims)),
-    ]
-    rows = [{"": place, "rule": rule, "here": how} for place, (rule, how) in enumerate(rules, 1)]
-    return Section("How each rule of a fair trial was met", [Prose(_INTRODUCTION), DataTable("", rows)])
+        ("The baseline has learnt", _preconditions(claims)),
+        ("The trial could find the effect", _power(claims, trial)),
+        ("Nothing is chosen on what is judged", _splits(units)),
+        ("What cannot fail is a check", _checks(judged)),
+        ("Equal conditions", _conditions(units)),
+        ("Intervals", _intervals(claims)),
+    )
+    lines = [Prose(f"**{place}. {rule}.** {how}") for place, (rule, how) in enumerate(rules, 1)]
+    cost = _cost(units)
+    table = [DataTable("What each unit cost, mean over the seeds that ran it", cost)] if cost else []
+    return Section("How each rule of a fair trial was met", [Prose(_INTRODUCTION), *lines, *table])
 
 
 def _fixed(claims: Sequence[JudgedClaim], trial: Trial | None) -> str:
@@ -81,11 +86,21 @@ def _history(claims: Sequence[JudgedClaim], earlier: Sequence[JudgedClaim]) -> l
 
 
 def _preconditions(claims: Sequence[JudgedClaim]) -> str:
-    with_one = [one for one in claims if one.claim.needs]
+    needed = [one for one in claims if one.claim.needs]
+    said = [f"{names}: {words}." for words, names in _grouped(needed, _precondition).items()]
     without = [one for one in claims if not one.claim.needs]
-    said = [f"{_names(with_one)}: a precondition; where it fails, not tested." if with_one else ""]
     said.append(f"{_names(without)}: none is stated." if without else "")
     return " ".join(filter(None, said))
+
+
+def _precondition(one: JudgedClaim) -> str:
+    """Return a claim's precondition, and whether it was met."""
+    claim, verdict = one.claim, one.verdict
+    words = f"`{claim.needs}`" if "needs" in claim.expressions else claim.needs
+    if verdict.reason.startswith("It needs "):
+        return f"{words}, **which is not met, so it is not tested**"
+    asked = verdict.values and verdict.status is not Status.NOT_TESTED
+    return f"{words}, which is met" if asked else words
 
 
 def _power(claims: Sequence[JudgedClaim], trial: Trial | None) -> str:
@@ -102,10 +117,24 @@ def _splits(units: Sequence[RunRecord]) -> str:
     used = merged(unit.splits for unit in units)
     if not used.chosen and not used.judged:
         return "The study does not state on which data anything was chosen and judged."
-    chosen = f"Chosen: {use_words(used.chosen)}." if used.chosen else "Nothing is chosen on data."
+    chosen = (
+        f"Chosen: {use_words(used.chosen)}, {_when_chosen(units)}."
+        if used.chosen
+        else "Nothing is chosen on data."
+    )
     judged = f"Judged: {use_words(used.judged)}." if used.judged else "What is judged is not stated."
     shared = f"**Both on {listed(used.shared)}: the rule is broken.**" if used.shared else ""
     return " ".join(filter(None, [chosen, judged, shared]))
+
+
+def _when_chosen(units: Sequence[RunRecord]) -> str:
+    """Return whether the choice was made once, or by every seed for itself."""
+    choosing = [unit for unit in units if unit.splits.chosen]
+    if all(unit.seed == TUNING_SEED for unit in choosing):
+        return f"once for all seeds, on the tuning seed {TUNING_SEED}, which no claim judges"
+    if any(unit.seed == TUNING_SEED for unit in choosing):
+        return f"on the tuning seed {TUNING_SEED}, and again within seeds"
+    return "within every seed anew"
 
 
 def _checks(judged: Sequence[JudgedClaim]) -> str:
@@ -119,14 +148,51 @@ def _checks(judged: Sequence[JudgedClaim]) -> str:
 
 
 def _conditions(units: Sequence[RunRecord]) -> str:
-    times: dict[str, list[float]] = {}
+    if not any(unit.arm is not None for unit in units):
+        return "The study has no arms."
+    said = ["The arms of a seed share that seed."]
+    trials = {_name(unit): int(unit.results["trials"]) for unit in units if "trials" in unit.results}
+    if len(set(trials.values())) == 1:
+        said.append(
+            f"Each choice was made among {next(iter(trials.values()))} trials: {listed(list(trials))}."
+        )
+    elif trials:
+        said.append(f"**Unequal trials: {listed([f'{name} {n}' for name, n in trials.items()])}.**")
+    elif any(unit.splits.chosen for unit in units):
+        said.append("How many trials each arm had is not reported.")
+    if edges := list(dict.fromkeys(_name(unit) for unit in units if unit.results.get("at_edge"))):
+        said.append(f"**The best setting lies at the edge of what was tried in {listed(edges)}.**")
+    said.append("What each cost is in the table below.")
+    return " ".join(said)
+
+
+def _name(unit: RunRecord) -> str:
+    """Return the name of a unit without its seed; of one that is a seed's end, what it is."""
+    return unit.arm or "the end of a seed"
+
+
+_COSTS = {"seconds": "processor time", "flops": "TFLOP"}
+"""Results of a unit that say what it cost, with the names of their columns."""
+
+
+def _cost(units: Sequence[RunRecord]) -> list[dict[str, str | int | float]]:
+    """Return a row for each unit that the seeds have: how long it ran and the cost that it reports itself."""
+    runs: dict[str, list[RunRecord]] = {}
     for unit in units:
         if unit.arm is not None and unit.seconds is not None:
-            times.setdefault(unit.arm, []).append(unit.seconds)
-    if not times:
-        return "The study has no arms."
-    spent = listed([f"{arm} {duration(fmean(seconds))}" for arm, seconds in times.items()])
-    return f"The arms of a seed share that seed. Time of each arm, mean over seeds: {spent}."
+            runs.setdefault(unit.arm, []).append(unit)
+    rows = []
+    for arm, ones in runs.items():
+        row: dict[str, str | int | float] = {
+            "unit": arm, "runs": len(ones), "time": duration(fmean(one.seconds or 0.0 for one in ones)),
+        }  # fmt: skip
+        for name, column in _COSTS.items():
+            found = [one.results[name] for one in ones if name in one.results]
+            if found:
+                mean = fmean(found)
+                row[column] = duration(mean) if name == "seconds" else mean / 1e12
+        rows.append(row)
+    return rows
 
 
 def _intervals(claims: Sequence[JudgedClaim]) -> str:
