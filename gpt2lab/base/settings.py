@@ -16,6 +16,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Annotated, Any, TypeVar, cast, get_args
 
 from gpt2lab.base.errors import LabError, brief, nearest, shown
+from gpt2lab.base.json_numbers import flat
 from gpt2lab.base.values import Mismatch, fit, holds_several, is_union, metavar, plain, quote, show
 from gpt2lab.base.wording import quoted
 
@@ -292,6 +293,16 @@ def _value(
 
 def _fields(cls: Any) -> dict[str, dataclasses.Field[Any]]:
     return {field.name: field for field in dataclasses.fields(cls) if field.init}
+
+
+def defaults_and_help(cls: type) -> dict[str, Any]:
+    """Return what a record keeps beside settings: their defaults by dotted name, if all have one, and what each means."""
+    known = list(options(cls))
+    all_have = all(option.default is not dataclasses.MISSING for option in known)
+    return {
+        "values": flat(to_plain(cls())) if all_have else {},
+        "help": {option.name: option.doc for option in known},
+    }
 
 
 def _no_such(cls: type, prefix: str, name: str, where: str) -> LabError:

@@ -1,11 +1,13 @@
 """What a run ran on: the machine, the versions, the state of the code."""
 
 import functools
+import hashlib
 import importlib.metadata
 import os
 import platform
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from gpt2lab.base.version import __version__
@@ -65,19 +67,34 @@ def _cpu() -> str:
 
 @functools.cache
 def _checkout() -> dict[str, object]:
-    """Return commit and state of the code, where it runs from a git checkout of the project."""
+    """Return commit, changed files and their hash, where the code runs from a git checkout of the project."""
     root = Path(__file__).parents[2]
     if not (root / ".git").exists():
         return {}
 
     def git(*words: str) -> str:
         command = ["git", "-C", str(root), *words]
-        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+        said = subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout
+        return said.rstrip("\n")
 
     try:
-        return {
-            "commit": git("rev-parse", "HEAD"),
-            "changed": bool(git("status", "--porcelain", "--", "gpt2lab")),
-        }
+        commit = git("rev-parse", "HEAD")
+        listing = git("status", "--porcelain", "-z", "--no-renames", "--untracked-files=all", "--", "gpt2lab")
     except (OSError, subprocess.SubprocessError):
         return {}
+    changed = sorted(entry[3:] for entry in listing.split("\0") if entry)
+    return {
+        "commit": commit,
+        "changed": changed,
+        **({"changes": _digest(root, changed)} if changed else {}),
+    }
+
+
+def _digest(root: Path, files: Sequence[str]) -> str:
+    """Return a hash of the content of changed files: the same uncommitted state has the same."""
+    digest = hashlib.sha256()
+    for name in files:
+        path = root / name
+        content = path.read_bytes() if path.is_file() else b"deleted"
+        digest.update(name.encode() + b"\0" + hashlib.sha256(content).digest())
+    return digest.hexdigest()[:16]

@@ -7,27 +7,29 @@ import shutil
 import time
 import traceback
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from dataclasses import MISSING, is_dataclass
+from dataclasses import is_dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TextIO, TypeVar
 
 from gpt2lab.base.errors import LabError, system_error
 from gpt2lab.base.files import atomic_file, atomic_write, sweep
-from gpt2lab.base.json_numbers import as_number, encode, flat, without
+from gpt2lab.base.json_numbers import as_number, encode, without
 from gpt2lab.base.lease import Lease, LeaseLost
 from gpt2lab.base.progress import Progress
 from gpt2lab.base.progress import progress as show_progress
-from gpt2lab.base.settings import options, to_plain
+from gpt2lab.base.settings import defaults_and_help, to_plain
 from gpt2lab.base.wording import number
 from gpt2lab.runs.environment import environment
-from gpt2lab.runs.head import HEAD
 from gpt2lab.runs.home import FULL, check_name, disk_full
 from gpt2lab.runs.metrics import cut_metrics
+from gpt2lab.runs.provenance import DATA, ENVIRONMENT, gone_on, read_provenance, with_data
 from gpt2lab.runs.run_record import RunRecord, read_json, record, write_table
 from gpt2lab.runs.store import Row, Store, now
 from gpt2lab.runs.tensorboard import EventWriter
+from gpt2lab.runs.tidy import clear
 from gpt2lab.runs.trial import SPLITS, Splits, merged, write_plain
+from gpt2lab.text.data_read import Notes, noting
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -74,6 +76,7 @@ class Run:
         self._is_new = False
         self._worked_before = row.seconds or 0.0
         self._began = time.monotonic()
+        self._noting, self._notes = contextlib.ExitStack(), Notes()
         self._metrics: TextIO | None = None
         self._events: EventWriter | None = None
         self._logged: set[str] = set()
@@ -111,9 +114,9 @@ class Run:
         run._is_new = True
         try:
             run.write_file("settings.json", encode(plain, indent=2))
-            run.write_file("environment.json", encode(environment(device), indent=2))
+            run.write_file(ENVIRONMENT, gone_on(run.folder, environment(device), now()))
             if is_dataclass(settings):
-                run.write_file("defaults.json", encode(_defaults(type(settings)), indent=2))
+                run.write_file("defaults.json", encode(defaults_and_help(type(settings)), indent=2))
         except BaseException as error:
             run.__exit__(type(error), error, error.__traceback__)
             raise
@@ -127,12 +130,15 @@ class Run:
         device: str = "cpu",
         *,
         clean: bool = False,
+        anew: bool = False,
         take_over: bool = False,
         patience: float = 0.0,
     ) -> Self:
         """Go on with a run that was stopped, after deleting the half-written files that it has left.
 
-        `clean` removes what it has reported, but no checkpoint. take_over, patience: see `gpt2lab.base.lease.Lease.claim`.
+        `clean` removes what it has reported, but no checkpoint; `anew`, with it, its checkpoints too. environment.json
+        keeps what is known of the processes before, unless nothing of their work is left. take_over, patience: see
+        `gpt2lab.base.lease.Lease.claim`.
         LabError if another process runs it.
         """
         store = Store(home)
@@ -145,11 +151,8 @@ class Run:
         # It may have died between its row and this file, and a file may be damaged.
         run.write_file("settings.json", encode(json.loads(row.settings), indent=2))
         if clean:
-            for leftover in ("tables", "figures", "texts", "arrays", "files", "model"):
-                shutil.rmtree(run.folder / leftover, ignore_errors=True)
-            for leftover in ("captions.json", "results.json", HEAD):
-                (run.folder / leftover).unlink(missing_ok=True)
-        run.write_file("environment.json", encode(environment(device), indent=2))
+            clear(run.folder, checkpoints=anew)
+        run.write_file(ENVIRONMENT, gone_on(run.folder, environment(device), now()))
         return run
 
     @property
@@ -302,12 +305,14 @@ class Run:
 
     def __enter__(self) -> Self:
         self._began = time.monotonic()
+        self._notes = self._noting.enter_context(noting())
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
+            self._noting.close()
             self._close(error)
         finally:
             self.lease.release()
@@ -342,6 +347,8 @@ class Run:
             self._close_logs()
         with contextlib.suppress(*lenient):
             self.write_file("results.json", encode(self.results, indent=2))
+            if read := self._notes.found():
+                self.write_file(DATA, with_data(read_provenance(self.folder).data, read))
             self.store.update(
                 self.id,
                 status=status,
@@ -391,13 +398,3 @@ class Run:
             if error.errno in FULL:
                 raise disk_full(self.folder) from error
             raise
-
-
-def _defaults(settings: Any) -> dict[str, Any]:
-    """Return what a report says beside the settings: their defaults and what each means."""
-    known = list(options(settings))
-    values = {option.name: option.default for option in known if option.default is not MISSING}
-    return {
-        "values": flat(to_plain(settings())) if len(values) == len(known) else {},
-        "help": {o.name: o.doc for o in known},
-    }

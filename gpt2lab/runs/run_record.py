@@ -16,6 +16,7 @@ from gpt2lab.base.tables import columns_of
 from gpt2lab.runs.head import Head, read_head
 from gpt2lab.runs.home import is_name
 from gpt2lab.runs.metrics import metric_points, metric_rows
+from gpt2lab.runs.provenance import Provenance, read_provenance
 from gpt2lab.runs.store import Row
 from gpt2lab.runs.trial import Splits, Trial, read_splits, read_trial
 from gpt2lab.runs.verdicts import JudgedClaim, read_judgements
@@ -109,6 +110,11 @@ class RunRecord:
     def splits(self) -> Splits:
         """Which splits of the data it has chosen on and judged on."""
         return read_splits(self.folder)
+
+    @cached_property
+    def provenance(self) -> Provenance:
+        """The processes that computed it, and the data that they read."""
+        return read_provenance(self.folder)
 
     def captions(self, what: str) -> dict[str, str]:
         """Return the captions of the run's `tables`, `figures`, `texts`, `arrays` or `files` by name, in order."""

@@ -1,6 +1,7 @@
-"""Runs deleted, and what nobody needs any more swept from the folder of the runs."""
+"""Runs deleted or cleared, and what nobody needs any more swept from the folder of the runs."""
 
 import contextlib
+import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,8 @@ from gpt2lab.base.errors import LabError
 from gpt2lab.base.files import discard, locked, size_of, sweep
 from gpt2lab.base.lease import Lease, holder_of
 from gpt2lab.base.wording import count, listed
+from gpt2lab.runs import provenance
+from gpt2lab.runs.head import HEAD
 from gpt2lab.runs.home import written
 from gpt2lab.runs.store import Row, Store
 
@@ -46,6 +49,18 @@ def delete(names: Sequence[str], *, home: Path | str | None = None, force: bool 
             _refuse_needed(row, store, going)
     with written(store.home):
         return [_delete(row, store, force) for row in rows]
+
+
+def clear(folder: Path, *, checkpoints: bool) -> None:
+    """Remove what a run has reported, and its checkpoints on request; who computed it, if nothing of the work is left."""
+    for leftover in ("tables", "figures", "texts", "arrays", "files", "model"):
+        shutil.rmtree(folder / leftover, ignore_errors=True)
+    for leftover in ("captions.json", "results.json", HEAD, provenance.DATA):
+        (folder / leftover).unlink(missing_ok=True)
+    if checkpoints:
+        shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+    if not (folder / "checkpoints").exists():
+        (folder / provenance.ENVIRONMENT).unlink(missing_ok=True)
 
 
 def clean(home: Path | str | None = None, *, dry_run: bool = False) -> list[Gone]:

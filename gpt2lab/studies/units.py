@@ -3,7 +3,6 @@
 import contextlib
 import hashlib
 import os
-import shutil
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -155,9 +154,8 @@ def _open(plan: Plan, unit: Unit) -> Run:
     there = store.get(plan.identity(unit))
     if there is not None:
         # a worker of a killed study ends by itself; one of another machine is waited for until its lease runs out
-        run = Run.reopen(there, plan.home, plan.device, clean=True, patience=_PATIENCE)
-        if there.settings_hash != hashed:  # a checkpoint of other settings must not be continued
-            shutil.rmtree(run.checkpoints, ignore_errors=True)
+        other = there.settings_hash != hashed  # a checkpoint of other settings must not be continued
+        run = Run.reopen(there, plan.home, plan.device, clean=True, anew=other, patience=_PATIENCE)
         store.update(there.id, settings_hash=hashed, settings=encode(plan.settings))
         return run
     return Run.start(

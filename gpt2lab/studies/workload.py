@@ -1,8 +1,8 @@
 """What candidates train, and on what: a small GPT-2 on a generated language, or on text."""
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
 from typing import Literal
 
 import torch
@@ -13,6 +13,7 @@ from gpt2lab.model.checkpoints.families import gpt2_config
 from gpt2lab.studies.data_names import BIGRAMS, source_of
 from gpt2lab.text import sources
 from gpt2lab.text.batches import ArrayTokens, PackedBatches
+from gpt2lab.text.data_read import DataRead, note, remembered
 from gpt2lab.text.generators.topic_bigrams import VOCAB_SIZE, stream
 from gpt2lab.text.splits import HashRule
 from gpt2lab.text.tokenizer import Tokenizer, train_bpe
@@ -198,12 +199,15 @@ class Text:
     """All held-out documents themselves."""
 
 
-@cache
+@remembered
 def _tokens(seed: int, size: int) -> ArrayTokens:
-    return ArrayTokens(stream(seed, size).tokens)
+    tokens = stream(seed, size).tokens
+    ids = hashlib.sha256(tokens.tobytes()).hexdigest()
+    note(DataRead(f"topic-bigrams, stream {seed}", 1, size, "tokens", ids))
+    return ArrayTokens(tokens)
 
 
-@cache
+@remembered
 def _read(
     data: tuple[str, ...],
     field: str,

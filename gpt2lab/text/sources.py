@@ -2,6 +2,7 @@
 
 import functools
 import importlib
+import itertools
 import os
 import re
 import warnings
@@ -16,6 +17,7 @@ from gpt2lab.base.files import sha256, user_path
 from gpt2lab.base.json_files import json_sha256
 from gpt2lab.text import books, docstrings, readers, rows
 from gpt2lab.text.bounded import EmptyFile, string
+from gpt2lab.text.data_read import noted
 
 T = TypeVar("T")
 
@@ -80,11 +82,13 @@ def documents(source: SourceLike, *, field: str = "text", format: str | None = N
     """Yield the documents of a source one by one, always in the same order; nothing is held in memory.
 
     Files of a folder or a glob come in the order of their names. `field` is the field of jsonl, csv, parquet and
-    hub rows; `format` overrules what a file's name tells. Documents without any text are left out.
+    hub rows; `format` overrules what a file's name tells. Documents without any text are left out. The run that reads
+    them keeps their hash: see `gpt2lab.text.data_read`.
     LabError, before anything is read, for what does not exist; while reading, with file and line.
     """
-    parts = [_resolve(item, format) for item in _listed(source)]
-    return (text for part in parts for text in _read(part, field, format) if text)
+    parts = [(str(item), _resolve(item, format)) for item in _listed(source)]
+    texts = [noted(name, filter(None, _read(part, field, format))) for name, part in parts]
+    return itertools.chain.from_iterable(texts)
 
 
 def cache_key(source: SourceLike, *, field: str = "text", format: str | None = None) -> str:

@@ -98,6 +98,7 @@ def test_the_environment_names_versions_and_no_place(home):
         pass
     environment = json.loads((run.folder / "environment.json").read_text())
     assert {"gpt2lab", "python", "torch", "cpu", "cores", "system"} <= set(environment)
+    assert all(name.startswith("gpt2lab/") for name in environment.pop("changed", []))
     assert "/" not in json.dumps({**environment, "cpu": "", "gpu": ""})
 
 

@@ -35,6 +35,7 @@ from gpt2lab.runs.report.head import head_blocks
 from gpt2lab.runs.report.html import to_html
 from gpt2lab.runs.report.lineage_section import lineage_sections
 from gpt2lab.runs.report.markdown import to_markdown
+from gpt2lab.runs.report.provenance_section import provenance_section
 from gpt2lab.runs.report.side_by_side import apart, comparison_rows, side_by_side, verdict_rows
 from gpt2lab.runs.report.trial import trial_section
 from gpt2lab.runs.run_record import RunRecord, record
@@ -138,7 +139,7 @@ def _study(row: Row, run: RunRecord, store: Store) -> Document:
     blocks.append(
         _settings(about.get("settings", {}), about.get("preset", {}), about.get("help", {}), "the preset")
     )
-    blocks += [_environment(run), _again(row)]
+    blocks += [provenance_section(run, pieces), _again(row)]
     finished = sum(seed.status == "finished" for seed in seeds)
     byline = [
         *([f"{described.authors} authors, {described.date}"] if described is not None else []),
@@ -166,7 +167,7 @@ def _single(row: Row, run: RunRecord, *first: Block | Section) -> Document:
     blocks.append(
         _settings(run.json("settings.json"), usual.get("values", {}), usual.get("help", {}), "the defaults")
     )
-    blocks += [_environment(run), _again(row)]
+    blocks += [provenance_section(run), _again(row)]
     named = seed_name(row.seed)
     what = {"train": "training", "seed": named, "arm": f"{named}, arm {row.arm}"}.get(row.kind, row.kind)
     return Document(row.id, [what, row.status, *_when(row)], blocks)
@@ -308,11 +309,6 @@ def _usual(name: str, value: Any, before: Mapping[str, Any]) -> str | None:
     if not before or (name in before and before[name] == value):
         return None
     return show(before.get(name, "")) or "nothing"
-
-
-def _environment(run: RunRecord) -> Section:
-    facts = [Fact(name, show(value)) for name, value in run.json("environment.json").items()]
-    return Section("Environment", [Facts("", facts)], folded=True)
 
 
 def _again(row: Row) -> Section:
