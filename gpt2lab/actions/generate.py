@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from gpt2lab.decode.packed import Weights
     from gpt2lab.decode.prompts import Prompt
     from gpt2lab.runs.run import Run
+    from gpt2lab.text.chats import Message
     from gpt2lab.text.language_model import LanguageModel
 
 
@@ -39,6 +40,7 @@ def generate(
     batch_size: int = ...,
     stream: Callable[[int, str], object] | None = ...,
     logprobs: bool = ...,
+    chat: bool = ...,
     weights: "Weights" = ...,
     extra_inputs: "ExtraInputs" = ...,
     device: "torch.device | str | None" = ...,
@@ -50,7 +52,7 @@ def generate(
 @overload
 def generate(
     model: "str | Path | LanguageModel",
-    prompts: "Sequence[Prompt]",
+    prompts: "Sequence[Prompt] | Sequence[Sequence[Message]]",
     *,
     decoder: "str | Decoder" = ...,
     max_new_tokens: int | None = ...,
@@ -62,6 +64,7 @@ def generate(
     batch_size: int = ...,
     stream: Callable[[int, str], object] | None = ...,
     logprobs: bool = ...,
+    chat: bool = ...,
     weights: "Weights" = ...,
     extra_inputs: "ExtraInputs" = ...,
     device: "torch.device | str | None" = ...,
@@ -72,7 +75,7 @@ def generate(
 ) -> "list[Generation]": ...
 def generate(
     model: "str | Path | LanguageModel",
-    prompts: "str | Sequence[Prompt]",
+    prompts: "str | Sequence[Prompt] | Sequence[Sequence[Message]]",
     *,
     decoder: "str | Decoder" = "greedy",
     max_new_tokens: int | None = None,
@@ -84,6 +87,7 @@ def generate(
     batch_size: int = 16,
     stream: Callable[[int, str], object] | None = None,
     logprobs: bool = False,
+    chat: bool = False,
     weights: "Weights" = "auto",
     extra_inputs: "ExtraInputs" = MappingProxyType({}),
     device: "torch.device | str | None" = None,
@@ -95,8 +99,10 @@ def generate(
     """Continue a prompt, or each of several, with any decoder of the lab or of a paper.
 
     decoder: a name, with `options` such as top_p=0.9, or a decoder. max_new_tokens None is 64, or what the model has
-    positions for. The others are those of `gpt2lab.decode.generate`. keep: leave a run with the texts; command: what it
-    notes as the command that repeats it. LabError before the model is loaded: no such decoder or option.
+    positions for. chat: a prompt is a user's message, or a list of messages with role and content, and is put into the
+    model's chat template, which asks for an answer. The others are those of `gpt2lab.decode.generate`.
+    keep: leave a run with the texts; command: what it notes as the command that repeats it.
+    LabError before the model is loaded: no such decoder or option.
     """
     from gpt2lab import decode
 
@@ -107,13 +113,16 @@ def generate(
     _refuse_silent(lm, str(model) if isinstance(model, (str, Path)) else "this model")
     if not isinstance(prompts, Iterable):
         raise LabError(f"prompts are a text or a list of prompts, got {type(prompts).__name__}")
-    given = [prompts] if isinstance(prompts, str) else list(prompts)
+    given: list[Any] = [prompts] if isinstance(prompts, str) else list(prompts)
+    if chat:
+        given = [decode.chat_tokens(lm, prompt) for prompt in given]
     limits = {"max_new_tokens": max_new_tokens, "min_new_tokens": min_new_tokens, "stop": stop, "seed": seed}
     ends = {} if stop_at_eos else {"stop_at_eos": False}
     settings = {**_noted(decoder, options), "prompts": [_shown(lm, prompt) for prompt in given]}
     if extra_inputs:
         settings["extra_inputs"] = {name: f"{len(entries)} tensors" for name, entries in extra_inputs.items()}
-    settings["options"] = {**limits, **ends, **settings["options"]}
+    chats = {"chat": True} if chat else {}
+    settings["options"] = {**limits, **ends, **chats, **settings["options"]}
     with recorded("generate", "generate", model, lm, settings, keep=keep, command=command, seed=seed) as run:
         results = decode.generate(
             lm,

@@ -3,6 +3,7 @@
 examples:
   gpt2lab export train-1 --to huggingface --out my-model
   gpt2lab export train-1 --to gguf --precision f16 --out my-model.gguf
+  gpt2lab export my-model.gguf --to huggingface --precision bf16 --out my-model
   gpt2lab export EleutherAI/pythia-70m --to onnx --out pythia.onnx
 """
 
@@ -10,13 +11,17 @@ import argparse
 from collections.abc import Sequence
 
 from gpt2lab.base.wording import size
-from gpt2lab.cli.parser import Parser
+from gpt2lab.cli.parser import MODEL, Parser
 from gpt2lab.cli.show import print_json
 
 
 def add(parser: Parser, argv: Sequence[str]) -> None:
     """Add model, --to, --out and --precision."""
-    parser.add_argument("model", metavar="MODEL", help="a folder, a hub id, or the name of a run")
+    parser.add_argument(
+        "model",
+        metavar="MODEL",
+        help=MODEL,
+    )
     parser.add_argument(
         "--to", choices=("huggingface", "gguf", "onnx"), required=True, help="format to write"
     )
@@ -24,7 +29,8 @@ def add(parser: Parser, argv: Sequence[str]) -> None:
     parser.add_argument(
         "--precision",
         choices=("f32", "f16", "bf16"),
-        help="of the matrices in a GGUF file (default: f32); ONNX is f32, Hugging Face's folder as the model is",
+        help="of the matrices in a GGUF file (default: f32), or of all weights in Hugging Face's folder (default: the "
+        "model's own); ONNX is f32",
     )
 
 

@@ -4,6 +4,7 @@ examples:
   gpt2lab generate train-1 "It is a truth"
   gpt2lab generate EleutherAI/pythia-70m "Once upon a time" --decoder sampling --top-p 0.9 --seed 1
   gpt2lab generate train-1 --prompts prompts.txt --json
+  gpt2lab generate smollm2-135m "Why is the sky blue?" --chat
   gpt2lab generate MODEL --decoder beam --help     the options of a decoder
 """
 
@@ -19,7 +20,7 @@ from gpt2lab.base.registry import parts
 from gpt2lab.base.settings import add_arguments, build
 from gpt2lab.base.settings import options as options_of
 from gpt2lab.base.wording import listed
-from gpt2lab.cli.parser import Parser, add_device, add_dtype, add_seed, add_set, typed, whole
+from gpt2lab.cli.parser import MODEL, Parser, add_device, add_dtype, add_seed, add_set, typed, whole
 from gpt2lab.cli.part_options import typed_options
 from gpt2lab.cli.show import print_json
 from gpt2lab.cli.texts import typed_texts
@@ -29,7 +30,7 @@ def add(parser: Parser, argv: Sequence[str]) -> None:
     """Add model, prompts, limits, and the options of the decoder that was typed."""
     decoder = typed(argv, "--decoder") or "greedy"
     names = [one.name for one in parts("decoder") if one.built]
-    parser.add_argument("model", metavar="MODEL", help="a folder, a hub id, or the name of a run")
+    parser.add_argument("model", metavar="MODEL", help=MODEL)
     parser.add_argument(
         "prompt", nargs="*", metavar="PROMPT", help="text to continue; several give several texts"
     )
@@ -67,6 +68,11 @@ def add(parser: Parser, argv: Sequence[str]) -> None:
         metavar="TEXT",
         help="string that ends a text; may be repeated",
     )
+    parser.add_argument(
+        "--chat",
+        action="store_true",
+        help="take each prompt for a user's message and put it into the model's chat template",
+    )
     add_seed(parser, "seed of a decoder that samples", default=None)
     add_device(parser)
     add_dtype(parser)
@@ -89,11 +95,11 @@ def _of_decoder(name: str, chosen: str) -> str | None:
     return f"no option of {chosen}, but of {listed(having)}; choose the decoder with --decoder {having[0]}"
 
 
-_OWN = ("seed", "device", "dtype", "stop", "max_new_tokens", "min_new_tokens")
+_OWN = ("seed", "device", "dtype", "stop", "max_new_tokens", "min_new_tokens", "chat")
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Print each prompt with its continuation; one prompt is streamed as it grows."""
+    """Print each prompt with its continuation, of a chat the answers; one prompt is streamed as it grows."""
     from gpt2lab.actions.generate import generate
 
     options = _options(arguments, generate)
@@ -110,7 +116,7 @@ def run(arguments: argparse.Namespace) -> None:
             "changes the text; leave it out"
         )
     streamed = len(prompts) == 1 and not arguments.json and decoder.streams
-    stream = _Stream(prompts[0]) if streamed else None
+    stream = _Stream("" if arguments.chat else prompts[0]) if streamed else None
     results = generate(
         arguments.model,
         prompts,
@@ -122,6 +128,7 @@ def run(arguments: argparse.Namespace) -> None:
         min_new_tokens=arguments.min_new_tokens,
         stop=[text.replace("\\n", "\n").replace("\\t", "\t") for text in arguments.stop],
         seed=arguments.seed or 0,
+        chat=arguments.chat,
         stream=stream,
         **options,
     )
@@ -130,7 +137,8 @@ def run(arguments: argparse.Namespace) -> None:
     elif arguments.json:
         print_json([asdict(result) for result in results])
     else:
-        texts = [prompt + result.text for prompt, result in zip(prompts, results, strict=True)]
+        shown = [""] * len(prompts) if arguments.chat else prompts
+        texts = [prompt + result.text for prompt, result in zip(shown, results, strict=True)]
         print("\n\n".join(texts))
 
 

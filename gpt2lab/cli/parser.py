@@ -88,6 +88,10 @@ def add_device(parser: argparse.ArgumentParser) -> None:
     )
 
 
+MODEL = "a folder, a .gguf file, a hub id, or the name of a run or of a model of the catalogue"
+"""What every verb says of its MODEL."""
+
+
 def add_dtype(parser: argparse.ArgumentParser) -> None:
     """Add --dtype."""
     from gpt2lab.actions.models import DTYPES

@@ -9,7 +9,7 @@ from gpt2lab.base.errors import LabError, unknown
 from gpt2lab.base.outline import part_outline
 from gpt2lab.base.registry import parts
 from gpt2lab.base.settings import add_arguments, build, given
-from gpt2lab.cli.parser import Parser, add_device, add_dtype, add_set
+from gpt2lab.cli.parser import MODEL, Parser, add_device, add_dtype, add_set
 
 
 def add_part(parser: Parser, argv: Sequence[str], kind: str, what: str, skip: Sequence[str] = ()) -> None:
@@ -21,7 +21,7 @@ def add_part(parser: Parser, argv: Sequence[str], kind: str, what: str, skip: Se
     listed = "; ".join(f"{name}: {one.summary}" for name, one in known.items() if one.built)
     parser.add_argument(kind, metavar="NAME", help=f"{what} ({listed or 'none is built yet'})")
     text = "; for a measure of text also openai:ADDRESS#NAME or recorded:FILE" if kind == "measure" else ""
-    parser.add_argument("model", metavar="MODEL", help=f"a folder, a hub id, or the name of a run{text}")
+    parser.add_argument("model", metavar="MODEL", help=MODEL + text)
     add_device(parser)
     add_dtype(parser)
     add_set(parser)

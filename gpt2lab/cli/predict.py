@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from gpt2lab.base.wording import number
-from gpt2lab.cli.parser import Parser, add_device, add_dtype
+from gpt2lab.cli.parser import MODEL, Parser, add_device, add_dtype
 from gpt2lab.cli.show import print_json, table
 from gpt2lab.cli.texts import typed_texts
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 def add(parser: Parser, argv: Sequence[str]) -> None:
     """Add model, texts or --data, and what reads them."""
-    parser.add_argument("model", metavar="MODEL", help="a folder, a hub id, or the name of a run")
+    parser.add_argument("model", metavar="MODEL", help=MODEL)
     parser.add_argument("text", nargs="*", metavar="TEXT", help="text to read; several are read one by one")
     parser.add_argument(
         "--data",

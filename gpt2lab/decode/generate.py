@@ -348,6 +348,7 @@ _OWN_OPTIONS = (
     "batch_size",
     "stream",
     "logprobs",
+    "chat",
     "weights",
     "extra_inputs",
 )

@@ -1,14 +1,15 @@
 """Between text and token ids: what a prompt gives the model, which tokens end and fill a row."""
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from torch import Tensor
 
-from gpt2lab.base.errors import LabError
+from gpt2lab.base.errors import LabError, shown
 from gpt2lab.base.wording import listed
 from gpt2lab.decode.interface import PromptRow
 from gpt2lab.decode.transcript import CONTEXT
+from gpt2lab.text.chats import ChatTemplate, Message
 from gpt2lab.text.generation_config import GENERATION_CONFIG
 from gpt2lab.text.language_model import LanguageModel
 from gpt2lab.text.pieces import frame
@@ -50,6 +51,21 @@ def prompt_tokens(lm: LanguageModel, prompt: str | Sequence[int]) -> list[int]:
     raise LabError(
         "empty prompt: this model has no bos or eos token to start from; give it at least one token"
     )
+
+
+def chat_tokens(lm: LanguageModel, prompt: str | Sequence[Message]) -> list[int]:
+    """Return the ids of a chat in the model's chat template, with the prompt for an answer; a text is a user's message.
+
+    The template writes all special tokens itself. LabError if the model has no tokenizer or no template, and for a chat
+    that the template refuses.
+    """
+    tokenizer = need_tokenizer(lm, "chats")
+    messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
+    if not isinstance(messages, Sequence) or not all(isinstance(one, Mapping) for one in messages):
+        raise LabError(
+            f"a prompt of a chat is a text or a list of messages with role and content, got {shown(prompt)}"
+        )
+    return tokenizer.encode(ChatTemplate.of(tokenizer).render(messages, add_generation_prompt=True))
 
 
 def end_tokens(lm: LanguageModel) -> tuple[int, ...]:

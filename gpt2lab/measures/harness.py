@@ -20,6 +20,7 @@ from gpt2lab.decode.greedy import Greedy
 from gpt2lab.decode.interface import Decoder
 from gpt2lab.measures.corpus import need_tokenizer
 from gpt2lab.measures.scoring import Row, score_rows
+from gpt2lab.text.chats import ChatTemplate
 from gpt2lab.text.language_model import LanguageModel
 from gpt2lab.text.pieces import frame, split_text
 
@@ -84,6 +85,7 @@ class HarnessModel(TemplateLM):
         self.max_gen_toks, self.seed = int(max_gen_toks), int(seed)
         self.custom_prefix, self.add_bos_token = prefix_token_id, add_bos_token
         self._device = lm.model.device
+        self._template = "default"
 
     @property
     def eot_token_id(self) -> int | None:
@@ -108,8 +110,24 @@ class HarnessModel(TemplateLM):
     def apply_chat_template(
         self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True
     ) -> str:
-        """Refuse: LabError, since the models here have no chat template."""
-        raise LabError("gpt2lab applies no chat template; leave --apply_chat_template out")
+        """Return a chat as text: with the prompt for an answer, or up to the end of its last message.
+
+        LabError for a model without a chat template, and for what its template refuses.
+        """
+        template = ChatTemplate.of(self.tokenizer, self._template)
+        if add_generation_prompt:
+            return template.render(chat_history, add_generation_prompt=True)
+        return template.unfinished(chat_history)
+
+    def chat_template(self, chat_template: bool | str = False) -> str | None:
+        """Choose a chat template by name, True for the default, and return its text; None without.
+
+        LabError if the model has none of that name.
+        """
+        if chat_template is False or chat_template is None:
+            return None
+        self._template = "default" if chat_template is True else chat_template
+        return ChatTemplate.of(self.tokenizer, self._template).source
 
     def get_model_info(self) -> dict[str, Any]:
         """Return what the harness writes beside the results."""

@@ -82,6 +82,17 @@ class ChatTemplate:
         """Return the text of a chat. LabError for no message, and for what the template refuses."""
         return self._rendered(messages, add_generation_prompt, tools)[0]
 
+    def unfinished(
+        self, messages: Sequence[Message], *, tools: Sequence[Mapping[str, Any]] | None = None
+    ) -> str:
+        """Return the text of a chat up to the end of its last message, which is to be continued. LabError as `render`."""
+        text = self.render(messages, tools=tools)
+        last = str(messages[-1].get("content", "")).strip()
+        at = text.rfind(last)
+        if at < 0:
+            raise LabError("the chat template changes the last message, so that it cannot be continued")
+        return text[: at + len(last)]
+
     def answers(
         self, messages: Sequence[Message], *, tools: Sequence[Mapping[str, Any]] | None = None
     ) -> tuple[str, list[Span]]:

@@ -45,8 +45,6 @@ class _Rule:
     """A word that is a token is one, whatever the merges say."""
     bos: bool = False
     """A bos is put in front unless the file says otherwise."""
-    composed: tuple[str, ...] = ()
-    """Those of the names whose tokenizer.json composes characters first (NFC)."""
 
 
 _RULES = (
@@ -55,7 +53,6 @@ _RULES = (
             "gpt-2", "gpt2", "phi-2", "mpt", "olmo", "jais", "trillion", "granite-docling", "gigachat", "mellum",
             "a.x-4.0", "modern-bert", "jina-es", "jina-de",
         ),
-        composed=("olmo",),
     ),
     _Rule(
         names=("smollm", "starcoder", "refact", "command-r", "codeshell", "exaone", "minerva-7b"), digits=True
@@ -70,7 +67,6 @@ _RULES = (
     _Rule(
         names=("qwen2", "deepseek-r1-qwen", "stablelm2", "megrez", "hunyuan", "kormo"),
         expression=QWEN2_RULE,
-        composed=("qwen2",),
     ),
     _Rule(names=("tekken",), expression=TEKKEN_RULE, whole_words=True, bos=True),
 )  # fmt: skip
@@ -133,8 +129,8 @@ class _Fields:
         if self.sentencepiece:
             backend, framed = self._sentencepiece(), True
         else:
-            rule, name = self._rule()
-            backend, framed = self._byte_level(rule, name), rule.bos
+            rule = self._rule()
+            backend, framed = self._byte_level(rule), rule.bos
         ids = self._ids(len(self.tokens))
         self._add_tokens(backend, ids)
         ends = {}
@@ -156,8 +152,8 @@ class _Fields:
             ) from None
         return tokenizers.Tokenizer.from_str(text)
 
-    def _rule(self) -> tuple[_Rule, str]:
-        """Return the rule that cuts text, and its name in the file."""
+    def _rule(self) -> _Rule:
+        """Return the rule that cuts text."""
         if self.fields.get("tokenizer.ggml.model") != "gpt2":
             raise LabError(
                 f"{self.where}: a tokenizer of the kind {shown(self.fields.get('tokenizer.ggml.model'))} is not "
@@ -166,7 +162,7 @@ class _Fields:
         name = self.fields.get("tokenizer.ggml.pre")
         for rule in _RULES:
             if name in rule.names:
-                return rule, name
+                return rule
         if name is None:
             raise LabError(
                 f"{self.where}: tokenizer.ggml.pre, which says how text is cut, is missing, as in files of before May "
@@ -178,7 +174,7 @@ class _Fields:
             f"{self.where}: the rule {shown(name)} for cutting text is not known here; known: {known}"
         )
 
-    def _byte_level(self, rule: _Rule, name: str) -> tokenizers.Tokenizer:
+    def _byte_level(self, rule: _Rule) -> tokenizers.Tokenizer:
         merges = self._list("merges", str)
         if not merges:
             raise LabError(f"{self.where}: a vocabulary of {len(self.tokens):,} tokens without its merges")
@@ -204,8 +200,6 @@ class _Fields:
             steps.insert(0, pre_tokenizers.Digits(individual_digits=True))
         backend.pre_tokenizer = pre_tokenizers.Sequence(steps) if len(steps) > 1 else steps[0]
         backend.decoder = decoders.ByteLevel()
-        if name in rule.composed:
-            backend.normalizer = normalizers.NFC()
         return backend
 
     def _sentencepiece(self) -> tokenizers.Tokenizer:

@@ -71,7 +71,7 @@ EFFECTS = {
     ),
     "train": ("--name other", "--set samples=1"),
     "generate": (
-        "--max-new-tokens 3", "--min-new-tokens 2", "--stop end", "--device cpu", "--dtype float32",
+        "--max-new-tokens 3", "--min-new-tokens 2", "--stop end", "--device cpu", "--dtype float32", "--chat",
         "--set repetition_penalty=2", "--decoder beam", "--decoder sampling --seed 1", "--prompts FILE -once",
         "--prompts FILE --field other -once",
     ),
@@ -116,7 +116,7 @@ REFUSED = (
     ("apply quantize MODEL --steps 3", "--steps: no such option"),
     ("measure perplexity MODEL --seed 1", "draws nothing"),
     ("measure logit-lens MODEL --data FILE", "--data: no such option"),
-    ("export MODEL --to onnx --out there --precision f16", "only a GGUF file has one to choose"),
+    ("export MODEL --to onnx --out there --precision f16", "an ONNX file is written in f32"),
     ("runs --force", "goes with `gpt2lab runs delete`"),
     ("runs --dry-run", "goes with `gpt2lab runs clean`"),
     *(

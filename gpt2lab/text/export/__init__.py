@@ -1,10 +1,12 @@
 """Models for other programs: Hugging Face's folder, llama.cpp's GGUF, ONNX."""
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+import torch
 from safetensors import SafetensorError
 
 from gpt2lab.base.errors import LabError, unknown
@@ -35,20 +37,23 @@ class Exported:
 def export(lm: LanguageModel, to: Kind, out: Path | str, *, precision: Precision | None = None) -> Exported:
     """Write a model for other programs; what stands at `out` is replaced if it is of the same kind.
 
-    huggingface: a folder that transformers opens. gguf: one file for llama.cpp with the tokenizer, matrices in
-    `precision` (default f32). onnx: one file, input_ids and attention_mask [batch, time] to logits [batch, time, vocab]
-    in float32, compared with the model before it is kept. The file appears whole or not at all.
+    huggingface: a folder that transformers opens, all weights in `precision` (default: the model's own). gguf: one file
+    for llama.cpp with the tokenizer, matrices in `precision` (default f32). onnx: one file, input_ids and attention_mask
+    [batch, time] to logits [batch, time, vocab] in float32, compared with the model before it is kept.
+    The file appears whole or not at all.
     LabError: a model, tokenizer or precision that the layout cannot carry, a package that is missing, `out` taken by
     something else, no room on the disk.
     """
     out = user_path(out)
     if to not in get_args(Kind):
         raise unknown("layout to export to", to, get_args(Kind))
-    if precision is not None and (to != "gguf" or precision not in get_args(Precision)):
-        raise LabError(f"precision {precision}: only a GGUF file has one to choose, of f32, f16 and bf16")
+    if precision is not None and precision not in get_args(Precision):
+        raise unknown("precision of an export", precision, get_args(Precision))
+    if precision in ("f16", "bf16") and to == "onnx":
+        raise LabError(f"precision {precision}: an ONNX file is written in f32")
     try:
         if to == "huggingface":
-            return _huggingface(lm, out)
+            return _huggingface(lm, out, precision)
         _refuse_foreign(out, to)
         return _file(lm, to, out, precision or "f32")
     except (OSError, SafetensorError) as error:
@@ -57,15 +62,31 @@ def export(lm: LanguageModel, to: Kind, out: Path | str, *, precision: Precision
         raise LabError(f"{out}: nothing was written: {reason.lower()}") from error
 
 
-def _huggingface(lm: LanguageModel, out: Path) -> Exported:
+def _huggingface(lm: LanguageModel, out: Path, precision: Precision | None) -> Exported:
     from gpt2lab.text.language_model import save
 
+    if precision is not None:
+        lm = _converted(lm, getattr(torch, _TYPES[precision]))
     save(lm, out, layout="huggingface")
     size = size_of(out)
     notes = () if lm.tokenizer is not None else ("The model has no tokenizer, so the folder has none.",)
     return Exported(
         path=out, kind="huggingface", size=size, dtype=str(lm.model.dtype).removeprefix("torch."), notes=notes
     )
+
+
+def _converted(lm: LanguageModel, dtype: torch.dtype) -> LanguageModel:
+    """Return the model with all weights in another type; the given one stays as it is. LabError for too large ones."""
+    if lm.model.dtype == dtype:
+        return lm
+    new = copy.copy(lm)
+    new.model = copy.deepcopy(lm.model).to(dtype)
+    for name, parameter in new.model.named_parameters():
+        if not bool(parameter.isfinite().all()):
+            raise LabError(
+                f"{name} has values too large for {str(dtype).removeprefix('torch.')}; choose bf16 or f32"
+            )
+    return new
 
 
 def _file(lm: LanguageModel, to: Kind, out: Path, precision: Precision) -> Exported:

@@ -1,5 +1,6 @@
 """What all layouts share: files that appear whole or not at all, places that are taken, packages that are missing."""
 
+import copy
 import resource
 import sys
 
@@ -11,7 +12,7 @@ import gpt2lab
 from gpt2lab.base.errors import LabError
 from gpt2lab.cli import main
 from gpt2lab.text.export import export
-from gpt2lab.text.language_model import LanguageModel, save
+from gpt2lab.text.language_model import LanguageModel, load, save
 from gpt2lab.text.tokenizer import train_bpe
 from tests.tiny import tiny, tokens
 
@@ -85,10 +86,27 @@ def test_a_missing_package_names_the_extra(lm, kind, package, tmp_path, monkeypa
 def test_choices_that_do_not_exist_are_refused(lm, tmp_path) -> None:
     with pytest.raises(LabError, match=r"ggml: no such layout to export to; did you mean gguf\?"):
         export(lm, "ggml", tmp_path / "m")
-    with pytest.raises(LabError, match="precision f16: only a GGUF file"):
+    with pytest.raises(LabError, match="precision f16: an ONNX file is written in f32"):
         export(lm, "onnx", tmp_path / "m", precision="f16")
-    with pytest.raises(LabError, match="precision f8: only a GGUF file"):
+    with pytest.raises(LabError, match="f8: no such precision"):
         export(lm, "gguf", tmp_path / "m", precision="f8")
+
+
+@torch.no_grad()
+def test_a_folder_for_transformers_has_the_chosen_precision(lm, tmp_path) -> None:
+    for precision, dtype in (("bf16", torch.bfloat16), ("f16", torch.float16), (None, lm.model.dtype)):
+        done = export(lm, "huggingface", tmp_path / "m", precision=precision)
+        again = load(tmp_path / "m").model
+        assert done.dtype == str(dtype).removeprefix("torch.") and again.dtype == dtype
+        for ours, theirs in zip(lm.model.parameters(), again.parameters(), strict=True):
+            assert torch.equal(ours.to(dtype), theirs)
+    assert lm.model.dtype == torch.float32
+    wide = copy.deepcopy(lm)
+    wide.model.blocks[0].norm1.weight[0] = 1e6
+    with pytest.raises(
+        LabError, match=r"blocks\.0\.norm1\.weight has values too large for float16; choose bf16"
+    ):
+        export(wide, "huggingface", tmp_path / "m", precision="f16")
 
 
 def test_the_verb_writes_the_file_and_says_so(lm, tmp_path, capsys) -> None:
