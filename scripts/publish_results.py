@@ -1,8 +1,9 @@
 """Copy a study's report into docs/results: SLUG.md and the figures it shows in SLUG/; its verdicts go into the package.
 
-    python scripts/publish_results.py RUN_FOLDER [--note NOTE.md]
+    python scripts/publish_results.py RUN_FOLDER [--found "ONE LINE"] [--note NOTE.md]
 
-NOTE.md becomes the section "How to read this"; without it, the section of the page that is there already is kept.
+ONE LINE says what was found: `gpt2lab papers NAME` and README's table show it; without it, the line that is there already is
+kept. NOTE.md becomes the section "How to read this"; without it, the section of the page that is there already is kept.
 Figures are cleaned as those of a page are: the run's folder may have been copied from elsewhere.
 """
 
@@ -10,6 +11,7 @@ import argparse
 import json
 import re
 import shutil
+import tomllib
 from pathlib import Path
 from urllib.parse import quote, unquote
 
@@ -19,6 +21,7 @@ from gpt2lab.runs.home import is_name
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "docs" / "results"
+PAPERS = ROOT / "gpt2lab" / "papers"
 FIGURE = re.compile(r"(!\[(?:[^\]\\\n]|\\.)*\])\(((?:[\w.%-]+/)*figures/[\w.%-]+\.svg)\)")
 """A figure as `gpt2lab.runs.report.markdown` links it: words, place in the run's folder."""
 HEADING, NEXT = "## How to read this", "## Claim by claim"
@@ -30,6 +33,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("run", type=Path)
+    parser.add_argument("--found", default="")
     parser.add_argument("--note", type=Path)
     asked = parser.parse_args()
     report = read_text(asked.run / "report.md")
@@ -37,6 +41,11 @@ def main() -> None:
     name = slug.group(1) if slug else json.loads((asked.run / "settings.json").read_text())["paper"]
     if not is_name(name):  # what is there already is deleted
         raise SystemExit(f"{asked.run / 'settings.json'}: {name!r} is no name of a paper")
+    package = PAPERS / name.replace("-", "_")
+    known = package / "verdicts.toml"
+    found = asked.found or (tomllib.loads(read_text(known))["found"] if known.is_file() else "")
+    if package.is_dir() and not found:
+        raise SystemExit("--found: say in one line what was found")
     page, folder = RESULTS / f"{name}.md", RESULTS / name
     note = asked.note.read_text(encoding="utf-8").strip() if asked.note else _kept(page)
     shutil.rmtree(folder, ignore_errors=True)
@@ -45,17 +54,17 @@ def main() -> None:
     if note:
         report = report.replace(NEXT, f"{HEADING}\n\n{note}\n\n{NEXT}", 1)
     page.write_text(report, encoding="utf-8")
-    package = ROOT / "gpt2lab" / "papers" / name.replace("-", "_")
     if package.is_dir():  # a comparison is no paper
-        (package / "verdicts.toml").write_text(verdicts(report), encoding="utf-8")
+        known.write_text(verdicts(report, found), encoding="utf-8")
 
 
-def verdicts(report: str) -> str:
-    """Return the verdicts.toml of a report in Markdown: scale, seeds, time, and the verdict on each claim."""
+def verdicts(report: str, found: str) -> str:
+    """Return the verdicts.toml of a report in Markdown: what was found, scale, seeds, time, the verdict on each claim."""
     scale, seeds, took = re.search(r"(\w+) scale · (\d+) of \d+ seeds? · (\w+) ·", report).groups()
     table = report.partition("## Verdicts")[2].partition("\n## ")[0]
     rows = re.findall(r"^\| (\w+) \| .*? \| \S+ \*\*(.+?)\*\* \|", table, re.MULTILINE)
     lines = [
+        f"found = {json.dumps(found, ensure_ascii=False)}",  # a JSON string is a TOML string
         f'scale = "{scale}"',
         f"seeds = {seeds}",
         f'took = "{took}"',

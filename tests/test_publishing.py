@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import sys
+import tomllib
 from pathlib import Path
 from types import ModuleType
 
@@ -61,3 +62,33 @@ def test_a_name_that_leads_elsewhere_deletes_nothing(
     with pytest.raises(SystemExit, match="no name of a paper"):
         publish.main()
     assert (folder / "report.md").exists()
+
+
+def test_what_was_found_is_asked_for_once_and_kept(
+    publish: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    row = "| A | It gains | ✓ **holds** | 0.3 | 0.5 |"
+    study(
+        tmp_path,
+        f"laptop scale · 3 of 3 seeds · 58m54s · 1 December 2026\n\n## Verdicts\n\n{row}\n\n## Next\n",
+    )
+    package = tmp_path / "papers" / "tide"
+    package.mkdir(parents=True)
+    monkeypatch.setattr(publish, "PAPERS", package.parent)
+    with pytest.raises(SystemExit, match="--found: say in one line what was found"):
+        publish.main()
+    assert not (tmp_path / "docs").exists()
+    words = sys.argv
+    monkeypatch.setattr(sys, "argv", [*words, "--found", 'It "gains" half'])
+    publish.main()
+    written = (package / "verdicts.toml").read_text()
+    assert tomllib.loads(written) == {
+        "found": 'It "gains" half',
+        "scale": "laptop",
+        "seeds": 3,
+        "took": "58m54s",
+        "verdicts": {"A": "holds"},
+    }
+    monkeypatch.setattr(sys, "argv", words)
+    publish.main()
+    assert (package / "verdicts.toml").read_text() == written

@@ -23,12 +23,22 @@ def test_the_package_has_the_verdicts_of_the_published_page(paper: Paper) -> Non
     publish = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(publish)
     page = (ROOT / "docs" / "results" / f"{paper.slug}.md").read_text(encoding="utf-8")
-    assert (paper.folder / "verdicts.toml").read_text(encoding="utf-8") == publish.verdicts(page)
     shipped = shipped_verdicts(paper)
     assert shipped is not None
+    assert (paper.folder / "verdicts.toml").read_text(encoding="utf-8") == publish.verdicts(
+        page, shipped.found
+    )
     assert (
         len(shipped.verdicts) == page.partition("## Verdicts")[2].partition("\n## ")[0].count("**") // 2 > 0
     )
+
+
+@pytest.mark.parametrize("paper", PUBLISHED, ids=lambda paper: paper.slug)
+def test_readme_says_in_one_line_what_was_found(paper: Paper) -> None:
+    shipped = shipped_verdicts(paper)
+    assert shipped is not None and shipped.found and "\n" not in shipped.found
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert f"| {shipped.found} ([report](docs/results/{paper.slug}.md)) |" in readme
 
 
 def test_papers_shows_the_published_verdicts_before_a_study_was_run_here(
@@ -41,6 +51,8 @@ def test_papers_shows_the_published_verdicts_before_a_study_was_run_here(
     assert "built, not run yet" not in told
     assert main(["papers", "conda"]) == 0
     told = capsys.readouterr().out
+    shipped = next(shipped_verdicts(paper) for paper in PUBLISHED if paper.slug == "conda")
+    assert shipped is not None and f"what was found\n  {shipped.found[:60]}" in told
     assert (
         "published verdicts, laptop scale, 3 seeds, which took 58m54s on two cores that other work shared\n  A"
         in told

@@ -11,6 +11,8 @@ from gpt2lab.base.wording import count
 class Shipped:
     """What one published study said."""
 
+    found: str
+    """What was found, in one line."""
     scale: str
     """Scale of the study."""
     seeds: int
@@ -30,7 +32,7 @@ def shipped_verdicts(paper: Paper) -> Shipped | None:
     if not path.is_file():
         return None
     found = tomllib.loads(path.read_text(encoding="utf-8"))
-    return Shipped(found["scale"], found["seeds"], found["took"], dict(found["verdicts"]))
+    return Shipped(found["found"], found["scale"], found["seeds"], found["took"], dict(found["verdicts"]))
 
 
 def published_study(shipped: Shipped) -> str:

@@ -199,11 +199,16 @@ def _in_full(paper: Paper, row: Row | None) -> str:
 
 
 def _published(paper: Paper) -> list[str]:
-    """Return the verdicts that come with the package, and where a checkout has the pages."""
+    """Return what was found, the verdicts that come with the package, and where a checkout has the pages."""
     shipped = shipped_verdicts(paper)
     if shipped is None:
         return []
-    lines = [f"published verdicts, {published_study(shipped)}"]
+    lines = [
+        "what was found",
+        paragraph(shipped.found, indent=2),
+        "",
+        f"published verdicts, {published_study(shipped)}",
+    ]
     lines += [f"  {name}  {verdict}" for name, verdict in shipped.verdicts.items()]
     return [*lines, f"read    docs/papers/{paper.slug}.md, docs/results/{paper.slug}.md", ""]
 
