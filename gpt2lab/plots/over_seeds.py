@@ -25,37 +25,37 @@ def dots(
 
     values: name → one value a seed; where some are not finite the row says how many are. intervals: name → (low, high),
     drawn as a line. reference: name → value of a vertical line (chance, the paper's figure). The axis need not begin at 0: a
-    dot, unlike a bar, says nothing by its length. LabError if there is no finite value.
+    dot, unlike a bar, says nothing by its length. LabError without a row.
     """
-    found = {name: [one for one in of if math.isfinite(one)] for name, of in values.items()}
-    whole = {name: len(found[name]) == len(of) for name, of in values.items()}
-    found = {name: of for name, of in found.items() if of}
-    if not found:
-        raise LabError("a chart of dots needs at least one finite value")
+    if not values:
+        raise LabError("a chart of dots needs at least one row")
+    names = []
     with style():
-        figure, axes = empty_figure(width, 0.9 + 0.36 * len(found) + (0.3 if reference else 0.0))
-        for row, (name, of) in enumerate(found.items()):
-            mean = sum(of) / len(of)
-            if intervals and name in intervals:
-                axes.plot(intervals[name], [row, row], color=PALETTE[0], linewidth=2.4, alpha=0.45)
-            axes.plot([mean], [row], "o", color=PALETTE[0], markersize=7)
-            if len(of) > 1:
-                axes.plot(of, [row] * len(of), "o", markersize=4, markerfacecolor="none", color=INK)
-            axes.annotate(
-                number(mean, 3), (mean, row), (0, 7), textcoords="offset points", ha="center", fontsize=9
-            )
+        figure, axes = empty_figure(width, 0.9 + 0.36 * len(values) + (0.3 if reference else 0.0))
+        for row, (name, of) in enumerate(values.items()):
+            finite = [one for one in of if math.isfinite(one)]
+            names.append(name if len(finite) == len(of) else f"{name} ({len(finite) or 'none'} of {len(of)})")
+            if finite:
+                _dot(axes, row, finite, (intervals or {}).get(name))
         for name, value in (reference or {}).items():
             axes.axvline(value, color=INK, linestyle="--", linewidth=1.0)
             axes.annotate(
                 name, (value, 1.0), (0, 3), xycoords=("data", "axes fraction"), textcoords="offset points",
                 ha="center", color=INK,
             )  # fmt: skip
-        names = [
-            name if whole[name] else f"{name} ({len(of)} of {len(values[name])})"
-            for name, of in found.items()
-        ]
         _rows(axes, names, label)
     return figure
+
+
+def _dot(axes: "Axes", row: int, values: Sequence[float], interval: Span | None) -> None:
+    """Draw one row: the interval, the mean with its number, the values."""
+    mean = sum(values) / len(values)
+    if interval is not None:
+        axes.plot(interval, [row, row], color=PALETTE[0], linewidth=2.4, alpha=0.45)
+    axes.plot([mean], [row], "o", color=PALETTE[0], markersize=7)
+    if len(values) > 1:
+        axes.plot(values, [row] * len(values), "o", markersize=4, markerfacecolor="none", color=INK)
+    axes.annotate(number(mean, 3), (mean, row), (0, 7), textcoords="offset points", ha="center", fontsize=9)
 
 
 def _rows(axes: "Axes", names: Sequence[str], label: str) -> None:

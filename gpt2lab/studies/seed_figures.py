@@ -23,7 +23,7 @@ def seed_dots(
 ) -> "Figure":
     """Draw a row for each name: the mean, its 95 % t interval, a ring for each seed; see `plots.over_seeds.dots`.
 
-    values: name → one value a seed. LabError if none is finite.
+    values: name → one value a seed. LabError without a row.
     """
     found = {name: seed_interval(of) for name, of in values.items()}
     intervals = {name: (one.low, one.high) for name, one in found.items() if one is not None}
