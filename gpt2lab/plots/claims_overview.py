@@ -28,6 +28,8 @@ class Row:
     """The verdict with its mark: `✓ holds`."""
     wanted: Shade | None
     """Where the quantity lies if the claim is true; without it there is no line."""
+    weaker: Shade | None = None
+    """Where it lies if the claim is true in part."""
     values: Sequence[float] = ()
     """The quantity of every seed, drawn where there is no interval."""
     interval: Interval | None = None
@@ -73,13 +75,27 @@ def _drawn(row: Row, top: float) -> list[str]:
     if paper is not None and abs(paper) <= _FAR * reach:
         reach = max(reach, abs(paper))
     scale = _REACH / (reach or 1.0)
-    right = f'x="{_MIDDLE}" y="{y - 10}" width="{_RIGHT - _MIDDLE}" height="20"'
-    pieces.append(f'<rect {right} fill="{_GREEN}" fill-opacity="0.15"/>')
+    pieces.append(_shade(_MIDDLE, _RIGHT, y, 0.18))
+    if row.weaker is not None:
+        pieces.append(
+            _shade(max(_LEFT, _MIDDLE + scale * _weaker_edge(row.wanted, row.weaker)), _MIDDLE, y, 0.08)
+        )
     pieces.append(stroke(_LEFT, _RIGHT, y, y, MUTED, 0.8))
     pieces.append(stroke(_MIDDLE, _MIDDLE, y - 12, y + 12, _GREEN, 1.6))
     if paper is not None:
         pieces += _paper(_MIDDLE + scale * paper, y)
     return pieces + _found(row, [_MIDDLE + scale * one for one in numbers], y)
+
+
+def _shade(left: float, right: float, y: float, strength: float) -> str:
+    size = f'x="{left:.1f}" y="{y - 10:.1f}" width="{right - left:.1f}" height="20"'
+    return f'<rect {size} fill="{_GREEN}" fill-opacity="{strength}"/>'
+
+
+def _weaker_edge(wanted: Shade, weaker: Shade) -> float:
+    """Return how far outside the wanted range the weaker one ends, at the nearer of its ends; 0 or less."""
+    outside = [_inside(wanted, end) for end in (weaker.low, weaker.high) if math.isfinite(end)]
+    return max((one for one in outside if one < 0), default=0.0)
 
 
 def _numbers(row: Row) -> list[float]:

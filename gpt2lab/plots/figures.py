@@ -152,13 +152,20 @@ def scatter(
 ) -> "Figure":
     """Draw a dot for every mean of (x, y), named at the right in its colour, and a smaller one for each value (the seeds).
 
-    points: name → (values of x, values of y). Pairs that are not finite are left out. LabError if there is nothing left.
+    points: name → (values of x, values of y). Pairs that are not finite are left out, and the name says how many are left:
+    `beam (2 of 3)`. LabError if there is nothing left.
     """
     pairs = {
         name: [(a, b) for a, b in zip(x, y, strict=True) if math.isfinite(a) and math.isfinite(b)]
         for name, (x, y) in points.items()
     }
-    pairs = {name: found for name, found in pairs.items() if found}
+    pairs = {
+        name
+        if len(found) == len(points[name][0])
+        else f"{name} ({len(found)} of {len(points[name][0])})": found
+        for name, found in pairs.items()
+        if found
+    }
     if not pairs:
         raise LabError("a scatter plot needs at least one point")
     means: dict[str, Span] = {}

@@ -70,6 +70,24 @@ def test_the_papers_value_is_a_diamond_and_an_arrow_where_it_lies_far_out() -> N
     assert re.search(r'<path d="M14.0 ', drawn(interval=interval(0.1, 0.3), paper=-60.0))
 
 
+@pytest.mark.parametrize(
+    ("wanted", "weaker"),
+    [
+        (Shade(2.0, math.inf, ""), Shade(1.5, math.inf, "")),
+        (Shade(-math.inf, -2.0, ""), Shade(-math.inf, -1.5, "")),
+        (Shade(2.0, 4.0, ""), Shade(1.5, 4.5, "")),
+    ],
+)
+def test_a_bar_that_holds_in_part_lies_in_the_paler_shade(wanted: Shade, weaker: Shade) -> None:
+    sign = -1 if wanted.high == -2.0 else 1
+    ends = sorted((sign * 1.6, sign * 1.9))
+    svg = drawn(wanted=wanted, weaker=weaker, interval=interval(*ends))
+    paler = re.search(r'<rect x="([\d.]+)" [^>]*width="([\d.]+)" height="20"[^>]*fill-opacity="0.08"', svg)
+    assert paler is not None
+    left, right = bar(svg)
+    assert float(paler[1]) < left < right < float(paler[1]) + float(paler[2]) == pytest.approx(MIDDLE)
+
+
 def test_what_decides_nothing_is_grey() -> None:
     assert f'stroke="{PALETTE[0]}" stroke-width="6"' in drawn(interval=interval(0.1, 0.3))
     assert f'stroke="{MUTED}" stroke-width="6"' in drawn(interval=interval(0.1, 0.3), tested=False)

@@ -99,9 +99,12 @@ def test_a_figure_made_elsewhere_is_tidied_and_what_is_none_is_refused():
 
 
 def test_a_scatter_plot_names_every_mean_in_its_colour_and_leaves_out_what_is_no_number() -> None:
-    points = {"beam": ([2.0, 4.0], [0.5, 0.7]), "greedy": ([3.0], [math.nan]), "none": ([1.0], [0.9])}
+    points = {
+        "beam": ([2.0, 4.0], [0.5, 0.7]), "greedy": ([3.0], [math.nan]), "none": ([1.0], [0.9]),
+        "some": ([1.0, math.inf], [0.9, 0.8]),
+    }  # fmt: skip
     svg = to_svg(scatter(points, x_label="perplexity", y_label="diversity", log_x=True))
-    assert "beam" in svg and "none" in svg and "greedy" not in svg
+    assert {"beam", "none", "some (1 of 2)"} <= set(texts(svg)) and "greedy" not in svg
     with pytest.raises(LabError, match="at least one point"):
         scatter({"greedy": ([3.0], [math.nan])}, x_label="x", y_label="y")
 

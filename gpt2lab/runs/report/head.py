@@ -5,13 +5,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from gpt2lab.base.files import atomic_write
+from gpt2lab.base.interval import Interval
 from gpt2lab.base.wording import count, listed, number
 from gpt2lab.plots.claims_overview import Row, claims_overview
 from gpt2lab.plots.interval_strip import Shade
 from gpt2lab.runs.head import Head
 from gpt2lab.runs.kinds import by_kind
-from gpt2lab.runs.report.document import STATUS_MARKS, Block, Picture, Prose, interval_words
-from gpt2lab.runs.verdicts import JudgedClaim, Status
+from gpt2lab.runs.report.document import STATUS_MARKS, Block, Picture, Prose
+from gpt2lab.runs.verdicts import JudgedClaim, Range, Status
 
 _VERBS: Mapping[Status, tuple[str, str]] = {
     Status.HOLDS: ("holds", "hold"),
@@ -22,8 +23,9 @@ _VERBS: Mapping[Status, tuple[str, str]] = {
 }
 """What a sentence says of one claim, and of several."""
 _CAPTION = (
-    "The claims of the paper. Each row has a scale of its own: the middle is the claim's threshold, the bar is the interval "
-    "with its mean, the diamond (at the edge an arrow) is the paper's own value; grey is what decides nothing"
+    "The claims of the paper. Each row has a scale of its own: the middle is the claim's threshold, the green side is where "
+    "it holds (paler: in part), the bar is the interval with its mean, the diamond (at the edge an arrow) is the paper's "
+    "own value; grey is what decides nothing"
 )
 
 
@@ -71,14 +73,20 @@ def _found(claims: Sequence[JudgedClaim]) -> str:
     claim, verdict = main.claim, main.verdict
     if verdict.interval is None or verdict.status is Status.NOT_TESTED or claim.holds_if is None:
         return f"{tally}."
-    numbers = interval_words(verdict.interval, claim.unit)
     paper = (
         f", and the paper's value is {number(claim.paper_value, 3)}" if claim.paper_value is not None else ""
     )
-    what = claim.quantity or "the quantity"
-    return (
-        f"{tally}; in {claim.name}, {what} is {numbers}, it holds if that is {claim.holds_if.words}{paper}."
-    )
+    what, numbers = claim.quantity or "the quantity", _numbers(verdict.interval, claim.unit)
+    return f"{tally}; in {claim.name}, {what} is {numbers}, the claim holds if that is {claim.holds_if.words}{paper}."
+
+
+def _numbers(interval: Interval, unit: str) -> str:
+    """Return mean and interval with the unit; of equal values the mean alone."""
+    mean = f"{number(interval.mean, 3)} {unit}".rstrip()
+    if interval.low == interval.high:
+        return mean
+    level, low, high = number(100 * interval.level, 4), number(interval.low, 3), number(interval.high, 3)
+    return f"{mean} ({level} % interval {low} to {high})"
 
 
 def _main(claims: Sequence[JudgedClaim]) -> JudgedClaim:
@@ -145,14 +153,18 @@ def _overview(claims: Sequence[JudgedClaim], folder: Path) -> Picture:
 
 def _row(one: JudgedClaim) -> Row:
     claim, verdict = one.claim, one.verdict
-    wanted = claim.holds_if
     return Row(
         name=claim.name,
         words=claim.sentence,
         answer=f"{STATUS_MARKS[verdict.status][1]} {verdict.status.removesuffix(' at this scale')}",
-        wanted=None if wanted is None else Shade(wanted.low, wanted.high, wanted.words),
+        wanted=_shade(claim.holds_if),
+        weaker=_shade(claim.holds_in_part_if),
         values=[value for _, value in verdict.values],
         interval=verdict.interval,
         paper=claim.paper_value,
         tested=verdict.status is not Status.NOT_TESTED,
     )
+
+
+def _shade(given: Range | None) -> Shade | None:
+    return None if given is None else Shade(given.low, given.high, given.words)

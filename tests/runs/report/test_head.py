@@ -41,7 +41,7 @@ def test_a_claim_that_holds(tmp_path: Path) -> None:
     assert asked == "**What was asked.** Does this hold at laptop scale: “It gains” (A)?"
     assert found == (
         "**What was found.** The claim of the paper holds; in A, loss of the one minus that of the other is 0.0512 nats "
-        "(0.0377 to 0.0648), it holds if that is above 0, and the paper's value is 0.04."
+        "(95 % interval 0.0377 to 0.0648), the claim holds if that is above 0, and the paper's value is 0.04."
     )
     assert means == (
         "**What it means.** A is supported at this scale, which is not the paper's; the paper's value, 0.04, lies inside "
