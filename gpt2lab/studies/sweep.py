@@ -1,10 +1,10 @@
 """Optimizers side by side under equal conditions, as papers about optimizers compare them.
 
 Every candidate trains the same model from the same initial weights on the same batches in the same order, with the
-same schedule, clipping and number of updates. Each first tunes its learning rate, and the options it names, by the same
-rule: all values of its grid over a shorter complete schedule, and further values on the side where the best one lies at
-the edge. Tuning windows choose; validation windows, others, are judged. Losses of different lengths come from complete
-schedules of their own, never from the middle of a longer one.
+same schedule, clipping and number of updates. Each first chooses its learning rate, and the options it names, once for
+all seeds: on a seed that is not judged, by the same rule and in the same number of trials, each a complete schedule that
+may be shorter. The races of every seed are then run at that setting; no result is a trial of a sweep. Losses of
+different lengths come from complete schedules of their own, never from the middle of a longer one.
 """
 
 import dataclasses
@@ -22,6 +22,7 @@ from gpt2lab.base.errors import LabError
 from gpt2lab.base.ordering import or_worst
 from gpt2lab.measures.held_out import windows_loss
 from gpt2lab.model import Transformer
+from gpt2lab.studies.graph import TUNING_SEED, UnitSpec
 from gpt2lab.studies.workload import Workload as Workload
 from gpt2lab.text.batches import PackedBatches
 from gpt2lab.training import make_optimizer, train
@@ -29,6 +30,9 @@ from gpt2lab.training.loop import NotFinite
 
 if TYPE_CHECKING:
     from gpt2lab.runs.run import Run
+
+FURTHER = 1
+"""Learning rates that a sweep tries beyond its grid: past an edge where the best one lies, else between the best two."""
 
 Log = Callable[..., None]
 Prepare = Callable[[Transformer, Optimizer], None]
@@ -51,6 +55,18 @@ class Candidate:
     """Alternatives of further arguments; the sweep crosses them with the learning rates."""
     warmup: float | None = None
     """Share of the updates in which its learning rate rises; None: the workload's."""
+    by_length: Callable[[int], Mapping[str, Any]] | None = None
+    """Further arguments that depend on the length of the schedule, such as a period that is a share of it."""
+
+    @property
+    def trials(self) -> int:
+        """How many settings its sweep tries; one if there is nothing to choose."""
+        return len(self.options) - 1 + (len(self.learning_rates) + FURTHER if self.chooses_rate else 1)
+
+    @property
+    def chooses_rate(self) -> bool:
+        """Whether its learning rate is chosen: one value is not a choice."""
+        return len(self.learning_rates) > 1
 
 
 @dataclass(frozen=True)
@@ -58,15 +74,14 @@ class Finish:
     """How one training ended."""
 
     loss: float
-    """Validation loss in nats per token; inf if training broke off because a number was not finite."""
+    """Loss in nats per token on the validation windows, of a trial on the tuning windows; inf if training broke off
+    because a number was not finite."""
     seconds: float
     """Time in updates, evaluation left out; see `clock`."""
     optimizer_seconds: float
     """Of these, time in the optimizer's own steps."""
     steps: int
     """Updates made."""
-    tuning_loss: float = math.nan
-    """Loss on the tuning windows, where it was asked for; inf as for `loss`."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +97,7 @@ class Tuned:
     at_edge: bool
     """Whether a further value on one side might have been better still."""
     tried: tuple[Mapping[str, Any], ...]
-    """Every trial: learning_rate, the options, loss (on the tuning windows, by which it is chosen), validation_loss."""
+    """Every trial: learning_rate, the options, and the loss on the tuning windows, by which it is chosen."""
 
 
 def race(
@@ -100,8 +115,8 @@ def race(
 ) -> Finish:
     """Train once over a complete schedule and return how it ended.
 
-    log(step, **numbers) gets the training's rows. tuning: the loss on the tuning windows is taken, too, for a choice. A
-    loss or gradient that is not finite ends the training with loss inf.
+    log(step, **numbers) gets the training's rows. tuning: the loss on the tuning windows is taken for a choice, and none on
+    those that are judged. A loss or gradient that is not finite ends the training with loss inf.
     """
     if candidate.warmup is not None:
         workload = dataclasses.replace(workload, warmup=candidate.warmup)
@@ -112,6 +127,7 @@ def race(
         learning_rate=learning_rate,
         weight_decay=candidate.weight_decay,
         **(options if options is not None else candidate.options[0]),
+        **(candidate.by_length(steps) if candidate.by_length is not None else {}),
     )
     watch = _Stopwatch(optimizer, clock(device))
     if prepare is not None:
@@ -127,11 +143,10 @@ def race(
             label=f"{candidate.name} lr {learning_rate:.2g}",
         )
     except NotFinite:
-        return Finish(math.inf, watch.total, watch.inside, watch.steps, math.inf)
+        return Finish(math.inf, watch.total, watch.inside, watch.steps)
     total = watch.total
-    loss = _loss(model, workload.validation(seed))
-    tuning_loss = _loss(model, workload.tuning(seed)) if tuning else math.nan
-    return Finish(loss, total, watch.inside, done.steps, tuning_loss)
+    loss = _loss(model, workload.tuning(seed) if tuning else workload.validation(seed))
+    return Finish(loss, total, watch.inside, done.steps)
 
 
 def tune(
@@ -139,15 +154,14 @@ def tune(
     candidate: Candidate,
     *,
     steps: int,
-    seed: int = 0,
-    widen: int = 2,
+    seed: int = TUNING_SEED,
     device: str = "cpu",
     log: Log | None = None,
 ) -> Tuned:
     """Choose learning rate and options by the loss on the tuning windows after `steps` updates.
 
-    If the best rate lies at the edge of its grid, up to `widen` further values are tried on that side, each by the
-    factor between the two outermost values. log(step, **numbers) gets the rows of every trial.
+    The rates are tried with the first options, then the other options at the best rate: `candidate.trials` in all,
+    whatever is found. log(step, **numbers) gets the rows of every trial.
     """
     tried: list[dict[str, Any]] = []
 
@@ -163,25 +177,26 @@ def tune(
             log=log,
             tuning=True,
         )
-        losses = {"loss": finish.tuning_loss, "validation_loss": finish.loss}
-        tried.append({"learning_rate": rate, **options, **losses})
-        return finish.tuning_loss
+        tried.append({"learning_rate": rate, **options, "loss": finish.loss})
+        return finish.loss
 
-    best, best_options, best_loss, edge = math.nan, candidate.options[0], math.inf, True
-    for options in candidate.options:
-        rate, loss, at_edge = best_on_grid(
-            candidate.learning_rates, partial(loss_of, options=options), widen=widen
-        )
-        if loss < best_loss or math.isnan(best):
-            best, best_options, best_loss, edge = rate, options, loss, at_edge
-    return Tuned(best, best_options, best_loss, edge, tuple(tried))
+    first, *others = candidate.options
+    further = FURTHER if candidate.chooses_rate else 0
+    rate, loss, at_edge = best_on_grid(
+        candidate.learning_rates, partial(loss_of, options=first), further=further
+    )
+    losses = [loss, *(or_worst(loss_of(rate, options), math.inf) for options in others)]
+    options = candidate.options[losses.index(min(losses))]
+    return Tuned(rate, options, min(losses), at_edge and candidate.chooses_rate, tuple(tried))
 
 
 def best_on_grid(
-    grid: Sequence[float], loss_of: Callable[[float], float], *, widen: int
+    grid: Sequence[float], loss_of: Callable[[float], float], *, further: int
 ) -> tuple[float, float, bool]:
     """Return the best value of an ascending geometric grid, its loss, and whether it still lies at the edge.
 
+    `further` values are tried beyond the grid's own, each where the best one so far calls for it: past the edge where that
+    lies, else halfway (in the logarithm) to the better of its neighbours. So every search takes as many trials.
     A loss that is NaN is that of a run that diverged, infinite.
     LabError for a grid that is empty, not ascending or not above 0.
     """
@@ -189,18 +204,25 @@ def best_on_grid(
     if not values or values[0] <= 0 or values != sorted(set(values)):
         raise LabError(f"a grid of learning rates ascends from above 0, got {list(grid)}")
     losses = {value: or_worst(loss_of(value), math.inf) for value in values}
-    ratio_low = values[1] / values[0] if len(values) > 1 else 2.0
-    ratio_high = values[-1] / values[-2] if len(values) > 1 else 2.0
-    for _ in range(widen):
-        best = min(values, key=lambda value: losses[value])
-        if best == values[0]:
-            values.insert(0, values[0] / ratio_low)
-            losses[values[0]] = or_worst(loss_of(values[0]), math.inf)
-        elif best == values[-1]:
-            values.append(values[-1] * ratio_high)
-            losses[values[-1]] = or_worst(loss_of(values[-1]), math.inf)
+    for _ in range(further):
+        new = _next_value(values, losses)
+        losses[new] = or_worst(loss_of(new), math.inf)
+        values = sorted([*values, new])
     best = min(values, key=lambda value: losses[value])
     return best, losses[best], best in (values[0], values[-1])
+
+
+def _next_value(values: Sequence[float], losses: Mapping[float, float]) -> float:
+    """Return the value to try after these: past an edge by the factor between the two values there, or between two."""
+    if len(values) == 1:
+        return 2 * values[0]
+    place = min(range(len(values)), key=lambda index: losses[values[index]])
+    if place == 0:
+        return values[0] ** 2 / values[1]
+    if place == len(values) - 1:
+        return values[-1] ** 2 / values[-2]
+    neighbour = min(values[place - 1], values[place + 1], key=lambda value: losses[value])
+    return math.sqrt(values[place] * neighbour)
 
 
 def steps_to_reach(losses: Mapping[int, float], target: float) -> float:
@@ -236,77 +258,123 @@ def step_ratio(baseline: Mapping[int, float], other: Mapping[int, float]) -> flo
     return steps_to_reach(baseline, other[longest]) / longest if math.isfinite(other[longest]) else 0.0
 
 
+def choose(workload: Workload, candidate: Candidate, run: "Run", *, steps: int) -> None:
+    """Tune a candidate on the run's seed and report what it chose: the work of a tuning unit.
+
+    Results: learning_rate, choice (which of its options), option.NAME, at_edge, trials, seconds; table `sweep`.
+    """
+    run.chooses("learning rates and options", on="tuning windows of the tuning seed")
+    began = (now := clock(run.device))()
+    share = _Share(run, candidate.trials * steps)
+    tuned = tune(workload, candidate, steps=steps, seed=run.seed, device=run.device, log=share.trial)
+    run.table(
+        "sweep",
+        tuned.tried,
+        f"Every setting tried, with its loss on the tuning windows after {steps} updates",
+    )
+    run.result("learning_rate", tuned.learning_rate)
+    run.result("choice", candidate.options.index(tuned.options))
+    for name, value in tuned.options.items():
+        if isinstance(value, int | float):
+            run.result(f"option.{name}", value)
+    run.result("at_edge", tuned.at_edge)
+    run.result("trials", len(tuned.tried))
+    run.result("seconds", now() - began)
+
+
 def compete(
     workload: Workload,
     candidate: Candidate,
     run: "Run",
     *,
-    tuning_steps: int,
     lengths: Sequence[int],
     prepare: Prepare | None = None,
-) -> Tuned:
-    """Tune a candidate, let it race over every length, and report to `run`; `prepare` sees the longest race only.
+) -> None:
+    """Let a candidate race over every length at the setting that its tuning unit chose: the one that this unit needs.
 
-    Results: learning_rate, at_edge, option.NAME, loss.sSTEPS, seconds_per_step, optimizer_share; table `sweep`; the
-    longest race's rows are logged.
+    `prepare` sees the longest race only. Results: learning_rate and at_edge of the sweep, loss.sSTEPS, seconds,
+    seconds_per_step, optimizer_share, flops (of the forward and backward passes of the losses); the longest race's rows are
+    logged.
     """
-    share = _Share(run, tuning_steps * len(candidate.learning_rates) * len(candidate.options) + sum(lengths))
-    run.chooses("learning rate and options", on="tuning windows")
-    run.judges("final loss", on="validation windows")
-    tuned = tune(workload, candidate, steps=tuning_steps, seed=run.seed, device=run.device, log=share.trial)
-    run.table(
-        "sweep",
-        tuned.tried,
-        f"Every setting tried, after {tuning_steps} updates: `loss` on the tuning windows chooses",
-    )
-    run.result("learning_rate", tuned.learning_rate)
-    run.result("at_edge", tuned.at_edge)
-    for name, value in tuned.options.items():
-        if isinstance(value, int | float):
-            run.result(f"option.{name}", value)
-    seconds, inside, updates = 0.0, 0.0, 0
+    run.judges("final loss", on="validation windows of each seed")
+    (sweep,) = run.needed.values()
+    rate, options = sweep.results["learning_rate"], candidate.options[int(sweep.results["choice"])]
+    run.result("learning_rate", rate)
+    run.result("at_edge", sweep.results["at_edge"])
+    share = _Share(run, sum(lengths))
+    finishes: list[Finish] = []
     for steps in sorted(lengths):
-        share.begin(sum(lengths) - sum(length for length in lengths if length < steps))
         longest = steps == max(lengths)
+        share.begin(sum(length for length in lengths if length < steps))
         finish = race(
             workload,
             candidate,
             steps=steps,
-            learning_rate=tuned.learning_rate,
-            options=tuned.options,
+            learning_rate=rate,
+            options=options,
             seed=run.seed,
             device=run.device,
             log=share.logged if longest else None,
             prepare=prepare if longest else None,
         )
         run.result(f"loss.s{steps}", finish.loss)
-        if not longest or len(lengths) == 1:  # the longest is logged and watched, which takes time of its own
-            seconds, inside, updates = (
-                seconds + finish.seconds,
-                inside + finish.optimizer_seconds,
-                updates + finish.steps,
-            )
+        finishes.append(finish)
+    # The longest is logged and watched, which takes time of its own.
+    timed = finishes[:-1] or finishes
+    seconds, updates = sum(one.seconds for one in timed), sum(one.steps for one in timed)
+    run.result("seconds", sum(one.seconds for one in finishes))
     run.result("seconds_per_step", seconds / max(updates, 1))
-    run.result("optimizer_share", inside / seconds)
-    return tuned
+    run.result("optimizer_share", sum(one.optimizer_seconds for one in timed) / seconds)
+    run.result("flops", sum(one.steps for one in finishes) * workload.flops)
 
 
-def standings(run: "Run", lengths: Sequence[int]) -> dict[str, dict[int, float]]:
-    """Report every arm's results under its name, and a table of all; returns losses by arm and length."""
+def tuned_units(
+    arms: Sequence[str], choose: Callable[..., None], compete: Callable[..., None]
+) -> list[UnitSpec]:
+    """Return the units of a comparison: a sweep of each arm, once for all seeds, and the races of each seed.
+
+    Both are called as (settings, arm, run); the sweep's unit is the only one that an arm's races need.
+    """
+    return [
+        *(UnitSpec(sweep_of(arm), partial(_work, choose, arm), tuning=True) for arm in arms),
+        *(UnitSpec(arm, partial(_work, compete, arm), needs=(sweep_of(arm),)) for arm in arms),
+    ]
+
+
+def sweep_of(arm: str) -> str:
+    """Return the name of the unit that chooses an arm's setting."""
+    return f"{arm}.sweep"
+
+
+def _work(work: Callable[..., None], arm: str, settings: Any, run: "Run") -> None:
+    work(settings, arm, run)
+
+
+def standings(run: "Run", arms: Sequence[str], lengths: Sequence[int]) -> dict[str, dict[int, float]]:
+    """Report the results of every arm under its name, and a table of all; returns losses by arm and length.
+
+    An arm has raced over the longest length, at least.
+    """
     losses = dict[str, dict[int, float]]()
-    for arm, record in run.arms.items():
-        for name, value in record.results.items():
+    for arm in arms:
+        results = run.arms[arm].results
+        for name, value in results.items():
             run.result(f"{arm}.{name}", value)
-        losses[arm] = {steps: record.results[f"loss.s{steps}"] for steps in lengths}
+        losses[arm] = {
+            steps: loss for steps in lengths if (loss := results.get(f"loss.s{steps}")) is not None
+        }
     rows: list[dict[str, Any]] = [
         {
             "optimizer": arm,
-            "learning rate": record.results["learning_rate"],
-            **{f"loss, {steps} updates": losses[arm][steps] for steps in lengths},
-            "ms an update": 1000 * record.results["seconds_per_step"],
-            "share in the optimizer": record.results["optimizer_share"],
+            "learning rate": results["learning_rate"],
+            **{f"loss, {steps} updates": losses[arm].get(steps) for steps in lengths},
+            "ms an update": 1000 * results["seconds_per_step"],
+            "share in the optimizer": results["optimizer_share"],
+            "seconds in all": results["seconds"],
+            "TFLOP of its losses": results["flops"] / 1e12,
         }
-        for arm, record in run.arms.items()
+        for arm in arms
+        for results in (run.arms[arm].results,)
     ]
     rows.sort(key=lambda row: row[f"loss, {max(lengths)} updates"])
     run.table("standings", rows, "Every optimizer at its tuned learning rate; loss in nats per token")
@@ -335,20 +403,20 @@ def clock(device: str) -> Callable[[], float]:
 
 
 class _Share:
-    """How far a candidate is: updates done of all that are planned; those of a widened grid are not among them."""
+    """How far a unit is: updates done of all that it does."""
 
     def __init__(self, run: "Run", total: int) -> None:
         self.run, self.total, self.done, self.last = run, total, 0, 0
 
-    def begin(self, left: int) -> None:
-        """A training begins, before which `left` updates are left in all."""
-        self.done, self.last = self.total - left, 0
-        self.run.share(self.done / self.total)
+    def begin(self, done: int) -> None:
+        """A training begins, before which so many updates were done."""
+        self.done, self.last = done, 0
+        self.run.share(done / self.total)
 
     def trial(self, step: int, **numbers: Any) -> None:
         """Count a step of a training that is not logged."""
         if step < self.last:
-            self.done += self.last  # the next trial has begun
+            self.begin(self.done + self.last)  # the next trial has begun
         self.last = step
         self.run.share((self.done + step) / self.total)
 

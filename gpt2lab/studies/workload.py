@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
+import numpy.typing as npt
 import torch
 
 from gpt2lab.base.errors import LabError
@@ -18,6 +20,7 @@ from gpt2lab.text.generators.topic_bigrams import VOCAB_SIZE, stream
 from gpt2lab.text.splits import HashRule
 from gpt2lab.text.tokenizer import Tokenizer, train_bpe
 from gpt2lab.training import TrainSettings
+from gpt2lab.training.throughput import flops_per_token
 
 _HELD_OUT = HashRule("sha256", size=4, order="big")
 _TUNING = 1 << 31  # streams from here on: no seed's training or validation stream
@@ -98,6 +101,21 @@ class Workload:
     def tuning(self, seed: int) -> PackedBatches:
         """Return the windows on which learning rates are chosen for a seed: a stream of its own, as long as validation's."""
         return self._packed(_tokens(_TUNING + seed, self.valid_tokens), None)
+
+    @property
+    def flops(self) -> float:
+        """Floating-point operations of the forward and backward pass of an update."""
+        parameters = self.model(0).count_parameters()["total"]
+        return self.batch_size * self.context * flops_per_token(self.config, self.context, parameters)
+
+    def bigram_loss(self, seed: int) -> float:
+        """Return the loss of a table of bigrams on the validation windows of a seed, in nats per token.
+
+        It has the counts of the training stream and, as if each token had been followed by 20 further ones, the frequencies
+        of single tokens. A model that is not below it has learnt nothing from what is further back.
+        """
+        train, valid = self.batches(seed).stream, self.validation(seed).stream
+        return _bigram_loss(train.read(0, len(train)), valid.read(0, len(valid)), self.vocabulary)
 
     def settings(self, steps: int, learning_rate: float) -> TrainSettings:
         """Return the loop's settings for a complete schedule of `steps` updates."""
@@ -205,6 +223,14 @@ def _tokens(seed: int, size: int) -> ArrayTokens:
     ids = hashlib.sha256(tokens.tobytes()).hexdigest()
     note(DataRead(f"topic-bigrams, stream {seed}", 1, size, "tokens", ids))
     return ArrayTokens(tokens)
+
+
+def _bigram_loss(train: npt.NDArray[np.int64], valid: npt.NDArray[np.int64], size: int) -> float:
+    draws = 20.0
+    counts = np.bincount(train[:-1] * size + train[1:], minlength=size * size).reshape(size, size)
+    single = (np.bincount(train, minlength=size) + 1 / size) / (len(train) + 1)
+    p = (counts + draws * single) / (counts.sum(axis=1, keepdims=True) + draws)
+    return float(-np.log(p[valid[:-1], valid[1:]]).mean())
 
 
 @remembered

@@ -83,7 +83,10 @@ def test_optimizers_are_compared_with_intervals_and_a_stranger_takes_part(home: 
         arm = name.replace(" momentum=0.5", "_momentum_0_5")
         found = [run.results[f"{arm}.loss.s10"] for run in study.runs]
         assert row["loss after 10"] == pytest.approx(sum(found) / 2)
-        tried = study.runs[0].arms[arm].tables["sweep"]
+        (tried,) = {
+            str(run.arms[f"{arm}.sweep"].tables["sweep"]): run.arms[f"{arm}.sweep"].tables["sweep"]
+            for run in study.runs
+        }.values()
         assert {line["learning_rate"] for line in tried} >= {1e-3, 4e-3}  # everybody's grid
     own = rows["tide momentum=0.5"]
     assert own["above adamw, paired, 95 % low"] < own["above adamw, paired, 95 % high"]
@@ -125,15 +128,15 @@ def test_a_comparison_that_was_stopped_goes_on_with_the_units_that_are_left(
 ) -> None:
     from gpt2lab.studies.comparison import optimizers
 
-    done, once = [], optimizers.compete
+    done, once = [], optimizers.choose
 
-    def compete(workload: Any, candidate: Any, *given: Any, **more: Any) -> Any:
+    def choose(workload: Any, candidate: Any, *given: Any, **more: Any) -> Any:
         done.append(candidate.name)
         if len(done) == 2:
             raise KeyboardInterrupt
         return once(workload, candidate, *given, **more)
 
-    monkeypatch.setattr(optimizers, "compete", compete)
+    monkeypatch.setattr(optimizers, "choose", choose)
     with pytest.raises(KeyboardInterrupt, match="gpt2lab resume compare-optimizers-smoke-1"):
         compare_parts(
             "optimizers",

@@ -1,6 +1,8 @@
 """Optimizers under equal conditions: what is equal, how a sweep chooses, how steps to a loss are counted."""
 
+import dataclasses
 import math
+from collections import Counter
 from typing import Any
 
 import pytest
@@ -9,6 +11,7 @@ from torch.nn import functional as F
 
 from gpt2lab.base.errors import LabError
 from gpt2lab.measures.held_out import windows_loss
+from gpt2lab.studies.graph import TUNING_SEED
 from gpt2lab.studies.sweep import (
     Candidate,
     Workload,
@@ -17,8 +20,10 @@ from gpt2lab.studies.sweep import (
     step_ratio,
     steps_to_reach,
     tune,
+    tuned_units,
 )
 from gpt2lab.studies.workload import TextWorkload
+from gpt2lab.text.generators.topic_bigrams import stream
 
 WORKLOAD = Workload(d_model=16, n_heads=2, context=16, batch_size=8, train_tokens=4000, valid_tokens=1500)
 ADAMW = Candidate(name="adamw", optimizer=torch.optim.AdamW, learning_rates=(1e-3, 4e-3))
@@ -68,31 +73,41 @@ def test_the_model_learns_and_a_rate_that_is_too_high_is_a_loss_of_infinity_not_
     assert race(WORKLOAD, wild, steps=10, learning_rate=1e30).loss == math.inf
 
 
-def test_a_sweep_takes_the_best_of_rates_and_options_and_goes_on_beyond_an_edge() -> None:
-    tuned = tune(
-        WORKLOAD,
-        Candidate(
-            name="adamw",
-            optimizer=torch.optim.AdamW,
-            learning_rates=(1e-4, 2e-4),
-            options=({"eps": 1e-8}, {"eps": 1e9}),  # the second never moves
-        ),
-        steps=15,
-        widen=1,
+def test_a_sweep_takes_the_best_of_rates_and_then_of_options_in_a_number_of_trials_known_before() -> None:
+    candidate = Candidate(
+        name="adamw",
+        optimizer=torch.optim.AdamW,
+        learning_rates=(1e-4, 2e-4),
+        options=({"eps": 1e-8}, {"eps": 1e9}),  # the second never moves
     )
+    tuned = tune(WORKLOAD, candidate, steps=15)
     assert tuned.options == {"eps": 1e-8}
     assert tuned.learning_rate == pytest.approx(4e-4)  # too low all of them: the highest tried
     assert tuned.at_edge
-    assert len(tuned.tried) == 6
+    assert len(tuned.tried) == candidate.trials == 4
     assert tuned.loss == min(trial["loss"] for trial in tuned.tried)
+    other = dataclasses.replace(candidate, learning_rates=(1e-3, 1.0), options=({"eps": 1e9}, {"eps": 1e-8}))
+    assert tune(WORKLOAD, other, steps=15).options == {"eps": 1e-8}
+
+
+def test_a_single_rate_is_no_choice_and_lies_at_no_edge() -> None:
+    candidate = Candidate(name="adamw", optimizer=torch.optim.AdamW, learning_rates=(1e-3,))
+    tuned = tune(WORKLOAD, candidate, steps=2)
+    assert (tuned.learning_rate, tuned.at_edge, len(tuned.tried), candidate.trials) == (1e-3, False, 1, 1)
 
 
 @pytest.mark.parametrize(
-    ("minimum", "widen", "best", "edge", "asked"),
-    [(2.0, 2, 2.0, False, 3), (16.0, 2, 16.0, True, 5), (16.0, 3, 16.0, False, 6), (0.5, 2, 0.5, False, 5)],
+    ("minimum", "further", "best", "edge"),
+    [
+        (2.0, 2, 2.0, False),  # both are spent beside the best
+        (2.6, 1, 8**0.5, False),  # between the best and the better of its neighbours
+        (16.0, 2, 16.0, True),
+        (16.0, 3, 16.0, False),
+        (0.5, 2, 0.5, False),
+    ],
 )
-def test_a_grid_is_widened_towards_the_minimum(
-    minimum: float, widen: int, best: float, edge: bool, asked: int
+def test_every_search_of_a_grid_takes_as_many_trials(
+    minimum: float, further: int, best: float, edge: bool
 ) -> None:
     seen: list[float] = []
 
@@ -100,22 +115,22 @@ def test_a_grid_is_widened_towards_the_minimum(
         seen.append(value)
         return abs(math.log(value / minimum))
 
-    value, _, at_edge = best_on_grid((1.0, 2.0, 4.0), loss_of, widen=widen)
-    assert (value, at_edge, len(seen)) == (best, edge, asked)
-    assert len(set(seen)) == len(seen)
+    value, _, at_edge = best_on_grid((1.0, 2.0, 4.0), loss_of, further=further)
+    assert (value, at_edge) == (pytest.approx(best), edge)
+    assert len(set(seen)) == len(seen) == 3 + further
 
 
 @pytest.mark.parametrize("void", [1.0, 2.0, 4.0])
 def test_a_loss_that_is_no_number_is_never_the_best(void: float) -> None:
-    value, loss, _ = best_on_grid((1.0, 2.0, 4.0), lambda rate: math.nan if rate == void else rate, widen=0)
+    value, loss, _ = best_on_grid((1.0, 2.0, 4.0), lambda rate: math.nan if rate == void else rate, further=0)
     assert (value, loss) == ((2.0, 2.0) if void == 1.0 else (1.0, 1.0))
-    assert best_on_grid((1.0, 2.0), lambda rate: math.nan, widen=0)[1] == math.inf
+    assert best_on_grid((1.0, 2.0), lambda rate: math.nan, further=0)[1] == math.inf
 
 
 def test_grids_that_are_none_are_refused() -> None:
     for grid in ((), (2.0, 1.0), (0.0, 1.0), (1.0, 1.0)):
         with pytest.raises(LabError, match="ascends"):
-            best_on_grid(grid, lambda value: value, widen=0)
+            best_on_grid(grid, lambda value: value, further=0)
 
 
 def test_steps_to_a_loss_are_read_between_complete_schedules() -> None:
@@ -143,13 +158,69 @@ def test_a_sweep_chooses_on_windows_that_are_neither_trained_nor_judged() -> Non
         for windows in (WORKLOAD.batches(seed), WORKLOAD.validation(seed), WORKLOAD.tuning(seed))
     }
     assert len(streams) == 9
-    tuned = tune(WORKLOAD, ADAMW, steps=10, widen=0)
-    finish = race(WORKLOAD, ADAMW, steps=10, learning_rate=tuned.learning_rate, tuning=True)
-    assert tuned.loss == finish.tuning_loss != finish.loss
-    assert {trial["learning_rate"]: trial["validation_loss"] for trial in tuned.tried}[
-        tuned.learning_rate
-    ] == finish.loss
-    assert math.isnan(race(WORKLOAD, ADAMW, steps=1, learning_rate=1e-3).tuning_loss)
+    tuned = tune(WORKLOAD, ADAMW, steps=10)
+    again = {"steps": 10, "learning_rate": tuned.learning_rate, "seed": TUNING_SEED}
+    assert tuned.loss == race(WORKLOAD, ADAMW, **again, tuning=True).loss
+    assert tuned.loss != race(WORKLOAD, ADAMW, **again).loss
+
+
+def test_what_depends_on_the_length_of_a_schedule_is_given_to_the_optimizer() -> None:
+    given: list[float] = []
+
+    class Noted(torch.optim.AdamW):
+        def __init__(self, params: Any, lr: float, period: int) -> None:
+            super().__init__(params, lr=lr)
+            given.append(period)
+
+    candidate = Candidate(
+        name="noted",
+        optimizer=Noted,
+        learning_rates=(1e-3,),
+        by_length=lambda steps: {"period": round(0.5 * steps)},
+    )
+    for steps in (2, 4):
+        race(WORKLOAD, candidate, steps=steps, learning_rate=1e-3)
+    assert given == [1, 2]
+
+
+def test_the_table_of_bigrams_predicts_better_than_single_tokens_and_worse_than_the_process_itself() -> None:
+    workload = Workload(train_tokens=20_000, valid_tokens=5_000)
+    train, valid = (
+        split.stream.read(0, len(split.stream)) for split in (workload.batches(2), workload.validation(2))
+    )
+    slow = []
+    single = Counter(train.tolist())
+    pairs, before = (
+        Counter(zip(train[:-1].tolist(), train[1:].tolist(), strict=True)),
+        Counter(train[:-1].tolist()),
+    )
+    for a, b in zip(valid[:-1].tolist(), valid[1:].tolist(), strict=True):
+        share = (single[b] + 1 / 256) / (len(train) + 1)
+        slow.append(-math.log((pairs[a, b] + 20 * share) / (before[a] + 20)))
+    loss = workload.bigram_loss(2)
+    assert loss == pytest.approx(sum(slow) / len(slow), rel=1e-9)
+    assert stream(2 * 2 + 2, 5_000).oracle_loss < loss < math.log(256)
+
+
+def test_a_comparison_has_a_sweep_of_each_arm_once_and_its_races_in_every_seed() -> None:
+    done = []
+
+    def choose(settings: Any, arm: str, run: Any) -> None:
+        done.append(("choose", arm))
+
+    def compete(settings: Any, arm: str, run: Any) -> None:
+        done.append(("compete", arm))
+
+    specs = tuned_units(("a", "b"), choose, compete)
+    assert [(spec.name, spec.tuning, spec.needs) for spec in specs] == [
+        ("a.sweep", True, ()),
+        ("b.sweep", True, ()),
+        ("a", False, ("a.sweep",)),
+        ("b", False, ("b.sweep",)),
+    ]
+    for spec in specs:
+        spec.work(None, None)
+    assert done == [("choose", "a"), ("choose", "b"), ("compete", "a"), ("compete", "b")]
 
 
 def test_the_tuning_documents_of_a_text_are_others_than_the_validation_documents() -> None:

@@ -8,7 +8,7 @@ from gpt2lab.base.wording import number
 from gpt2lab.plots import figures
 from gpt2lab.plots.over_seeds import mean_curves
 from gpt2lab.studies.seed_figures import interval_columns
-from gpt2lab.studies.sweep import step_ratio
+from gpt2lab.studies.sweep import step_ratio, sweep_of
 
 if TYPE_CHECKING:
     from gpt2lab.studies.study import Study
@@ -55,6 +55,7 @@ def _row(
     ratios = [
         step_ratio(*({n: run.results[f"{of}.loss.s{n}"] for n in lengths} for of in (baseline, arm)))
         for run in study.runs
+        if _raced(study, arm, lengths) == list(lengths)
     ]
     own, other = over_seeds("seconds_per_step"), over_seeds("seconds_per_step", baseline)
     times = [mine / theirs for mine, theirs in zip(own, other, strict=True)]
@@ -64,19 +65,24 @@ def _row(
         f"loss after {longest}": fmean(losses),
         **interval_columns("", losses),
         **interval_columns(f"above {beside}, paired", above),
-        "learning rate": _rates(study, arm),
-        f"updates of {beside} / its": fmean(ratios),
+        "learning rate": _rate(study, arm),
+        f"updates of {beside} / its": fmean(ratios) if ratios else None,
         f"time / {beside}'s": fmean(times),
         "time inside": fmean(over_seeds("optimizer_share")),
+        "seconds a seed": fmean(over_seeds("seconds")),
+        "seconds of its sweep": study.runs[0].arms[sweep_of(arm)].results["seconds"],
     }
 
 
-def _rates(study: "Study", arm: str) -> str:
-    """Write the learning rates that the seeds chose; one that lies at the edge of all that were tried has a +."""
-    chosen = {
-        (run.results[f"{arm}.learning_rate"], bool(run.results.get(f"{arm}.at_edge"))) for run in study.runs
-    }
-    return ", ".join(f"{number(rate, 3)}{'+' if edge else ''}" for rate, edge in sorted(chosen))
+def _raced(study: "Study", arm: str, lengths: Sequence[int]) -> list[int]:
+    """Return the lengths over which an arm has raced."""
+    return [n for n in lengths if f"{arm}.loss.s{n}" in study.runs[0].results]
+
+
+def _rate(study: "Study", arm: str) -> str:
+    """Write the learning rate that the sweep chose; one that lies at the edge of all that were tried has a +."""
+    results = study.runs[0].results
+    return f"{number(results[f'{arm}.learning_rate'], 3)}{'+' if results[f'{arm}.at_edge'] else ''}"
 
 
 def _curves(study: "Study", names: Mapping[str, str]) -> None:
@@ -107,11 +113,12 @@ def _lengths(study: "Study", names: Mapping[str, str], lengths: Sequence[int]) -
     """Loss after complete schedules, by their updates and by the time that they took."""
     updates, times, ranges = {}, {}, {}
     for arm, name in names.items():
-        losses = [[run.results[f"{arm}.loss.s{n}"] for run in study.runs] for n in lengths]
+        raced = _raced(study, arm, lengths)
+        losses = [[run.results[f"{arm}.loss.s{n}"] for run in study.runs] for n in raced]
         seconds = fmean(run.results[f"{arm}.seconds_per_step"] for run in study.runs)
         means = [fmean(values) for values in losses]
-        updates[name] = ([float(n) for n in lengths], means)
-        times[name] = ([n * seconds for n in lengths], means)
+        updates[name] = ([float(n) for n in raced], means)
+        times[name] = ([n * seconds for n in raced], means)
         ranges[name] = ([min(values) for values in losses], [max(values) for values in losses])
     for key, series, x_label in (
         ("loss_by_length", updates, "updates of the complete schedule"),
@@ -135,16 +142,17 @@ def _sweeps(study: "Study", names: Mapping[str, str]) -> None:
     """Loss against learning rate in the sweeps, the best over the other options."""
     curves: dict[str, list[figures.Points]] = {}
     for arm, name in names.items():
-        for run in study.runs:
-            best: dict[float, float] = {}
-            for row in run.arms[arm].tables["sweep"]:
-                rate, loss = float(row["learning_rate"]), float(row["loss"])
-                best[rate] = min(loss, best.get(rate, loss))
-            rates = sorted(best)
-            curves.setdefault(name, []).append((rates, [best[rate] for rate in rates]))
+        best: dict[float, float] = {}
+        for row in study.runs[0].arms[sweep_of(arm)].tables["sweep"]:
+            rate, loss = float(row["learning_rate"]), float(row["loss"])
+            best[rate] = min(loss, best.get(rate, loss))
+        rates = sorted(best)
+        curves[name] = [(rates, [best[rate] for rate in rates])]
     study.figure(
         "sweeps",
-        mean_curves(curves, x_label="learning rate", y_label="validation loss (nats per token)", log_x=True),
-        "The sweeps by which every optimizer's learning rate was chosen: mean over seeds; a hollow mark is a rate that only "
-        "some seeds tried, or at which only some did not diverge, and no point of the line",
+        mean_curves(
+            curves, x_label="learning rate", y_label="loss on the tuning windows (nats per token)", log_x=True
+        ),
+        "The sweeps by which every optimizer's learning rate was chosen, once for all seeds, on a seed that is not judged; "
+        "a rate at which training diverged has no point",
     )

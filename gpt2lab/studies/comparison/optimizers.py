@@ -1,7 +1,7 @@
 """Every built optimizer under equal conditions: the same model, weights, batches in their order, schedule and updates.
 
-Each tunes its learning rate, in every seed, by the same sweep over the same grid, at half of the longest schedule; an
-optimizer of somebody else's package takes part like any other. Options keep the part's defaults unless an entry
+Each tunes its learning rate, once for all seeds, by the same sweep over the same grid, at half of the longest schedule;
+an optimizer of somebody else's package takes part like any other. Options keep the part's defaults unless an entry
 names them (`conda refresh=50`).
 """
 
@@ -18,9 +18,18 @@ from gpt2lab.base.values import show
 from gpt2lab.base.wording import count, number
 from gpt2lab.studies.claim import Claim
 from gpt2lab.studies.data_names import check_sources
-from gpt2lab.studies.entries import Entry, chosen_entries, labels, report_left_out
+from gpt2lab.studies.entries import chosen_entries, labels, report_left_out
+from gpt2lab.studies.graph import UnitSpec
 from gpt2lab.studies.seed_figures import seed_interval
-from gpt2lab.studies.sweep import Candidate, compete, standings, step_ratio
+from gpt2lab.studies.sweep import (
+    Candidate,
+    choose,
+    compete,
+    standings,
+    step_ratio,
+    sweep_of,
+    tuned_units,
+)
 from gpt2lab.studies.workload import TextWorkload
 from gpt2lab.training import TrainSettings, make_optimizer, parameter_groups
 
@@ -45,7 +54,7 @@ class Settings:
     tuning_steps: int = 150
     """Updates of a trial in the sweeps."""
     learning_rates: tuple[float, ...] = (5e-4, 1e-3, 2e-3, 4e-3, 8e-3)
-    """The grid, ascending; if the best is at its edge, two further values are tried."""
+    """The grid, ascending; one further value is tried: past the edge if the best is there, else beside the best."""
     weight_decay: float = 0.1
     """Decoupled decay."""
 
@@ -100,27 +109,34 @@ class _AdamW(torch.optim.AdamW):
         return cls(parameter_groups(model, weight_decay), lr=lr, **made)
 
 
-def arms(settings: Settings) -> list[str]:
-    """Return the optimizers."""
-    return [entry.arm for entry in chosen_entries("optimizer", settings.only)]
+def units(settings: Settings) -> list[UnitSpec]:
+    """Return the optimizers: a sweep of each, then its races."""
+    entries = chosen_entries("optimizer", settings.only)
+    return tuned_units([entry.arm for entry in entries], sweep_arm, race_arm)
 
 
-def run_arm(settings: Settings, arm: str, run: "Run") -> None:
-    """Tune one optimizer and race it over all lengths; one that cannot be made for the model says why instead."""
-    entry = next(one for one in chosen_entries("optimizer", settings.only) if one.arm == arm)
-    model = settings.workload.model(0)
+def sweep_arm(settings: Settings, arm: str, run: "Run") -> None:
+    """Tune one optimizer; one that cannot be made for the model says why instead."""
     try:
-        candidate = _candidate(settings, entry, model)
+        candidate = _candidate(settings, arm)
     except (LabError, TypeError, ValueError) as error:
         run.text(
             "left_out", f"{error}" if isinstance(error, LabError) else f"{type(error).__name__}: {error}"
         )
         return
-    compete(settings.workload, candidate, run, tuning_steps=settings.tuning_steps, lengths=settings.lengths)
+    choose(settings.workload, candidate, run, steps=settings.tuning_steps)
 
 
-def _candidate(settings: Settings, entry: Entry, model: nn.Module) -> Candidate:
+def race_arm(settings: Settings, arm: str, run: "Run") -> None:
+    """Race one optimizer over all lengths; nothing if it cannot be made."""
+    if "left_out" not in run.needed[sweep_of(arm)].texts:
+        compete(settings.workload, _candidate(settings, arm), run, lengths=settings.lengths)
+
+
+def _candidate(settings: Settings, arm: str) -> Candidate:
     """Return an optimizer with the common grid. LabError, TypeError or ValueError if it cannot be made for the model."""
+    entry = next(one for one in chosen_entries("optimizer", settings.only) if one.arm == arm)
+    model = settings.workload.model(0)
     cls = _AdamW if entry.name == BASELINE else entry.load()
     options = typed_options(entry.name, cls, entry.options)
     rate = settings.learning_rates[0]
@@ -137,10 +153,10 @@ def _candidate(settings: Settings, entry: Entry, model: nn.Module) -> Candidate:
 def run(settings: Settings, run: "Run") -> None:
     """Put the optimizers of one seed together. LabError if none could be made."""
     reasons = [record.texts["left_out"] for record in run.arms.values() if "left_out" in record.texts]
-    run.arms = {arm: record for arm, record in run.arms.items() if "left_out" not in record.texts}
-    if not run.arms:
+    arms = [arm for arm, record in run.arms.items() if "flops" in record.results]
+    if not arms:
         raise LabError(f"no optimizer could be made: {reasons[0]}")
-    losses = standings(run, settings.lengths)
+    losses = standings(run, arms, settings.lengths)
     longest = max(settings.lengths)
     baseline = _baseline(list(losses))
     for arm in losses:
@@ -162,7 +178,8 @@ def summarise(settings: Settings, study: "Study") -> None:
     figures.add(study, ran, settings.lengths, baseline=_baseline(ran), names=names)
     _head(settings, study, {arm: names[arm] for arm in ran})
     report_left_out(
-        study, {names[arm]: study.runs[0].arms[arm].texts["left_out"] for arm in names if arm not in ran}
+        study,
+        {names[arm]: study.runs[0].arms[sweep_of(arm)].texts["left_out"] for arm in names if arm not in ran},
     )
 
 

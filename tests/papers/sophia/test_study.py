@@ -1,4 +1,4 @@
-"""The study of Sophia: smoke scale end to end, its rule on made-up results, the two-dimensional example."""
+"""The study of Sophia: smoke scale end to end, what it asks of a trial, the two-dimensional example."""
 
 from pathlib import Path
 
@@ -7,9 +7,14 @@ import torch
 
 from gpt2lab.base.errors import LabError
 from gpt2lab.papers.sophia import toy
-from gpt2lab.papers.sophia.study import CLAIMS, PRESETS, arms, gauss_newton_error, hutchinson_error
-from gpt2lab.runs.verdicts import Status
-from gpt2lab.studies.claim import Results
+from gpt2lab.papers.sophia.study import (
+    CLAIMS,
+    PRESETS,
+    Settings,
+    candidate,
+    gauss_newton_error,
+    hutchinson_error,
+)
 from gpt2lab.studies.study import reproduce
 
 
@@ -17,47 +22,43 @@ def test_a_study_runs_at_smoke_scale_and_shows_every_arm_with_its_sweep(tmp_path
     study = reproduce("sophia", scale="smoke", seeds=1, home=tmp_path, workers=1)
     assert not study.failures
     results = study.runs[0].results
-    for arm in arms(PRESETS["smoke"]):
+    trials = set()
+    for arm in PRESETS["smoke"].arms:
         assert 3 < results[f"{arm}.loss.s20"] < 6
         assert 0 <= results[f"{arm}.clip_rate"] <= 1
-        assert study.runs[0].arms[arm].tables["sweep"]
-    for arm in ("sophia_g", "sophia_g_published", "sophia_h"):
-        assert results[f"{arm}.refresh_share"] > 0
+        trials.add(len(study.runs[0].arms[f"{arm}.sweep"].tables["sweep"]))
+    assert len(trials) == 1
+    assert results["adamw.half"] == results["adamw.loss.s10"] and "sign.half" not in results
+    assert results["cost.share"] > 0
+    assert 3 < results["bigram_table"] < 6
+    for arm in ("sophia_g", "sophia_h"):
         assert 0 <= results[f"{arm}.win_rate"] <= 1
     assert "sign.win_rate" not in results
     names = {path.stem for path in (study.folder / "figures").iterdir()}
     assert {"training_loss", "loss_by_length", "sweeps", "win_rate", "toy", "toy_paths"} <= names
 
 
-@pytest.mark.parametrize(
-    ("half", "gain", "edge", "status"),
-    [
-        ((-0.01, 0.0, 0.005), (0.1, 0.1, 0.1), 0, Status.HOLDS),
-        ((0.1, 0.12, 0.11), (0.05, 0.06, 0.05), 0, Status.IN_PART),
-        ((0.1, 0.12, 0.11), (0.05, -0.06, 0.05), 0, Status.DOES_NOT_HOLD),
-        ((0.3, 0.3, 0.3), (-0.2, -0.2, -0.2), 0, Status.DOES_NOT_HOLD),
-        ((-0.01, 0.0, 0.005), (0.1, 0.1, 0.1), 1, Status.INCONCLUSIVE),
-    ],
-)
-def test_the_rule_of_the_specification(
-    half: tuple[float, ...], gain: tuple[float, ...], edge: int, status: Status
-) -> None:
-    seeds = [
-        Results(
-            {
-                "adamw.full": 3.0,
-                "sophia.half": 3.0 + h,
-                "sophia.gain": g,
-                "sophia.step_ratio": 1.0,
-                "adamw.at_edge": float(edge),
-                "sophia.at_edge": 0.0,
-            }
-        )
-        for h, g in zip(half, gain, strict=True)
-    ]
-    rule = CLAIMS[0].rule
-    assert rule is not None
-    assert rule(seeds).status is status
+@pytest.mark.parametrize("scale", PRESETS)
+def test_every_arm_chooses_in_as_many_trials(scale: str) -> None:
+    settings = PRESETS[scale]
+    assert len({candidate(settings, arm).trials for arm in settings.arms}) == 1
+
+
+def test_arms_and_lengths_that_the_claims_need_are_asked_for() -> None:
+    with pytest.raises(LabError, match="updates must be even, because T/2 is run too; got 7"):
+        Settings(updates=7)
+    with pytest.raises(LabError, match="of which sign is missing"):
+        Settings(arms=("adamw", "sophia_g", "sophia_h"))
+    with pytest.raises(LabError, match="did you mean lion"):
+        Settings(arms=("adamw", "sign", "sophia_g", "sophia_h", "loin"))
+
+
+def test_nothing_is_judged_where_the_baseline_or_the_positive_control_has_not_learnt() -> None:
+    good = {"adamw.full": 3.3, "bigram_table": 3.5, "sign.full": 3.32, "edges": 0.0}
+    bad = ({"adamw.full": 3.6}, {"sign.full": 3.34}, {"edges": 1.0})
+    for claim in CLAIMS[:3]:
+        assert claim.is_testable(good)
+        assert not any(claim.is_testable(good | change) for change in bad)
 
 
 def test_the_estimators_checks_are_within_what_the_claims_ask() -> None:
