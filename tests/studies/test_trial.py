@@ -26,7 +26,7 @@ from gpt2lab.studies.fingerprint import rule_fingerprint
 from gpt2lab.studies.judge import in_seeds
 from gpt2lab.studies.resume import resume
 from gpt2lab.studies.study import reproduce, resume_study
-from gpt2lab.studies.trial import plan_trial
+from gpt2lab.studies.trial import Past, plan_trial
 
 BASE = Claim("Tide gains", name="A", measure="gain", holds_if=Above(0.0), needs="learnt > 0")
 
@@ -64,25 +64,55 @@ def test_a_function_counts_with_its_code_and_what_it_closes_over():
     assert rule_fingerprint(first) != rule_fingerprint(second)
 
 
+def past(ran, claim=BASE, seen=(), name="tide-1"):
+    planned = PlannedClaim(claim.name, rule_fingerprint(claim), seen=seen, since="2026-11-30")
+    return Past(name, Trial("2026-11-30", (planned,)), ran)
+
+
+def planned(claim, seeds, *pasts):
+    return plan_trial([claim], "laptop", range(seeds), pasts).claims[0]
+
+
+CHANGED = replace(BASE, holds_if=Above(0.5))
+
+
 def test_a_changed_rule_is_a_new_claim_for_the_seeds_after_it():
-    before = plan_trial([BASE], "laptop", 3, None, [])
-    assert (before.late, before.claims[0].seen) == ((), ())
-    assert plan_trial([BASE], "laptop", 3, before, [0, 1]).claims[0].seen == ()
-    changed = replace(BASE, holds_if=Above(0.5))
-    after = plan_trial([changed], "laptop", 3, before, [0, 1])
-    assert after.claims[0].seen == (0, 1)
-    assert plan_trial([changed], "laptop", 6, after, [0, 1, 2, 3]).claims[0].seen == (0, 1), "it stays so"
-    assert plan_trial([BASE, replace(BASE, name="B")], "laptop", 3, before, [0]).claims[1].seen == (0,), (
-        "a new one"
-    )
+    assert planned(BASE, 3).seen == ()
+    same = planned(BASE, 3, past((0, 1)))
+    assert (same.seen, same.since) == ((), "2026-11-30")
+    after = planned(CHANGED, 3, past((0, 1)))
+    assert after.seen == (0, 1) and after.since > "2026-11-30"
+    assert planned(CHANGED, 6, past((0, 1, 2, 3), CHANGED, seen=(0, 1))).seen == (0, 1), "it stays so"
+    assert planned(BASE, 6, past((2, 3), CHANGED, seen=(0, 1))).seen == (0, 1, 2, 3), "changed once more"
+    assert planned(replace(BASE, name="B"), 3, past((0,))).seen == (0,), "a new one"
     check = Claim("Ours is theirs", name="A", measure="x", holds_if=Below(1.0), kind="implementation")
-    assert plan_trial([check], "laptop", 3, before, [0, 1]).claims[0].seen == (), "a check may be mended"
-    assert plan_trial([BASE], "laptop", 3, None, [0]).late == (0,), "a run of before rules were recorded"
+    assert planned(check, 3, past((0, 1))).seen == (), "a check may be mended"
+
+
+def test_seeds_that_ran_after_a_rule_was_recorded_are_its_own_in_whatever_study():
+    other = past((0, 1, 2), CHANGED, name="tide-2")
+    assert planned(BASE, 6, past((0, 1)), other).seen == (), "its rule is the older one"
+    assert planned(CHANGED, 6, past((0, 1)), other).seen == (0, 1)
+    assert planned(CHANGED, 1, past((0, 1)), other).seen == (0,), "of those that are asked for"
+
+
+@pytest.mark.usefixtures("tide")
+def test_a_study_that_begins_again_with_a_changed_rule_is_not_judged_on_the_seeds_that_were_seen(home, tide):
+    reproduce("tide", scale="smoke", seeds=1, home=home)
+    reproduce("tide", scale="smoke", seeds=1, home=home, settings={"gain": 0.1})
+    source = (tide / "study.py").read_text()
+    (tide / "study.py").write_text(source.replace("holds_if=Below(0.0)", "holds_if=Below(-0.1)"))
+    forget_the_module()
+    with pytest.warns(
+        UserWarning, match="the rules of A were changed after tide-smoke-1 had run seeds 0: they are"
+    ):
+        study = reproduce("tide", scale="smoke", seeds=2, home=home)
+    assert [claim.claim.seen for claim in study.claims[:2]] == [(0,), ()]
+    assert seeds_of(study.claims[0]) == (1,)
 
 
 def test_the_power_is_recorded_before_the_run():
-    planned = plan_trial([replace(BASE, pilot_sd=0.1, paper_effect=0.5)], "laptop", 3, None, []).claims[0]
-    assert planned.power == (
+    assert planned(replace(BASE, pilot_sd=0.1, paper_effect=0.5), 3).power == (
         "With the pilot's spread (s.d. 0.1) 3 seeds find a distance of 0.33 from the threshold with 80 % power, and the "
         "paper's is 0.5."
     )
@@ -235,8 +265,8 @@ def edit(folder: Path, head: str, line: str) -> None:
 
 
 def test_splits_and_plans_are_read_as_they_were_written_and_damaged_ones_named(tmp_path):
-    planned = PlannedClaim("A", "0a1b", "It can.", (0, 2), "2026-12-01T00:00:00")
-    trial = Trial("2026-11-30T10:00:00", (planned,), (1,))
+    claim = PlannedClaim("A", "0a1b", "It can.", (0, 2), "2026-12-01T00:00:00")
+    trial = Trial("2026-11-30T10:00:00", (claim,), (1,))
     (tmp_path / TRIAL).write_text(write_plain(trial))
     assert read_trial(tmp_path) == trial
     splits = Splits({"a": "rate"}, {"b": "loss"})
