@@ -4,6 +4,8 @@ import dataclasses
 import html.parser
 import math
 import re
+import shutil
+from types import SimpleNamespace
 
 import pytest
 
@@ -83,9 +85,20 @@ def check(page):
     return " ".join(" ".join(checker.text).split()), checker
 
 
+@pytest.fixture(scope="module")
+def studied(tmp_path_factory):
+    """Return a folder for runs in which the first test that wants the study lets it run, once for all."""
+    return tmp_path_factory.mktemp("studied")
+
+
 @pytest.fixture
-def study(tide, home):
-    return reproduce("tide", home=home, workers=1, settings={"gain": "0.4"})
+def study(tide, home, studied):
+    """Return a study's folder and report, a copy for each test."""
+    if not any(studied.iterdir()):
+        reproduce("tide", home=studied, workers=1, settings={"gain": "0.4"})
+    shutil.copytree(studied, home)
+    folder = home / Store(home).find("tide").id
+    return SimpleNamespace(id=folder.name, folder=folder, report=folder / "report.html")
 
 
 def test_the_report_of_a_study_says_what_a_reader_asks(study):
