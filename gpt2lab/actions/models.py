@@ -24,8 +24,9 @@ if TYPE_CHECKING:
 
 S = TypeVar("S")
 
-DTYPES = ("float32", "bfloat16", "float16", "float64")
-"""Names of the types that weights are loaded in."""
+STORED = "stored"
+DTYPES = ("float32", "bfloat16", "float16", "float64", STORED)
+"""Names of the types that weights are loaded in; stored: that of the file, of a GGUF file its 4 to 8 bits."""
 _CONFIGS = ("config.json", "adapter_config.json")
 
 
@@ -38,17 +39,21 @@ def load(
 ) -> "LanguageModel":
     """Load a language model from a folder, the catalogue's models at hand, a run of the store, or the hub, in this order.
 
-    device None is the GPU if there is one, else the CPU; dtype None is that of the file, or one
-    of DTYPES. architectures: classes that
-    the model may have been saved with and that are no registered parts. LabError if there is none of this name, or its
-    files are not whole.
+    device None is the GPU if there is one, else the CPU. dtype: one of DTYPES; None is that of the file, of a GGUF file
+    float32, and "stored" keeps the matrices of a GGUF file in 4 to 8 bits where the lab's layers hold the same numbers.
+    architectures: classes that the model may have been saved with and that are no registered parts. LabError if there
+    is none of this name, or its files are not whole.
     """
     place = refuse_missing(model)
     from gpt2lab.text.language_model import load as load_folder  # torch, of which a wrong name need not wait
 
     try:
         lm = load_folder(
-            place, device=pick_device(device), dtype=pick_dtype(dtype), architectures=architectures
+            place,
+            device=pick_device(device),
+            dtype=pick_dtype(dtype),
+            stored=dtype == STORED,
+            architectures=architectures,
         )
     except LabError as error:
         raise _no_model(model, place, error) from error
@@ -194,11 +199,13 @@ def pick_device(device: "torch.device | str | None" = None) -> "torch.device":
 
 
 def pick_dtype(dtype: "torch.dtype | str | None") -> "torch.dtype | None":
-    """Return the type of that name; None, the file's own, stays None. LabError for a name that is not in DTYPES."""
+    """Return the type of that name; None for the file's own. LabError for a name that is not in DTYPES."""
     import torch
 
     if not isinstance(dtype, str):
         return dtype
+    if dtype == STORED:
+        return None
     if dtype not in DTYPES:
         raise unknown("type of weights", dtype, DTYPES)
     found: torch.dtype = getattr(torch, dtype)

@@ -82,12 +82,13 @@ def load(
     *,
     device: torch.device | str | None = None,
     dtype: torch.dtype | None = None,
+    stored: bool = False,
     architectures: Sequence[type] = (),
 ) -> LanguageModel:
     """Load a model and its tokenizer from a folder, in Hugging Face's layout or the lab's own, a GGUF file, or by hub id.
 
-    dtype None keeps the type the weights are stored in; those of a GGUF file are dequantised to float32. A folder
-    without a tokenizer gives `tokenizer=None`.
+    dtype None keeps the type the weights are stored in; those of a GGUF file are dequantised to float32,
+    or with `stored` kept as `load_gguf` says. A folder without a tokenizer gives `tokenizer=None`.
     architectures: classes that the model may have been saved with and that are no registered parts. A folder
     with an adapter (adapter_config.json, as PEFT writes it) gives its base with the adapter attached: the base is the
     folder that it names, as a path or beside it, else that name on the hub.
@@ -95,7 +96,7 @@ def load(
     """
     folder = resolve(path_or_hub_id)
     if is_gguf(folder):
-        return _load_gguf(folder, device=device, dtype=dtype)
+        return _load_gguf(folder, device=device, dtype=dtype, stored=stored)
     if is_adapter(folder):
         lm = _load_with_adapter(folder, device=device, dtype=dtype, architectures=architectures)
         lm.source = _source(path_or_hub_id, folder)
@@ -110,11 +111,13 @@ def load(
         raise LabError(f"{folder}: {error}") from None
 
 
-def _load_gguf(path: Path, *, device: torch.device | str | None, dtype: torch.dtype | None) -> LanguageModel:
+def _load_gguf(
+    path: Path, *, device: torch.device | str | None, dtype: torch.dtype | None, stored: bool
+) -> LanguageModel:
     """Load a GGUF file: model, tokenizer with its chat templates, and further ends of text."""
     file = GGUFFile(path)
     tokenizer = read_tokenizer(file.fields, file.where)  # first: it says in no time what is wrong
-    model = load_gguf(file, device=device, dtype=dtype)
+    model = load_gguf(file, device=device, dtype=dtype, stored=stored)
     try:
         return LanguageModel(model, tokenizer, read_generation_files(file.fields), str(path.resolve()))
     except LabError as error:

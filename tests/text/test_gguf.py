@@ -17,6 +17,7 @@ from gpt2lab.model import Transformer, TransformerConfig
 from gpt2lab.model.checkpoints.families import gpt2_config, gpt_neox_config, llama_config, mixtral_config
 from gpt2lab.model.checkpoints.gguf_layout import read_metadata
 from gpt2lab.model.checkpoints.huggingface import load_model, read_config, read_outline
+from gpt2lab.model.quantization import dequantised, quantized_layers
 from gpt2lab.model.rotary import RotaryScaling, rotary_frequencies
 from gpt2lab.text.export import export
 from gpt2lab.text.language_model import LanguageModel, load, save
@@ -75,6 +76,37 @@ def test_every_number_is_the_one_that_the_package_dequantises(tmp_path) -> None:
             "position_embedding.weight": "position_embd.weight", "head.weight": "output.weight"}  # fmt: skip
     for name, theirs in same.items():
         assert np.array_equal(ours[name].detach().numpy(), expected[theirs]), name
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("kind", ["llama", "gpt2", "gptneox", "qwen2"])
+@pytest.mark.parametrize(("matrices", "bits"), [("Q4_0", 4), ("Q4_1", 4), ("Q5_0", 5), ("Q8_0", 8)])
+def test_matrices_kept_in_the_files_bits_are_the_same_numbers(kind, matrices, bits, tmp_path) -> None:
+    gguf_files.write(tmp_path / "m.gguf", kind, matrices=matrices, down="Q8_0", tied=kind != "gptneox")
+    plain, kept = gpt2lab.load(tmp_path / "m.gguf"), gpt2lab.load(tmp_path / "m.gguf", dtype="stored")
+    layers = dict(quantized_layers(kept.model))
+    assert len(layers) == 2 * 4 + (
+        2 if kind == "gptneox" else 1
+    )  # every matrix of the blocks, the table, a free head
+    assert layers["blocks.0.mlp.up"].format.bits == bits and layers["blocks.0.mlp.down"].format.bits == 8
+    for (name, ours), (_, theirs) in zip(
+        dequantised(kept.model).named_parameters(), plain.model.named_parameters(), strict=True
+    ):
+        assert torch.equal(ours, theirs), name
+    ids = tokens(2, 30, vocab=SIZES["vocab"])
+    expected = plain.model(ids)
+    assert (kept.model(ids) - expected).abs().max() <= 1e-5 * expected.abs().max()
+    gpt2lab.save(kept, tmp_path / "out")
+    assert torch.equal(gpt2lab.load(tmp_path / "out").model(ids), kept.model(ids))
+    assert torch.equal(gpt2lab.apply("dequantize", kept, keep=False).model(ids), expected)
+
+
+def test_matrices_of_other_types_stay_in_float32_beside_kept_ones(tmp_path) -> None:
+    gguf_files.write(tmp_path / "m.gguf", "llama", matrices="Q4_1", down="Q6_K")
+    kept = gpt2lab.load(tmp_path / "m.gguf", dtype="stored").model
+    assert "blocks.0.mlp.down" not in dict(quantized_layers(kept))
+    assert kept.blocks[0].mlp.down.weight.dtype == torch.float32
+    assert gpt2lab.load(tmp_path / "m.gguf", dtype="bfloat16").model.dtype == torch.bfloat16
 
 
 ROUND = {

@@ -26,7 +26,7 @@ _SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: 
 """GGUF's number of a type → its code in `struct`."""
 _TEXT, _LIST = 8, 9
 _ALIGNMENT = 32
-_PIECE = 2**20
+_PIECE = 2**18
 """Weights dequantised at a time: the memory that is needed beside the model's own."""
 _PLAIN = {"F32": np.float32, "F16": np.float16, "F64": np.float64}
 _SHORTEST_ENTRY = 8 + 4 + 1

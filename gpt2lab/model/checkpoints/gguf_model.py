@@ -1,6 +1,7 @@
 """Models read from GGUF files: one tensor after another, dequantised into the model's own memory."""
 
 from pathlib import Path
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +13,14 @@ from gpt2lab.model.checkpoints.gguf_layout import ROPE_FACTORS, Piece, cut, halv
 from gpt2lab.model.checkpoints.native import blueprint
 from gpt2lab.model.checkpoints.tensor_files import some
 from gpt2lab.model.config import TransformerConfig
+from gpt2lab.model.matrices import forms
+from gpt2lab.model.quantization.codes import Bits
+from gpt2lab.model.quantization.layers import QuantizedMatrix
+from gpt2lab.model.quantization.quantized import Quantized
 from gpt2lab.model.transformer import Transformer
+
+_KEPT = {"Q4_0": 4, "Q4_1": 4, "Q5_0": 5, "Q5_1": 5, "Q8_0": 8}
+"""Types of whole levels with one scale, and perhaps a minimum, for each 32 weights → their bits."""
 
 
 def gguf_config(file: GGUFFile | Path) -> TransformerConfig:
@@ -27,32 +35,72 @@ def gguf_config(file: GGUFFile | Path) -> TransformerConfig:
 
 @torch.no_grad()
 def load_gguf(
-    file: GGUFFile | Path, *, device: torch.device | str | None = None, dtype: torch.dtype | None = None
+    file: GGUFFile | Path,
+    *,
+    device: torch.device | str | None = None,
+    dtype: torch.dtype | None = None,
+    stored: bool = False,
 ) -> Transformer:
     """Load a file's model, in evaluation mode; dtype None is float32, whatever the file rounds its numbers to.
 
-    Beside the model, a million numbers at a time are in memory. LabError as for `GGUFFile`, and for tensors that are
-    missing, superfluous or of a wrong shape, not finite, or beyond float16 if that is asked for.
+    stored: matrices in 4, 5 or 8 bits stay so (`Quantized`) where the lab's layers hold exactly their numbers.
+    Beside the model, one tensor is in memory at most. LabError as for `GGUFFile`, and for tensors that are missing,
+    superfluous or of a wrong shape, not finite, or beyond float16 if that is asked for.
     """
     file = file if isinstance(file, GGUFFile) else GGUFFile(file)
     config = gguf_config(file)
     model = blueprint(config)
     unused = set(file.tensors) - {ROPE_FACTORS}
     state: dict[str, nn.Parameter] = {}
+    kept: dict[int, dict[str, nn.Module]] = {}
     wanted = dict(model.named_parameters())
     for ours, like in progress(wanted.items(), total=len(wanted), label=file.path.name, unit="tensor"):
         parts = pieces(ours, config)
-        tensor = torch.empty(like.shape, device=device, dtype=dtype or torch.float32)
+        bits = _bits(file, parts) if stored else None
+        kind = torch.float32 if dtype is None or bits is not None else dtype
+        tensor = torch.empty(like.shape, device=device, dtype=kind)
         for part, view in zip(parts, cut(tensor, parts), strict=True):
             _read(file, part, view)
             unused.discard(part.name)
-        state[ours] = nn.Parameter(tensor)
+        name = ours.removesuffix(".weight")
+        layer = None if bits is None else _rounded(model, name, tensor, bits)
+        if bits is not None and layer is not None:
+            kept.setdefault(bits, {})[name] = layer
+        else:
+            state[ours] = nn.Parameter(tensor.to(dtype))
     if unused:
         raise LabError(f"{file.where}: a {config.family} model has no place for {some(sorted(unused))}")
+    for bits, layers in sorted(kept.items()):
+        rounding = _rounding(bits, tuple(layers))
+        rounding.replace(model, layers)
+        model.architectures = (*model.architectures, rounding)
     model.load_state_dict(state, strict=False, assign=True)
     if isinstance(model.head, nn.Linear):
         model.tie_head()
     return model.eval()
+
+
+def _bits(file: GGUFFile, parts: list[Piece]) -> int | None:
+    """Return in how many bits the file holds all pieces of a matrix; None: in several, or in others than are kept."""
+    found = {_KEPT.get(file.tensors[part.name].kind.name) for part in parts if part.name in file.tensors}
+    return found.pop() if len(found) == 1 else None
+
+
+def _rounding(bits: int, layers: tuple[str, ...]) -> Quantized:
+    """Return the rounding that has GGUF's numbers: groups of 32 with a scale and a minimum."""
+    return Quantized(bits=cast(Bits, bits), scheme="affine", group=32, layers=layers)
+
+
+def _rounded(model: Transformer, name: str, weight: Tensor, bits: int) -> nn.Module | None:
+    """Return a layer that holds exactly these weights in so many bits, None if it would not."""
+    rounding = _rounding(bits, (name,))
+    module = rounding.chosen(model).get(name)
+    if module is None:
+        return None
+    module.weight = nn.Parameter(weight)
+    layer = rounding.rounded(name, module, forms(model).get(name))
+    assert isinstance(layer, QuantizedMatrix)
+    return layer if torch.equal(layer.dequantise().view_as(weight), weight) else None
 
 
 def _read(file: GGUFFile, part: Piece, view: Tensor) -> None:

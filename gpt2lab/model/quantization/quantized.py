@@ -64,7 +64,8 @@ class Quantized(QuantizationOptions):
 
         LabError as `attach`, but for what the weights hold.
         """
-        if any(True for _ in quantized_layers(model)):
+        held = [name for name, _ in quantized_layers(model)]
+        if any(_matches(name, self.layers) and not _matches(name, self.exclude) for name in held):
             raise LabError(
                 "the model is quantised already; dequantise it first (gpt2lab apply dequantize), or take the model "
                 "it was made from"

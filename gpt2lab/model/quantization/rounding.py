@@ -138,7 +138,8 @@ def _full_range(grouped: Tensor, how: Format) -> tuple[Tensor, Tensor | None]:
 def _affine(grouped: Tensor, how: Format, form: Form) -> dict[str, Tensor]:
     """Scale and minimum of each group in float16, in a unit of each matrix: a power of two, so that none is out of range.
 
-    A group that lies on such levels already (GGUF's Q4_1: 16 of them, scales and minima in float16) gets them back exactly.
+    A group that was rounded to such levels with scales in float16 gets them back exactly: GGUF's Q4_1 and Q5_1, whose
+    levels reach from the least weight to the largest, and Q4_0, Q5_0 and Q8_0, whose levels lie around 0.
     """
     if not grouped.numel():
         shape = grouped.shape[:2]
@@ -149,10 +150,12 @@ def _affine(grouped: Tensor, how: Format, form: Form) -> dict[str, Tensor]:
         }
     low, high = grouped.aminmax(dim=-1)
     scales = (high - low) / how.ends[1]
+    around, least = _around_zero(grouped, how.bits)
+    scales, low = torch.where(around != 0, around, scales), torch.where(around != 0, least, low)
     largest = torch.stack(
         [
             part.amax() if part.numel() else part.new_zeros(())
-            for part in low.abs().maximum(scales).split(list(form.heights))
+            for part in low.abs().maximum(scales.abs()).split(list(form.heights))
         ]
     )
     unit = torch.ldexp(torch.ones_like(largest), torch.frexp(largest).exponent - 15)  # numbers below 2^15
@@ -162,6 +165,23 @@ def _affine(grouped: Tensor, how: Format, form: Form) -> dict[str, Tensor]:
         "minima": (low / spread).to(torch.float16),
         "unit": unit,
     }
+
+
+def _around_zero(grouped: Tensor, bits: int) -> tuple[Tensor, Tensor]:
+    """Return scale and minimum of groups that lie on whole multiples of one float16 number, as GGUF rounds; else zeros.
+
+    In fewer than 8 bits that number is the largest weight's -1/2^(bits-1), with its sign: the scale may be negative.
+    """
+    half = 2 ** (bits - 1)
+    steps = -half if bits < 8 else half - 1
+    largest = grouped.gather(-1, grouped.abs().argmax(-1, keepdim=True))
+    scale = (largest / steps).to(torch.float16).float()
+    scale = torch.where(scale.isfinite(), scale, 0.0)
+    exact = (_ratio(grouped, scale).round() * scale == grouped).all(-1) & (
+        scale[..., 0] * steps == largest[..., 0]
+    )
+    scale = torch.where(exact, scale[..., 0], 0.0)
+    return scale, -half * scale
 
 
 def _rounded_up(scales: Tensor) -> Tensor:

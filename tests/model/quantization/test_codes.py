@@ -1,3 +1,4 @@
+import gguf
 import numpy as np
 import pytest
 import torch
@@ -121,6 +122,15 @@ def test_weights_that_lie_on_sixteen_levels_in_groups_come_back_as_they_were(siz
         error[scheme] = float(((found - weight) / size).norm() / (weight / size).norm())
     assert error["affine"] < 1e-6
     assert error["asymmetric"] > 0.03
+
+
+@pytest.mark.parametrize("kind", ["Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0"])
+def test_weights_of_a_gguf_file_come_back_as_they_were(kind: str) -> None:
+    drawn = np.random.default_rng(0).normal(0, [[0.05], [3.0]] * 4, (8, 96)).astype(np.float32)
+    drawn[3, :32] = 0
+    type_ = gguf.GGMLQuantizationType[kind]
+    weight = torch.from_numpy(gguf.quants.dequantize(gguf.quants.quantize(drawn, type_), type_))
+    assert torch.equal(read(weight, Format(bits=int(kind[1]), scheme="affine", group=32)), weight)  # type: ignore[arg-type]  # 4, 5 or 8
 
 
 def test_so_many_bits_are_so_many_bits() -> None:
