@@ -65,8 +65,8 @@ class Settings:
     arms: tuple[str, ...] = ARMS
     """The optimizers; lion and sophia_g_published, with the paper's interval and memory, can be added."""
     updates: int = 2400
-    """Updates of the longest complete schedule, T; AdamW and the Sophias also run one of T/2."""
-    tuning_steps: int = 800
+    """Updates of the longest complete schedule, T; AdamW and Sophia-G also run one of T/2."""
+    tuning_steps: int = 600
     """Updates of a trial in the sweeps."""
     cost_steps: int = 200
     """Updates in which the published estimate is timed."""
@@ -162,7 +162,7 @@ def sweep_arm(settings: Settings, arm: str, run: "Run") -> None:
 
 def race_arm(settings: Settings, arm: str, run: "Run") -> None:
     """Race one optimizer; watch how often gradients and steps are clipped."""
-    by_half = arm in ("adamw", "sophia_g", "sophia_h")
+    by_half = arm in ("adamw", "sophia_g")
     compete(
         settings.workload,
         candidate(settings, arm),
