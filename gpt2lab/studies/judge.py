@@ -55,7 +55,8 @@ def judge(
         reason = f"It can be tested at {where} scale, not at {scale}.{_by_rule(claim, seeds)}"
         return _verdict(Status.NOT_TESTED, reason, _measurable(claim, seeds, items or {}))
     try:
-        return _judged(claim, seeds, scale, items or {}, tuple(unfinished), tuple(seen))
+        verdict = _judged(claim, seeds, scale, items or {}, tuple(unfinished), tuple(seen))
+        return replace(verdict, precondition=_precondition(claim, seeds))
     except Exception as error:  # a slip in a claim must not lose the study that took an hour
         what = str(error) if isinstance(error, LabError) else f"{type(error).__name__}: {error}"
         return Verdict(Status.INCONCLUSIVE, f"The claim cannot be judged: {what}.")
@@ -231,16 +232,15 @@ def _checked(claim: Claim, values: tuple[tuple[int, float], ...], unfinished: tu
         return Verdict(Status.INCONCLUSIVE, _not_finished(unfinished, len(values)), values)
     if not values:
         return Verdict(Status.INCONCLUSIVE, "No seed finished.")
-    where = f"all {count(len(values), 'seed')}" if len(values) > 1 else f"seed {values[0][0]}"
+    where = _all(len(values), values[0][0])
     return Verdict(Status.PASSES, f"It is {claim.holds_if.words} in {where}.", values)
 
 
 def _not_finished(unfinished: tuple[int, ...], finished: int) -> str:
     """Return why seeds that failed leave a claim open."""
-    which = f"seed {unfinished[0]}" if len(unfinished) == 1 else f"seeds {listed(unfinished)}"
+    asked = count(len(unfinished) + finished, "seed")
     return (
-        f"{len(unfinished)} of {count(len(unfinished) + finished, 'seed')} failed ({which}); nothing is decided by the "
-        "others alone."
+        f"{len(unfinished)} of {asked} failed ({_which(unfinished)}); nothing is decided by the others alone."
     )
 
 
@@ -250,7 +250,7 @@ def _untestable(claim: Claim, seeds: Mapping[int, Mapping[str, float]]) -> str |
     if not failed:
         return None
     detail = claim.needed(seeds[failed[0]])
-    which = f"seed {failed[0]}" if len(failed) == 1 else f"seeds {listed(failed)}"
+    which = _which(failed)
     needed = claim.needs_words
     if not isinstance(claim.needs, str):
         needed = needed[:1].lower() + needed[1:]  # the sentence of a docstring inside another
@@ -258,6 +258,31 @@ def _untestable(claim: Claim, seeds: Mapping[int, Mapping[str, float]]) -> str |
     if detail:
         reason += f" ({detail}" + (f" in seed {failed[0]})" if len(failed) > 1 else ")")
     return reason + "."
+
+
+def _precondition(claim: Claim, seeds: Mapping[int, Mapping[str, float]]) -> str:
+    """Return whether the precondition was met, and the results that it read over the seeds."""
+    if claim.needs is None or not seeds:
+        return ""
+    failed = [seed for seed, results in seeds.items() if not claim.is_testable(results)]
+    names = names_in(claim.needs) if isinstance(claim.needs, str) else []
+    read = [f"{name} {_span([results[name] for results in seeds.values()])}" for name in names]
+    where = f"not met in {_which(failed)}" if failed else f"met in {_all(len(seeds), next(iter(seeds)))}"
+    return f"{where} ({', '.join(read)})" if read else where
+
+
+def _span(values: Sequence[float]) -> str:
+    """Return `2.9 to 3.1`, or the one value."""
+    ends = [number(end, 3) for end in (min(values), max(values))]
+    return ends[0] if ends[0] == ends[1] else f"{ends[0]} to {ends[1]}"
+
+
+def _which(seeds: Sequence[int]) -> str:
+    return f"seed {seeds[0]}" if len(seeds) == 1 else f"seeds {listed(seeds)}"
+
+
+def _all(n: int, first: int) -> str:
+    return f"all {count(n, 'seed')}" if n > 1 else f"seed {first}"
 
 
 def _too_few(claim: Claim, seeds: Mapping[int, object], found: Evidence, seen: tuple[int, ...]) -> str | None:

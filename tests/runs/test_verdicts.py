@@ -52,6 +52,7 @@ VERDICT = Verdict(
     method="t over 1 seed",
     detectable=math.inf,
     power="Much.",
+    precondition="met in seed 0",
 )
 
 
@@ -64,6 +65,7 @@ def test_what_is_written_is_read_back(tmp_path: Path) -> None:
     assert second.verdict.values[0] == (0, 0.25) and math.isnan(second.verdict.values[1][1])
     assert second.verdict.interval == VERDICT.interval
     assert (second.verdict.status, second.verdict.detectable) == (Status.IN_PART, math.inf)
+    assert second.verdict.precondition == "met in seed 0"
 
 
 def judged(name: str, **fields: Any) -> JudgedClaim:

@@ -1,6 +1,7 @@
 """Verdicts: the rule and its edges; test_error_rates.py has how often they are wrong."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -172,6 +173,13 @@ def test_a_failed_precondition_in_any_seed_means_not_tested_with_the_reason():
     verdict = judge(claim, seeds | {2: seeds[0]}, "laptop")
     assert verdict.status is Status.NOT_TESTED
     assert verdict.reason == "It needs loss < start - 0.3, which fails in seed 1 (loss = 2.9, start = 3)."
+    assert verdict.precondition == "not met in seed 1 (loss 2 to 2.9, start 3)"
+    met = judge(claim, {0: seeds[0], 2: seeds[0]}, "laptop")
+    assert met.precondition == "met in all 2 seeds (loss 2, start 3)"
+    assert judge(claim, {4: seeds[0]}, "laptop").precondition == "met in seed 4 (loss 2, start 3)"
+    assert judge(replace(claim, needs=None), seeds, "laptop").precondition == ""
+    by_function = replace(claim, needs=lambda results: results["loss"] < 2.5)
+    assert judge(by_function, seeds, "laptop").precondition == "not met in seed 1"
 
 
 def test_a_claim_of_another_scale_is_not_tested_and_says_where_it_can_be():

@@ -20,7 +20,7 @@ def provenance_section(run: RunRecord, pieces: Sequence[RunRecord] = ()) -> Sect
     units = {names[piece.id]: piece.provenance for piece in pieces} or {"": run.provenance}
     found = origins(units)
     blocks: list[Block | Section] = [
-        Facts("", [Fact(name, show(value)) for name, value in found.common.items()])
+        Facts("", [Fact(name, show(value) or "none") for name, value in found.common.items()])
     ]
     if found.differing:
         blocks += [

@@ -9,7 +9,7 @@ from gpt2lab.runs.kinds import WORDS, by_kind
 from gpt2lab.runs.report.document import DataTable, Prose, Section
 from gpt2lab.runs.run_record import RunRecord
 from gpt2lab.runs.trial import TUNING_SEED, Trial, merged, use_words
-from gpt2lab.runs.verdicts import JudgedClaim, Status
+from gpt2lab.runs.verdicts import JudgedClaim
 
 _INTRODUCTION = (
     "What makes a verdict worth having, and what this study can say of it. What is not stated is not met."
@@ -97,10 +97,10 @@ def _precondition(one: JudgedClaim) -> str:
     """Return a claim's precondition, and whether it was met."""
     claim, verdict = one.claim, one.verdict
     words = f"`{claim.needs}`" if "needs" in claim.expressions else claim.needs
-    if verdict.reason.startswith("It needs "):
-        return f"{words}, **which is not met, so it is not tested**"
-    asked = verdict.values and verdict.status is not Status.NOT_TESTED
-    return f"{words}, which is met" if asked else words
+    if not verdict.precondition:
+        return words  # it was not asked: the claim is of another scale
+    met = verdict.precondition.startswith("met")
+    return f"{words}, {verdict.precondition}" if met else f"{words}, **{verdict.precondition}**"
 
 
 def _power(claims: Sequence[JudgedClaim], trial: Trial | None) -> str:

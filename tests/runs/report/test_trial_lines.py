@@ -87,20 +87,20 @@ def test_what_each_unit_cost_is_a_table(tmp_path: Path) -> None:
 
 
 def test_a_precondition_says_whether_it_was_met() -> None:
-    def judged(name: str, status: Status, reason: str, needs: str = "a > 1") -> JudgedClaim:
+    def judged(name: str, status: Status, met: str, needs: str = "a > 1") -> JudgedClaim:
         return JudgedClaim(
             RecordedClaim(name, "So", needs=needs, expressions=("needs",)),
-            Verdict(status, reason, ((0, 1.0),)),
+            Verdict(status, "So.", ((0, 1.0),), precondition=met),
         )
 
     said = lines(
         claims=(
-            judged("A", Status.HOLDS, "The interval"),
-            judged("B", Status.NOT_TESTED, "It needs a > 1, which fails in seed 0."),
-            judged("C", Status.NOT_TESTED, "It can be tested at gpu scale."),
-            judged("D", Status.HOLDS, "The interval", needs=""),
+            judged("A", Status.HOLDS, "met in all 3 seeds (a 2 to 3)"),
+            judged("B", Status.NOT_TESTED, "not met in seed 0 (a 0.5 to 3)"),
+            judged("C", Status.NOT_TESTED, ""),
+            judged("D", Status.HOLDS, "", needs=""),
         )
     )["2"]
-    assert "A: `a > 1`, which is met." in said
-    assert "B: `a > 1`, **which is not met, so it is not tested**." in said
+    assert "A: `a > 1`, met in all 3 seeds (a 2 to 3)." in said
+    assert "B: `a > 1`, **not met in seed 0 (a 0.5 to 3)**." in said
     assert "C: `a > 1`. D: none is stated." in said
