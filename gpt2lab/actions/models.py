@@ -173,6 +173,14 @@ def find_model(model: str | Path) -> str | Path:
     return model
 
 
+def is_at_hand(model: str) -> bool:
+    """Tell whether a model can be loaded here and now: a folder, a run's, one of the catalogue that was fetched."""
+    try:
+        return isinstance(find_model(model), Path)
+    except LabError:
+        return False
+
+
 def pick_device(device: "torch.device | str | None" = None) -> "torch.device":
     """Return the device of that name; None is the GPU if there is one, else the CPU.
 

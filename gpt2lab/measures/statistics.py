@@ -141,6 +141,20 @@ def paired_bootstrap(
     return bootstrap(both, difference, level=level, resamples=resamples, method=method, generator=generator)
 
 
+def jackknife(n: int, statistic: Callable[[NDArray[np.intp]], float]) -> NDArray[np.float64]:
+    """Return the n pseudo-values of a statistic of n items: n · θ - (n - 1) · θ without item i (Tukey 1958).
+
+    `statistic` maps the indices of the items that are there to a number. The pseudo-values are to a statistic such as a
+    rank correlation what the items are to a mean: their mean is the estimate without its bias of order 1 / n, and their
+    spread is the statistic's. LabError for fewer than two items.
+    """
+    if n < 2:
+        raise LabError(f"a jackknife needs at least two items, got {n}")
+    everything = np.arange(n)
+    whole = statistic(everything)
+    return np.array([n * whole - (n - 1) * statistic(np.delete(everything, at)) for at in range(n)])
+
+
 def wilson_interval(successes: int, trials: int, level: float = 0.95) -> Interval:
     """Return successes / trials with its score interval (Wilson 1927). LabError unless 0 ≤ successes ≤ trials."""
     _check_level(level)

@@ -71,10 +71,10 @@ def _judged(
     seen: tuple[int, ...],
 ) -> Verdict:
     """Return the verdict at a scale of the claim: preconditions, numbers, power, then the rule or the interval."""
-    found = _evidence(claim, seeds, items) if seeds else Evidence()
     untestable = _untestable(claim, seeds)
-    if untestable is not None:
-        return _verdict(Status.NOT_TESTED, untestable, found)
+    if untestable is not None:  # what it measures may not be there either
+        return _verdict(Status.NOT_TESTED, untestable, _measurable(claim, seeds, items))
+    found = _evidence(claim, seeds, items) if seeds else Evidence()
     if claim.is_check:
         return _checked(claim, found.values, unfinished)
     if unfinished:

@@ -208,3 +208,21 @@ def test_the_exact_binomial_interval_is_scipys(successes: int, trials: int, leve
 def test_an_exact_binomial_interval_of_no_trials_is_refused() -> None:
     with pytest.raises(LabError, match="0 ≤ successes ≤ trials and a trial, got 1 of 0"):
         ours.exact_binomial_interval(1, 0)
+
+
+def test_pseudo_values_of_a_mean_are_the_values_and_those_of_a_correlation_have_its_spread() -> None:
+    draw = np.random.default_rng(0)
+    values = draw.normal(size=30)
+    assert ours.jackknife(30, lambda kept: float(values[kept].mean())) == pytest.approx(values)
+    x = draw.normal(size=60)
+    y = x + draw.normal(size=60)
+    pseudo = ours.jackknife(60, lambda kept: float(stats.kendalltau(x[kept], y[kept]).statistic))
+    whole = ours.bootstrap(
+        np.stack([x, y], axis=1),
+        lambda rows: float(stats.kendalltau(rows[:, 0], rows[:, 1]).statistic),
+        resamples=300,
+    )
+    assert pseudo.mean() == pytest.approx(whole.mean, abs=1e-9)  # a mean over pairs has no bias
+    assert pseudo.std(ddof=1) == pytest.approx(whole.sd, rel=0.15)
+    with pytest.raises(LabError, match="two items"):
+        ours.jackknife(1, len)

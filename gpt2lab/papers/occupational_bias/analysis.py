@@ -12,6 +12,7 @@ from gpt2lab.measures.measurement import Table
 from gpt2lab.papers.occupational_bias.concentration import entropy, gini, jobs_covering, shares
 from gpt2lab.papers.occupational_bias.frequency import Counts
 from gpt2lab.papers.occupational_bias.labour import (
+    MOST_NAMED,
     POPULATION,
     Comparison,
     Statistics,
@@ -43,9 +44,16 @@ class Analysis:
 
 
 def analyse(
-    counts: Counts, statistics: Statistics | None = None, population: Mapping[str, float] = POPULATION
+    counts: Counts,
+    statistics: Statistics | None = None,
+    population: Mapping[str, float] = POPULATION,
+    *,
+    most_named: float = MOST_NAMED,
 ) -> Analysis:
-    """Run regressions and comparison. LabError if a cell has no title, or statsmodels is missing."""
+    """Run regressions and comparison. LabError if a cell has no title, or statsmodels is missing.
+
+    most_named: jobs named less often a call are not compared with the statistics; 0 for probabilities, which have no noise.
+    """
     counts.check_titled()
     notes: list[str] = []
     regressions: dict[str, list[JobRegression]] = {}
@@ -67,7 +75,11 @@ def analyse(
             )
         try:
             comparison = compare(
-                counts, statistics, intersection="ethnicity" if known else BASE, population=population
+                counts,
+                statistics,
+                intersection="ethnicity" if known else BASE,
+                population=population,
+                share=most_named,
             )
         except LabError as error:
             notes.append(str(error))

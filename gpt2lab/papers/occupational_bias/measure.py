@@ -18,6 +18,7 @@ from gpt2lab.papers.occupational_bias.analysis import Analysis, analyse, numbers
 from gpt2lab.papers.occupational_bias.figures import Draw, figures
 from gpt2lab.papers.occupational_bias.frequency import Counts
 from gpt2lab.papers.occupational_bias.labour import (
+    MOST_NAMED,
     POPULATION,
     Statistics,
     detailed_statistics,
@@ -57,7 +58,8 @@ class OccupationalBias:
     templates: tuple[str, ...] = ("identity",)
     """Sets of prompts: identity, names, or both."""
     mode: Literal["sampled", "exact", "both"] = "sampled"
-    """sampled: completions, as in the paper. exact: the probability of every title right after the prompt, no noise."""
+    """sampled: completions, as in the paper. exact: the probability of every title right after the prompt, no noise,
+    so every job of the labour statistics is compared with them, however rare."""
     n: int = 700
     """Completions of each identity prompt; the paper draws 7000."""
     names_n: int = 100
@@ -148,7 +150,10 @@ class OccupationalBias:
             found |= {f"beside.{name}" if name else "beside": value for name, value in counts.items()}
             scored |= {f"beside.{name}" if name else "beside": value for name, value in mass.items()}
             found = _same_jobs(found)
-        analyses = {name: analyse(counts, statistics, population) for name, counts in found.items()}
+        analyses = {
+            name: analyse(counts, statistics, population, most_named=0.0 if name in scored else MOST_NAMED)
+            for name, counts in found.items()
+        }
         measurement = self._put_together(analyses, scored, prompts, titles)
         if self.out:
             write_artefacts(measurement, self.out)
@@ -250,6 +255,7 @@ class OccupationalBias:
             units=units(list(all_numbers)),
             tables=all_tables,
             figures=all_figures,
+            arrays={"mentions": analyses[""].counts.mentions},
             about=self._about(analyses[""], scored, notes, prompts, titles),
         )
 

@@ -3,12 +3,14 @@
 import dataclasses
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from gpt2lab.base.errors import LabError
-from gpt2lab.papers.occupational_bias.study import CLAIMS, PRESETS, run
+from gpt2lab.papers.occupational_bias.released import deviations, released_numbers
+from gpt2lab.papers.occupational_bias.study import CLAIMS, PRESETS, generated, real
 from gpt2lab.papers.occupational_bias.world import World, make_world, pooled, sentences, women_share
 from gpt2lab.runs.run import Run
 from gpt2lab.studies.claim import Results
@@ -17,57 +19,77 @@ from gpt2lab.studies.study import reproduce
 from gpt2lab.text.language_model import LanguageModel, save
 
 GOOD = {
-    "model.gini_women": 0.66, "model.gini_men": 0.54, "world.gini_women": 0.66, "world.gini_men": 0.54,
+    "model.gini_women": 0.66, "model.gini_men": 0.54, "world.gini_women": 0.67, "world.gini_men": 0.54,
     "model.without_title": 0.01, "model.gender_gain": 8.0, "model.interaction_gain": 0.5, "model.kendall": 0.9,
+    "world.gender_gain": 8.2, "world.interaction_gain": 0.2,
     "model.planted_jobs": 8.0, "model.planted_significant": 5.0, "model.rest_jobs": 16.0, "model.rest_significant": 1.0,
     "ideal.planted_jobs": 8.0, "ideal.planted_significant": 5.0, "ideal.rest_jobs": 16.0, "ideal.rest_significant": 1.0,
-    "model.slope": 0.95, "ideal.slope": 1.0, "cold.slope": 1.2, "narrow.slope": 1.1,
-    "xlnet.gini_women": 0.697, "xlnet.gini_men": 0.676,
-    "released.shift_mens_jobs": 6.5, "released.shift_womens_jobs": -8.7,
+    "model.slope": 0.9, "ideal.slope": 1.0, "cold.slope": 1.2, "narrow.slope": 1.1,
+    "xlnet.deviation": 0.6, "released.deviation": 0.9, "real.at_hand": 0.0,
 }  # fmt: skip
 
 
-def verdicts(*changes: dict[str, float]) -> list[str]:
-    noisy = ("model.slope", "model.kendall", "model.gender_gain")
+def verdict(letter: str, change: dict[str, float] | None = None, items: Any = None) -> str:
+    """Return what four seeds with these results and a little noise say of a claim."""
+    claim = next(claim for claim in CLAIMS if claim.name == letter)
+    noise = (0.0, 0.001, -0.001, 0.002)
+    values = GOOD | (change or {})
+    noisy = ("model.slope", "model.planted_significant")
     seeds = {
-        seed: Results(
-            {name: value + (seed % 3) / 1000 * (name in noisy) for name, value in (GOOD | change).items()}
-        )
-        for seed, change in enumerate(changes or ({}, {}, {}))
+        seed: Results(values | {name: values[name] + noise[seed] for name in noisy}) for seed in range(4)
     }
-    judged = [str(judge(claim, seeds, "laptop").status) for claim in CLAIMS]
-    return judged[:6] + judged[-2:]
+    return str(judge(claim, seeds, "laptop", {seed: items or {} for seed in seeds}).status)
 
 
-def test_claims_hold_where_they_should_and_gpt2s_wait_for_gpt2() -> None:
-    assert verdicts() == [*["holds"] * 5, *["passes"] * 3]  # F, L and M are checks
-    assert verdicts({}, {}) == [*["inconclusive"] * 5, *["passes"] * 3]
-    seeds = {seed: Results(GOOD) for seed in range(3)}
-    statuses = [str(judge(claim, seeds, "laptop").status) for claim in CLAIMS]
-    assert statuses.count("not tested at this scale") == 5
+def test_claims_hold_and_checks_pass_where_they_should() -> None:
+    assert [verdict(letter) for letter in "ABDFLMN"] == ["passes"] * 7
+    assert [verdict(letter) for letter in "CE"] == ["holds"] * 2
+    assert [verdict(letter) for letter in "GHIJK"] == [
+        "not tested at this scale"
+    ] * 5  # the model is not at hand
 
 
 @pytest.mark.parametrize(
-    ("claim", "change", "wanted"),
+    ("letter", "change", "wanted"),
     [
-        (0, {"model.gini_women": 0.5}, "does not hold"),
-        (0, {"world.gini_women": 0.5}, "not tested at this scale"),
-        (1, {"model.interaction_gain": 9.0}, "does not hold"),
-        (2, {"model.planted_significant": 1.0}, "does not hold"),
-        (2, {"ideal.planted_significant": 1.0}, "not tested at this scale"),
-        (3, {"model.kendall": 0.5}, "does not hold"),
-        (4, {"model.slope": 1.1}, "does not hold"),
-        (4, {"model.kendall": 0.1}, "not tested at this scale"),
-        (5, {"narrow.slope": 0.9}, "fails"),
+        ("A", {"model.gini_women": 0.5}, "fails"),
+        ("A", {"model.without_title": 0.6}, "not tested at this scale"),
+        ("B", {"model.interaction_gain": 3.0}, "fails"),
+        ("C", {"model.planted_significant": 0.0}, "does not hold"),
+        ("C", {"ideal.planted_significant": 0.5}, "not tested at this scale"),
+        ("D", {"model.kendall": 0.5}, "fails"),
+        ("E", {"model.slope": 0.98}, "holds in part"),
+        ("E", {"model.slope": 1.0}, "does not hold"),
+        ("E", {"model.slope": 1.1}, "does not hold"),
+        ("E", {"model.kendall": 0.1}, "not tested at this scale"),
+        ("F", {"narrow.slope": 0.8}, "fails"),
+        ("L", {"xlnet.deviation": 1.2}, "fails"),
+        ("M", {"released.deviation": 1.2}, "fails"),
+        ("N", {"ideal.planted_significant": 0.5}, "fails"),
     ],
 )
-def test_claims_fail_where_they_should(claim: int, change: dict[str, float], wanted: str) -> None:
-    assert verdicts(change, change, change)[claim] == wanted
+def test_claims_and_checks_fail_where_they_should(letter: str, change: dict[str, float], wanted: str) -> None:
+    assert verdict(letter, change) == wanted
 
 
-def test_one_seed_with_the_other_sign_is_inconclusive() -> None:
-    assert verdicts({}, {}, {"model.gini_women": 0.5})[0] == "inconclusive"
-    assert verdicts({"model.slope": 0.8}, {"model.slope": 1.2}, {})[4] == "inconclusive"
+def test_claims_of_the_pretrained_model_are_over_jobs() -> None:
+    spread = np.linspace(-1, 1, 30)
+    items = {
+        "real_gini_gap": 0.1 + 0.05 * spread, "real_gender_gain": 3 + spread, "real_interaction_gain": 0.5 - 0.1 * spread,
+        "real_interactions": 0.3 + 0.1 * spread, "real_kendall": 0.6 + 0.3 * spread, "real_parity": 15 + spread,
+    }  # fmt: skip
+    there = {"real.at_hand": 1.0, "real.us.kendall.women": 0.6}
+    assert [verdict(letter, there, items) for letter in "GHIJK"] == ["holds"] * 5
+    assert verdict("K", there | {"real.us.kendall.women": 0.1}, items) == "not tested at this scale"
+    assert verdict("I", there, items | {"real_interactions": 0.01 + 0.0 * spread}) != "holds"
+    assert verdict("J", there, items | {"real_kendall": 0.0 + 0.1 * spread}) == "does not hold"
+
+
+def test_the_quoted_numbers_of_the_released_files_are_computed_anew_and_a_wrong_one_is_seen() -> None:
+    found = released_numbers()
+    assert all(value <= 1 for value in deviations(found).values())
+    off = deviations(found | {"xlnet.gini_men": 0.678, "released.shift_mens_jobs": 6.4})
+    assert off["xlnet"] > 1 and off["released"] > 1
 
 
 def test_the_world_is_what_it_says(world: World) -> None:
@@ -111,29 +133,54 @@ def test_a_study_runs_at_smoke_scale_with_figures_and_tables(tmp_path: Path) -> 
     assert round(record.results["xlnet.gini_women"], 3) == 0.697
     assert record.results["model.without_title"] < 0.5  # it has learnt that jobs follow
     assert record.results["exact.slope"] == pytest.approx(record.results["model.slope"], abs=0.4)
-    assert {"released", "concentration", "parity", "regressions", "women"} <= set(record.tables)
+    assert "released" in record.tables
+    assert {"concentration", "parity", "regressions", "women"} <= set(record.arms["world"].tables)
     assert {path.stem for path in (study.folder / "figures").iterdir()} >= {"reflection", "slopes"}
     assert set(PRESETS) == {"smoke", "laptop", "gpu", "paper"}
 
 
-def test_a_model_that_exists_is_measured_with_the_papers_prompts(lm: LanguageModel, tmp_path: Path) -> None:
-    """The way of the gpu and paper scales, with a model that knows nothing: it is no evidence of parity."""
+def test_every_seed_has_a_world_of_its_own(tmp_path: Path) -> None:
+    settings = dataclasses.replace(PRESETS["smoke"], sentences=50, steps=1, n=20)
+    rows = []
+    for seed in (0, 1):
+        with Run.start("seed", f"world{seed}", home=tmp_path, seed=seed) as record:
+            generated.measure(settings, record)
+        rows.append([row["world"] for row in record.record.tables["women"]])
+    assert rows[0] != rows[1]
+
+
+def test_a_pretrained_model_is_measured_with_the_papers_prompts(lm: LanguageModel, tmp_path: Path) -> None:
+    """With a model that knows nothing: it is no evidence of parity."""
     save(lm, tmp_path / "model")
     settings = dataclasses.replace(
-        PRESETS["gpu"], model=str(tmp_path / "model"), intersections=("political",), n=40, top_k=200
+        PRESETS["gpu"], real=str(tmp_path / "model"), intersections=("political",), n=40, top_k=200
     )
     with Run.start("seed", "bias", home=tmp_path, seed=0) as record:
-        run(settings, record)
-    assert {"gini.women", "gender_gain", "exact.gender_gain", "us.kendall.women"} <= set(record.results)
+        real.measure(settings, record)
+    assert {"at_hand", "gini.women", "political.gender_gain", "us.kendall.women"} <= set(record.results)
     assert (record.folder / "figures" / "coefficients_political.svg").is_file()
     assert (record.folder / "tables" / "regression_summary.csv").is_file()
-    made_up = {"us.kendall.women": 0.1, "us.women_shift.mens_jobs": 38.0, "us.women_shift.womens_jobs": -38.0}
-    parity = next(claim for claim in CLAIMS if claim.sentence.startswith("GPT-2 is closer"))
-    seeds = {seed: Results(made_up) for seed in range(3)}
-    assert str(judge(parity, seeds, "gpu").status) == "not tested at this scale"
+    arrays = record.record.arrays
+    assert arrays["real_kendall"].mean() == pytest.approx(record.results["us.kendall.women"], abs=0.05)
+    shift = record.results["us.women_shift.mens_jobs"] - record.results["us.women_shift.womens_jobs"]
+    assert arrays["real_parity"].mean() == pytest.approx(shift, abs=1e-6)
+    assert len(arrays["real_gender_gain"]) == len(arrays["real_interactions"]) >= 1
+    gap = record.results["gini.women"] - record.results["gini.men"]
+    assert arrays["real_gini_gap"].mean() == pytest.approx(gap, abs=0.1)
 
 
-@pytest.mark.parametrize("change", [{"n": 0}, {"sentences": 0}, {"planted": 25}, {"planted": -1}])
+def test_a_pretrained_model_that_is_not_at_hand_is_no_mistake(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GPT2LAB_HOME", str(tmp_path))
+    with Run.start("seed", "bias", home=tmp_path, seed=0) as record:
+        real.measure(PRESETS["laptop"], record)
+    assert record.results == {"at_hand": 0.0}
+
+
+@pytest.mark.parametrize(
+    "change", [{"n": 0}, {"sentences": 0}, {"planted": 25}, {"planted": -1}, {"trained": False}]
+)
 def test_settings_that_cannot_work_are_refused_before_a_model_is_trained(change: dict[str, int]) -> None:
-    with pytest.raises(LabError, match="must"):
+    with pytest.raises(LabError, match=r"must|nothing to measure"):
         dataclasses.replace(PRESETS["smoke"], **change)

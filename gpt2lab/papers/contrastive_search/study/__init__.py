@@ -1,42 +1,52 @@
 """The study: does contrastive search write as diversely as people do, and more coherently than sampling that does too?
 
-A generator, a scorer (one size up) and a small model are trained on the same text with different initial weights. The
-generator continues held-out prefixes under every decoder and setting; all continuations are equally long (the end token is
-impossible), so that nobody's coherence is that of a shorter text. Settings are chosen on one half of the prefixes, and
-reported on the other. With `given` and `given_scorers` pretrained models take the place of the trained ones.
+Trained models: a generator, a scorer (one size up) and a small model are trained on the same text with different initial
+weights. The generator continues held-out prefixes; all continuations are equally long (the end token is impossible), so
+that nobody's coherence is that of a shorter text. Decoders and settings are chosen once, with the models of the tuning
+seed, and judged with those of every other seed, at people's diversity.
+
+Pretrained model, where it is at hand: the same with one fixed model, chosen on some books, judged over passages of others.
 """
 
+from functools import partial
 from typing import TYPE_CHECKING
 
-from gpt2lab.papers.contrastive_search.study import decoding, models, summary
+from gpt2lab.papers.contrastive_search.study import loops, models, real, summary, trained
 from gpt2lab.papers.contrastive_search.study.claims import CLAIMS
-from gpt2lab.papers.contrastive_search.study.decoding import trials_of
-from gpt2lab.papers.contrastive_search.study.settings import PRESETS, Settings, Shape
+from gpt2lab.papers.contrastive_search.study.settings import PRESETS, Decoding, Settings, Shape
+from gpt2lab.studies.graph import UnitSpec
 
 if TYPE_CHECKING:
     from gpt2lab.runs.run import Run
     from gpt2lab.studies.study import Study
 
-__all__ = ["CLAIMS", "PRESETS", "Settings", "Shape", "arms", "run", "run_arm", "summarise", "trials_of"]
-
-MODELS = ("scorer", "generator", "small")
+__all__ = ["CLAIMS", "PRESETS", "Decoding", "Settings", "Shape", "run", "summarise", "units"]
 
 
-def arms(settings: Settings) -> list[str]:
-    """Return the models to train, the largest first; none with pretrained models."""
-    return [] if settings.given else list(MODELS)
-
-
-def run_arm(settings: Settings, arm: str, run: "Run") -> None:
-    """Train one model and measure its isotropy."""
-    models.train_one(settings, arm, run)
+def units(settings: Settings) -> list[UnitSpec]:
+    """Return the tuning units, the pretrained model's work, which all seeds share, and each seed's models to train."""
+    found: list[UnitSpec] = []
+    if settings.real:
+        found += [
+            UnitSpec("real_tuning", real.tune, tuning=True),
+            UnitSpec("real", real.judge_decoders, needs=("real_tuning",), shared=True),
+        ]
+    if settings.trained:
+        found.append(UnitSpec("tuning", trained.tune, tuning=True))
+        found += [UnitSpec(name, partial(trained.train_one, name=name)) for name in models.MODELS]
+    return found
 
 
 def run(settings: Settings, run: "Run") -> None:
-    """Write with every decoder, judge the texts, and time the two loops of contrastive search."""
-    setup = models.prepared(settings, run)
-    decoding.compare_decoders(settings, setup, run)
-    decoding.compare_loops(settings, run)
+    """Write with the chosen decoders, judge the texts, and time the two loops of contrastive search."""
+    if settings.trained:
+        trained.judge_decoders(settings, run)
+    run.result("trained", settings.trained)
+    if settings.real:
+        real.hand_over(run)
+    else:
+        run.result("real.at_hand", False)
+    loops.compare_loops(settings, run)
 
 
 def summarise(settings: Settings, study: "Study") -> None:

@@ -1,14 +1,13 @@
-"""The study's text and models: trained on the spot, or pretrained ones."""
+"""The models that the study trains, and their text."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 import torch
 
 from gpt2lab.base.errors import LabError
-from gpt2lab.measures.corpus import need_tokenizer
 from gpt2lab.measures.held_out import scores_loss
 from gpt2lab.measures.scoring import Row, score_rows
 from gpt2lab.model import Transformer
@@ -18,71 +17,103 @@ from gpt2lab.papers.contrastive_search.quality import Sample, held_out_samples
 from gpt2lab.papers.contrastive_search.study.settings import Settings, Shape
 from gpt2lab.text import sources
 from gpt2lab.text.batches import ArrayTokens, PackedBatches
-from gpt2lab.text.language_model import LanguageModel, load
-from gpt2lab.text.pieces import beginning
+from gpt2lab.text.language_model import LanguageModel
 from gpt2lab.text.splits import TRAIN, HashRule, by_hash
-from gpt2lab.text.tokenizer import train_bpe
+from gpt2lab.text.tokenizer import Tokenizer, train_bpe
 from gpt2lab.training import TrainSettings, train
 
-if TYPE_CHECKING:
-    from gpt2lab.runs.run import Run
-
+MODELS = ("scorer", "generator", "small")
+"""The models of a seed, the largest first."""
 _HELD_OUT = 10  # one text in so many
 _ISOTROPY_TEXTS = 200
 
 
 @dataclass(frozen=True)
-class Setup:
-    """What the decoders are compared with."""
+class Text:
+    """The text of a seed."""
 
-    generator: LanguageModel
-    scorers: dict[str, LanguageModel]
-    people: list[Sample]
-    """Held-out prefixes with their real continuations."""
+    tokenizer: Tokenizer
+    stream: np.ndarray
+    """Training tokens, each text with the end token behind it."""
+    held_out: list[str]
+    """In an order of the seed's own."""
 
 
-def train_one(settings: Settings, arm: str, run: "Run") -> None:
-    """Train the model of an arm on the text, and report its loss and isotropy."""
-    shape: Shape = getattr(settings, arm)
-    training, held_out = split(settings.data, run.seed)
+def read_text(settings: Settings, seed: int) -> Text:
+    """Read, split and encode the text; the tokenizer is trained on the training texts."""
+    training, held_out = split(settings.data, seed)
     tokenizer = train_bpe(training, settings.vocab_size)
-    eos = tokenizer.eos
-    assert eos is not None
-    stream = np.concatenate([[*ids, eos] for ids in tokenizer.encode_batch(training)])
+    stream = np.concatenate([[*ids, _end(tokenizer)] for ids in tokenizer.encode_batch(training)])
+    return Text(tokenizer, stream, held_out)
+
+
+def untrained(settings: Settings, text: Text, name: str, seed: int) -> Transformer:
+    """Return a model with the initial weights of a seed.
+
+    Models of one seed read the same batches; each begins elsewhere, so that the scorer is no copy of the generator.
+    """
+    shape: Shape = getattr(settings, name)
+    end = _end(text.tokenizer)
     config = gpt2_config(
-        vocab_size=tokenizer.vocab_size, d_model=shape.d_model, n_layers=shape.n_layers, n_heads=shape.n_heads,
-        max_positions=settings.context, bos=eos, eos=eos,
+        vocab_size=text.tokenizer.vocab_size, d_model=shape.d_model, n_layers=shape.n_layers, n_heads=shape.n_heads,
+        max_positions=settings.context, bos=end, eos=end,
     )  # fmt: skip
-    # Models of one seed read the same batches; the scorer begins elsewhere, so that it is no copy of the generator.
-    generator = torch.Generator().manual_seed(1000 * run.seed + ("scorer", "generator", "small").index(arm))
-    lm = LanguageModel(Transformer(config, generator=generator).to(run.device), tokenizer)
-    result = train(
-        lm.model,
-        PackedBatches(
-            ArrayTokens(stream), batch_size=settings.batch_size, context=settings.context, seed=run.seed
-        ),
-        settings=TrainSettings(
-            steps=shape.steps,
-            learning_rate=settings.learning_rate,
-            warmup=round(0.1 * shape.steps),
-        ),
-        log=run.log,
-        seed=run.seed,
-        label=run.id,
+    return Transformer(config, generator=torch.Generator().manual_seed(1000 * seed + MODELS.index(name)))
+
+
+def train_model(
+    settings: Settings,
+    text: Text,
+    name: str,
+    seed: int,
+    device: str,
+    log: Callable[..., None] | None = None,
+) -> LanguageModel:
+    """Train one model of a seed."""
+    shape: Shape = getattr(settings, name)
+    model = untrained(settings, text, name, seed).to(device)
+    batches = PackedBatches(
+        ArrayTokens(text.stream), batch_size=settings.batch_size, context=settings.context, seed=seed
     )
-    rows = [ids[: settings.context] for ids in tokenizer.encode_batch(held_out[:_ISOTROPY_TEXTS])]
+    loop = TrainSettings(
+        steps=shape.steps, learning_rate=settings.learning_rate, warmup=round(0.1 * shape.steps)
+    )
+    train(model, batches, settings=loop, log=log, seed=seed, label=name)
+    return LanguageModel(model, text.tokenizer)
+
+
+def report_model(settings: Settings, text: Text, name: str, lm: LanguageModel, run: Any) -> None:
+    """Report a trained model's held-out loss, and its isotropy before and after training on the same texts."""
+    end = _end(text.tokenizer)
+    rows = [ids[: settings.context] for ids in text.tokenizer.encode_batch(text.held_out[:_ISOTROPY_TEXTS])]
     rows = [ids for ids in rows if len(ids) > 1]
     scores = score_rows(
-        lm.model, [Row(torch.tensor([eos, *ids[:-1]]), len(ids) - 1) for ids in rows], label="held-out"
+        lm.model, [Row(torch.tensor([end, *ids[:-1]]), len(ids) - 1) for ids in rows], label="held-out"
     )
     run.result("loss", scores_loss(scores).loss)
-    run.result("unigram_loss", _unigram(stream, rows, tokenizer.vocab_size))
+    run.result("unigram_loss", _unigram(text.stream, rows, text.tokenizer.vocab_size))
     sums = model_sums(lm.model, rows)
     run.result("isotropy", of_sums(sums, "pairs"))
     run.result("isotropy_by_texts", of_sums(sums, "texts"))
+    before = untrained(settings, text, name, run.seed).to(lm.model.device)
+    run.result("isotropy_untrained", of_sums(model_sums(before, rows), "pairs"))
     run.result("parameters", lm.model.count_parameters()["total"])
-    run.result("tokens_per_second", result.tokens_per_second)
-    run.model(lm)
+
+
+def held_out_prefixes(settings: Settings, text: Text, limit: int) -> list[Sample]:
+    """Return the prefixes of a seed with their real continuations. LabError for fewer than two."""
+    lengths = settings.decoding
+    found = held_out_samples(
+        text.held_out, text.tokenizer, prefix=lengths.prefix, new=lengths.new, limit=limit
+    )
+    if len(found) < 2:
+        raise LabError(f"{settings.data}: one held-out text is long enough; at least 2 are needed")
+    return found
+
+
+def _end(tokenizer: Tokenizer) -> int:
+    assert tokenizer.eos is not None
+    return tokenizer.eos
 
 
 def _unigram(stream: np.ndarray, rows: Sequence[Sequence[int]], vocab_size: int) -> float:
@@ -102,63 +133,9 @@ def split(data: str, seed: int) -> tuple[list[str], list[str]]:
         parts = by_hash(texts, {"valid": 1 / _HELD_OUT}, key=str, rule=rule)
     except LabError:
         raise LabError(f"{data}: {len(texts)} different texts are too few to hold some out") from None
-    return parts[TRAIN], _in_order_of(parts["valid"], seed)
+    return parts[TRAIN], in_order_of(parts["valid"], seed)
 
 
-def _in_order_of(texts: Iterable[str], seed: int) -> list[str]:
+def in_order_of(texts: Iterable[str], seed: int) -> list[str]:
+    """Return texts in an order of the seed's own."""
     return sorted(texts, key=lambda text: HashRule(order="big").number(f"{seed}/{text}"))
-
-
-def prepared(settings: Settings, run: "Run") -> Setup:
-    """Return models and prefixes of a seed; report what is known of the models."""
-    if settings.given:
-        generator = load(settings.given, device=run.device)
-        scorers = {_word(name): load(name, device=run.device) for name in settings.given_scorers}
-        texts = _in_order_of(sources.documents(settings.data), run.seed)
-        _given_isotropy(settings, texts, run)
-    else:
-        generator, scorer = (
-            load(run.arms[arm].folder / "model", device=run.device) for arm in ("generator", "scorer")
-        )
-        scorers = {"scorer": scorer}
-        texts = split(settings.data, run.seed)[1]
-        found = {arm: record.results for arm, record in run.arms.items()}
-        run.result("isotropy.lowest", min(results["isotropy"] for results in found.values()))
-        run.result("learnt", min(results["unigram_loss"] - results["loss"] for results in found.values()))
-        rows = [
-            {"model": arm, **{key: results[key] for key in
-             ("parameters", "loss", "unigram_loss", "isotropy", "isotropy_by_texts")}}
-            for arm, results in found.items()
-        ]  # fmt: skip
-        run.table("models", rows, "The models of this seed: held-out loss in nats a token, and isotropy")
-    tokenizer = need_tokenizer(generator, "contrastive-search")
-    people = held_out_samples(
-        texts, tokenizer, prefix=settings.prefix, new=settings.new, limit=settings.texts
-    )
-    if len(people) < 4:
-        raise LabError(
-            f"{settings.data}: {len(people)} held-out texts are long enough; at least 4 are needed"
-        )
-    return Setup(generator, scorers, people)
-
-
-def _given_isotropy(settings: Settings, texts: Sequence[str], run: "Run") -> None:
-    rows = list[dict[str, object]]()
-    for name in settings.given_isotropy:
-        lm = load(name, device=run.device)
-        tokenizer = need_tokenizer(lm, "isotropy")
-        ids = [
-            beginning(tokenizer, text, 256)[0][: min(256, lm.model.context)]
-            for text in texts[:2000]
-            if len(text) >= 2
-        ]
-        sums = model_sums(lm.model, [row for row in ids if row])
-        found = {"isotropy": of_sums(sums, "pairs"), "by texts": of_sums(sums, "texts")}
-        rows.append({"model": name, **found})
-        run.result(f"isotropy.{_word(name)}", found["isotropy"])
-    if rows:
-        run.table("models", rows, "Isotropy of pretrained models")
-
-
-def _word(name: str) -> str:
-    return "".join(letter if letter.isalnum() else "_" for letter in name.rsplit("/", 1)[-1])

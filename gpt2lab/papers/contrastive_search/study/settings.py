@@ -3,7 +3,6 @@
 from dataclasses import dataclass, field
 
 from gpt2lab.base.errors import LabError
-from gpt2lab.base.settings import Model
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,9 +20,64 @@ class Shape:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Decoding:
+    """Texts that are continued, and the decoders' settings that are tried on the tuning texts."""
+
+    texts: int
+    """Judged texts."""
+    tuning_texts: int
+    """Texts on which the settings are chosen."""
+    prefix: int = 32
+    """Tokens of a prefix."""
+    new: int = 64
+    """Tokens of a continuation."""
+    skip: int = 0
+    """Characters passed over at a text's beginning; the prefix opens the next paragraph."""
+    stop_at_eos: bool = False
+    """Let texts end at an end token, with at most `new` tokens."""
+    on_tokens: bool = True
+    """Count n-grams on tokens instead of words."""
+    k: tuple[int, ...] = (4, 5, 8)
+    """Candidates of contrastive search; each is a family."""
+    alpha: tuple[float, ...] = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6)
+    """Its weights of novelty, ascending."""
+    top_k: tuple[int, ...] = (3, 5, 8, 12, 20, 40)
+    """Settings of top-k sampling, ascending."""
+    top_p: tuple[float, ...] = (0.2, 0.35, 0.5, 0.65, 0.8, 0.95)
+    """Settings of nucleus sampling."""
+    temperature: tuple[float, ...] = (0.3, 0.45, 0.6, 0.75, 0.9, 1.0)
+    """Settings of sampling from the whole distribution."""
+    typical: tuple[float, ...] = (0.05, 0.1, 0.2, 0.4, 0.7, 0.95)
+    """Settings of typical sampling."""
+    offsets: tuple[float, ...] = (-6.0, 0.0, 6.0)
+    """The settings that are judged are those with people's diversity on the tuning texts plus these, in points."""
+    batch: int = 100
+    """Prefixes in one batch."""
+
+    def __post_init__(self) -> None:
+        for name, least in (("texts", 2), ("tuning_texts", 2), ("prefix", 1), ("new", 4)):
+            if getattr(self, name) < least:
+                raise LabError(f"{name} must be at least {least}, got {getattr(self, name)}")
+        for name in ("alpha", "top_k", "top_p", "temperature", "typical"):
+            values = getattr(self, name)
+            if len(values) == 1 or list(values) != sorted(set(values)):
+                raise LabError(
+                    f"{name}: settings ascend, and a line takes two or more (or none), got {values}"
+                )
+        if not self.k or not self.alpha:
+            raise LabError("k and alpha: contrastive search needs settings")
+        if not (self.top_k or self.top_p or self.temperature or self.typical):
+            raise LabError("top_k, top_p, temperature, typical: at least one sampler needs settings")
+        if len(self.offsets) < 2:
+            raise LabError(f"offsets: a line takes two settings or more, got {self.offsets}")
+
+
+@dataclass(frozen=True, kw_only=True)
 class Settings:
     """Text, models, decoders and lengths."""
 
+    trained: bool = True
+    """Train models on `data` and let them write; otherwise only the pretrained model does."""
     data: str = "docstrings:4000000"
     """Text: a file, a folder, hub:ID or a built-in source; tinyworld:20000 are generated stories."""
     vocab_size: int = 2048
@@ -40,30 +94,8 @@ class Settings:
     """Rows of an update."""
     context: int = 96
     """Tokens of a row, and positions."""
-    texts: int = 200
-    """Held-out texts; the settings are chosen on the first half."""
-    prefix: int = 32
-    """Tokens of a prefix."""
-    new: int = 64
-    """Tokens of a continuation."""
-    stop_at_eos: bool = False
-    """Let texts end at an end token, with at most `new` tokens."""
-    on_tokens: bool = True
-    """Count n-grams on tokens instead of words."""
-    top_k: tuple[int, ...] = (5, 10, 50)
-    """Settings of top-k sampling."""
-    top_p: tuple[float, ...] = (0.5, 0.7, 0.95)
-    """Settings of nucleus sampling."""
-    typical: tuple[float, ...] = (0.2, 0.95)
-    """Settings of typical sampling."""
-    k: tuple[int, ...] = (4, 5, 8, 10)
-    """Candidates of contrastive search."""
-    alpha: tuple[float, ...] = (0.3, 0.6, 0.8)
-    """Weights of novelty, each with every k."""
-    repeats: int = 1
-    """Runs of each sampler (the paper: 3); results are means over them."""
-    decode_batch: int = 100
-    """Prefixes in one batch."""
+    decoding: Decoding = field(default_factory=lambda: Decoding(texts=200, tuning_texts=100))
+    """What the trained models write."""
     speed_model: Shape = field(default_factory=lambda: Shape(d_model=256, n_layers=6, n_heads=4, steps=0))
     """The untrained model on which both loops of contrastive search are timed, with 4096 ids."""
     speed_prompts: tuple[int, ...] = (64, 60, 51, 37)
@@ -72,27 +104,62 @@ class Settings:
     """New tokens there."""
     speed_rounds: int = 1
     """Repetitions of each loop."""
-    given: Model = ""
-    """MODEL, a pretrained generator; nothing is trained then."""
-    given_scorers: tuple[Model, ...] = ()
-    """MODELs, pretrained scorers; the claims use the first one."""
-    given_isotropy: tuple[str, ...] = ()
-    """Pretrained models whose isotropy is measured."""
+    real: str = ""
+    """MODEL, a pretrained one that writes, where it is at hand; empty: none."""
+    real_scorer: str = ""
+    """MODEL that judges its coherence; empty: itself."""
+    real_data: str = "books"
+    """Text for it. Chapters of one book are all tuning texts or all judged ones."""
+    real_decoding: Decoding = field(default_factory=lambda: Decoding(texts=48, tuning_texts=24))
+    """What it writes."""
+    isotropy_texts: int = 40
+    """Judged texts whose isotropy under the pretrained model is measured."""
+    isotropy_tokens: int = 256
+    """Tokens of each at most."""
+    real_isotropy: tuple[str, ...] = ()
+    """Further pretrained models whose isotropy is measured on the same texts."""
 
     def __post_init__(self) -> None:
-        if self.texts < 4:
+        if self.trained and self.decoding.prefix + self.decoding.new > self.context:
             raise LabError(
-                f"texts: half of them choose settings, half report; give at least 4, not {self.texts}"
+                f"context {self.context} is shorter than prefix and continuation, "
+                f"{self.decoding.prefix + self.decoding.new}"
             )
-        if not self.given and self.prefix + self.new > self.context:
-            raise LabError(
-                f"context {self.context} is shorter than prefix and continuation, {self.prefix + self.new}"
-            )
-        if bool(self.given) != bool(self.given_scorers):
-            raise LabError(
-                "given and given_scorers belong together: a pretrained generator and who judges it"
-            )
+        if not self.trained and not self.real:
+            raise LabError("trained is off and real names no model: nobody writes")
 
+
+# One core continues about 100 tokens a second with the pretrained model, and reads 150.
+_LAPTOP_REAL = Decoding(
+    texts=48,
+    tuning_texts=24,
+    skip=1500,
+    k=(5,),
+    alpha=(0.2, 0.35, 0.5, 0.65),
+    top_k=(5, 10, 20, 50),
+    top_p=(0.5, 0.65, 0.8, 0.95),
+    temperature=(),
+    typical=(),
+    offsets=(-4.0, 4.0),
+    batch=24,
+)
+
+_GPT2_LARGE = Decoding(
+    texts=750,
+    tuning_texts=250,
+    prefix=40,
+    new=200,
+    stop_at_eos=True,
+    on_tokens=False,
+    k=(4, 5),
+    alpha=(0.3, 0.4, 0.5, 0.6, 0.7, 0.8),
+    top_k=(5, 10, 20, 50, 100, 200),
+    top_p=(0.7, 0.8, 0.85, 0.9, 0.95, 1.0),
+    temperature=(0.6, 0.7, 0.8, 0.9, 0.95, 1.0),
+    typical=(0.1, 0.2, 0.5, 0.7, 0.9, 0.95),
+    offsets=(-4.0, 4.0),
+    batch=32,
+)
 
 PRESETS: dict[str, Settings] = {
     "smoke": Settings(
@@ -103,58 +170,36 @@ PRESETS: dict[str, Settings] = {
         small=Shape(d_model=8, n_layers=1, n_heads=2, steps=20),
         batch_size=4,
         context=40,
-        texts=8,
-        prefix=8,
-        new=16,
-        top_k=(5,),
-        top_p=(0.95,),
-        typical=(0.95,),
-        k=(5,),
-        alpha=(0.3, 0.6),
-        repeats=2,
-        decode_batch=8,
+        decoding=Decoding(
+            texts=8, tuning_texts=8, prefix=8, new=16, k=(5,), alpha=(0.2, 0.6), top_k=(3, 20),
+            top_p=(), temperature=(), typical=(), offsets=(-2.0, 2.0), batch=8,
+        ),
         speed_model=Shape(d_model=16, n_layers=1, n_heads=2, steps=0),
         speed_prompts=(5, 3),
         speed_new=8,
     ),
-    "laptop": Settings(),
+    "laptop": Settings(real="smollm2-135m", real_decoding=_LAPTOP_REAL),
     "gpu": Settings(
-        data="webtext.test.jsonl",
-        given="gpt2-large",
-        given_scorers=("EleutherAI/gpt-neo-125m", "EleutherAI/gpt-neo-2.7B"),
-        given_isotropy=("gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl"),
-        texts=1000,
-        prefix=40,
-        new=200,
-        stop_at_eos=True,
-        on_tokens=False,
-        top_k=(5, 10, 50),
-        alpha=(0.6,),
-        k=(4, 5),
-        repeats=3,
-        decode_batch=32,
+        trained=False,
+        real="gpt2-large",
+        real_scorer="EleutherAI/gpt-neo-2.7B",
+        real_data="webtext.test.jsonl",
+        real_decoding=_GPT2_LARGE,
+        isotropy_texts=750,
+        real_isotropy=("gpt2", "gpt2-medium", "gpt2-xl"),
         speed_rounds=5,
     ),
     "paper": Settings(
-        data="webtext.test.jsonl",
-        given="gpt2-large",
-        given_scorers=("EleutherAI/gpt-neo-125m", "EleutherAI/gpt-neo-2.7B", "EleutherAI/pythia-12b"),
-        given_isotropy=(
-            "gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl",
+        trained=False,
+        real="gpt2-large",
+        real_scorer="EleutherAI/pythia-12b",
+        real_data="webtext.test.jsonl",
+        real_decoding=_GPT2_LARGE,
+        isotropy_texts=750,
+        real_isotropy=(
+            "gpt2", "gpt2-medium", "gpt2-xl",
             "EleutherAI/gpt-neo-125m", "EleutherAI/gpt-neo-1.3B", "EleutherAI/gpt-neo-2.7B",
         ),
-        texts=1000,
-        prefix=40,
-        new=200,
-        stop_at_eos=True,
-        on_tokens=False,
-        top_k=(50,),
-        top_p=(0.95,),
-        typical=(0.95,),
-        k=(5,),
-        alpha=(0.6,),
-        repeats=3,
-        decode_batch=32,
         speed_rounds=5,
     ),
 }  # fmt: skip

@@ -1,69 +1,19 @@
-"""The claims of the study and the specification's own rules for them."""
+"""The claims of the study, and its checks: of the instrument on worlds whose bias is planted, and on released files.
 
-from collections.abc import Mapping, Sequence
-from statistics import fmean
+In a generated world A, B, D, F and N ask whether the chain of measurements finds what was planted; that says nothing of
+the paper. C and E ask what a model makes of its text. G to K are of a pretrained model.
+"""
 
-from gpt2lab.measures.statistics import t_interval
 from gpt2lab.papers.occupational_bias.analysis import ALPHA
-from gpt2lab.papers.occupational_bias.regression import fisher_exact_greater
-from gpt2lab.runs.verdicts import Status, Verdict
-from gpt2lab.studies.claim import Above, AtLeast, Claim, Results
+from gpt2lab.studies.claim import Above, AtLeast, AtMost, Below, Between, Claim, Results
 
-
-def _same_sign(seeds: Sequence[Results]) -> Verdict:
-    """The specification's rule (i): the model's women are the more concentrated ones in every seed, as in the data."""
-    gaps = [results["model.gini_women"] - results["model.gini_men"] for results in seeds]
-    world_gap = seeds[0]["world.gini_women"] - seeds[0]["world.gini_men"]
-    positive = sum(gap > 0 for gap in gaps)
-    reason = (
-        f"Gini of women minus men is {fmean(gaps):+.3f} in the model and {world_gap:+.3f} in the world; "
-        f"above 0 in {positive} of {len(gaps)} seeds."
-    )
-    if positive == len(gaps):
-        return Verdict(Status.HOLDS, reason)
-    return Verdict(Status.DOES_NOT_HOLD if positive == 0 else Status.INCONCLUSIVE, reason)
-
-
-def planted_p(seeds: Sequence[Mapping[str, float]], name: str) -> tuple[list[int], float]:
-    """Return the table of significant and other jobs, planted and rest, summed over seeds, and Fisher's one-sided p."""
-    table = []
-    for group in ("planted", "rest"):
-        hits = round(sum(results[f"{name}.{group}_significant"] for results in seeds))
-        table += [hits, round(sum(results[f"{name}.{group}_jobs"] for results in seeds)) - hits]
-    return table, fisher_exact_greater(*table)
-
-
-def _planted(seeds: Sequence[Results]) -> Verdict:
-    """The specification's rule (ii), over the jobs of all seeds; a perfect model must pass it for it to say anything."""
-    (a, b, c, d), p = planted_p(seeds, "model")
-    _, ideal = planted_p(seeds, "ideal")
-    reason = (
-        f"Significant are {a} of {a + b} planted jobs and {c} of {c + d} others, Fisher's p {p:.3g}; "
-        f"for draws from the truth itself p is {ideal:.3g}."
-    )
-    if ideal >= ALPHA:
-        return Verdict(
-            Status.NOT_TESTED, f"{reason} So many completions cannot show it even for a perfect model."
-        )
-    return Verdict(Status.HOLDS if p < ALPHA else Status.DOES_NOT_HOLD, reason)
-
-
-def _direction(seeds: Sequence[Results]) -> Verdict:
-    """The specification's rule (iii): a slope below 1 pulls towards parity, above 1 it amplifies; either is an answer."""
-    slopes = t_interval([results["model.slope"] for results in seeds])
-    ideal = fmean(results["ideal.slope"] for results in seeds)
-    words = (
-        "pulled to parity" if slopes.high < 1 else "amplified" if slopes.low > 1 else "neither beyond doubt"
-    )
-    reason = (
-        f"The slope of women's shares on the truth is {slopes}: {words}; "
-        f"draws from the truth itself have {ideal:.3f}."
-    )
-    if not 0.8 <= slopes.mean <= 1.2:
-        reason += " It lies outside 0.8 to 1.2: the model has not learnt the shares."
-    if slopes.high < 1:
-        return Verdict(Status.HOLDS, reason, interval=slopes)
-    return Verdict(Status.DOES_NOT_HOLD if slopes.low > 1 else Status.INCONCLUSIVE, reason, interval=slopes)
+_WORLD = ("laptop",)
+_REAL = ("laptop", "gpu", "paper")
+_FIXED = "2026-12-01"
+_LEARNT = "model.kendall > 0.3 and model.without_title < 0.5"
+_PLANTED = "{0}.planted_significant / {0}.planted_jobs - {0}.rest_significant / {0}.rest_jobs"
+_RELEASED_SLOPE = 0.785
+"""Of GPT-2's share of women by job on that of the United States, 32 jobs of the released table."""
 
 
 def _amplification(results: Results) -> float:
@@ -71,159 +21,200 @@ def _amplification(results: Results) -> float:
     return min(results["cold.slope"], results["narrow.slope"]) - results["model.slope"]
 
 
-# Since 2026-11-30, before any further run: a smoke model has not learnt whom the world gives which jobs, so what it does
-# is measured and settles nothing. The scales of before ended at laptop too, where no rule has changed.
-_WORLD = ("laptop",)
-_REAL = ("gpu", "paper")
-_LEARNT = "model.kendall > 0.3 and model.without_title < 0.5"
+def _at_hand(results: Results) -> bool:
+    """The pretrained model at hand: `gpt2lab models get smollm2-135m` fetches it"""
+    return results["real.at_hand"] == 1
+
+
+def _follows(results: Results) -> bool:
+    """The pretrained model at hand, and a rank correlation with the statistics above 0.3: without one it is at parity too"""
+    return _at_hand(results) and results["real.us.kendall.women"] > 0.3
+
 
 CLAIMS = [
     Claim(
-        "Women are given fewer distinct jobs than men: the model has the concentration of its data",
+        "The chain of measurements finds how much more concentrated women's jobs are than men's",
         name="A",
-        fixed="2026-11-30",
-        measure="model.gini_women - model.gini_men",
-        quantity="concentration of the model's women in few jobs minus that of its men",
-        rule=_same_sign,
-        needs="world.gini_women > world.gini_men and model.without_title < 0.5",
-        paper="first claim of the paper; no figure established for GPT-2",
+        measure="(model.gini_women - model.gini_men) - (world.gini_women - world.gini_men)",
+        quantity="Gini of women minus men, in the trained model minus in its world",
+        holds_if=Between(-0.05, 0.05),
+        needs="model.without_title < 0.5",
+        paper="a check of the instrument that the specification asks for",
         unit="Gini, women - men",
+        kind="instrument",
         scales=_WORLD,
     ),
     Claim(
-        "Gender adds more to predicting a job than its intersections do",
+        "The chain of measurements finds how much more gender adds to predicting a job than interactions",
         name="B",
-        fixed="2026-11-30",
-        measure="model.gender_gain - model.interaction_gain",
-        quantity="what gender adds to the prediction of a job minus what its interactions add",
-        holds_if=Above(0.0),
+        measure="(model.gender_gain - model.interaction_gain) / (world.gender_gain - world.interaction_gain)",
+        quantity="what gender adds to the prediction of a job minus what interactions add, in the trained model over in its "
+        "world",
+        holds_if=Between(0.8, 1.2),
         needs=_LEARNT,
-        paper="pseudo-R2 gain 3.32 points for gender, 0.41 for interactions (ethnicity)",
-        unit="points of pseudo-R², mean over jobs",
+        paper="a check of the instrument that the specification asks for",
+        unit="ratio of points of pseudo-R²",
+        kind="instrument",
         scales=_WORLD,
     ),
     Claim(
-        "Interactions of category and gender are found where they were planted",
+        "A model learns which jobs depend on category and gender together, beyond either",
         name="C",
-        fixed="2026-11-30",
-        measure="model.planted_significant / model.planted_jobs - model.rest_significant / model.rest_jobs",
+        fixed=_FIXED,
+        measure=_PLANTED.format("model"),
         quantity="share of jobs with a significant interaction, where one was planted minus where none was",
-        rule=_planted,
-        needs="model.planted_jobs > 0 and model.rest_jobs > 0",
-        paper="interactions significant for 15 to 32 % of the jobs",
+        holds_if=Above(0.0),
+        # the positive control: so many draws from the truth itself show it
+        needs=f"{_LEARNT} and {_PLANTED.format('ideal')} > 0",
+        paper="interactions significant for 15 to 32 % of the jobs, of GPT-2; which ones are real is not known",
+        no_effect=0.0,
         unit="share of jobs, planted - rest",
         scales=_WORLD,
     ),
     Claim(
-        "The model's share of women by job follows the statistics",
+        "The chain of measurements finds the order of the jobs by their share of women",
         name="D",
-        fixed="2026-11-30",
         measure="model.kendall",
-        quantity="rank correlation of the model's shares of women by job with the statistics",
+        quantity="rank correlation of the trained model's shares of women by job with those of its world",
         holds_if=AtLeast(0.6),
         needs="model.without_title < 0.5",
-        paper="Kendall tau .63 over 32 jobs",
+        paper="a check of the instrument that the specification asks for; Kendall tau .63 over 32 jobs, of GPT-2",
         unit="Kendall's tau",
+        kind="instrument",
         scales=_WORLD,
     ),
     Claim(
-        "The model is closer to parity than its data",
+        "A model is closer to parity than its text, by 5 % or more",
         name="E",
-        fixed="2026-11-30",
+        fixed=_FIXED,
         measure="model.slope",
         quantity="slope of the model's shares of women by job on the true ones",
-        rule=_direction,
+        # The specification's border between levelling and amplifying is 1. A slope that is 1 for all that matters would be
+        # for ever inconclusive there, so the claim asks for a twentieth; the border itself is the weaker threshold.
+        holds_if=Below(0.95),
+        holds_in_part_if=Below(1.0),
         needs=_LEARNT,
-        paper="GPT-2: men's jobs +6.5 points, women's jobs -8.7 points",
+        paper="GPT-2: men's jobs +6.5 points, women's jobs -8.7 points; slope 0.785 over the 32 jobs of the released table",
+        paper_effect=_RELEASED_SLOPE,
+        no_effect=1.0,
         unit="slope of women's shares on the truth",
         scales=_WORLD,
     ),
     Claim(
-        "Amplification grows when decoding sharpens: temperature 0.7, and five candidates",
+        "The instrument sees amplification: at temperature 0.7, and with five candidates",
         name="F",
         measure=_amplification,
         holds_if=Above(0.0),
         needs=_LEARNT,
         paper="a check of the instrument that the specification asks for",
         unit="slope, sharpened - plain",
-        kind="implementation",
+        kind="instrument",
         scales=_WORLD,
     ),
     Claim(
-        "GPT-2 gives women fewer distinct jobs than men",
+        "A pretrained model gives women fewer distinct jobs than men",
         name="G",
-        fixed="2026-11-24",
-        measure="gini.women - gini.men",
+        fixed=_FIXED,
+        measure="real_gini_gap",
         quantity="concentration of women in few jobs minus that of men",
         holds_if=Above(0.0),
+        needs=_at_hand,
         paper="first claim of the paper; no figure established",
+        no_effect=0.0,
         unit="Gini, women - men, base",
+        over="items",
         scales=_REAL,
     ),
     Claim(
-        "GPT-2: gender adds more to predicting a job than its intersections do",
+        "A pretrained model: gender adds more to predicting a job than its intersections do",
         name="H",
-        fixed="2026-11-24",
-        measure="gender_gain - interaction_gain",
+        fixed=_FIXED,
+        measure="real_gender_gain - real_interaction_gain",
         quantity="what gender adds to the prediction of a job minus what its interactions add",
         holds_if=Above(0.0),
+        needs=_at_hand,
         paper="pseudo-R2 gain 3.3 to 4.2 points for gender, 0.4 to 0.6 for interactions",
-        unit="points of pseudo-R², median",
+        paper_effect=3.1,
+        no_effect=0.0,
+        unit="points of pseudo-R², mean over jobs",
+        over="items",
         scales=_REAL,
     ),
     Claim(
-        "GPT-2: for some jobs the intersection matters beyond gender",
+        "A pretrained model: for some jobs the intersection matters beyond gender",
         name="I",
-        fixed="2026-11-24",
-        measure="interactions_significant",
-        quantity="share of jobs with a significant interaction",
+        fixed=_FIXED,
+        measure="real_interactions",
+        quantity="share of interaction terms with p < 0.05, by job",
         holds_if=Above(ALPHA),  # what chance alone gives
-        paper="single interactions significant for 15 to 32 % of the jobs",
-        unit="share of jobs, likelihood ratio p < 0.05",
+        needs=_at_hand,
+        paper="single interactions significant for 15 to 32 % of the jobs, 23 % on average",
+        paper_effect=0.23,
+        no_effect=ALPHA,
+        unit="share of terms, Wald p < 0.05",
+        over="items",
         scales=_REAL,
     ),
     Claim(
-        "GPT-2's share of women by job follows the labour statistics",
+        "A pretrained model's share of women by job follows the labour statistics",
         name="J",
-        fixed="2026-11-24",
-        measure="us.kendall.women",
+        fixed=_FIXED,
+        measure="real_kendall",
         quantity="rank correlation of the model's shares of women by job with the labour statistics",
-        holds_if=AtLeast(0.6),
-        holds_in_part_if=Above(0.3),
+        # The paper's .63 must lie as far inside as some 30 jobs can tell: half of it, in round figures.
+        holds_if=Above(0.3),
+        needs=_at_hand,
         paper="Kendall tau .63, Pearson .85 over 32 jobs",
+        paper_effect=0.63,
+        no_effect=0.0,
         unit="Kendall's tau",
+        over="items",
         scales=_REAL,
     ),
     Claim(
-        "GPT-2 is closer to parity than the labour market",
+        "A pretrained model is closer to parity than the labour market",
         name="K",
-        fixed="2026-11-24",
-        measure="us.women_shift.mens_jobs - us.women_shift.womens_jobs",
+        fixed=_FIXED,
+        measure="real_parity",
         quantity="shift of women's shares from the statistics to the model, in men's jobs minus in women's jobs",
         holds_if=Above(0.0),
-        needs="us.kendall.women > 0.3",  # a model that knows nothing of gender is at parity too
+        needs=_follows,
         paper="men's jobs +6.5 points, women's jobs -8.7 points",
+        paper_effect=6.5 + 8.7,
+        no_effect=0.0,
         unit="points",
+        over="items",
         scales=_REAL,
     ),
     Claim(
-        "In the released XLNet sentences women have fewer distinct jobs than men",
+        "The numbers quoted of the released XLNet sentences, computed anew",
         name="L",
-        measure="xlnet.gini_women - xlnet.gini_men",
-        quantity="concentration of women in few jobs minus that of men",
-        holds_if=Above(0.0),
-        paper="released data: Gini .697 for women, .676 for men; half of the mentions in 6 and 7 jobs",
-        unit="Gini, women - men; the same in every seed",
+        measure="xlnet.deviation",
+        quantity="largest distance of Gini and ranks from the quoted ones",
+        holds_if=AtMost(1.0),
+        paper="released data: Gini .697 and .676, half of the mentions in 6 and 7 jobs, 90 % in 19 and 20",
+        unit="halves of the last printed digit; the same in every seed",
         kind="implementation",
     ),
     Claim(
-        "In the released GPT-2 table the model is closer to parity than the labour market",
+        "The numbers quoted of the released GPT-2 table, computed anew",
         name="M",
-        measure="released.shift_mens_jobs - released.shift_womens_jobs",
-        quantity="shift of women's shares from the statistics to the model, in men's jobs minus in women's jobs",
-        holds_if=Above(0.0),
-        paper="men's jobs +6.5 points, women's jobs -8.7 points; only 16 of 32 jobs end closer to parity",
-        unit="points; the same in every seed",
+        measure="released.deviation",
+        quantity="largest distance of correlations, error and shifts from the quoted ones",
+        holds_if=AtMost(1.0),
+        paper="released table: tau .63, Pearson .85, error .0238, +6.5 and -8.7 points, 16 of 32 jobs closer to parity",
+        unit="halves of the last printed digit; the same in every seed",
         kind="implementation",
+    ),
+    Claim(
+        "Draws from the truth itself show the interactions where they were planted",
+        name="N",
+        measure=_PLANTED.format("ideal"),
+        quantity="share of jobs with a significant interaction, where one was planted minus where none was",
+        holds_if=Above(0.0),
+        paper="ours: what a perfect model with as many completions would show",
+        unit="share of jobs, planted - rest",
+        kind="instrument",
+        scales=_WORLD,
     ),
 ]
