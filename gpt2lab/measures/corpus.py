@@ -11,6 +11,7 @@ from gpt2lab.base.errors import LabError
 from gpt2lab.measures.detokenize import Style, detokenize
 from gpt2lab.text import readers, sources
 from gpt2lab.text.bounded import guarded, open_file
+from gpt2lab.text.data_read import noted
 from gpt2lab.text.pieces import beginning, bytes_of
 from gpt2lab.text.tokenizer import Tokenizer
 
@@ -50,7 +51,8 @@ def read_texts(data: str | Sequence[str], field: str = "text") -> Iterator[str]:
         files = sources.files(item)
         if not files:
             yield from sources.documents(item, field=field)
-        yield from sources.read_files(files, lambda file: _file_texts(file, field))
+        texts = sources.read_files(files, lambda file: _file_texts(file, field))
+        yield from noted(str(item), texts) if files else texts
 
 
 def read_lines(data: str | Sequence[str], field: str = "text") -> list[str]:

@@ -28,7 +28,8 @@ class DataRead:
     unit: Literal["characters", "tokens"]
     """What `size` counts."""
     sha256: str
-    """Hash (hex) of the documents in the order in which they were read, a zero byte after each; of tokens, of the ids."""
+    """Hash (hex) of the documents in the order in which they were read, a zero byte after each; rows count as Python writes
+    them, a stream of tokens with its ids."""
 
 
 @dataclass
@@ -40,12 +41,13 @@ class _Reading:
     size: int = 0
     hash: Any = field(default_factory=hashlib.sha256)
 
-    def through(self, texts: Iterable[str]) -> Iterator[str]:
-        for text in texts:
+    def through(self, documents: Iterable[T], as_text: Callable[[T], str]) -> Iterator[T]:
+        for document in documents:
+            text = as_text(document)
             self.documents += 1
             self.size += len(text)
             self.hash.update(text.encode("utf-8", "surrogatepass") + b"\0")
-            yield text
+            yield document
 
     def found(self) -> DataRead:
         return DataRead(self.name, self.documents, self.size, "characters", self.hash.hexdigest())
@@ -77,14 +79,14 @@ def noting() -> Iterator[Notes]:
         _NOTES.reset(token)
 
 
-def noted(name: str, texts: Iterator[str]) -> Iterator[str]:
-    """Return the documents of a source, noted as they are read where notes are taken."""
+def noted(name: str, documents: Iterator[T], as_text: Callable[[T], str] = str) -> Iterator[T]:
+    """Return the documents of a source, texts or others, noted as they are read where notes are taken."""
     notes = _NOTES.get()
     if notes is None:
-        return texts
+        return documents
     reading = _Reading(name)
     notes._taken.append(reading)
-    return reading.through(texts)
+    return reading.through(documents, as_text)
 
 
 def note(*found: DataRead) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 from gpt2lab.base.errors import LabError
 from gpt2lab.text import readers, rows, sources
 from gpt2lab.text.bounded import EmptyFile, json_rows
+from gpt2lab.text.data_read import noted
 from gpt2lab.text.parquet_rows import parquet_rows
 from gpt2lab.text.rows import Row
 
@@ -20,7 +21,7 @@ def records(source: sources.SourceLike, *fields: str) -> Iterator[tuple[str, Row
     for item in [source] if isinstance(source, str | Path) else source:
         files = sources.files(item)
         found = sources.read_files(files, _rows) if files else _other(str(item))
-        for where, row in found:
+        for where, row in noted(str(item), found, lambda place_and_row: repr(place_and_row[1])):
             rows.require(row, fields, where)
             yield where, row
 

@@ -3,8 +3,10 @@
 import hashlib
 from pathlib import Path
 
+from gpt2lab.measures.corpus import read_texts
 from gpt2lab.text import sources
 from gpt2lab.text.data_read import DataRead, note, noting, remembered
+from gpt2lab.text.records import records
 
 
 def test_a_source_is_noted_with_what_was_read_of_it(tmp_path: Path) -> None:
@@ -16,6 +18,18 @@ def test_a_source_is_noted_with_what_was_read_of_it(tmp_path: Path) -> None:
         assert [next(texts), next(texts)] == ["one", "zwölf"]
     whole = hashlib.sha256("one\0zwölf\0".encode()).hexdigest()
     assert notes.found() == [DataRead(str(file), 2, 8, "characters", whole)]
+
+
+def test_rows_and_the_texts_of_a_measure_are_noted_too(tmp_path: Path) -> None:
+    rows, plain = tmp_path / "rows.jsonl", tmp_path / "plain.txt"
+    rows.write_text('{"text": "one", "label": 1}\n')
+    plain.write_text("a\n\nb\n")
+    with noting() as notes:
+        list(records(rows))
+        list(read_texts([str(plain), "tinyworld:2"]))
+    found = [(Path(one.name).name, one.documents, one.size) for one in notes.found()]
+    assert found[:2] == [("rows.jsonl", 1, len(repr({"text": "one", "label": 1}))), ("plain.txt", 1, 5)]
+    assert [name for name, *_ in found] == ["rows.jsonl", "plain.txt", "tinyworld:2"]
 
 
 def test_notes_inside_others_are_taken_for_the_inner_ones_alone() -> None:
