@@ -187,6 +187,7 @@ def time_estimate(settings: Settings, run: "Run") -> None:
         device=run.device,
         prepare=lambda model, optimizer: watches.append(_Watch(optimizer, clock(run.device))),
     )
+    run.result("seconds", finish.seconds)
     run.result("share", watches[0].seconds / (finish.seconds - watches[0].seconds))
     run.result("seconds_per_refresh", watches[0].seconds / max(watches[0].refreshes, 1))
 
