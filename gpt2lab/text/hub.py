@@ -7,7 +7,6 @@ from pathlib import Path
 
 from gpt2lab.base.errors import LabError, nearest
 from gpt2lab.base.files import restore, user_path
-from gpt2lab.model.checkpoints.gguf_file import is_gguf
 
 SIDE_FILES = (
     "generation_config.json",
@@ -55,10 +54,16 @@ def resolve(path_or_hub_id: Path | str, *, files: Sequence[str] = MODEL_FILES) -
     """
     path = user_path(path_or_hub_id)
     restore(path)  # a process may have died while it replaced the folder
-    if path.is_dir() or is_gguf(path):
+    if path.is_dir():
         return path
     name = str(path_or_hub_id)
     if path.is_file():
+        from gpt2lab.model.checkpoints.gguf_file import (
+            is_gguf,
+        )  # torch, of which a name that is no file need not wait
+
+        if is_gguf(path):
+            return path
         raise LabError(
             f"{name}: a file; a model is a folder with config.json and *.safetensors, or a .gguf file"
         )
