@@ -1,5 +1,5 @@
 # make reproduce   install, run a paper's study, print what it measured, its verdicts and where the report is
-# make test        install, check style, package layers and types, run the tests
+# make test        install, check style, package layers and types, fetch real models (176 MB, once), run the tests
 #                  PAPER=tinystories SCALE=laptop SEEDS=3 WORKERS=2 choose another study and how it is run
 # Both create .venv if there is none. PYTHON= names another interpreter (3.11 or newer).
 
@@ -15,10 +15,12 @@ PYTHON  ?= $(shell for p in python3.12 python3.11 python3 python; do \
 BIN     := .venv/bin
 FRAME   := pyproject.toml constraints.txt
 INSTALL := $(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check --constraint constraints.txt
+# Real models that some tests and pages need; without one of them those are skipped.
+MODELS  := smollm2-135m all-minilm-l6-v2
 # What the tests run under: no download, no progress lines, one thread a process.
 QUIETLY := GPT2LAB_QUIET=1 HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false MPLBACKEND=Agg OMP_NUM_THREADS=1
 
-.PHONY: help reproduce test lint format clean
+.PHONY: help reproduce test models lint format clean
 
 help:
 	@sed -n 's/^# //p' Makefile
@@ -27,8 +29,13 @@ reproduce: .venv/installed
 	$(BIN)/gpt2lab reproduce $(PAPER) --scale $(SCALE) --seeds $(SEEDS) --workers $(WORKERS)
 	@echo "the command is .venv/bin/gpt2lab, or gpt2lab after: source .venv/bin/activate"
 
-test: lint
+test: lint models
 	$(QUIETLY) $(BIN)/python -m pytest -q -n $(JOBS)
+
+models: .venv/installed-test
+	@for model in $(MODELS); do \
+	  $(BIN)/gpt2lab models get $$model || echo "make: the tests that need $$model are skipped" >&2; \
+	done
 
 lint: .venv/installed-test
 	$(BIN)/ruff check .
