@@ -15,8 +15,7 @@ from gpt2lab.studies.comparison import compare_parts
 from gpt2lab.studies.data_names import given_model
 from gpt2lab.studies.entries import chosen_entries
 from gpt2lab.studies.resume import resume
-from gpt2lab.studies.sweep import Workload
-from gpt2lab.studies.workload import TextWorkload
+from gpt2lab.studies.workload import TextWorkload, Workload
 from gpt2lab.text.language_model import LanguageModel, load, save
 from gpt2lab.text.tokenizer import byte_level
 from tests.tiny import tiny

@@ -12,17 +12,9 @@ from torch.nn import functional as F
 from gpt2lab.base.errors import LabError
 from gpt2lab.measures.held_out import windows_loss
 from gpt2lab.studies.graph import TUNING_SEED
-from gpt2lab.studies.sweep import (
-    Candidate,
-    Workload,
-    best_on_grid,
-    race,
-    step_ratio,
-    steps_to_reach,
-    tune,
-    tuned_units,
-)
-from gpt2lab.studies.workload import TextWorkload
+from gpt2lab.studies.race import Candidate, race, step_ratio, steps_to_reach
+from gpt2lab.studies.sweep import best_on_grid, tune, tuned_units
+from gpt2lab.studies.workload import TextWorkload, Workload
 from gpt2lab.text.generators.topic_bigrams import stream
 
 WORKLOAD = Workload(d_model=16, n_heads=2, context=16, batch_size=8, train_tokens=4000, valid_tokens=1500)

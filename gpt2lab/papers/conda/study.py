@@ -22,17 +22,10 @@ from gpt2lab.papers.conda.optimizer import Conda
 from gpt2lab.papers.conda.rivals import Adafactor, AdamW, Control, OneSidedSoap
 from gpt2lab.studies.claim import Above, AtLeast, Below, Claim
 from gpt2lab.studies.graph import UnitSpec
+from gpt2lab.studies.race import Candidate, step_ratio
 from gpt2lab.studies.seed_figures import seed_dots
-from gpt2lab.studies.sweep import (
-    Candidate,
-    Workload,
-    choose,
-    compete,
-    standings,
-    step_ratio,
-    sweep_of,
-    tuned_units,
-)
+from gpt2lab.studies.sweep import choose, compete, standings, sweep_of, tuned_units
+from gpt2lab.studies.workload import Workload
 
 if TYPE_CHECKING:
     from gpt2lab.runs.run import Run

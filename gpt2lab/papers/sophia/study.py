@@ -7,7 +7,6 @@ run; `sophia_h` is shown beside it. `sign` is Sophia that never estimates curvat
 `cost` times the published estimate.
 """
 
-import itertools
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -15,27 +14,18 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any, Self
 
 import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import nn
 
 from gpt2lab.base.errors import LabError, unknown
 from gpt2lab.base.wording import listed
-from gpt2lab.papers.sophia.estimators import gauss_newton_bartlett, hutchinson
 from gpt2lab.papers.sophia.lion import Lion
 from gpt2lab.papers.sophia.optimizer import Sophia, SophiaG, SophiaH
+from gpt2lab.papers.sophia.unbiased import gauss_newton_error, hutchinson_error
 from gpt2lab.studies.claim import Above, AtMost, Below, Claim
 from gpt2lab.studies.graph import UnitSpec
-from gpt2lab.studies.sweep import (
-    Candidate,
-    Workload,
-    choose,
-    clock,
-    compete,
-    race,
-    standings,
-    step_ratio,
-    tuned_units,
-)
+from gpt2lab.studies.race import Candidate, clock, race, step_ratio
+from gpt2lab.studies.sweep import choose, compete, standings, tuned_units
+from gpt2lab.studies.workload import Workload
 from gpt2lab.training import parameter_groups
 
 if TYPE_CHECKING:
@@ -260,33 +250,6 @@ def run(settings: Settings, run: "Run") -> None:
         run.result(f"cost.{name}", value)
     run.result("gauss_newton_error", gauss_newton_error(run.seed))
     run.result("hutchinson_error", hutchinson_error(run.seed))
-
-
-def gauss_newton_error(seed: int) -> float:
-    """Largest relative error of the mean estimate over all label pairs of a softmax model, against the exact diagonal."""
-    generator = torch.Generator().manual_seed(seed)
-    features = torch.randn(2, 3, generator=generator)
-    weight = torch.randn(4, 3, generator=generator).requires_grad_()
-    p = (features @ weight.T).softmax(-1).detach()
-    mean = torch.zeros(4, 3)
-    for labels in itertools.product(range(4), repeat=2):
-        loss = F.cross_entropy(features @ weight.T, torch.tensor(labels))
-        estimate = gauss_newton_bartlett(loss, [weight], terms=2)[0]
-        mean += p[0, labels[0]] * p[1, labels[1]] * estimate
-    exact = 0.5 * ((p * (1 - p)).T @ features.square())
-    return float(((mean - exact).abs() / exact.abs().max()).max())
-
-
-def hutchinson_error(seed: int, draws: int = 400) -> float:
-    """Distance of the mean of Hutchinson estimates from the exact diagonal, in standard errors (root mean square)."""
-    generator = torch.Generator().manual_seed(seed)
-    half = torch.randn(64, 64, generator=generator, dtype=torch.float64)
-    matrix = half + half.T
-    x: Tensor = torch.zeros(64, dtype=torch.float64, requires_grad=True)
-    found = [hutchinson(0.5 * x @ matrix @ x, [x], generator=generator)[0] for _ in range(draws)]
-    estimates = torch.stack(found)
-    errors = (estimates.mean(0) - matrix.diag()) / (estimates.std(0) / draws**0.5)
-    return float(errors.square().mean().sqrt())
 
 
 _TRAINED = ("laptop", "gpu", "paper")

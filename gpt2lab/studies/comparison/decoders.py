@@ -24,8 +24,8 @@ from gpt2lab.measures.text_metrics import diversity, repetition_n
 from gpt2lab.studies.claim import Claim
 from gpt2lab.studies.data_names import check_sources, given_model
 from gpt2lab.studies.entries import chosen_entries, labels, report_left_out
+from gpt2lab.studies.race import clock
 from gpt2lab.studies.seed_figures import interval_columns, seed_dots
-from gpt2lab.studies.sweep import clock
 from gpt2lab.studies.workload import TextWorkload
 from gpt2lab.text import sources
 from gpt2lab.text.language_model import LanguageModel

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 from gpt2lab.base.wording import number
 from gpt2lab.plots import figures
 from gpt2lab.plots.over_seeds import mean_curves
+from gpt2lab.studies.race import step_ratio
 from gpt2lab.studies.seed_figures import interval_columns
-from gpt2lab.studies.sweep import step_ratio, sweep_of
+from gpt2lab.studies.sweep import sweep_of
 
 if TYPE_CHECKING:
     from gpt2lab.studies.study import Study

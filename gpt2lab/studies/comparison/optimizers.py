@@ -20,16 +20,9 @@ from gpt2lab.studies.claim import Claim
 from gpt2lab.studies.data_names import check_sources
 from gpt2lab.studies.entries import chosen_entries, labels, report_left_out
 from gpt2lab.studies.graph import UnitSpec
+from gpt2lab.studies.race import Candidate, step_ratio
 from gpt2lab.studies.seed_figures import seed_interval
-from gpt2lab.studies.sweep import (
-    Candidate,
-    choose,
-    compete,
-    standings,
-    step_ratio,
-    sweep_of,
-    tuned_units,
-)
+from gpt2lab.studies.sweep import choose, compete, standings, sweep_of, tuned_units
 from gpt2lab.studies.workload import TextWorkload
 from gpt2lab.training import TrainSettings, make_optimizer, parameter_groups
 

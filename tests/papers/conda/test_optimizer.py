@@ -344,7 +344,8 @@ def test_what_muon_does_not_orthogonalise_moves_as_in_adamw() -> None:
 
 
 def test_a_model_trains_with_either() -> None:
-    from gpt2lab.studies.sweep import Candidate, Workload, race
+    from gpt2lab.studies.race import Candidate, race
+    from gpt2lab.studies.workload import Workload
 
     workload = Workload(d_model=16, n_heads=2, context=16, batch_size=8, train_tokens=4000, valid_tokens=800)
     for cls, rate in ((Conda, 2e-2), (Muon, 5e-3)):

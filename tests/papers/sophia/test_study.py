@@ -12,9 +12,8 @@ from gpt2lab.papers.sophia.study import (
     PRESETS,
     Settings,
     candidate,
-    gauss_newton_error,
-    hutchinson_error,
 )
+from gpt2lab.papers.sophia.unbiased import gauss_newton_error, hutchinson_error
 from gpt2lab.studies.study import reproduce
 
 
