@@ -8,6 +8,7 @@ import keyword
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 
 import gpt2lab
@@ -158,6 +159,7 @@ def _checkout() -> Path | None:
 def _files(slug: str, kind: str, module: str, folder: Path, tests: Path) -> Iterator[tuple[Path, str]]:
     """Yield every file of the paper with its text."""
     words = {
+        "2026-12-01": date.today().isoformat(),  # the day on which the claims are fixed
         f"gpt2lab.cli.skeletons.{kind}": module,
         f"Example{kind.capitalize()}": "".join(word.capitalize() for word in slug.split("-")),
         f"example-{kind}": slug,

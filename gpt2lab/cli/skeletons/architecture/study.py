@@ -43,6 +43,7 @@ CLAIMS = [
     Claim(
         "Scaled branches train at least as well as plain ones",
         name="A",
+        fixed="2026-12-01",  # before the run
         measure="loss.method - loss.plain",
         quantity="final loss with scaled branches minus that with plain ones",
         holds_if=AtMost(0.02),
@@ -50,7 +51,14 @@ CLAIMS = [
         unit="nats per token",
         paper="section 4",
     ),
-    Claim("The scales grow while training", name="B", measure="growth", holds_if=Above(0.0), needs=LEARNT),
+    Claim(
+        "The scales grow while training",
+        name="B",
+        fixed="2026-12-01",  # before the run
+        measure="growth",
+        holds_if=Above(0.0),
+        needs=LEARNT,
+    ),
 ]
 
 

@@ -42,6 +42,7 @@ CLAIMS = [
     Claim(
         "Training makes late tokens easier than early ones",
         name="A",
+        fixed="2026-12-01",  # before the run
         measure="score.trained",
         quantity="loss of late tokens minus that of early ones, after training",
         holds_if=Below(0.0),
@@ -52,10 +53,12 @@ CLAIMS = [
     Claim(
         "A model that has learnt nothing has a score near zero",
         name="B",
+        fixed="2026-12-01",  # before the run
         measure="score.start",
         quantity="the same before training",
         holds_if=Between(-0.1, 0.1),
         unit="nats per token",
+        kind="instrument",  # a check: it says whether the measure works, and nothing of the paper
     ),
 ]
 

@@ -43,6 +43,7 @@ CLAIMS = [
     Claim(
         "The sign of the gradient trains faster than the gradient itself",
         name="A",
+        fixed="2026-12-01",  # before the run
         measure="loss.sgd - loss.method",
         quantity="final loss of gradient descent minus that of the method",
         holds_if=Above(0.0),
@@ -53,6 +54,7 @@ CLAIMS = [
     Claim(
         "It is about as good as Adam",
         name="B",
+        fixed="2026-12-01",  # before the run
         measure="loss.method - loss.adamw",
         quantity="final loss of the method minus that of AdamW",
         holds_if=AtMost(0.05),

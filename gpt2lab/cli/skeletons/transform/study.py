@@ -39,6 +39,7 @@ CLAIMS = [
     Claim(
         "What is removed matters less than as much at random",
         name="A",
+        fixed="2026-12-01",  # before the run
         measure="loss.random - loss.method",
         quantity="loss after removal at random minus that after removal by the method",
         holds_if=Above(0.0),
@@ -49,6 +50,7 @@ CLAIMS = [
     Claim(
         "Half of the rank of the last block can go without harm",
         name="B",
+        fixed="2026-12-01",  # before the run
         measure="loss.method - loss.dense",
         quantity="loss after the method minus that of the whole model",
         holds_if=AtMost(0.01),
