@@ -47,11 +47,11 @@ class Settings:
     """Updates of the complete schedules that are compared; the last is the reference."""
     tuning_steps: int = 400
     """Updates of a trial in the sweeps."""
-    adamw_rates: tuple[float, ...] = (1.5e-3, 3e-3, 6e-3, 1.2e-2)
+    adamw_rates: tuple[float, ...] = (1.5e-3, 3e-3, 6e-3, 1.2e-2, 2.4e-2)
     """Learning rates of AdamW, of the control's matrices, of SOAP and Adafactor."""
-    muon_rates: tuple[float, ...] = (3e-3, 6e-3, 1.2e-2, 2.4e-2)
+    muon_rates: tuple[float, ...] = (3e-3, 6e-3, 1.2e-2, 2.4e-2, 4.8e-2)
     """Learning rates of Muon."""
-    conda_rates: tuple[float, ...] = (6e-3, 1.2e-2, 2.4e-2, 4.8e-2)
+    conda_rates: tuple[float, ...] = (6e-3, 1.2e-2, 2.4e-2, 4.8e-2, 9.6e-2)
     """Learning rates of Conda."""
     refresh: float = 0.02
     """Share of the updates after which Conda takes a new basis; the paper's period of 2,000 is 2 % of its 100,000."""
