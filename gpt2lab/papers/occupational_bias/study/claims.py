@@ -68,6 +68,7 @@ CLAIMS = [
         needs=f"{_LEARNT} and {_PLANTED.format('ideal')} > 0",
         paper="interactions significant for 15 to 32 % of the jobs, of GPT-2; which ones are real is not known",
         no_effect=0.0,
+        pilot_sd={"laptop": 0.1},  # of draws from the truth, four worlds of five draws each
         unit="share of jobs, planted - rest",
         scales=_WORLD,
     ),
@@ -97,6 +98,9 @@ CLAIMS = [
         paper="GPT-2: men's jobs +6.5 points, women's jobs -8.7 points; slope 0.785 over the 32 jobs of the released table",
         paper_effect=_RELEASED_SLOPE,
         no_effect=1.0,
+        pilot_sd={
+            "laptop": 0.0085
+        },  # three seeds of the trial before 2026-12-01, with 700 completions and one world
         unit="slope of women's shares on the truth",
         scales=_WORLD,
     ),
