@@ -226,7 +226,7 @@ CLAIMS = [
         paper="abstract: 2 to 2.5 times in time, LLaMA 60M to 1B on C4",
         paper_effect=2.25,
         no_effect=1.0,
-        pilot_sd={"laptop": 0.11},
+        pilot_sd={"laptop": 0.11},  # as for A
         unit="times less time",
         scales=_TRAINED,
     ),
@@ -254,7 +254,7 @@ CLAIMS = [
         needs=_LEARNT,
         paper="Fig. 1, as described in public reviews; no figure established",
         no_effect=0.0,
-        pilot_sd={"laptop": 0.16},
+        pilot_sd={"laptop": 0.16},  # as for A
         unit="log of the ratio of σ₁/σ_k",
         scales=_TRAINED,
     ),
