@@ -22,6 +22,9 @@ from gpt2lab.model.transformer import Transformer
 _KEPT = {"Q4_0": 4, "Q4_1": 4, "Q5_0": 5, "Q5_1": 5, "Q8_0": 8}
 """Types of whole levels with one scale, and perhaps a minimum, for each 32 weights → their bits."""
 
+_ROWS = 2**20
+"""Weights that are compared at a time."""
+
 
 def gguf_config(file: GGUFFile | Path) -> TransformerConfig:
     """Return the configuration of a file's model. LabError as for `GGUFFile` and `gguf_layout.read_metadata`."""
@@ -53,19 +56,19 @@ def load_gguf(
     unused = set(file.tensors) - {ROPE_FACTORS}
     state: dict[str, nn.Parameter] = {}
     kept: dict[int, dict[str, nn.Module]] = {}
+    chances = _Chances(model) if stored else None
     wanted = dict(model.named_parameters())
     for ours, like in progress(wanted.items(), total=len(wanted), label=file.path.name, unit="tensor"):
         parts = pieces(ours, config)
-        bits = _bits(file, parts) if stored else None
+        bits = _bits(file, parts) if chances is not None else None
         kind = torch.float32 if dtype is None or bits is not None else dtype
         tensor = torch.empty(like.shape, device=device, dtype=kind)
         for part, view in zip(parts, cut(tensor, parts), strict=True):
             _read(file, part, view)
             unused.discard(part.name)
-        name = ours.removesuffix(".weight")
-        layer = None if bits is None else _rounded(model, name, tensor, bits)
+        layer = chances.rounded(ours, tensor, bits) if chances is not None and bits is not None else None
         if bits is not None and layer is not None:
-            kept.setdefault(bits, {})[name] = layer
+            kept.setdefault(bits, {})[ours.removesuffix(".weight")] = layer
         else:
             state[ours] = nn.Parameter(tensor.to(dtype))
     if unused:
@@ -91,16 +94,30 @@ def _rounding(bits: int, layers: tuple[str, ...]) -> Quantized:
     return Quantized(bits=cast(Bits, bits), scheme="affine", group=32, layers=layers)
 
 
-def _rounded(model: Transformer, name: str, weight: Tensor, bits: int) -> nn.Module | None:
-    """Return a layer that holds exactly these weights in so many bits, None if it would not."""
-    rounding = _rounding(bits, (name,))
-    module = rounding.chosen(model).get(name)
-    if module is None:
-        return None
-    module.weight = nn.Parameter(weight)
-    layer = rounding.rounded(name, module, forms(model).get(name))
-    assert isinstance(layer, QuantizedMatrix)
-    return layer if torch.equal(layer.dequantise().view_as(weight), weight) else None
+class _Chances:
+    """The layers of a model without numbers that may keep the file's bits."""
+
+    def __init__(self, model: Transformer) -> None:
+        self.modules = _rounding(8, ("*",)).chosen(model)
+        self.forms = forms(model)
+
+    def rounded(self, ours: str, weight: Tensor, bits: int) -> nn.Module | None:
+        """Return a layer that holds exactly these weights in so many bits, None if it would not."""
+        name = ours.removesuffix(".weight")
+        module = self.modules.get(name)
+        if module is None:
+            return None
+        module.weight = nn.Parameter(weight)
+        layer = _rounding(bits, (name,)).rounded(name, module, self.forms.get(name))
+        module.weight = nn.Parameter(weight.to("meta"))
+        assert isinstance(layer, QuantizedMatrix)
+        rows = max(1, _ROWS // layer.columns)
+        flat = weight.view(-1, layer.columns)
+        same = all(
+            torch.equal(layer.dequantise(slice(at, at + rows)), flat[at : at + rows])
+            for at in range(0, layer.rows, rows)
+        )
+        return layer if same else None
 
 
 def _read(file: GGUFFile, part: Piece, view: Tensor) -> None:

@@ -13,6 +13,8 @@ from gpt2lab.model.quantization.bits import pack
 from gpt2lab.model.quantization.codes import Format, minima, scale_table, units
 from gpt2lab.model.quantization.nf4 import blocks_of
 
+_AT_ONCE = 2**20
+
 Rounding = Callable[[Tensor, Format, Form | None], dict[str, Tensor]]
 """What chooses codes: a matrix [rows, columns], its format and form → its stored form, as `quantise`."""
 
@@ -31,9 +33,18 @@ def quantise(weight: Tensor, how: Format, form: Form | None = None) -> dict[str,
     if how.levels == "nf4":
         return _as_normal_floats(form.published(exact), how, weight.shape[1])
     stored, levels = levels_of(exact, how, form)
-    grouped = _grouped(exact, how.width(weight.shape[1]))  # [rows, groups, group]
-    numbers = levels.nearest(grouped).flatten(1)[:, : weight.shape[1]]
-    return {"codes": as_codes(numbers, how), **stored}
+    codes = []
+    for rows in _some_rows(exact):
+        grouped = _grouped(exact[rows], how.width(weight.shape[1]))  # [rows, groups, group]
+        numbers = levels.rows(rows).nearest(grouped).flatten(1)[:, : weight.shape[1]]
+        codes.append(as_codes(numbers, how))
+    return {"codes": torch.cat(codes), **stored}
+
+
+def _some_rows(weight: Tensor) -> list[slice]:
+    """Cut the rows of a matrix into runs of a million weights or so, for temporary tensors of no more."""
+    step = max(1, _AT_ONCE // max(1, weight[:1].numel()))
+    return [slice(at, at + step) for at in range(0, max(1, len(weight)), step)]
 
 
 def refuse_not_finite(weight: Tensor) -> None:
@@ -63,6 +74,12 @@ class Levels:
         """Return what whole numbers [rows, groups, any] stand for."""
         values = (numbers if self.zeros is None else numbers - self.zeros) * self.scales
         return values if self.minima is None else values + self.minima
+
+    def rows(self, rows: slice) -> "Levels":
+        """Return the levels of some rows."""
+        zeros = None if self.zeros is None else self.zeros[rows]
+        least = None if self.minima is None else self.minima[rows]
+        return Levels(self.how, self.scales[rows], zeros, least)
 
     def group(self, index: int) -> "Levels":
         """Return the levels of one group, [rows, 1, 1] each."""
@@ -150,8 +167,9 @@ def _affine(grouped: Tensor, how: Format, form: Form) -> dict[str, Tensor]:
         }
     low, high = grouped.aminmax(dim=-1)
     scales = (high - low) / how.ends[1]
-    around, least = _around_zero(grouped, how.bits)
-    scales, low = torch.where(around != 0, around, scales), torch.where(around != 0, least, low)
+    around = torch.cat([_around_zero(grouped[rows], how.bits) for rows in _some_rows(grouped)])
+    scales = torch.where(around != 0, around, scales)
+    low = torch.where(around != 0, -(2 ** (how.bits - 1)) * around, low)
     largest = torch.stack(
         [
             part.amax() if part.numel() else part.new_zeros(())
@@ -167,10 +185,10 @@ def _affine(grouped: Tensor, how: Format, form: Form) -> dict[str, Tensor]:
     }
 
 
-def _around_zero(grouped: Tensor, bits: int) -> tuple[Tensor, Tensor]:
-    """Return scale and minimum of groups that lie on whole multiples of one float16 number, as GGUF rounds; else zeros.
+def _around_zero(grouped: Tensor, bits: int) -> Tensor:
+    """Return the scales of groups that lie on whole multiples of one float16 number, as GGUF rounds them; 0 for others.
 
-    In fewer than 8 bits that number is the largest weight's -1/2^(bits-1), with its sign: the scale may be negative.
+    In fewer than 8 bits that number is -1/2^(bits-1) of the largest weight, with its sign: the scale may be negative.
     """
     half = 2 ** (bits - 1)
     steps = -half if bits < 8 else half - 1
@@ -180,8 +198,7 @@ def _around_zero(grouped: Tensor, bits: int) -> tuple[Tensor, Tensor]:
     exact = (_ratio(grouped, scale).round() * scale == grouped).all(-1) & (
         scale[..., 0] * steps == largest[..., 0]
     )
-    scale = torch.where(exact, scale[..., 0], 0.0)
-    return scale, -half * scale
+    return torch.where(exact, scale[..., 0], 0.0)
 
 
 def _rounded_up(scales: Tensor) -> Tensor:
