@@ -15,17 +15,20 @@ import gpt2lab
 from gpt2lab.base.errors import LabError
 from gpt2lab.model import Transformer, TransformerConfig
 from gpt2lab.model.checkpoints.families import gpt2_config, gpt_neox_config, llama_config, mixtral_config
+from gpt2lab.model.checkpoints.gguf_file import GGUFFile
 from gpt2lab.model.checkpoints.gguf_layout import read_metadata
 from gpt2lab.model.checkpoints.huggingface import load_model, read_config, read_outline
 from gpt2lab.model.quantization import dequantised, quantized_layers
 from gpt2lab.model.rotary import RotaryScaling, rotary_frequencies
 from gpt2lab.text.export import export
+from gpt2lab.text.gguf_tokenizer import read_tokenizer
 from gpt2lab.text.language_model import LanguageModel, load, save
 from gpt2lab.text.tokenizer import Tokenizer, train_bpe
 from gpt2lab.text.tokenizer_files import load_tokenizer
 from tests import gguf_files
 from tests.gguf_files import SIZES, TEXT, byte_level_fields
 from tests.text.export import slow_gguf
+from tests.text.export.test_gguf import sentencepiece
 from tests.tiny import tokens
 
 HARD = (
@@ -198,6 +201,20 @@ def test_ids_are_those_of_the_rule_that_the_file_names(pre, bpe, tmp_path) -> No
         assert ours.encode(text) == expected, text
         assert ours.decode(ours.encode(text), skip_special=False) == text
     assert ours.vocab_size == bpe.vocab_size  # rows without a token are none
+
+
+def test_a_sentencepiece_tokenizer_is_made_of_tokens_and_scores_alone(tmp_path) -> None:
+    tokenizer = sentencepiece()
+    model = random_model(ROUND["llama"].replace(vocab_size=tokenizer.vocab_size + 1))
+    export(LanguageModel(model, tokenizer), "gguf", tmp_path / "m.gguf")
+    fields = GGUFFile(tmp_path / "m.gguf").fields
+    fields.pop("tokenizer.huggingface.json")  # which our export adds, as this tokenizer has no decoder
+    again = read_tokenizer(fields, "m.gguf")
+    for text in (*HARD, "then an ant sang; thin ten, the Zürich 12", "cat", "<s>the cat</s> the cat"):
+        ids = tokenizer.encode(text, special=True)
+        assert again.encode(text, special=True) == ids, text
+    assert again.decode(again.encode("the Zürich cat 🙂")) == "the Zürich cat 🙂"
+    assert (again.bos, again.eos, again.unk) == (1, 2, 0)
 
 
 @torch.no_grad()
