@@ -49,10 +49,8 @@ def test_equal_numbers_of_all_seeds_are_printed_once(capsys: pytest.CaptureFixtu
 def test_the_first_study_of_a_newcomer_judges_no_model_that_has_not_learnt() -> None:
     """At smoke scale only what the authors released is judged; what the model did is measured."""
     assert "smoke" in PRESETS
-    assert [claim.sentence.split()[2] for claim in CLAIMS if "smoke" in claim.scales] == [
-        "released",
-        "released",
-    ]
+    here = [claim for claim in CLAIMS if "smoke" in claim.scales]
+    assert here and all(claim.is_check and "released" in claim.sentence for claim in here)
 
 
 def test_what_the_study_can_find_is_said_before_it_runs(
