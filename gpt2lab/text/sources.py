@@ -71,6 +71,12 @@ BUILT_IN: dict[str, BuiltIn] = {
         size="size",
         summary="generated: short stories that name who belongs where; SIZE in stories",
     ),
+    "tinyworld-nested": BuiltIn(
+        function="gpt2lab.text.generators.stories:documents",
+        arguments={"seed": 0, "size": 12_000, "variant": "nested"},
+        size="size",
+        summary="generated: short stories whose verbs agree over clauses; SIZE in stories",
+    ),
 }
 
 _HUB = re.compile(r"hub:(?P<id>[\w./-]+)(@(?P<config>[\w.-]+))?(:(?P<split>[\w\[\]%:]+))?")

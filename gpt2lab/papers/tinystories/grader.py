@@ -24,7 +24,7 @@ from gpt2lab.papers.tinystories.corpus import stories_of
 from gpt2lab.papers.tinystories.diversity import Originality, originality
 from gpt2lab.papers.tinystories.grading import OFFLINE_GRADER, Calibration, calibrate
 from gpt2lab.text.generators import story_parser
-from gpt2lab.text.generators.stories import Variant, vocabulary
+from gpt2lab.text.generators.stories import VARIANTS, Variant, vocabulary
 
 if TYPE_CHECKING:
     from gpt2lab.text.language_model import LanguageModel
@@ -121,7 +121,7 @@ class StoryQuality:
     """Measure `story-quality`: samples stories and grades them offline, beside held-out and worse stories."""
 
     held_out: str = "tinyworld:200:1000000"
-    """Stories the model has not seen: tinyworld or tinyworld-binding with :SIZE:SEED, or a file of stories."""
+    """Stories the model has not seen: tinyworld or one of its variants (tinyworld-binding) with :SIZE:SEED, or a file."""
     train: str = "tinyworld:12000"
     """Its training stories (for the trigram model and for what is copied)."""
     field: str = "text"
@@ -193,7 +193,8 @@ class StoryQuality:
 
     @property
     def _variant(self) -> Variant:
-        return "binding" if self.held_out.startswith("tinyworld-binding") else "standard"
+        name = self.held_out.partition(":")[0].removeprefix("tinyworld-")
+        return next((variant for variant in VARIANTS if variant == name), "standard")
 
     def _tinyworld(
         self,

@@ -103,7 +103,7 @@ def without_both(records: Iterable[Record], first: str, second: str) -> Iterator
 def instruct_records(stories: Sequence[Story], *, seed: int) -> list[Record]:
     """Make a record of each standard TinyWorld story: a random non-empty subset of fields in random order.
 
-    Deterministic in (stories, seed), record by record. LabError for stories of the binding variant.
+    Deterministic in (stories, seed), record by record. LabError for stories of another variant.
     """
     return [_instruct(story, random.Random(f"{seed} {i}")) for i, story in enumerate(stories)]
 
@@ -121,7 +121,7 @@ def encode_record(record: Record, encode: Callable[[str], list[int]], eos: int) 
 def _instruct(story: Story, draw: random.Random) -> Record:
     facts = story.facts
     if not isinstance(facts, Facts):
-        raise LabError("instruct records are made of standard TinyWorld stories, not of the binding variant")
+        raise LabError("instruct records are made of standard TinyWorld stories, not of its other variants")
     sentences = [f"{sentence.strip()} ." for sentence in story.text.split(" .") if sentence.strip()]
     features = ["Dialogue", *(["BadEnding"] if facts.ending == "bad" else [])]
     words = draw.sample([facts.colour, facts.object, facts.place], 3)

@@ -1,9 +1,10 @@
 """TinyWorld: short stories drawn from a small grammar, so that every fact in them is known.
 
-Two variants. *standard*: a child with a coloured toy loses it, meets a friend, finds it or does not; later
+Three variants. *standard*: a child with a coloured toy loses it, meets a friend, finds it or does not; later
 sentences must agree with the first mention of hero, friend, toy, colour and gender. *binding*: two children
 with a place each and two toys with a colour each; later sentences name a child with its place or a toy with
-its colour, so that the right word depends on which of two was named, and no word class gives it away.
+its colour, so that the right word depends on which of two was named, and no word class gives it away. *nested*: verbs agree
+in number with nouns that stand before other nouns and clauses (`nested`); its grammar is harder, and nobody is named.
 
 Words are separated by single blanks, a sentence ends in " ." (a full stop stands nowhere else), everything
 is lower case but the names. `gpt2lab.text.generators.story_parser` inverts the grammar exactly. The wording is
@@ -11,7 +12,7 @@ the lab's own; the shape follows the reduced-scale study of tinystories (after E
 2305.07759). All of it is generated: no sentence comes from a corpus.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Literal, TypeVar
@@ -19,11 +20,12 @@ from typing import Literal, TypeVar
 import numpy as np
 
 from gpt2lab.base.errors import LabError, unknown
+from gpt2lab.text.generators import nested
 
-Variant = Literal["standard", "binding"]
+Variant = Literal["standard", "binding", "nested"]
 Gender = Literal["girl", "boy"]
 Ending = Literal["good", "bad", "none"]
-VARIANTS: tuple[Variant, ...] = ("standard", "binding")
+VARIANTS: tuple[Variant, ...] = ("standard", "binding", "nested")
 
 GIRLS = ("Anna", "Bella", "Clara", "Daisy", "Emma", "Fiona", "Grace", "Holly", "Ivy", "Julia", "Kate", "Lucy")
 BOYS = ("Adam", "Ben", "Carl", "David", "Eric", "Fred", "George", "Henry", "Ian", "Jack", "Leo", "Max")
@@ -124,7 +126,7 @@ BINDING_QUERIES: tuple[str, ...] = (
 )
 """Each later sentence is one of these about one of the two children or toys."""
 BINDING_QUERY_SENTENCES = 6
-BINDING_LAST = ("then they all went home .", "they were all very happy .")
+LAST = ("then they all went home .", "they were all very happy .")
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,11 +157,22 @@ class BindingFacts:
 
 
 @dataclass(frozen=True, slots=True)
+class NestedFacts:
+    """The ground truth of a nested story: which words agree."""
+
+    agreements: tuple[nested.Agreement, ...]
+    """Words of one number, a noun and its verbs, in the order told."""
+
+
+AnyFacts = Facts | BindingFacts | NestedFacts
+
+
+@dataclass(frozen=True, slots=True)
 class Story:
     """A story: its text, one line without a separator, and what is true in it."""
 
     text: str
-    facts: Facts | BindingFacts
+    facts: AnyFacts
 
 
 MOST_STORIES = 10_000_000
@@ -177,9 +190,7 @@ def stories(seed: int, size: int, *, variant: Variant = "standard") -> list[Stor
         raise LabError(f"TinyWorld needs a seed and a size of at least 0, got seed {seed}, size {size}")
     if size > MOST_STORIES:
         raise LabError(f"TinyWorld makes at most {MOST_STORIES:,} stories at once, got size {size:,}")
-    tell, draws = (
-        (_standard, 15) if variant == "standard" else (_binding, 10 + 2 * BINDING_QUERY_SENTENCES + 1)
-    )
+    tell, draws = _TELLERS[variant]
     # one row of uniforms a story, row-major: the prefix property, and 20 times faster than drawing one by one
     rows = np.random.default_rng([seed, VARIANTS.index(variant)]).random((size, draws)).tolist()
     return [tell(row) for row in rows]
@@ -192,20 +203,26 @@ def documents(seed: int, size: int, *, variant: Variant = "standard") -> list[st
 
 def templates(variant: Variant) -> tuple[tuple[str, ...], ...]:
     """Return the templates of a variant grouped by the place in the story where they may stand."""
-    if variant == "standard":
-        return (*STANDARD_OPENING, *(_both_endings(i) for i in range(2)))
-    return (*BINDING_OPENING, *([BINDING_QUERIES] * BINDING_QUERY_SENTENCES), BINDING_LAST)
+    match variant:
+        case "standard":
+            return (*STANDARD_OPENING, *(_both_endings(i) for i in range(2)))
+        case "binding":
+            return (*BINDING_OPENING, *([BINDING_QUERIES] * BINDING_QUERY_SENTENCES), LAST)
+        case "nested":
+            return ((nested.OPENING,), *([nested.SENTENCES] * nested.COUNT), LAST)
 
 
 @cache
 def vocabulary(variant: Variant = "standard") -> tuple[str, ...]:
-    """Return every word a story can contain, sorted (139 types in the standard variant, 101 in the other)."""
+    """Return every word a story can contain, sorted (139 types in the standard variant, 101 and 84 in the others)."""
     fixed = {
         word for group in templates(variant) for text in group for word in text.split() if "{" not in word
     }
     filled = {*NAMES, *COLOURS, *OBJECTS, *PLACES}
     if variant == "standard":
         filled |= {word for forms in PRONOUNS.values() for word in forms.values()}
+    elif variant == "nested":
+        filled = {*nested.words(), *PLACES}
     return tuple(sorted(fixed | filled))
 
 
@@ -257,5 +274,19 @@ def _binding(draws: list[float]) -> Story:
         (child, place), (thing, colour) = _pick(children, which), _pick(objects, which)
         query = _pick(BINDING_QUERIES, template)
         told.append(query.format(child=child, place=place, object=thing, colour=colour))
-    told.append(_pick(BINDING_LAST, draws[-1]))
+    told.append(_pick(LAST, draws[-1]))
     return Story(" ".join(told), BindingFacts(children, objects))
+
+
+def _nested(draws: list[float]) -> Story:
+    *told, last = draws
+    sentences, agreements = nested.tell(told, PLACES)
+    return Story(" ".join([*sentences, _pick(LAST, last)]), NestedFacts(agreements))
+
+
+_TELLERS: dict[Variant, tuple[Callable[[list[float]], Story], int]] = {
+    "standard": (_standard, 15),
+    "binding": (_binding, 10 + 2 * BINDING_QUERY_SENTENCES + 1),
+    "nested": (_nested, nested.DRAWS + 1),
+}
+"""What tells a story, and how many uniform numbers it takes."""

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import cache
 
 from gpt2lab.base.errors import unknown
+from gpt2lab.text.generators import nested
 from gpt2lab.text.generators.stories import (
     COLOURS,
     GENDER_OF,
@@ -21,21 +22,24 @@ from gpt2lab.text.generators.stories import (
     PRONOUNS,
     STANDARD_ENDINGS,
     VARIANTS,
+    AnyFacts,
     BindingFacts,
     Ending,
     Facts,
     Gender,
+    NestedFacts,
     Variant,
     templates,
 )
 
-KINDS = ("hero", "friend", "object", "colour", "pronoun", "binding")
+KINDS = ("hero", "friend", "object", "colour", "pronoun", "binding", "agreement")
 """What a reference can be; `place` is checked too, and reported beside these, not in them."""
 
 _GENDER_WORDS = frozenset(word for forms in PRONOUNS.values() for word in forms.values())
 _REFERENCE_WORDS: dict[Variant, frozenset[str]] = {
     "standard": frozenset({*NAMES, *OBJECTS, *COLOURS, *_GENDER_WORDS}),
     "binding": frozenset({*NAMES, *OBJECTS, *COLOURS, *PLACES}),
+    "nested": nested.words(),
 }
 _CHILD_SLOTS = {"hero", "friend", "child", "child_a", "child_b"}
 
@@ -90,7 +94,7 @@ class Reading:
         ordered = all(
             sentence.template in group for sentence, group in zip(self.sentences, groups, strict=True)
         )
-        return ordered and (self.variant == "binding" or (self.ending != "none" and self._two_children()))
+        return ordered and (self.variant != "standard" or (self.ending != "none" and self._two_children()))
 
     @property
     def ending(self) -> Ending:
@@ -118,10 +122,11 @@ def read(text: str, *, variant: Variant = "standard") -> Reading:
     sentences = tuple(_match(words, variant) for words in _split(text))
     if variant == "standard":
         return Reading(variant, sentences, *_standard_references(sentences))
-    return Reading(variant, sentences, tuple(_binding_references(sentences)), ())
+    found = _binding_references(sentences) if variant == "binding" else _agreements(sentences)
+    return Reading(variant, sentences, tuple(found), ())
 
 
-def facts(reading: Reading) -> Facts | BindingFacts | None:
+def facts(reading: Reading) -> AnyFacts | None:
     """Return what a legal, consistent story says, as the generator's facts; None for any other."""
     wrong = any(not reference.right for reference in (*reading.references, *reading.places))
     if wrong or not reading.legal:
@@ -133,6 +138,9 @@ def facts(reading: Reading) -> Facts | BindingFacts | None:
         return BindingFacts(
             ((child[0], place[0]), (child[1], place[1])), ((thing[0], colour[0]), (thing[1], colour[1]))
         )
+    if reading.variant == "nested":
+        agreements = (nested.agreements(sentence.slots) for sentence in reading.sentences)
+        return NestedFacts(tuple(one for each in agreements for one in each))
     first = _first_mentions(reading.sentences)
     return Facts(
         hero=first["hero"],
@@ -226,7 +234,8 @@ def _match(words: tuple[str, ...], variant: Variant) -> Sentence:
             else:
                 break
         else:
-            return Sentence(words, template, tuple(slots))
+            if variant != "nested" or nested.agree(slots):
+                return Sentence(words, template, tuple(slots))
     return Sentence(words, None, ())
 
 
@@ -236,6 +245,8 @@ def _lexicon(slot: str) -> frozenset[str]:
         return frozenset(NAMES)
     if (form := _form(slot)) is not None:
         return frozenset(forms[form] for forms in PRONOUNS.values())
+    if (known := nested.lexicon(slot)) is not None:
+        return known
     lexicons: Mapping[str, tuple[str, ...]] = {
         "colour": COLOURS,
         "object": OBJECTS,
@@ -314,3 +325,12 @@ def _binding_references(sentences: Iterable[Sentence]) -> Iterator[Reference]:
             yield Reference("hero" if slot == "child" else slot, given, given if given in partners else None)
             right = partners.get(given, [])
             yield Reference("binding", told, told if told in right else next(iter(right), None))
+
+
+def _agreements(sentences: Iterable[Sentence]) -> Iterator[Reference]:
+    """The verbs of accepted sentences, all of them right: the grammar refuses any other."""
+    for sentence in sentences:
+        if not sentence.accepted:
+            yield from _refused(sentence, "nested")
+        for agreement in nested.agreements(sentence.slots):
+            yield from (Reference("agreement", word, word) for word in agreement[1:])

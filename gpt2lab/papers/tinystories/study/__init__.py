@@ -1,13 +1,15 @@
-"""The study: how small can a model be and still tell a coherent story? In TinyWorld, where the answer is exact.
+"""The study: how small can a model be and still tell a coherent story? In generated worlds, where the answer is exact.
 
-A grid of widths and depths is trained on the same stories in the same order. Claims A, B and D are read from the
-grid, claim C from models of equal size and different depth on the binding variant. With `data=FILE` the same
-commands run on real stories (`real_text`): loss curves, bits per byte and the free-text grader, no verdicts.
+Models of every size learn nested stories, whose grammar is hard (claim A), and a grid of them standard stories (claims B
+and D); claim C compares models of equal size and different depth on the binding variant. What is chosen is chosen once,
+on models of the tuning seed. With `data=FILE` the same commands run on real stories (`real_text`): loss curves, bits per
+byte and the free-text grader, no verdicts.
 """
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from gpt2lab.base.errors import LabError
@@ -16,7 +18,7 @@ from gpt2lab.papers.tinystories.diversity import originality
 from gpt2lab.papers.tinystories.grader import calibrate_tinyworld
 from gpt2lab.papers.tinystories.models import Size, count_parameters
 from gpt2lab.papers.tinystories.study import real_text, summary
-from gpt2lab.papers.tinystories.study.claims import CLAIMS
+from gpt2lab.papers.tinystories.study.claims import CLAIMS, LEARNT
 from gpt2lab.papers.tinystories.study.settings import PRESETS, Settings
 from gpt2lab.papers.tinystories.training import (
     REACHED,
@@ -27,6 +29,7 @@ from gpt2lab.papers.tinystories.training import (
     tinyworld_corpus,
     train_story_model,
 )
+from gpt2lab.studies.graph import UnitSpec
 from gpt2lab.text.generators.stories import Variant, vocabulary
 
 if TYPE_CHECKING:
@@ -34,114 +37,158 @@ if TYPE_CHECKING:
     from gpt2lab.runs.run_record import RunRecord
     from gpt2lab.studies.study import Study
 
-__all__ = ["CLAIMS", "PRESETS", "Settings", "arms", "run", "run_arm", "summarise"]
+__all__ = ["CLAIMS", "PRESETS", "Settings", "run", "summarise", "units"]
 
 SMALL = 1_000_000
 """Parameters below which claim A asks for grammatical stories."""
+VARIANTS: dict[str, Variant] = {
+    "nested": "nested", "grid": "standard", "repeated": "standard", "binding": "binding"
+}  # fmt: skip
+"""What the models of a track learn: `repeated` is the control that learns a few stories by heart."""
+_TUNING = "tuning_"
 
 
 @dataclass(frozen=True)
-class Arm:
-    """One model of the study, by the name of its run."""
+class Model:
+    """One model of the study."""
 
     track: str
-    """`grid` or `binding`."""
+    """nested, grid, repeated or binding."""
     size: Size
     learning_rate: float
 
     @property
-    def model(self) -> str:
+    def shape(self) -> str:
         """Short name of the shape, as results have it."""
         return f"d{self.size.d_model}_l{self.size.n_layers}"
 
     @property
     def name(self) -> str:
         """Name of its run."""
-        return f"{self.track}_{self.model}" + (
-            f"_lr{self.learning_rate:g}" if self.track == "binding" else ""
-        )
+        return f"{self.track}_{self.shape}"
 
 
-def tinyworld_arms(settings: Settings) -> list[Arm]:
-    """Return the models of the study, the most expensive first, so that two workers end together."""
-    grid = [
-        Arm("grid", Size(d, n), settings.wide_learning_rate if d >= settings.wide else settings.learning_rate)
-        for d in settings.widths
-        for n in settings.depths
+def tinyworld_models(settings: Settings) -> list[Model]:
+    """Return the judged models, the most expensive first; those of the binding variant are tuned before."""
+
+    def models(track: str, widths: Sequence[int], depths: Sequence[int]) -> list[Model]:
+        return [Model(track, Size(d, n), _rate(settings, d)) for d in widths for n in depths]
+
+    largest = Size(max(settings.widths), max(settings.depths))
+    found = [
+        *models("nested", settings.nested_widths, settings.nested_depths),
+        *models("grid", settings.widths, settings.depths),
+        Model("repeated", largest, _rate(settings, largest.d_model)),
+        *(Model("binding", size, math.nan) for size in _binding_sizes(settings)),
     ]
-    binding = [
-        Arm("binding", Size(d, n), rate)
-        for d, n in zip(settings.binding_widths, settings.binding_depths, strict=True)
-        for rate in settings.binding_learning_rates
-    ]
-    return sorted(grid + binding, key=lambda arm: -arm.size.n_layers * arm.size.d_model**1.5)
+    return sorted(found, key=lambda model: -model.size.n_layers * model.size.d_model**1.5)
 
 
-def arms(settings: Settings) -> list[str]:
-    """Return the names of the models; LabError if the binding models are not of equal size."""
+def _rate(settings: Settings, width: int) -> float:
+    return settings.wide_learning_rate if width >= settings.wide else settings.learning_rate
+
+
+def _binding_sizes(settings: Settings) -> list[Size]:
+    return [Size(d, n) for d, n in zip(settings.binding_widths, settings.binding_depths, strict=True)]
+
+
+def units(settings: Settings) -> list[UnitSpec]:
+    """Return the models of the tuning seed and those of every seed; LabError if the binding models differ in size."""
     if settings.data:
-        return real_text.arms(settings.real)
-    if len(settings.binding_widths) != len(settings.binding_depths):
-        raise LabError("binding_widths and binding_depths belong together, one width for each depth")
+        return [
+            UnitSpec(name, partial(train_on_real_stories, name=name))
+            for name in real_text.arms(settings.real)
+        ]
+    if len(settings.binding_widths) != len(settings.binding_depths) or len(settings.binding_depths) != 2:
+        raise LabError("binding_widths and binding_depths are two each, one width for each depth")
     rows = len(vocabulary("binding")) + 1
     check_equal(
-        [
-            count_parameters(Size(d, n), rows=rows, positions=128)["total"]
-            for d, n in zip(settings.binding_widths, settings.binding_depths, strict=True)
-        ]
+        [count_parameters(size, rows=rows, positions=128)["total"] for size in _binding_sizes(settings)]
     )
-    return [arm.name for arm in tinyworld_arms(settings)]
+    tuning = list[UnitSpec]()
+    judged = list[UnitSpec]()
+    for model in tinyworld_models(settings):
+        needs: tuple[str, ...] = ()
+        if model.track in ("nested", "binding"):
+            work = tune_binding if model.track == "binding" else train_for_bound
+            needs = (_TUNING + model.name,)
+            tuning.append(UnitSpec(needs[0], partial(work, model=model), tuning=True))
+        judged.append(UnitSpec(model.name, partial(train_judged, model=model), needs))
+    return [*tuning, *judged]
 
 
-def run_arm(settings: Settings, arm: str, run: "Run") -> None:
+def train_for_bound(settings: Settings, run: "Run", *, model: Model) -> None:
+    """Train a model of nested stories with the tuning seed: from which size on models pass is chosen on these."""
+    run.chooses("the size from which on models pass", on="stories of the tuning seed")
+    _report(_trained(settings, run, model), run)
+
+
+def tune_binding(settings: Settings, run: "Run", *, model: Model) -> None:
+    """Choose the learning rate of a binding model by the loss of held-out stories."""
+    run.chooses("learning rate of the binding models", on="stories of the tuning seed")
+    tried = []
+    for rate in settings.binding_learning_rates:
+        found = _trained(settings, run, replace(model, learning_rate=rate), name=f"rate_{rate:g}")
+        tried.append({"learning_rate": rate, "loss": or_worst(found.held_out_loss, math.inf)})
+    best = min(tried, key=lambda row: row["loss"])
+    run.table("sweep", tried, "Loss of held-out stories at every rate tried")
+    run.result("learning_rate", best["learning_rate"])
+
+
+def train_judged(settings: Settings, run: "Run", *, model: Model) -> None:
     """Train one model and report its grades."""
-    if settings.data:
-        real_text.run_arm(settings.real, settings.data, arm, run)
-        return
-    chosen = next(item for item in tinyworld_arms(settings) if item.name == arm)
-    corpus = _corpus(settings, chosen.track, run.seed)
-    recipe = _recipe(settings, chosen)
-    trained = train_story_model(
-        corpus,
-        recipe,
-        seed=run.seed,
-        log=run.log,
-        checkpoints=run.checkpoints,
-        device=run.device,
-        label=run.id,
-    )
-    counts = trained.lm.model.count_parameters()
-    run.result("parameters", counts["total"])
-    run.result("non_embedding", counts["non_embedding"])
-    run.result("learning_rate", chosen.learning_rate)
+    run.judges("grades of sampled stories", on="stories of the seed")
+    if model.track == "binding":
+        model = replace(model, learning_rate=run.needed[_TUNING + model.name].results["learning_rate"])
+    trained = _trained(settings, run, model)
+    run.result("learning_rate", model.learning_rate)
     _report(trained, run)
     run.model(trained.lm)
 
 
+def train_on_real_stories(settings: Settings, run: "Run", *, name: str) -> None:
+    """Train one model on real stories and report its loss."""
+    real_text.run_arm(settings.real, settings.data, name, run)
+
+
+def _trained(settings: Settings, run: "Run", model: Model, *, name: str = "model") -> Trained:
+    return train_story_model(
+        _corpus(settings, model.track, run.seed),
+        _recipe(settings, model),
+        seed=run.seed,
+        log=run.log,
+        checkpoints=run.checkpoints / name,
+        device=run.device,
+        label=run.id,
+    )
+
+
 def _corpus(settings: Settings, track: str, seed: int) -> TinyWorldCorpus:
-    variant: Variant = "standard" if track == "grid" else "binding"
-    # binding models see every story once or twice: with repetition they learn stories by heart instead of binding
-    needed = settings.binding_steps * settings.batch_size if track == "binding" else 0
+    stories = settings.repeated_stories if track == "repeated" else settings.train_stories
+    if track == "binding":
+        # binding models see no story more than a few times: with repetition they learn them by heart instead
+        stories = max(stories, settings.binding_steps * settings.batch_size // 2)
     return tinyworld_corpus(
         seed,
-        variant=variant,
-        train_stories=max(settings.train_stories, needed),
+        variant=VARIANTS[track],
+        train_stories=stories,
         held_out_stories=settings.held_out_stories,
     )
 
 
-def _recipe(settings: Settings, arm: Arm) -> Recipe:
-    grid = arm.track == "grid"
+def _recipe(settings: Settings, model: Model) -> Recipe:
+    binding = model.track == "binding"
+    steps = settings.binding_steps if binding else settings.steps
     return Recipe(
-        d_model=arm.size.d_model,
-        n_layers=arm.size.n_layers,
+        d_model=model.size.d_model,
+        n_layers=model.size.n_layers,
         n_heads=settings.n_heads,
-        learning_rate=arm.learning_rate,
-        steps=settings.steps if grid else settings.binding_steps,
+        learning_rate=model.learning_rate,
+        steps=steps,
         batch_size=settings.batch_size,
-        init_std=settings.init_std if grid else settings.binding_init_std,
-        evaluate_every=settings.evaluate_every,
-        samples=settings.samples if grid else settings.binding_samples,
+        init_std=settings.binding_init_std if binding else settings.init_std,
+        evaluate_every=settings.evaluate_every if model.track == "grid" else steps,
+        samples=settings.binding_samples if binding else settings.samples,
         temperature=settings.temperature,
         checkpoint_every=settings.checkpoint_every,
     )
@@ -149,6 +196,9 @@ def _recipe(settings: Settings, arm: Arm) -> Recipe:
 
 def _report(trained: Trained, run: "Run") -> None:
     grades = trained.grades
+    counts = trained.lm.model.count_parameters()
+    run.result("parameters", counts["total"])
+    run.result("non_embedding", counts["non_embedding"])
     for name in ("grammar", "consistency", "plot", "stops", "binding"):
         if not math.isnan(getattr(grades, name)):
             run.result(name, getattr(grades, name))
@@ -168,103 +218,137 @@ def run(settings: Settings, run: "Run") -> None:
     if settings.data:
         real_text.run_seed(settings.real, settings.data, run)
         return
-    by_name = {arm.name: arm for arm in tinyworld_arms(settings)}
-    grid = {by_name[name].model: record for name, record in run.arms.items() if by_name[name].track == "grid"}
-    for model, record in grid.items():
+    models = tinyworld_models(settings)
+    tracks: dict[str, dict[str, RunRecord]] = {track: {} for track in VARIANTS}
+    for model in models:
+        tracks[model.track][model.shape] = run.arms[model.name]
+    for shape, record in tracks["grid"].items():
         for name in ("grammar", "consistency", "plot", "stops", "loss", "bits_per_byte", "parameters"):
-            run.result(f"{model}.{name}", record.results[name])
-    corpus = _corpus(settings, "grid", run.seed)
-    calibration = calibrate_tinyworld(corpus.held_out, corpus.train, seed=run.seed)
-    run.table("calibration", calibration.rows(), "The offline grader on texts of known quality, grades of 10")
-    run.result("grader.void", len(calibration.void()))
-    _small_models(grid, run)
-    _order(grid, run)
-    _memory(grid, corpus, run)
-    _binding(
-        {name: record for name, record in run.arms.items() if by_name[name].track == "binding"}, by_name, run
-    )
+            run.result(f"{shape}.{name}", record.results[name])
+    _calibrate(settings, run)
+    tuned = {model.shape: run.arms[_TUNING + model.name] for model in models if model.track == "nested"}
+    _sizes(tracks["nested"], tuned, run)
+    _order(settings, tracks["grid"], run)
+    _memory(settings, tracks, run)
+    _binding(settings, tracks["binding"], run)
 
 
-def _small_models(grid: Mapping[str, "RunRecord"], run: "Run") -> None:
-    """Claim A: the small model whose grammar and stopping are both best."""
-    scores = {
-        model: or_worst(min(record.results[name] for name in ("grammar", "stops")), -math.inf)
-        for model, record in grid.items()
-        if record.results["parameters"] < SMALL
-    }
-    best = max(scores, key=lambda model: scores[model])
-    run.result("small.grammar_and_stops", scores[best])
-    run.result("small.parameters", grid[best].results["parameters"])
+def _calibrate(settings: Settings, run: "Run") -> None:
+    """The grader on stories of known quality: what is void of it."""
+    for track, result in (("grid", "grader.void"), ("nested", "grader.void_nested")):
+        corpus = _corpus(settings, track, run.seed)
+        found = calibrate_tinyworld(corpus.held_out, corpus.train, variant=corpus.variant, seed=run.seed)
+        name = "calibration" if track == "grid" else f"calibration_{track}"
+        run.table(
+            name,
+            found.rows(),
+            f"The offline grader on {corpus.variant} stories of known quality, grades of 10",
+        )
+        run.result(result, len(found.void()))
 
 
-def _order(grid: Mapping[str, "RunRecord"], run: "Run") -> None:
-    """Claim B: the largest lead of consistency over grammar, and the width and step at which each is reached."""
-    lead = max(record.results["consistency"] - record.results["grammar"] for record in grid.values())
-    run.result("order.lead_of_consistency", lead)
-    reached = {}
-    for name in ("grammar", "consistency"):
-        there = {
-            (int(model[1:].partition("_")[0]), record.results[f"steps_to_{name}"])
-            for model, record in grid.items()
-            if record.results[name] >= REACHED
-        }
-        reached[name] = min(there, default=(math.inf, math.inf))  # the smallest width, there the fewest steps
-        run.result(f"order.width_of_{name}", reached[name][0])
-        run.result(f"order.steps_of_{name}", reached[name][1])
-    run.result("order.grammar_first", reached["grammar"] < reached["consistency"])
-
-
-def _memory(grid: Mapping[str, "RunRecord"], corpus: TinyWorldCorpus, run: "Run") -> None:
-    """Claim D: what the best model's stories share with the nearest training story, beside held-out stories."""
-    best = min(grid, key=lambda model: or_worst(grid[model].results["loss"], math.inf))
-    texts = [text for text in grid[best].texts["samples"].split("\n") if text.strip()]
-    held_out = originality(corpus.held_out[: len(texts)], corpus.train)
-    if not texts:
-        raise LabError(f"{best} sampled only empty stories; train it longer")
-    samples = originality(texts, corpus.train)
+def _sizes(judged: Mapping[str, "RunRecord"], tuned: Mapping[str, "RunRecord"], run: "Run") -> None:
+    """Claim A: the size from which on all models of the tuning seed pass, and the worst judged model from there on."""
+    small = [shape for shape, record in judged.items() if record.results["parameters"] < SMALL]
+    small.sort(key=lambda shape: judged[shape].results["parameters"])
+    from_here = [
+        all(_passing(tuned[later]) >= LEARNT for later in small[place:]) for place in range(len(small))
+    ]
+    first = from_here.index(True) if True in from_here else len(small) - 1
+    run.result("bound.parameters", judged[small[first]].results["parameters"])
+    run.result("bound.lowest", min(_passing(judged[shape]) for shape in small[first:]))
+    run.result("bound.models", len(small) - first)
+    run.result("passing", sum(_passing(judged[shape]) >= LEARNT for shape in small))
     rows = [
-        {"": name, best: getattr(samples, name), "held-out": value} for name, value in vars(held_out).items()
-    ]
-    run.table(
-        "originality", rows, "The stories of the model with the lowest loss, and as many held-out stories"
-    )
-    run.result("memory.samples", samples.nearest_rouge_2)
-    run.result("memory.held_out", held_out.nearest_rouge_2)
-    run.result("memory.excess", samples.nearest_rouge_2 - held_out.nearest_rouge_2)
-    run.result("memory.copied_whole", samples.copied_whole)
-
-
-def _binding(records: Mapping[str, "RunRecord"], by_name: Mapping[str, Arm], run: "Run") -> None:
-    """Claim C: at every depth the learning rate with the lowest loss, and its binding accuracy."""
-    rows: list[dict[str, Any]] = [
         {
-            "depth": by_name[name].size.n_layers,
-            "width": by_name[name].size.d_model,
-            "learning rate": by_name[name].learning_rate,
+            "model": shape,
             **{
-                key: record.results.get(key, math.nan)
-                for key in ("parameters", "loss", "grammar", "consistency", "binding")
+                name: judged[shape].results[name]
+                for name in ("parameters", "grammar", "stops", "plot", "loss")
             },
+            "passes": "yes" if _passing(judged[shape]) >= LEARNT else "",
+            "passes with the tuning seed": "yes" if _passing(tuned[shape]) >= LEARNT else "",
+            "above the bound": "yes" if shape in small[first:] else "",
         }
-        for name, record in records.items()
+        for shape in small
     ]
-    rows.sort(key=lambda row: (row["depth"], row["learning rate"]))
-    chosen = {
-        depth: min((r for r in rows if r["depth"] == depth), key=lambda r: or_worst(r["loss"], math.inf))
-        for depth in {r["depth"] for r in rows}
-    }
-    for row in rows:
-        row["chosen"] = "yes" if row is chosen[row["depth"]] else ""
-    run.table("binding", rows, "Models of equal size on the binding variant: the sweep of every depth")
-    for depth, row in sorted(chosen.items()):
-        for key in ("binding", "grammar", "consistency", "parameters", "loss"):
-            run.result(f"binding_l{depth}.{key}", row[key])
-    deep = max(row["binding"] for depth, row in chosen.items() if depth > 1)
-    run.result("binding.difference", deep - chosen[1]["binding"])
-    run.result("binding.deep", deep)
-    run.result("binding.shallow", chosen[1]["binding"])
-    for key in ("grammar", "consistency"):
-        run.result(f"binding.{key}", min(row[key] for row in chosen.values()))
+    run.table("sizes", rows, f"Models of nested stories: grammar and stopping of at least {LEARNT} pass")
+
+
+def _passing(record: "RunRecord") -> float:
+    """Return the lower of grammar and of the share that stops by itself."""
+    return or_worst(min(record.results[name] for name in ("grammar", "stops")), -math.inf)
+
+
+def _order(settings: Settings, grid: Mapping[str, "RunRecord"], run: "Run") -> None:
+    """Claim B: how many octaves of width lie between grammar and consistency, at the grid's last depth."""
+    depth = max(settings.depths)
+    found = {}
+    for name in ("grammar", "consistency"):
+        grades = [(width, grid[f"d{width}_l{depth}"].results[name]) for width in sorted(settings.widths)]
+        found[name] = width_reaching(grades)
+        run.result(f"order.width_of_{name}", found[name])
+        run.result(f"order.best_{name}", max(grade for _, grade in grades))
+    run.result("order.octaves", math.log2(found["consistency"] / found["grammar"]))
+
+
+def width_reaching(grades: Sequence[tuple[int, float]], level: float = REACHED) -> float:
+    """Return the width at which a grade reaches `level`, between two widths linear in the width's logarithm.
+
+    grades: (width, grade), ascending. Reached by the first: its width. Reached by none: the last width.
+    """
+    before: tuple[int, float] | None = None
+    for width, grade in grades:
+        if grade >= level:
+            if before is None:
+                return float(width)
+            share = (level - before[1]) / (grade - before[1])
+            return float(before[0] * (width / before[0]) ** share)
+        before = width, grade
+    return float(grades[-1][0])
+
+
+def _memory(settings: Settings, tracks: Mapping[str, Mapping[str, "RunRecord"]], run: "Run") -> None:
+    """Claim D: what the largest model's stories share with the nearest training story, beside held-out stories."""
+    shape = f"d{max(settings.widths)}_l{max(settings.depths)}"
+    rows: list[dict[str, Any]] = []
+    for track, prefix in (("grid", "memory"), ("repeated", "memory.control")):
+        texts = [text for text in tracks[track][shape].texts["samples"].split("\n") if text.strip()]
+        if not texts:
+            raise LabError(f"{track}_{shape} sampled only empty stories; train it longer")
+        corpus = _corpus(settings, track, run.seed)
+        held_out = originality(corpus.held_out[: len(texts)], corpus.train)
+        samples = originality(texts, corpus.train)
+        for name, found in (("samples", samples), ("held_out", held_out)):
+            run.result(f"{prefix}.{name}", found.nearest_rouge_2)
+            rows.append(
+                {
+                    "training stories": len(corpus.train),
+                    "stories": "sampled" if name == "samples" else "held-out",
+                    **vars(found),
+                }
+            )
+        run.result(f"{prefix}.excess", samples.nearest_rouge_2 - held_out.nearest_rouge_2)
+        run.result(f"{prefix}.copied_whole", samples.copied_whole)
+    run.table(
+        "originality", rows, f"Stories of {shape}, and as many held-out stories, beside the training stories"
+    )
+
+
+def _binding(settings: Settings, records: Mapping[str, "RunRecord"], run: "Run") -> None:
+    """Claim C: binding accuracy of the deeper of two models of equal size, minus that of the other."""
+    shallow, deep = (records[f"d{size.d_model}_l{size.n_layers}"] for size in _binding_sizes(settings))
+    rows = []
+    for size, record in zip(_binding_sizes(settings), (shallow, deep), strict=True):
+        names = ("learning_rate", "parameters", "loss", "grammar", "consistency", "binding")
+        found = {name: record.results.get(name, math.nan) for name in names}
+        rows.append({"depth": size.n_layers, "width": size.d_model, **found})
+        for name in names:
+            run.result(f"binding_l{size.n_layers}.{name}", found[name])
+    run.table("binding", rows, "Models of equal size on the binding variant")
+    run.result("binding.difference", rows[1]["binding"] - rows[0]["binding"])
+    run.result("binding.grammar", min(row["grammar"] for row in rows))
+    run.result("binding.deep_consistency", rows[1]["consistency"])
 
 
 def summarise(settings: Settings, study: "Study") -> None:

@@ -74,12 +74,18 @@ PAPER = RealSettings(
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """The grid, the binding models, and what they are trained on."""
+    """The models, and what they are trained on."""
 
+    nested_widths: tuple[int, ...] = (8, 16, 32, 64, 128)
+    """Widths of the models of nested stories, whose grammar is hard."""
+    nested_depths: tuple[int, ...] = (1, 2)
+    """Depths of these."""
     widths: tuple[int, ...] = (16, 32, 64, 128)
-    """Widths of the grid."""
-    depths: tuple[int, ...] = (1, 2, 4)
+    """Widths of the grid of standard stories."""
+    depths: tuple[int, ...] = (2,)
     """Depths of the grid."""
+    repeated_stories: int = 400
+    """Training stories of the control that is to learn them by heart: the last model of the grid, with as many updates."""
     n_heads: int = 4
     """Attention heads of every model (the paper has 16 at widths from 64)."""
     steps: int = 1200
@@ -98,25 +104,25 @@ class Settings:
     """Training stories, one in a row."""
     held_out_stories: int = 200
     """Stories for losses, calibration and originality."""
-    evaluate_every: int = 200
-    """Updates between two evaluations, each with fresh samples."""
+    evaluate_every: int = 400
+    """Updates between two evaluations of a model of the grid, each with fresh samples; others are evaluated at the end."""
     samples: int = 64
     """Stories sampled at an evaluation."""
     temperature: float = 0.7
     """Of sampling."""
-    binding_widths: tuple[int, ...] = (44, 32, 24)
+    binding_widths: tuple[int, ...] = (88, 64)
     """Widths of the binding models, chosen for equal parameters at `binding_depths`."""
-    binding_depths: tuple[int, ...] = (1, 2, 4)
-    """Depths of the binding models."""
-    binding_learning_rates: tuple[float, ...] = (3e-3, 6e-3)
-    """Learning rates of the sweep for every binding depth; the lowest held-out loss wins."""
-    binding_steps: int = 1600
+    binding_depths: tuple[int, ...] = (1, 2)
+    """Depths of the binding models: the first is compared with the second."""
+    binding_learning_rates: tuple[float, ...] = (1.5e-3, 3e-3)
+    """Learning rates that every depth tries once, with the tuning seed, over all updates; the lowest held-out loss wins."""
+    binding_steps: int = 3000
     """Updates of a binding model."""
     binding_samples: int = 128
     """Stories sampled from a binding model."""
     binding_init_std: float = 0.1
     """Standard deviation of the initial weights of binding models; with 0.02 none of this size copies within the steps."""
-    circuits: tuple[str, ...] = ("d128_l1", "d64_l2")
+    circuits: tuple[str, ...] = ("d128_l2", "d64_l2")
     """Grid models whose heads and neurons the report shows."""
     checkpoint_every: int = 0
     """Updates between checkpoints; 0: none, a stopped model is trained again from the start."""
@@ -128,36 +134,15 @@ class Settings:
 
 PRESETS: dict[str, Settings] = {
     "smoke": Settings(
-        widths=(8, 16),
-        depths=(1, 2),
-        steps=40,
-        train_stories=400,
-        held_out_stories=24,
-        evaluate_every=20,
-        samples=6,
-        binding_widths=(20, 16),
-        binding_depths=(1, 2),
-        binding_learning_rates=(3e-3, 6e-3),
-        binding_steps=20,
-        binding_samples=6,
-        circuits=("d16_l1",),
-        real=SMOKE,
+        nested_widths=(8,), nested_depths=(1,), widths=(8, 16), depths=(1,), steps=40, train_stories=400,
+        repeated_stories=40, held_out_stories=24, evaluate_every=20, samples=6, binding_widths=(20, 16), binding_steps=10,
+        binding_samples=6, circuits=("d16_l1",), real=SMOKE,
     ),
     "laptop": Settings(),
     "gpu": Settings(
-        widths=(16, 32, 64, 128, 256),
-        depths=(1, 2, 4, 8),
-        steps=6000,
-        batch_size=64,
-        train_stories=200_000,
-        evaluate_every=500,
-        samples=256,
-        binding_widths=(88, 64, 44),
-        binding_learning_rates=(1e-3, 3e-3, 6e-3),
-        binding_steps=6000,
-        binding_samples=256,
-        checkpoint_every=1000,
-        real=GPU,
+        nested_widths=(8, 16, 32, 64, 128, 256), nested_depths=(1, 2, 4), widths=(16, 32, 64, 128, 256), depths=(1, 2, 4, 8),
+        steps=6000, batch_size=64, train_stories=200_000, repeated_stories=4_000, evaluate_every=500, samples=256,
+        binding_learning_rates=(1e-3, 3e-3, 6e-3), binding_steps=6000, binding_samples=256, checkpoint_every=1000, real=GPU,
     ),
     "paper": Settings(data="hub:roneneldan/TinyStories:train", checkpoint_every=1000, real=PAPER),
-}
+}  # fmt: skip

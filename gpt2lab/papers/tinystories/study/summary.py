@@ -1,7 +1,9 @@
 """Figures and tables of the study's report, over its seeds."""
 
+import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from statistics import fmean
+from typing import TYPE_CHECKING, Any
 
 from gpt2lab.papers.tinystories import interpretability as circuits
 from gpt2lab.papers.tinystories.study.settings import Settings
@@ -31,6 +33,7 @@ def tinyworld(settings: Settings, study: "Study") -> None:
             ),
             f"{title} of sampled stories after {settings.steps} updates, by width and depth; mean over seeds",
         )  # fmt: skip
+    _sizes(settings, study)
     _scores(settings, study)
     _curves(settings, study)
     _binding(settings, study)
@@ -83,20 +86,60 @@ def _curves(settings: Settings, study: "Study") -> None:
     )
 
 
+def _sizes(settings: Settings, study: "Study") -> None:
+    """Grammar of the models of nested stories by size, and how often each size passes."""
+    rows = [row for run in study.runs for row in run.tables["sizes"]]
+    models = sorted({str(row["model"]) for row in rows}, key=lambda name: _first(rows, name, "parameters"))
+    table: list[dict[str, Any]] = []
+    for name in models:
+        own = [row for row in rows if row["model"] == name]
+        table.append(
+            {
+                "model": name,
+                "parameters": _first(rows, name, "parameters"),
+                "passes with the tuning seed": _first(rows, name, "passes with the tuning seed"),
+                "seeds that pass": sum(row["passes"] == "yes" for row in own),
+                **{
+                    key: fmean(float(row[key]) for row in own) for key in ("grammar", "stops", "plot", "loss")
+                },
+            }
+        )
+    study.table(
+        "sizes", table, f"Models of nested stories over {len(study.runs)} seeds; grades are means over seeds"
+    )
+    series = {
+        f"{depth} layer{'s' if depth > 1 else ''}": (
+            [float(row["parameters"]) for row in table if row["model"].endswith(f"_l{depth}")],
+            [float(row["grammar"]) for row in table if row["model"].endswith(f"_l{depth}")],
+        )
+        for depth in settings.nested_depths
+    }
+    study.figure(
+        "grammar_by_size",
+        figures.line_chart(series, x_label="parameters", y_label="grammar (share)", log_x=True, markers=True),
+        "Grammar of sampled nested stories against size; mean over seeds",
+    )
+
+
+def _first(rows: Sequence[Any], model: str, key: str) -> Any:
+    return next(row[key] for row in rows if row["model"] == model)
+
+
 def _binding(settings: Settings, study: "Study") -> None:
-    """Binding accuracy by depth at equal size, and the sweep behind it."""
+    """Binding accuracy by depth at equal size."""
     names = {
         f"{n} layer{'s' if n > 1 else ''}, d = {d}": f"binding_l{n}.binding"
         for d, n in zip(settings.binding_widths, settings.binding_depths, strict=True)
     }
     points = {label: [run.results[name] for run in study.runs] for label, name in names.items()}
-    study.figure(
-        "binding",
-        seed_dots(points, label="binding accuracy", reference={"blind choice of two": 0.5}),
-        "Binding accuracy of models of equal size: mean over seeds with its 95 % interval, a ring a seed",
-    )
+    if any(math.isfinite(value) for values in points.values() for value in values):  # a pair was told
+        study.figure(
+            "binding",
+            seed_dots(points, label="binding accuracy", reference={"blind choice of two": 0.5}),
+            "Binding accuracy of models of equal size: mean over seeds with its 95 % interval, a ring a seed",
+        )
     rows = [{"seed": run.seed, **row} for run in study.runs for row in run.tables["binding"]]
-    study.table("binding_sweep", rows, "Binding variant: every depth with its own sweep of learning rates")
+    study.table("binding", rows, "Binding variant: two depths of equal size, each at its tuned learning rate")
 
 
 def _table(settings: Settings, study: "Study") -> None:
@@ -107,9 +150,8 @@ def _table(settings: Settings, study: "Study") -> None:
     ]
     study.table("grid", rows, f"Every model of the grid after {settings.steps} updates; mean over seeds")
     first = study.runs[0]
-    study.table(
-        "calibration", first.tables["calibration"], "The offline grader on texts of known quality (of 10)"
-    )
+    for name in ("calibration", "calibration_nested"):
+        study.table(name, first.tables[name], first.captions("tables")[name])
     study.table("originality", first.tables["originality"], f"What is copied (seed {first.seed})")
 
 
