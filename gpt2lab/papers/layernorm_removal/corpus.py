@@ -1,7 +1,12 @@
 """A generated language of topics and recurring names, for the removal at reduced scale.
 
-236 words: end of text, full stop, 4 determiners, 40 adjectives, 80 nouns, 40 names, 60 verbs, 10 prepositions. A document
-has one of 8 topics, which weights adjectives, nouns and verbs, 3 names, 8 to 19 sentences NP V [NP [P NP]] full stop.
+236 words: end of text, full stop, 4 determiners, 40 adjectives, 80 nouns, 40 names in 20 couples, 50 verbs, 10 verbs of
+giving, 10 prepositions. A document has one of 8 topics, which weights adjectives, nouns and verbs, the 2 names of a couple,
+and 8 to 19 sentences: a quarter are NAME GIVES NAME NP full stop, whose second name is the other of the couple, the rest
+NP V [NP [P NP]] full stop.
+
+The couples and the sentences of giving are ours, in the place of the specification's 3 names at random: a model learns from
+them to prefer the name that a sentence has not named yet, and without such a behaviour there is nothing to patch.
 """
 
 import bisect
@@ -25,11 +30,12 @@ SIZES = {
     "adjective": 40,
     "noun": 80,
     "name": 40,
-    "verb": 60,
+    "verb": 50,
+    "giving": 10,
     "preposition": 10,
 }
 VOCAB_SIZE = sum(SIZES.values())
-TOPICS, NAMES_IN_A_TEXT = 8, 3
+TOPICS, GIVING = 8, 0.25
 _TABLE_SEED = 2507
 
 
@@ -55,14 +61,23 @@ def documents(seed: int) -> Iterator[list[int]]:
     """Yield documents without end, each closed by the end of text."""
     draw = random.Random(f"norms {seed}")  # faster than numpy by the word
     while True:
-        topic, names = _topics()[draw.randrange(TOPICS)], draw.sample(words("name"), NAMES_IN_A_TEXT)
+        topic, names = _topics()[draw.randrange(TOPICS)], _couple(draw)
         ids = list[int]()
         for _ in range(draw.randint(8, 19)):
             ids += _sentence(draw, topic, names)
         yield [*ids, END]
 
 
+def _couple(draw: random.Random) -> list[int]:
+    """Return two names that always come together, in either order."""
+    first = words("name")[2 * draw.randrange(SIZES["name"] // 2)]
+    return draw.sample([first, first + 1], 2)
+
+
 def _sentence(draw: random.Random, topic: dict[str, list[float]], names: list[int]) -> list[int]:
+    if draw.random() < GIVING:
+        giver, other = draw.sample(names, 2)
+        return [giver, draw.choice(words("giving")), other, *_thing(draw, topic), DOT]
     ids = [*_noun_phrase(draw, topic, names), _word(draw, topic, "verb")]
     if draw.random() < 0.70:
         ids += _noun_phrase(draw, topic, names)
@@ -74,6 +89,10 @@ def _sentence(draw: random.Random, topic: dict[str, list[float]], names: list[in
 def _noun_phrase(draw: random.Random, topic: dict[str, list[float]], names: list[int]) -> list[int]:
     if draw.random() < 0.35:
         return [draw.choice(names)]
+    return _thing(draw, topic)
+
+
+def _thing(draw: random.Random, topic: dict[str, list[float]]) -> list[int]:
     adjective = [_word(draw, topic, "adjective")] if draw.random() < 0.4 else []
     return [draw.choice(words("determiner")), *adjective, _word(draw, topic, "noun")]
 
@@ -114,12 +133,13 @@ class NamePrompts:
 
 
 def name_prompts(seed: int, count: int) -> NamePrompts:
-    """Return prompts `A verb preposition B . determiner noun verb . A verb`, corrupt with B at the end instead of A."""
+    """Return prompts `A verb preposition B . determiner noun verb . A gives`, corrupt with B at the end instead of A."""
     draw = random.Random(f"names {seed}")
     clean, corrupt, other, repeated = [], [], [], []
     for _ in range(count):
-        a, b = draw.sample(words("name"), 2)
-        one, two, three = (draw.choice(words("verb")) for _ in range(3))
+        a, b = _couple(draw)
+        one, two = (draw.choice(words("verb")) for _ in range(2))
+        three = draw.choice(words("giving"))
         rest = [END, a, one, draw.choice(words("preposition")), b, DOT]
         rest += [draw.choice(words("determiner")), draw.choice(words("noun")), two, DOT]
         clean.append([*rest, a, three])

@@ -14,6 +14,7 @@ from gpt2lab.base.files import user_path
 from gpt2lab.measures import corpus
 from gpt2lab.measures.measurement import Measurement
 from gpt2lab.model import Transformer
+from gpt2lab.model.evaluating import evaluating
 from gpt2lab.model.interpret import attribution_patch, patch_sweep
 from gpt2lab.plots.heatmaps import heatmap
 from gpt2lab.text.pieces import split_text
@@ -69,13 +70,7 @@ def compare_patching(
     LabError if that is 0, and for NaN.
     """
     clean, corrupt = clean.to(model.device), corrupt.to(model.device)
-    rows = torch.arange(len(answer), device=model.device)
-    yes, no = answer.to(model.device), against.to(model.device)
-
-    def metric(logits: Tensor) -> Tensor:
-        last = logits[:, -1].to(torch.promote_types(logits.dtype, torch.float32))
-        return last[rows, yes] - last[rows, no]
-
+    metric = partial(_difference, answer=answer.to(model.device), against=against.to(model.device))
     sweep = patch_sweep(model, clean, corrupt, site, metric, at=-1)
     estimate = attribution_patch(model, clean, corrupt, site, metric, at=-1)[site].transpose(1, 2)
     if not bool(sweep.effects.isfinite().all() and estimate.isfinite().all()):
@@ -87,6 +82,25 @@ def compare_patching(
             "patching: the prompts give the same difference of logits, so there is nothing to compare"
         )
     return Comparison((sweep.effects / scale).cpu(), (estimate.detach() / scale).cpu())
+
+
+@torch.no_grad()
+def prefers(model: Transformer, clean: Tensor, answer: Tensor, against: Tensor) -> Tensor:
+    """Return whether a model gives each prompt's answer a larger logit than the other name, bool [prompts].
+
+    Where it does so in about half of the prompts there is no behaviour that patching could bring back.
+    """
+    with evaluating(model):
+        hidden = model.hidden(clean.to(model.device))[:, -1:]
+        logits = model.unembed(hidden)
+    return (_difference(logits, answer.to(model.device), against.to(model.device)) > 0).cpu()
+
+
+def _difference(logits: Tensor, answer: Tensor, against: Tensor) -> Tensor:
+    """Return logit(answer) - logit(against) at the end of each row; logits [rows, time, vocab]."""
+    rows = torch.arange(len(answer), device=logits.device)
+    last = logits[:, -1].to(torch.promote_types(logits.dtype, torch.float32))
+    return last[rows, answer] - last[rows, against]
 
 
 class Prompts(NamedTuple):
@@ -229,11 +243,13 @@ class PatchingExactness:
                 "error": both.error,
                 "error_median": float(both.by_prompt.median()),
                 "error_of_means": float((estimated - patched).abs().mean()),
+                "preferred": float(prefers(lm.model, clean, answer, against).double().mean()),
             },
             units={
                 "error": "of what the prompts differ in, mean over layers, positions and prompts",
                 "error_median": "alike, of the middle prompt",
                 "error_of_means": "alike, of means over prompts",
+                "preferred": "share of prompts whose answer has a larger logit than the repeated name",
             },
             tables={
                 "cells": [

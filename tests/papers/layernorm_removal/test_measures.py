@@ -1,6 +1,5 @@
 """Attribution, patching, confidence neurons, evaluation: against slow forms, with and without norms."""
 
-import math
 from pathlib import Path
 
 import pytest
@@ -17,12 +16,18 @@ from gpt2lab.papers.layernorm_removal.evaluation import intervals, sink_rate, st
 from gpt2lab.papers.layernorm_removal.fold import folded
 from gpt2lab.papers.layernorm_removal.measure import head_attributions
 from gpt2lab.papers.layernorm_removal.neurons import ablation_effects, confidence_neurons, null_space_share
-from gpt2lab.papers.layernorm_removal.patching import compare_patching, english_prompts, read_prompts
+from gpt2lab.papers.layernorm_removal.patching import (
+    compare_patching,
+    english_prompts,
+    prefers,
+    read_prompts,
+)
 from gpt2lab.papers.layernorm_removal.schedule import Schedule
 from gpt2lab.text.generators.stories import documents
 from gpt2lab.text.language_model import LanguageModel, save
 from gpt2lab.text.tokenizer import byte_level, train_bpe, word_level
 from gpt2lab.text.tokenizer_files import load_tokenizer
+from tests.papers.layernorm_removal import reference
 from tests.papers.layernorm_removal.test_transform import frozen
 from tests.tiny import tiny, tokens
 
@@ -115,6 +120,46 @@ def test_neurons_of_a_model_without_norms_are_those_of_the_same_network_with_fro
     assert confidence_neurons(model, 3) == confidence_neurons(folded(model), 3)
     shares = [null_space_share(one, [3, 1], 5) for one in (model, folded(model))]
     assert torch.allclose(*shares, atol=1e-4)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("family", ["gpt2", "llama"])
+def test_confidence_neurons_are_ranked_as_the_formula_says(family: str) -> None:
+    model = tiny(family).double()
+    generator = torch.Generator().manual_seed(5)
+    model.final_norm.weight *= 0.5 + torch.rand(24, generator=generator)
+    model.blocks[-1].mlp.down.weight *= 0.2 + torch.rand(1, model.config.layer(2).d_mlp, generator=generator)
+    vectors, gain = model.blocks[-1].mlp.down.weight.T, model.final_norm.weight
+    expected = reference.confidence_ranking(
+        vectors, model.head.weight, gain, centred=model.config.norm == "layernorm"
+    )
+    assert confidence_neurons(model, len(vectors)) == expected
+    assert expected != sorted(expected)
+    by_norm = vectors.norm(dim=1).argsort(descending=True).tolist()
+    assert expected[:3] != by_norm[:3]  # the variance of the cosines has its say
+
+
+@torch.no_grad()
+def test_a_planted_confidence_neuron_is_ranked_first_and_works_only_through_the_norm() -> None:
+    """A neuron that writes where the head reads nothing changes probabilities by the norm's scale alone."""
+    direction = torch.zeros(24, dtype=torch.float64)
+    direction[3], direction[11] = 0.5**0.5, -(0.5**0.5)  # its mean is 0: a LayerNorm lets it through
+
+    def planted(model: Transformer) -> Transformer:
+        model.final_norm.weight.fill_(1.0)
+        head = model.head.weight
+        head.copy_(head - torch.outer(head @ direction, direction))
+        model.blocks[-1].mlp.down.weight[:, 7] = 40.0 * direction
+        return model
+
+    model, rows = planted(tiny("gpt2").double()), tokens(6, 9)
+    assert confidence_neurons(model, 1) == [7]
+    assert ablation_effects(model, rows, [7]).loss.median() > 0.01
+    alone = attach(planted(tiny("gpt2").double()), StagedNorms())
+    calibrate(alone, [{"tokens": rows[:, :-1]}])
+    for unit in stage_of(alone).steps:
+        fire(alone, unit)
+    assert ablation_effects(folded(alone), rows, [7]).loss.max() < 1e-6
 
 
 def test_a_head_that_reads_the_mean_keeps_it() -> None:
@@ -290,19 +335,26 @@ def test_the_generated_language_is_what_its_description_says() -> None:
     ids = corpus.tokens(3, 30_000)
     assert corpus.VOCAB_SIZE == 236 and ids.max() < 236
     assert (ids == corpus.tokens(3, 30_000)).all() and not (ids == corpus.tokens(4, 30_000)).all()
-    sentences, objects, prepositions = 0, 0, 0
+    sentences, giving, objects, prepositions = 0, 0, 0, 0
     for document in split(ids.tolist(), corpus.END)[:-1]:
         parts = split(document, corpus.DOT)[:-1]
         assert 8 <= len(parts) <= 19
-        assert len(set(document) & set(corpus.words("name"))) <= 3
+        first, *other = sorted(set(document) & set(corpus.words("name"))) or [0]
+        assert other in ([], [first + 1]) and (not other or first % 2 == corpus.words("name")[0] % 2)
         for words in parts:
+            sentences += 1
+            if words[1] in corpus.words("giving"):  # NAME GIVES the other NAME a thing
+                giving += 1
+                assert {words[0], words[2]} <= set(corpus.words("name")) and words[0] != words[2]
+                assert words[3] in corpus.words("determiner") and words[-1] in corpus.words("noun")
+                continue
             verbs = [i for i, word in enumerate(words) if word in corpus.words("verb")]
             assert len(verbs) == 1
-            sentences += 1
             objects += verbs[0] < len(words) - 1
             prepositions += any(word in corpus.words("preposition") for word in words)
-    assert objects / sentences == pytest.approx(0.70, abs=0.04)
-    assert prepositions / sentences == pytest.approx(0.25, abs=0.04)
+    assert giving / sentences == pytest.approx(corpus.GIVING, abs=0.04)
+    assert objects / (sentences - giving) == pytest.approx(0.70, abs=0.04)
+    assert prepositions / (sentences - giving) == pytest.approx(0.25, abs=0.04)
 
 
 def test_prompts_with_two_names_differ_in_one_place() -> None:
@@ -311,7 +363,18 @@ def test_prompts_with_two_names_differ_in_one_place() -> None:
     assert differ[:, 1].tolist() == [prompts.position] * 6
     assert torch.equal(prompts.clean[:, prompts.position], prompts.repeated)
     assert torch.equal(prompts.corrupt[:, prompts.position], prompts.other)
-    assert math.isfinite(float(prompts.clean.float().mean()))
+    assert set(prompts.clean[:, -1].tolist()) <= set(corpus.words("giving"))
+    assert torch.equal(prompts.clean[:, 1], prompts.repeated)
+
+
+@torch.no_grad()
+def test_a_preference_is_a_larger_logit_of_the_answer_at_the_end() -> None:
+    model, clean = tiny("gpt2"), tokens(6, 5)
+    answer, against = torch.arange(1, 7), torch.arange(11, 17)
+    last = model(clean)[:, -1]
+    expected = [bool(last[i, 1 + i] > last[i, 11 + i]) for i in range(6)]
+    assert prefers(model, clean, answer, against).tolist() == expected
+    assert prefers(model, clean, against, answer).tolist() == [not one for one in expected]
 
 
 def test_answers_are_the_tokens_they_have_after_the_prompt(tmp_path: Path, shared_data: Path) -> None:

@@ -23,6 +23,7 @@ from gpt2lab.papers.layernorm_removal import corpus
 from gpt2lab.papers.layernorm_removal.architecture import StagedNorms, calibrate, fire, stage_of, unit_table
 from gpt2lab.papers.layernorm_removal.evaluation import Tokens, sink_rate, stream_norms, token_statistics
 from gpt2lab.papers.layernorm_removal.fold import export_errors, folded
+from gpt2lab.papers.layernorm_removal.neurons import confidence_neurons
 from gpt2lab.papers.layernorm_removal.objective import EvenScales
 from gpt2lab.papers.layernorm_removal.patching import Prompts, english_prompts, read_prompts
 from gpt2lab.papers.layernorm_removal.schedule import Schedule, require_length
@@ -129,7 +130,8 @@ def run(settings: Settings, run: "Run") -> None:
     compared = {"control": models["control"], "sequential": folded(models["sequential"])}
     # In English each prompt's own effect divides, as in the paper; of the generated language see compare_patching.
     tools.add(
-        run, compared, text.valid[: settings.samples], text.prompts, neurons=settings.neurons,
+        run, compared, text.valid[: settings.samples], text.prompts,
+        neurons=confidence_neurons(start, settings.neurons),
         by_prompt=settings.model is not None,
     )  # fmt: skip
 

@@ -1,37 +1,29 @@
 """The claims of the study and how they are judged."""
 
-from collections.abc import Sequence
-from statistics import fmean
-
-from gpt2lab.runs.verdicts import Status, Verdict
-from gpt2lab.studies.claim import Above, AtLeast, AtMost, Claim, Results
-
-
-def _headline(seeds: Sequence[Results]) -> Verdict:
-    """The specification's rule on means over seeds: a rise of at most 0.05 nats, where freezing alone costs 0.3."""
-    rise, original, instant = (
-        fmean(results[name] for results in seeds) for name in ("rise", "rise_over_original", "rise_instant")
-    )
-    reason = (
-        f"The model without norms ends {rise:+.4f} nats from the one trained on with them and {original:+.4f} from the "
-        f"pre-trained one; frozen without training, it loses {instant:.3f} nats."
-    )
-    if rise <= 0.05 and instant >= 0.3:
-        return Verdict(Status.HOLDS, reason)
-    return Verdict(Status.DOES_NOT_HOLD if rise > 0.15 else Status.INCONCLUSIVE, reason)
-
+from gpt2lab.studies.claim import Above, AtLeast, AtMost, Claim
 
 _TRAINED = ("laptop", "gpu", "paper")
+# The norms of the model must do something: without training, freezing them has to cost what the specification asks.
+_MATTER = "rise_instant >= 0.3"
+# A behaviour must be there to be patched, in both models that are compared.
+_PREFERS = "preferred.control >= 0.8 and preferred.sequential >= 0.8"
+# Standard deviations over the three seeds of the trial before these rules: four blocks, a language without giving.
+_SD_RISE, _SD_PATCHING, _SD_AT_ONCE = 0.0059, 0.033, 0.003
 
 CLAIMS = [
     Claim(
         "LayerNorm can be taken out for a small rise of the loss",
         name="A",
-        fixed="2026-11-24",
+        fixed="2026-12-01",
         measure="rise",
         quantity="loss after removal one by one minus that of the same fine-tuning with the norm",
-        rule=_headline,
+        holds_if=AtMost(0.05),
+        holds_in_part_if=AtMost(0.15),
+        needs=_MATTER,
         paper="README, loss table: +0.0671 nats for GPT-2 small against fine-tuning with the norm, +0.0253 for XL",
+        paper_effect=0.0253,  # XL's: the headline; that of small lies beyond the specification's 0.05, in its 0.15
+        no_effect=0.0,
+        pilot_sd={"laptop": _SD_RISE},
         unit="nats per token",
         scales=_TRAINED,
     ),
@@ -51,35 +43,43 @@ CLAIMS = [
     Claim(
         "Attribution patching does not become more accurate without the norm",
         name="C",
-        fixed="2026-11-24",
+        fixed="2026-12-01",
         measure="patching_ratio",
         quantity="error of attribution patching without the norm over that with it",
         holds_if=Above(0.8),
+        needs=_PREFERS,
         paper="mean improvement -0.026, sd 0.082; the exact definition is not established",
+        paper_effect=1.0,  # no improvement, which is what the claim says; the summary's -0.026 has no established unit
+        no_effect=1.0,
+        pilot_sd={"laptop": _SD_PATCHING},
         unit="error without the norm / with it",
         scales=_TRAINED,
     ),
     Claim(
         "Removing all norms at once does harm that removing them one by one does not",
         name="D",
-        fixed="2026-11-24",
+        fixed="2026-12-01",
         measure="loss.at_once - loss.sequential",
         quantity="loss after removal at once minus that after removal one by one",
         holds_if=AtLeast(0.15),
         holds_in_part_if=AtLeast(0.01),
+        needs=_MATTER,
         paper="removing everything at once breaks the model; no figure established",
+        no_effect=0.0,
+        pilot_sd={"laptop": _SD_AT_ONCE},
         unit="nats per token",
         scales=_TRAINED,
     ),
     Claim(
         "Confidence neurons stop working without the norm",
         name="E",
-        fixed="2026-11-24",
+        fixed="2026-12-01",
         measure="neuron_effect.sequential / neuron_effect.control",
-        quantity="effect of confidence neurons on the loss without the norm over that with it",
+        quantity="effect on the loss of ablating the original's confidence neurons, without the norm over that with it",
         holds_if=AtMost(0.5),
         needs="neuron_effect.control > 0.0005",
         paper="confidence-neuron study; no figure established",
+        no_effect=1.0,
         unit="median change of the loss without the norm / with it",
         scales=_TRAINED,
     ),

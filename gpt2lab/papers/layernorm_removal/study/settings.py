@@ -20,24 +20,24 @@ class Settings:
     """Text for a given model; the generated language needs none."""
     held_out_every: int = 2000
     """One document in this many of a given model's text is for validation; 2,000 is the paper's 0.05 %."""
-    d_model: int = 128
+    d_model: int = 96
     """Width of the small model."""
-    n_layers: int = 4
+    n_layers: int = 8
     """Blocks of the small model."""
     n_heads: int = 4
     """Heads of the small model."""
     context: int = 64
     """Tokens of a row."""
-    batch_size: int = 24
+    batch_size: int = 16
     """Rows of a micro-batch."""
-    train_tokens: int = 600_000
+    train_tokens: int = 1_000_000
     """Tokens to train on."""
     valid_tokens: int = 40_000
     """Tokens of validation."""
     pretraining: TrainSettings = field(
         default_factory=lambda: TrainSettings(
-            steps=500,
-            learning_rate=2e-3,
+            steps=1500,
+            learning_rate=3e-3,
             final_fraction=0.1,
             warmup=50,
             weight_decay=0.01,
@@ -64,12 +64,12 @@ class Settings:
     """Weight of the old value in the running means."""
     samples: int = 256
     """Validation rows on which heads are attributed."""
-    prompts: int = 64
+    prompts: int = 128
     """Prompts with two names, one repeated, for patching; for a given model an even number, each with its partner."""
     prompt_file: str | None = None
     """CSV with the columns prompt, answer_io, answer_s for a given model, partners alternating; none: English prompts."""
     neurons: int = 3
-    """Confidence neurons that are ablated."""
+    """Confidence neurons that are ablated: the pre-trained model's, by the ratio of norm and variance of cosines."""
 
     def __post_init__(self) -> None:
         for name in ("samples", "prompts", "neurons", "batch_size", "context", "held_out_every"):
