@@ -14,7 +14,7 @@ from gpt2lab.base.errors import LabError
 from gpt2lab.base.registry import Part
 from gpt2lab.model import Transformer, attach
 from gpt2lab.model.task_heads import Head
-from gpt2lab.papers.layernorm_removal.objective import EvenScales
+from gpt2lab.papers.layernorm_removal.objective import EvenLogScales, EvenScales
 from gpt2lab.papers.pondering.architecture import Pondering
 from gpt2lab.papers.sophia.optimizer import SophiaH
 from gpt2lab.reinforce.rollouts import continuations
@@ -137,6 +137,7 @@ CASES: dict[str, Case] = {
     "next token, experts": Case(model("llama", changes=EXPERTS), next_token, padded),
     "next token, pondering": Case(with_pondering, next_token, padded),
     "even scales": Case(model("gpt2", changes={"eos": 7}), EvenScales(penalty=0.7), padded),
+    "even log scales": Case(model("llama", changes={"eos": 7}), EvenLogScales(penalty=0.7), padded),
     "one head": Case(model("gpt2", CLASS), Supervised({"topic": HeadLoss()}), labelled(topic=TOPIC)),
     "class weights and smoothing": Case(
         model("bert", CLASS), Supervised({"topic": RARE}), labelled(topic=TOPIC)

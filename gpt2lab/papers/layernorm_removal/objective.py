@@ -1,4 +1,6 @@
-"""The auxiliary loss of the removal: every token's standard deviation before the last norm near their mean."""
+"""The auxiliary losses of the removal: every token's standard deviation before the last norm, or before every norm, near
+their mean.
+"""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -36,18 +38,20 @@ class EvenScales(Divisible):
 
     def totals(self, model: Transformer, batch: Batch) -> Totals:
         """Return counts and sums of σ by kind of token, from a forward pass, beside those of the next token."""
-        with self._last_states(model) as states:
+        with self._states(model) as states:
             model.hidden_of(batch)
-        sigma, kinds = _scales(model, states[0]), self._kinds(model, batch)
+        (last,) = states.values()
+        sigma, kinds = _scales(model, last), self._kinds(model, batch)
         return {**next_token.totals(model, batch), **_sums(sigma, kinds)}
 
     def __call__(
         self, model: Transformer, batch: Batch, whole: Totals | None = None
     ) -> tuple[Tensor, dict[str, float]]:
         """Return loss and metrics; whole: see `Divisible`. LabError for a model without blocks or a final norm."""
-        with self._last_states(model) as states:
+        with self._states(model) as states:
             loss, metrics = next_token(model, batch, whole)
-        sigma, kinds = _scales(model, states[0]), self._kinds(model, batch)
+        (last,) = states.values()
+        sigma, kinds = _scales(model, last), self._kinds(model, batch)
         spread, numbers = uneven(sigma, kinds, whole)
         metrics = {
             **metrics,
@@ -66,21 +70,26 @@ class EvenScales(Divisible):
         )
 
     @contextmanager
-    def _last_states(self, model: Transformer) -> Iterator[list[Tensor]]:
-        """Put what the last block gives to the final norm into a list. LabError if there is no such place."""
-        last = model.config.n_layers - 1
-        if last < 0 or not isinstance(model.final_norm, Norm):
+    def _states(self, model: Transformer) -> Iterator[dict[str, Tensor]]:
+        """Collect what the norms read whose scales are evened, in the order of the forward pass, by name; the last one last.
+
+        LabError for a model without blocks or a final norm.
+        """
+        if not model.config.n_layers or not isinstance(model.final_norm, Norm):
             raise LabError(
                 "the auxiliary loss reads what the last block gives to the final norm, and this model lacks one"
             )
-        states = list[Tensor]()
+        states = dict[str, Tensor]()
 
         def keep(x: Tensor, name: str) -> Tensor:
-            states.append(x)
+            states[name] = x
             return x
 
-        with model.tap(write={f"blocks.{last}.hook_resid_post": keep}):
+        with model.tap(write=dict.fromkeys(self._places(model), keep)):
             yield states
+
+    def _places(self, model: Transformer) -> list[str]:
+        return [f"blocks.{model.config.n_layers - 1}.hook_resid_post"]
 
     def _kinds(self, model: Transformer, batch: Batch) -> dict[str, Tensor]:
         """Return where tokens are real, first of a row, an end of a text or none of these (usual), bool [batch, time]."""
@@ -91,6 +100,69 @@ class EvenScales(Divisible):
         first = (real.cumsum(1) == 1) & real
         ends = (tokens == end) & real if end is not None else torch.zeros_like(real)
         return {"real": real, "usual": real & ~first & ~ends, "first": first, "ends": ends}
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvenLogScales(EvenScales):
+    """Cross entropy + penalty · mean over all norms and tokens of (log σ - target)²: ours, for gated feed-forwards.
+
+    target is the mean of log σ before that norm over all tokens but the first of a row and the ends of texts, without
+    gradient; 0 if there are none. A logarithm has no unit: the loss is the same for a model whose states are ten times as
+    long, and a token a thousand times longer than the others is pulled back without outweighing all else. It is taken before
+    every norm, since a gated block squares what a frozen norm lets through. spread is that mean, the other numbers the same.
+    """
+
+    def totals(self, model: Transformer, batch: Batch) -> Totals:
+        """Return counts and sums of σ by kind of token, and those of log σ by place."""
+        with self._states(model) as states:
+            model.hidden_of(batch)
+        kinds, *_, last = self._kinds(model, batch), *states.values()
+        logs = {
+            f"log_sigma.{name}": (_scales(model, x).log() * kinds["usual"]).sum()
+            for name, x in states.items()
+        }
+        return {**next_token.totals(model, batch), **_sums(_scales(model, last), kinds), **logs}
+
+    def __call__(
+        self, model: Transformer, batch: Batch, whole: Totals | None = None
+    ) -> tuple[Tensor, dict[str, float]]:
+        """Return loss and metrics; whole: see `Divisible`. LabError for a model without blocks or a final norm."""
+        with self._states(model) as states:
+            loss, metrics = next_token(model, batch, whole)
+        kinds, *_, last = self._kinds(model, batch), *states.values()
+        _, numbers = uneven(_scales(model, last).detach(), kinds, whole)
+        spread = self._spread(model, states, kinds, whole)
+        metrics = {
+            **metrics,
+            "cross_entropy": float(loss.detach()),
+            "spread": float(spread.detach()),
+            **numbers,
+        }
+        return (loss + self.penalty * spread if self.penalty else loss), metrics
+
+    def _spread(
+        self,
+        model: Transformer,
+        states: Mapping[str, Tensor],
+        kinds: Mapping[str, Tensor],
+        whole: Totals | None,
+    ) -> Tensor:
+        logs = {name: _scales(model, x).log() for name, x in states.items()}
+        counts = {f"tokens.{kind}": where.sum() for kind, where in kinds.items()} if whole is None else whole
+        usual = counts["tokens.usual"].clamp_min(1)
+        spreads = []
+        for name, log in logs.items():
+            own = (log.detach() * kinds["usual"]).sum() if whole is None else whole[f"log_sigma.{name}"]
+            far = ((log - own / usual).square() * kinds["real"]).sum()
+            spreads.append(far / counts["tokens.real"].clamp_min(1))
+        return torch.stack(spreads).mean()
+
+    def _places(self, model: Transformer) -> list[str]:
+        ends = ("hook_resid_pre", "hook_resid_mid")
+        return [
+            *(name for name in model.activation_names() if name.endswith(ends) and ":" not in name),
+            *super()._places(model),
+        ]
 
 
 def _scales(model: Transformer, states: Tensor) -> Tensor:

@@ -102,15 +102,20 @@ def _parsed(events: tuple[str, ...]) -> dict[str, int]:
     return steps
 
 
-def fitted(n_layers: int, steps: int, *, late: bool = False, gated: bool = False) -> Schedule:
+def fitted(
+    n_layers: int, steps: int, *, late: bool = False, gated: bool = False, massive: bool = False
+) -> Schedule:
     """Return a schedule in the paper's proportions for a run of any length; 300 steps and 12 blocks give its own.
 
     The first event comes after a fifteenth of the steps, the last by 0.4 of them (`eot` and `bos`, which `late` adds, soon
     after); the gaps are as 2 : 2 : 3. Gated feed-forwards, whose output grows with the square of what they read, get most
-    of the time: the gaps are as 20 : 3 : 6 between a twentieth and 0.65 of the steps (docs/log.md). Where a gap would be
-    less than a step (deep models, short runs), blocks that are neighbours share a step.
+    of the time: the gaps are as 20 : 3 : 6 between a twentieth and 0.65 of the steps (docs/log.md), or between 0.4 and 0.85
+    where a massive activation must come down first. Where a gap would be less than a step (deep models, short runs), blocks
+    that are neighbours share a step.
     """
     start, end = (steps // 20, 0.65 * steps) if gated else (steps // 15, 0.4 * steps)
+    if gated and massive:
+        start, end = 2 * steps // 5, 0.85 * steps
     shares = {"mlp": 20, "qk": 3, "v": 6} if gated else {"mlp": 2, "qk": 2, "v": 3}
     block = max(0.0, end - start) / max(n_layers, 1)  # steps for the three events of a block
     gaps = {group: block * share / sum(shares.values()) for group, share in shares.items()}

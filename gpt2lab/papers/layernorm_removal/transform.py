@@ -26,8 +26,15 @@ from gpt2lab.papers.layernorm_removal.architecture import (
     unit_table,
 )
 from gpt2lab.papers.layernorm_removal.fold import compatible, folded, require_foldable, require_staged
-from gpt2lab.papers.layernorm_removal.massive import explained, refuse_massive, widest_token
-from gpt2lab.papers.layernorm_removal.objective import EvenScales
+from gpt2lab.papers.layernorm_removal.massive import (
+    FirstEvent,
+    Widest,
+    explained,
+    is_massive,
+    refuse_massive,
+    widest_token,
+)
+from gpt2lab.papers.layernorm_removal.objective import EvenLogScales, EvenScales
 from gpt2lab.papers.layernorm_removal.schedule import RECIPES, Recipe, Schedule, fitted, require_length
 from gpt2lab.text import sources
 from gpt2lab.text.batches import ArrayTokens, PackedBatches
@@ -74,7 +81,8 @@ class RemoveLayerNorm(TrainingTransform):
     schedule: Schedule | None = None
     """When each path is frozen; none is the preset's, or fitted to the steps. What is not named is as for GPT-2 small."""
     penalty: float | None = None
-    """Weight of the auxiliary loss; none is the preset's, or 0.1. A control has none unless it is given."""
+    """Weight of the auxiliary loss; none is the preset's, or 0.1, in gated models 1: theirs evens log σ before every norm. A
+    control has none unless it is given."""
     momentum: float | None = None
     """Weight of the old value in the running mean of the standard deviation; none is the preset's, or 0.9."""
     update_frozen: bool = False
@@ -131,18 +139,19 @@ class RemoveLayerNorm(TrainingTransform):
                 "remove-layernorm reads text, and this model has no tokenizer; put its tokenizer.json beside it"
             )
         steps = self.training().steps  # refuses what the loop would, before text is read
-        staging = self.staging(lm.config.n_layers, gated=lm.config.gated)
-        if self.mode in ("full", "at-once"):
-            require_length(staging.schedule.steps_of(lm.config.n_layers, late=self.special_positions), steps)
+        self._require_length(lm, steps)
         model = copy.deepcopy(lm.model).float().requires_grad_(True)
         batches, held_out, read = self._data(lm, steps)
         if journal is not None and self.mode != "instant":
             refuse_other_work(journal, model=model_hash(lm.model), data=read)
         start = widest_token(model, batches[0]["tokens"])
+        if self.mode == "instant":
+            refuse_massive(model, start)
         if self.mode != "control":
-            if not self.special_positions:
-                refuse_massive(model, start)
-            attach(model, staging)
+            attach(
+                model,
+                self.staging(lm.config.n_layers, gated=lm.config.gated, massive=is_massive(model, start)),
+            )
             calibrate(model, [batches[i] for i in range(8 if self.mode == "instant" else 1)])
         if self.mode == "instant":
             for unit in stage_of(model).steps:
@@ -150,7 +159,7 @@ class RemoveLayerNorm(TrainingTransform):
         else:
             before = windows_loss(model, held_out).loss if held_out is not None else math.nan
             with explained(model, batches[0]["tokens"], start):
-                self._train(model, batches, held_out, journal)
+                self._train(model, batches, held_out, journal, start)
             after = windows_loss(model, held_out).loss if held_out is not None else math.nan
             _warn_of_harm(before, after)
             if journal is not None and held_out is not None:
@@ -167,13 +176,22 @@ class RemoveLayerNorm(TrainingTransform):
             return LanguageModel(compatible(model), lm.tokenizer)
         return LanguageModel(folded(model).to(lm.model.dtype), lm.tokenizer)
 
-    def staging(self, n_layers: int, *, gated: bool = False) -> StagedNorms:
-        """Return the architecture that is attached to a model of `n_layers` (gated) blocks while it trains."""
+    def _require_length(self, lm: LanguageModel, steps: int) -> None:
+        """Refuse a schedule that the run does not reach. LabError."""
+        if self.mode in ("full", "at-once"):
+            schedule = self.staging(lm.config.n_layers, gated=lm.config.gated).schedule
+            require_length(schedule.steps_of(lm.config.n_layers, late=self.special_positions), steps)
+
+    def staging(self, n_layers: int, *, gated: bool = False, massive: bool = False) -> StagedNorms:
+        """Return the architecture that is attached to a model of `n_layers` (gated) blocks while it trains.
+
+        massive: whether a token of theirs stands out, which trains with the norms until it does not.
+        """
         recipe = self._recipe
         schedule = self.schedule or (
             recipe.schedule
             if recipe
-            else fitted(n_layers, self._steps, late=self.special_positions, gated=gated)
+            else fitted(n_layers, self._steps, late=self.special_positions, gated=gated, massive=massive)
         )
         if self.mode == "at-once":
             first = min(schedule.steps_of(n_layers, late=self.special_positions).values())
@@ -225,13 +243,22 @@ class RemoveLayerNorm(TrainingTransform):
         batches: PackedBatches,
         held_out: PackedBatches | None,
         journal: Journal | None,
+        start: Widest,
     ) -> None:
-        penalty = self._given("penalty", 0.1) if self.mode != "control" else self.penalty or 0.0
+        gated = model.config.gated
+        penalty = (
+            self._given("penalty", 1.0 if gated else 0.1) if self.mode != "control" else self.penalty or 0.0
+        )
+        guards = []
+        if gated and self.mode != "control":
+            first = min(stage_of(model).steps.values())
+            guards.append(FirstEvent(batches[0]["tokens"], first, start))
         train(
             model,
             batches,
             settings=self.training(),
-            objective=EvenScales(penalty=penalty),
+            objective=(EvenLogScales if gated else EvenScales)(penalty=penalty),
+            callbacks=guards,
             evaluate=None
             if held_out is None
             else lambda: {"validation_loss": windows_loss(model, held_out).loss},
@@ -263,9 +290,8 @@ class RemoveLayerNorm(TrainingTransform):
         wanted = (steps if self.mode != "instant" else 8) * rows * self._given(
             "accumulation", 1
         ) * context + 1
-        ends = [tokenizer.eos] if tokenizer.eos is not None else []
         texts = sources.documents(self.data, field=self.field)
-        read, held = split_documents(([*ids, *ends] for ids in _encoded(texts, tokenizer)), wanted)
+        read, held = split_documents(_encoded(texts, tokenizer), wanted)
         sizes = {"batch_size": rows, "context": context}
         batches = PackedBatches(ArrayTokens(read), seed=self.seed, **sizes)
         enough = len(held) > context
@@ -275,8 +301,11 @@ class RemoveLayerNorm(TrainingTransform):
 
 
 def _encoded(texts: Iterator[str], tokenizer: Tokenizer) -> Iterator[list[int]]:
+    """Yield each document as the tokenizer writes it, a llama's bos included, closed by its end of text."""
     while some := list(itertools.islice(texts, 64)):
-        yield from tokenizer.encode_batch(some)
+        for ids in tokenizer.encode_batch(some, special=True):
+            closed = tokenizer.eos is None or ids[-1:] == [tokenizer.eos]
+            yield ids if closed else [*ids, tokenizer.eos]
 
 
 def split_documents(documents: Iterator[list[int]], wanted: int) -> tuple[Sequence[int], Sequence[int]]:

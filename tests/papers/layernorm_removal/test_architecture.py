@@ -18,7 +18,7 @@ from gpt2lab.papers.layernorm_removal.architecture import (
     unit_of,
     unit_table,
 )
-from gpt2lab.papers.layernorm_removal.objective import EvenScales
+from gpt2lab.papers.layernorm_removal.objective import EvenLogScales, EvenScales
 from gpt2lab.papers.layernorm_removal.schedule import RECIPES, Schedule, check_length, fitted, units
 from gpt2lab.training import TrainSettings, train
 from tests.papers.layernorm_removal import reference
@@ -271,6 +271,29 @@ def test_calibration_is_the_mean_of_every_tokens_sigma() -> None:
     flat = float(tap["resid_mid"][2].std())  # what an early version of the authors' code used
     assert abs(flat - expected) > 1e-3
     assert stage_of(model).steps["mlp.0"] == 2
+
+
+@pytest.mark.parametrize("family", ["gpt2", "llama"])
+@pytest.mark.parametrize("end", [None, 4])
+def test_the_log_scales_are_evened_before_every_norm(family: str, end: int | None) -> None:
+    model = tiny(family).double()
+    batch = {name: tensor for name, tensor in Counting()[0].items() if name != "attention_mask"}
+    loss, metrics = EvenLogScales(penalty=0.3, end_of_text=end)(model, batch)
+    names = [f"blocks.{i}.hook_resid_{half}" for i in range(3) for half in ("pre", "mid")]
+    with torch.no_grad(), model.tap(read=[*names, "blocks.2.hook_resid_post"]) as tap:
+        model.hidden(batch["tokens"])
+    states = [tap[name] for name in (*names, "blocks.2.hook_resid_post")]
+
+    def scale(x: torch.Tensor) -> float:
+        centred = family == "gpt2"
+        return reference.sigma(x) if centred else (float(x.square().mean()) + model.config.norm_eps) ** 0.5
+
+    expected = reference.log_spread(states, batch["tokens"], end, scale)
+    assert metrics["spread"] == pytest.approx(expected, rel=1e-9)
+    assert float(loss) == pytest.approx(metrics["cross_entropy"] + 0.3 * expected, rel=1e-6)
+    loss.backward()
+    assert all(block.mlp.up.weight.grad is not None for block in model.blocks)
+    assert EvenScales(penalty=0.3, end_of_text=end)(model, batch)[1]["sigma"] == metrics["sigma"]
 
 
 @pytest.mark.parametrize("end", [None, 4])

@@ -1,11 +1,13 @@
 """Folding, both exports, the transforms: against transformers, in float64, for every family; what is refused."""
 
+import copy
 import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from tokenizers.processors import TemplateProcessing
 
 import gpt2lab
 from gpt2lab.base.errors import LabError
@@ -14,7 +16,8 @@ from gpt2lab.model import Transformer, attach, load_model, save_model
 from gpt2lab.papers.layernorm_removal import transform
 from gpt2lab.papers.layernorm_removal.architecture import StagedNorms, calibrate, fire, stage_of, unit_table
 from gpt2lab.papers.layernorm_removal.fold import compatible, export_errors, folded
-from gpt2lab.papers.layernorm_removal.massive import explained, widest_token
+from gpt2lab.papers.layernorm_removal.massive import LARGEST_RATIO, explained, widest_token
+from gpt2lab.papers.layernorm_removal.schedule import Schedule
 from gpt2lab.papers.layernorm_removal.transform import FoldLayerNorm, RemoveLayerNorm
 from gpt2lab.runs.store import Store
 from gpt2lab.text.generators.stories import documents
@@ -337,23 +340,71 @@ def test_a_model_that_is_ruined_is_said_to_be(lm: LanguageModel, monkeypatch: py
 # Massive activations.
 
 
-def massive(tokenizer: Tokenizer, family: str = "llama") -> LanguageModel:
+def massive(tokenizer: Tokenizer, family: str = "llama", longer: float = 500.0) -> LanguageModel:
     """A random model in which one frequent word's state is hundreds of times longer than all others'."""
     model = tiny(family, vocab_size=tokenizer.vocab_size, max_positions=64, eos=tokenizer.eos)
     with torch.no_grad():
-        model.embedding.weight[tokenizer.encode("the")[0]] *= 500.0
+        model.embedding.weight[tokenizer.encode("the")[0]] *= longer
     return LanguageModel(model, tokenizer)
 
 
-@pytest.mark.parametrize("mode", ["full", "at-once", "instant"])
-def test_a_gated_model_with_a_massive_activation_is_refused_before_it_trains(
-    tokenizer: Tokenizer, mode: str
+def with_sink(tokenizer: Tokenizer, sigma: float) -> LanguageModel:
+    """A llama in which, as in SmolLM2, a neuron of the first block makes one token's state about `sigma` long."""
+    model = tiny("llama", vocab_size=tokenizer.vocab_size, max_positions=64, eos=tokenizer.eos)
+    the, block = tokenizer.encode("the")[0], model.blocks[0]
+    with torch.no_grad():
+        model.embedding.weight[:, 5] = 0.0  # what only this token has, and attention does not spread
+        model.embedding.weight[the, 5] = 1.0
+        block.attention.out.weight[5] = 0.0
+        with model.tap(read=["blocks.0.ln2.hook_normalized"]) as tap:
+            model(torch.tensor([[the, 7, 9]]))
+        seen = float(tap["blocks.0.ln2.hook_normalized"][0, 0, 5])
+        for row in (0, block.mlp.d_mlp):  # the gate and the value of neuron 0
+            block.mlp.up.weight[row] = 0.0
+            block.mlp.up.weight[row, 5] = 6.0 / seen
+        block.mlp.down.weight[:, 0] = 0.0
+        block.mlp.down.weight[5, 0] = sigma * 24**0.5 / 36.0
+    return LanguageModel(model, tokenizer)
+
+
+@pytest.mark.parametrize("sigma", [1e3, 1e5])
+def test_no_norm_of_a_gated_model_is_frozen_while_a_token_stands_out(
+    tokenizer: Tokenizer, sigma: float
 ) -> None:
-    with pytest.raises(
-        LabError, match=r"massive activation.*times the median token's.*special_positions=true"
-    ):
-        gpt2lab.apply("remove-layernorm", massive(tokenizer), **SMALL, steps=12, mode=mode)
-    gpt2lab.apply("remove-layernorm", massive(tokenizer), **SMALL, steps=2, mode="control")
+    lm = with_sink(tokenizer, sigma)
+    with pytest.raises(LabError, match=r"massive activation.*times the median token's.*mode=full"):
+        RemoveLayerNorm(**SMALL, mode="instant")(lm)
+    for mode in ("full", "at-once"):
+        with pytest.raises(LabError, match=r"after 4 updates .*still has a massive.*more steps"):
+            RemoveLayerNorm(**SMALL, mode=mode, steps=12)(lm)
+    with pytest.raises(LabError, match="after 0 updates"):
+        RemoveLayerNorm(**SMALL, steps=30, schedule=Schedule(start=0, mlp_gap=1, qk_gap=1, v_gap=1))(lm)
+    RemoveLayerNorm(**SMALL, steps=2, mode="control")(lm)
+
+
+def test_a_massive_activation_comes_down_while_the_norms_are_there_and_then_they_go(
+    tokenizer: Tokenizer,
+) -> None:
+    lm = with_sink(tokenizer, 1e3)
+    ids = torch.tensor([tokenizer.encode("one day the dog saw a cat and the cat saw the dog")])
+    assert widest_token(lm.model, ids).ratio > 100
+    new = RemoveLayerNorm(**SMALL, steps=200, learning_rate=1e-2, output="staged")(lm)
+    assert widest_token(new.model, ids).ratio < LARGEST_RATIO
+    assert all(row["state"] == "fake" for row in unit_table(new.model))
+    without = FoldLayerNorm()(new).model
+    text = torch.tensor(tokenizer.encode(" ".join(documents(1, 20)))[:64])[None]
+    loss = torch.nn.functional.cross_entropy(without(text[:, :-1])[0], text[0, 1:])
+    assert float(loss) < np.log(tokenizer.vocab_size)  # it has learnt something since
+
+
+def test_documents_begin_with_the_bos_that_the_tokenizer_writes(tokenizer: Tokenizer) -> None:
+    backend, name = copy.deepcopy(tokenizer.backend), tokenizer.token(tokenizer.eos)
+    backend.post_processor = TemplateProcessing(single=f"{name} $A", special_tokens=[(name, tokenizer.eos)])
+    begun = Tokenizer(backend, bos=tokenizer.eos, eos=tokenizer.eos)
+    texts = ["one day a dog", "a cat"]
+    found = list(transform._encoded(iter(texts), begun))
+    assert found == [[begun.eos, *tokenizer.encode(text), begun.eos] for text in texts]
+    assert list(transform._encoded(iter(texts), tokenizer)) == [row[1:] for row in found]
 
 
 def test_a_plain_feed_forward_lets_a_massive_activation_through_once(tokenizer: Tokenizer) -> None:
