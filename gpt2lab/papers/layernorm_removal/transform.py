@@ -302,10 +302,10 @@ class RemoveLayerNorm(TrainingTransform):
 
 def _encoded(texts: Iterator[str], tokenizer: Tokenizer) -> Iterator[list[int]]:
     """Yield each document as the tokenizer writes it, a llama's bos included, closed by its end of text."""
+    end = [] if tokenizer.eos is None else [tokenizer.eos]
     while some := list(itertools.islice(texts, 64)):
         for ids in tokenizer.encode_batch(some, special=True):
-            closed = tokenizer.eos is None or ids[-1:] == [tokenizer.eos]
-            yield ids if closed else [*ids, tokenizer.eos]
+            yield ids if ids[-1:] == end else [*ids, *end]
 
 
 def split_documents(documents: Iterator[list[int]], wanted: int) -> tuple[Sequence[int], Sequence[int]]:

@@ -388,7 +388,7 @@ def test_a_massive_activation_comes_down_while_the_norms_are_there_and_then_they
     lm = with_sink(tokenizer, 1e3)
     ids = torch.tensor([tokenizer.encode("one day the dog saw a cat and the cat saw the dog")])
     assert widest_token(lm.model, ids).ratio > 100
-    new = RemoveLayerNorm(**SMALL, steps=200, learning_rate=1e-2, output="staged")(lm)
+    new = RemoveLayerNorm(**SMALL, steps=120, learning_rate=1e-2, output="staged")(lm)
     assert widest_token(new.model, ids).ratio < LARGEST_RATIO
     assert all(row["state"] == "fake" for row in unit_table(new.model))
     without = FoldLayerNorm()(new).model
