@@ -100,13 +100,9 @@ class RecordedClaim:
     expressions: tuple[str, ...] = ()
     """Which of `measure` and `needs` are expressions."""
     holds_if: Range | None = None
-    """Where the quantity lies if the claim is true."""
+    """Where the quantity lies if the claim is true; None in older files, of a claim with a rule of its own."""
     holds_in_part_if: Range | None = None
     """The weaker range of a claim that can hold in part."""
-    own_rule: bool = False
-    """Whether a rule of its own decides instead of the interval."""
-    rule: str = ""
-    """That rule in words."""
     scales: tuple[str, ...] = ()
     """Where it can be tested; empty in files of before this was kept."""
     paper: str = ""
@@ -252,7 +248,6 @@ def _read(entry: Mapping[str, Any]) -> JudgedClaim:
     claim = RecordedClaim(
         holds_if=_range(entry["holds_if"]),
         holds_in_part_if=_range(entry["holds_in_part_if"]),
-        own_rule=bool(entry.get("own_rule")),
         kind=_kind(entry.get("kind", "claim")),
         over=_one_of(("seeds", "items"), entry.get("over", "seeds")),
         best_of=int(entry.get("best_of", 1)),
@@ -263,7 +258,7 @@ def _read(entry: Mapping[str, Any]) -> JudgedClaim:
         seen=tuple(int(seed) for seed in entry.get("seen", ())),
         expressions=_texts(entry.get("expressions", ())),
         scales=_texts(entry.get("scales", ())),
-        **_strings(entry, ("name", "sentence", "measure", "needs", "paper"), ("quantity", "unit", "rule")),
+        **_strings(entry, ("name", "sentence", "measure", "needs", "paper"), ("quantity", "unit")),
     )
     of_seen = entry.get("of_seen")
     return JudgedClaim(

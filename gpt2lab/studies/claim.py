@@ -1,13 +1,13 @@
 """A claim: a sentence of a paper beside the rule by which a program checks it."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from datetime import date
 
 from gpt2lab.base.errors import LabError
 from gpt2lab.base.wording import listed, number
-from gpt2lab.runs.verdicts import Kind, Over, Range, RecordedClaim, Verdict
+from gpt2lab.runs.verdicts import Kind, Over, Range, RecordedClaim
 from gpt2lab.studies.expression import evaluate, missing_result, names_in
 
 SCALES = ("smoke", "laptop", "gpu", "paper")
@@ -57,23 +57,22 @@ class Between(Range):
 
 Measure = str | Callable[[Results], float]
 Condition = str | Callable[[Results], bool]
-Rule = Callable[[Sequence[Results]], Verdict]
 
 
 @dataclass(frozen=True)
 class Claim:
     """A headline sentence of a paper as something a program can check.
 
-    LabError when it is made if an expression is malformed, or neither a threshold nor a rule is given.
+    LabError when it is made if an expression is malformed or it cannot be meant so.
     """
 
     sentence: str
     """The claim in the reader's words."""
-    measure: Measure | None = None
+    measure: Measure
     """The measured quantity of one seed: an expression over results, or a function of them."""
     quantity: str = ""
     """The measured quantity in words, shown beside its expression: `final loss of Conda minus that of AdamW`."""
-    holds_if: Range | None = None
+    holds_if: Range = field(kw_only=True)
     """Where the quantity lies if the claim is true."""
     holds_in_part_if: Range | None = None
     """A weaker threshold that still says something; without one there is no `holds in part`."""
@@ -85,8 +84,6 @@ class Claim:
     """Unit of the quantity: nats per token, %, s; empty for a plain number."""
     name: str = ""
     """Short name, such as the letter the specification uses; empty: A, B, C ... by position."""
-    rule: Rule | None = None
-    """The specification's own rule, instead of the interval over seeds; the first line of its docstring is shown."""
     scales: tuple[str, ...] = SCALES
     """Where the claim can be tested."""
     over: Over = "seeds"
@@ -113,26 +110,20 @@ class Claim:
 
     def __post_init__(self) -> None:
         short = self.sentence if len(self.sentence) < 60 else self.sentence[:57] + "..."
-        if self.rule is None and (self.measure is None or self.holds_if is None):
-            raise LabError(f"claim {short!r}: give measure and holds_if, or a rule")
-        if self.is_check and (self.rule is not None or self.holds_in_part_if is not None):
+        if self.is_check and self.holds_in_part_if is not None:
             raise LabError(f"claim {short!r}: a check passes or fails by holds_if alone")
         if self.over == "items" and not isinstance(self.measure, str):
             raise LabError(f"claim {short!r}: over items the measure is an expression over arrays")
-        if self.over == "items" and (self.rule is not None or self.is_check):
+        if self.over == "items" and self.is_check:
             raise LabError(
-                f"claim {short!r}: over items the interval decides; give neither a rule nor a kind of check"
+                f"claim {short!r}: over items the interval decides; a check is judged seed by seed"
             )
         if self.best_of < 1:
             raise LabError(f"claim {short!r}: best_of counts comparisons, at least 1, got {self.best_of}")
         if self.fixed:
             _check_day(self.fixed, short)
-        if self.paper_effect is not None and self.holds_if is None:
-            raise LabError(f"claim {short!r}: paper_effect needs holds_if, from whose ends it is measured")
-        if self.paper_effect is not None and self.holds_if is not None:
-            self._check_effect(self.paper_effect, self.holds_if, short)
-        if self.holds_in_part_if is not None and self.holds_if is None:
-            raise LabError(f"claim {short!r}: holds_in_part_if is weaker than holds_if, which is missing")
+        if self.paper_effect is not None:
+            self._check_effect(self.paper_effect, short)
         wrong = [scale for scale in self.scales if scale not in SCALES]
         if wrong or not self.scales:
             raise LabError(f"claim {short!r}: scales must be among {listed(SCALES)}, got {listed(wrong)}")
@@ -140,9 +131,11 @@ class Claim:
             if isinstance(expression, str):
                 names_in(expression)
 
-    def _check_effect(self, value: float, wanted: Range, short: str) -> None:
-        if not wanted.holds(value, value):
-            raise LabError(f"claim {short!r}: the paper's own value, {value:g}, does not meet {wanted}")
+    def _check_effect(self, value: float, short: str) -> None:
+        if not self.holds_if.holds(value, value):
+            raise LabError(
+                f"claim {short!r}: the paper's own value, {value:g}, does not meet {self.holds_if}"
+            )
         if self.effect is None:
             raise LabError(
                 f"claim {short!r}: the paper's own value, {value:g}, is the threshold; give no_effect, which must not meet "
@@ -150,12 +143,7 @@ class Claim:
             )
 
     def value(self, results: Mapping[str, float]) -> float:
-        """Return the measured quantity of one seed; nan if a claim with its own rule measures nothing.
-
-        LabError if a result it reads was not reported.
-        """
-        if self.measure is None:
-            return math.nan
+        """Return the measured quantity of one seed. LabError if a result it reads was not reported."""
         if isinstance(self.measure, str):
             return float(evaluate(self.measure, results))
         return float(self.measure(Results(results)))
@@ -177,19 +165,18 @@ class Claim:
 
         It is that of the paper's own value or, where this is the threshold, that of no effect.
         """
-        value, wanted = self.paper_effect, self.holds_if
-        if value is None or wanted is None:
+        if self.paper_effect is None:
             return None
-        distance = wanted.inside(value)
+        distance = self.holds_if.inside(self.paper_effect)
         if distance == 0 and self.no_effect is not None:
-            distance = -wanted.inside(self.no_effect)
+            distance = -self.holds_if.inside(self.no_effect)
         return distance if distance > 0 else None
 
     @property
     def whose_effect(self) -> str:
         """Whose distance `effect` is, for a sentence."""
-        value, wanted = self.paper_effect, self.holds_if
-        on_threshold = value is not None and wanted is not None and wanted.inside(value) == 0
+        value = self.paper_effect
+        on_threshold = value is not None and self.holds_if.inside(value) == 0
         return "that of no effect" if on_threshold else "the paper's"
 
     @property
@@ -219,8 +206,6 @@ class Claim:
             expressions=tuple(name for name, value in given.items() if isinstance(value, str)),
             holds_if=self.holds_if,
             holds_in_part_if=self.holds_in_part_if,
-            own_rule=self.rule is not None,
-            rule=_words(self.rule),
             scales=self.scales,
             paper=self.paper,
             kind=self.kind,
@@ -246,7 +231,7 @@ def _check_day(day: str, claim: str) -> None:
         raise LabError(f"claim {claim!r}: fixed is a day such as 2026-11-30, got {day!r}") from None
 
 
-def _words(what: Measure | Condition | Rule | None) -> str:
+def _words(what: Measure | Condition | None) -> str:
     if what is None or isinstance(what, str):
         return what or ""
     first = (what.__doc__ or "").strip().partition("\n")[0].rstrip(".")

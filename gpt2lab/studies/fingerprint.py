@@ -12,12 +12,13 @@ from gpt2lab.studies.claim import Claim
 
 
 def rule_fingerprint(claim: Claim) -> str:
-    """Return a hash of a claim's quantity, precondition, thresholds, rule, kind, and what its power is reckoned from.
+    """Return a hash of a claim's quantity, precondition, thresholds, kind, and what its power is reckoned from.
 
     A function counts with its code, comments and spaces left out, and the plain values that it closes over.
     """
     parts = [
-        *(_code(part) for part in (claim.measure, claim.needs, claim.rule)),
+        *(_code(part) for part in (claim.measure, claim.needs)),
+        None,  # the place of a rule of its own, which a claim could have before 2026-12-01: recorded fingerprints stay
         *(None if part is None else part.words for part in (claim.holds_if, claim.holds_in_part_if)),
         [claim.kind, claim.over, claim.best_of, list(claim.scales)],
         [claim.paper_effect, claim.pilot_sd],

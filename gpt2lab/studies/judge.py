@@ -9,7 +9,7 @@ from gpt2lab.base.errors import LabError
 from gpt2lab.base.interval import Interval
 from gpt2lab.base.wording import count, listed, number
 from gpt2lab.runs.verdicts import Status, Verdict
-from gpt2lab.studies.claim import Claim, Results, Rule
+from gpt2lab.studies.claim import Claim
 from gpt2lab.studies.evidence import (
     FEWEST_ITEMS,
     FEWEST_SEEDS,
@@ -21,7 +21,7 @@ from gpt2lab.studies.evidence import (
     over_items,
     over_seeds,
 )
-from gpt2lab.studies.expression import evaluate, names_in
+from gpt2lab.studies.expression import names_in
 
 
 def judge(
@@ -42,7 +42,6 @@ def judge(
     The 95 % interval of the quantity, two-sided, decides: wholly where the claim is true it holds; wholly elsewhere it does
     not hold, or holds in part where it lies wholly within the weaker threshold; else it is inconclusive. So a quantity that
     is really on the threshold gives a false `holds` in at most 2.5 % of studies. An interval without width decides nothing.
-    A claim's own rule replaces the interval.
 
     Where the paper's effect is stated, a pilot whose spread says that so many seeds cannot find it makes the claim not
     tested; `does not hold` needs the power to find it, too. A missing or non-finite quantity is inconclusive, with the
@@ -52,7 +51,7 @@ def judge(
     """
     if scale not in claim.scales:
         where = listed(claim.scales, "or")
-        reason = f"It can be tested at {where} scale, not at {scale}.{_by_rule(claim, seeds)}"
+        reason = f"It can be tested at {where} scale, not at {scale}."
         return _verdict(Status.NOT_TESTED, reason, _measurable(claim, seeds, items or {}))
     try:
         verdict = _judged(claim, seeds, scale, items or {}, tuple(unfinished), tuple(seen))
@@ -70,7 +69,7 @@ def _judged(
     unfinished: tuple[int, ...],
     seen: tuple[int, ...],
 ) -> Verdict:
-    """Return the verdict at a scale of the claim: preconditions, numbers, power, then the rule or the interval."""
+    """Return the verdict at a scale of the claim: preconditions, numbers, power, then the interval."""
     untestable = _untestable(claim, seeds)
     if untestable is not None:  # what it measures may not be there either
         return _verdict(Status.NOT_TESTED, untestable, _measurable(claim, seeds, items))
@@ -84,14 +83,7 @@ def _judged(
     planned = planned_power(claim, scale, found.n or len(seeds))
     if planned is not None and planned.is_too_weak:
         return _verdict(Status.NOT_TESTED, f"{planned.words}: too weak a trial.", found)
-    if claim.rule is not None:
-        ruled = claim.rule([Results(results) for results in seeds.values()])
-        if ruled.interval is None:
-            ruled = replace(ruled, interval=found.interval, method=found.method)
-        verdict = replace(ruled, values=ruled.values or found.values)
-    else:
-        verdict = _by_interval(claim, found)
-    return _with_power(claim, verdict, planned)
+    return _with_power(claim, _by_interval(claim, found), planned)
 
 
 @dataclass(frozen=True)
@@ -140,7 +132,7 @@ def _evidence(claim: Claim, seeds: Mapping[int, Mapping[str, float]], items: Map
     if claim.over == "items":
         return over_items(claim, {seed: items[seed] for seed in seeds})
     values = [(seed, claim.value(results)) for seed, results in seeds.items()]
-    return over_seeds(values, level_of(claim)) if claim.measure is not None else Evidence()
+    return over_seeds(values, level_of(claim))
 
 
 def _verdict(status: Status, reason: str, found: Evidence) -> Verdict:
@@ -148,10 +140,8 @@ def _verdict(status: Status, reason: str, found: Evidence) -> Verdict:
 
 
 def decide(claim: Claim, interval: Interval) -> Status:
-    """Return the status that an interval gives a claim with a threshold."""
+    """Return the status that an interval gives a claim."""
     low, high = interval.low, interval.high
-    if claim.holds_if is None:
-        raise LabError(f"claim {claim.sentence!r} has no threshold")
     if claim.holds_if.holds(low, high):
         return Status.HOLDS
     if not claim.holds_if.fails(low, high):
@@ -159,45 +149,6 @@ def decide(claim: Claim, interval: Interval) -> Status:
     if claim.holds_in_part_if is not None and claim.holds_in_part_if.holds(low, high):
         return Status.IN_PART
     return Status.DOES_NOT_HOLD
-
-
-def in_seeds(
-    condition: str,
-    *,
-    at_least: int | None = None,
-    against: str | None = None,
-    against_in: int | None = None,
-) -> Rule:
-    """Return the rule that counts seeds: it holds if `condition` is true in `at_least` of them (None: all).
-
-    It does not hold if `against` (None: the opposite of `condition`) is true in `against_in` seeds (None: in
-    all); else it is inconclusive. Both are expressions over results.
-    """
-
-    def rule(seeds: Sequence[Results]) -> Verdict:
-        n = len(seeds)
-        opposite = against or f"not ({condition})"
-        true = sum(_is_true(condition, results) for results in seeds)
-        false = sum(_is_true(opposite, results) for results in seeds)
-        reason = f"{condition} is true in {true} of {n} seeds"
-        if against is not None:
-            reason += f", {against} in {false}"
-        if true >= (at_least or n):
-            return Verdict(Status.HOLDS, reason + ".")
-        if false >= (against_in or n):
-            return Verdict(Status.DOES_NOT_HOLD, reason + ".")
-        return Verdict(Status.INCONCLUSIVE, f"{reason}: the seeds disagree.")
-
-    needed = "all seeds" if at_least is None else count(at_least, "seed")
-    refuted = "all seeds" if against_in is None else count(against_in, "seed")
-    rule.__doc__ = f"{condition} in {needed}; does not hold if {against or 'it is untrue'} in {refuted}"
-    return rule
-
-
-def _is_true(condition: str, results: Results) -> bool:
-    """Tell whether a condition is true; a result that is not a number makes it and its opposite untrue."""
-    numbers = (results[name] for name in names_in(condition))
-    return not any(math.isnan(value) for value in numbers) and bool(evaluate(condition, results))
 
 
 def _measurable(
@@ -211,18 +162,8 @@ def _measurable(
     return over_seeds([(seed, value) for seed, value in found if math.isfinite(value)])
 
 
-def _by_rule(claim: Claim, seeds: Mapping[int, Mapping[str, float]]) -> str:
-    """Return what a claim's own rule says of seeds at a scale that settles nothing; empty where it cannot be asked."""
-    if claim.rule is None or claim.measure is not None or len(seeds) < FEWEST_SEEDS:
-        return ""
-    with contextlib.suppress(Exception):
-        return f" Here: {claim.rule([Results(results) for results in seeds.values()]).reason}"
-    return ""
-
-
 def _checked(claim: Claim, values: tuple[tuple[int, float], ...], unfinished: tuple[int, ...]) -> Verdict:
     """Return whether a check passes: in every seed."""
-    assert claim.holds_if is not None
     wrong = [
         f"{number(value)} in seed {seed}" for seed, value in values if not claim.holds_if.holds(value, value)
     ]
@@ -323,7 +264,7 @@ def _with_power(claim: Claim, verdict: Verdict, planned: PlannedPower | None) ->
     if verdict.detectable is not None and verdict.interval is not None:
         said.append(_power(claim, verdict.interval, verdict.detectable))
     verdict = replace(verdict, power=" ".join(said))
-    found = planned.detectable if planned is not None else _found(verdict)
+    found = planned.detectable if planned is not None else verdict.detectable
     if verdict.status is not Status.DOES_NOT_HOLD or claim.effect is None or found is None:
         return verdict
     if found <= claim.effect:
@@ -335,14 +276,6 @@ def _with_power(claim: Claim, verdict: Verdict, planned: PlannedPower | None) ->
     if verdict.interval is not None:
         reason += _papers_value(claim, verdict.interval)
     return replace(verdict, status=Status.INCONCLUSIVE, reason=reason)
-
-
-def _found(verdict: Verdict) -> float | None:
-    """Return the smallest detectable distance by the spread that was seen; None without an interval."""
-    interval = verdict.interval
-    if verdict.detectable is not None or interval is None or math.isnan(interval.sd):
-        return verdict.detectable
-    return detectable(interval.sd, interval.n, interval.level)
 
 
 def _power(claim: Claim, interval: Interval, smallest: float) -> str:
@@ -357,7 +290,6 @@ def _power(claim: Claim, interval: Interval, smallest: float) -> str:
 
 
 def _reason(claim: Claim, status: Status, interval: Interval) -> str:
-    assert claim.holds_if is not None
     words = claim.holds_if.words
     level, ends = number(100 * interval.level, 4), (number(interval.low, 3), number(interval.high, 3))
     end = {
@@ -389,7 +321,5 @@ def _papers_value(claim: Claim, interval: Interval) -> str:
         return f"{said}."
     enough = enough_to_part(interval.sd, claim.effect, interval.level)
     needed = count(enough, n) if enough is not None else f"more than 10,000 {n}s"
-    other = (
-        "no effect" if claim.holds_if is not None and claim.holds_if.inside(value) == 0 else "the threshold"
-    )
+    other = "no effect" if claim.holds_if.inside(value) == 0 else "the threshold"
     return f"{said}: by this spread it takes {needed} to tell it from {other}."

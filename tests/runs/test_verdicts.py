@@ -32,8 +32,6 @@ CLAIM = RecordedClaim(
     expressions=("measure", "needs"),
     holds_if=Range(0.5, math.inf, False, "above 0.5"),
     holds_in_part_if=Range(0.0, 1.0, True, "between 0 and 1"),
-    own_rule=True,
-    rule="as it says",
     scales=("laptop", "gpu"),
     paper="0.7",
     kind="implementation",
@@ -104,7 +102,6 @@ def test_a_file_of_before_quantities_rules_and_scales_were_kept_is_read(tmp_path
     entry = json.loads(write_verdicts([JudgedClaim(CLAIM, VERDICT)]))[0]
     for name in (
         "quantity",
-        "rule",
         "scales",
         "unit",
         "kind",
@@ -118,9 +115,10 @@ def test_a_file_of_before_quantities_rules_and_scales_were_kept_is_read(tmp_path
     ):
         del entry[name]
     del entry["holds_if"]["closed"], entry["interval"]["sd"]
+    entry |= {"own_rule": True, "rule": "as it says"}
     (tmp_path / FILE).write_text(json.dumps([entry]))
     (read,) = read_judgements(tmp_path)
-    assert (read.claim.quantity, read.claim.rule, read.claim.scales) == ("", "", ())
+    assert (read.claim.quantity, read.claim.scales) == ("", ())
     assert (read.claim.kind, read.claim.over, read.claim.best_of, read.claim.effect) == (
         "claim",
         "seeds",

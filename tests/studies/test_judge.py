@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from gpt2lab.measures.statistics import t_interval
-from gpt2lab.runs.verdicts import Status, Verdict
+from gpt2lab.runs.verdicts import Status
 from gpt2lab.studies.claim import Above, AtLeast, Below, Between, Claim
 from gpt2lab.studies.evidence import enough_to_part
-from gpt2lab.studies.judge import in_seeds, judge
+from gpt2lab.studies.judge import judge
 
 FASTER = Claim("Tide is faster", measure="ratio", holds_if=AtLeast(2.0), holds_in_part_if=AtLeast(1.1))
 
@@ -189,44 +189,6 @@ def test_a_claim_of_another_scale_is_not_tested_and_says_where_it_can_be():
     assert verdict.reason == "It can be tested at gpu or paper scale, not at laptop."
 
 
-def test_a_claims_own_rule_is_followed_after_three_seeds():
-    def rule(seeds):
-        worst = min(results["ratio"] for results in seeds)
-        return Verdict(Status.HOLDS if worst > 1 else Status.DOES_NOT_HOLD, f"The worst seed gives {worst}.")
-
-    claim = Claim("x", rule=rule, measure="ratio")
-    verdict = ruled([1.5, 90.0, 2.0], claim)
-    assert (verdict.status, verdict.reason) == (Status.HOLDS, "The worst seed gives 1.5.")
-    assert verdict.values[1] == (1, 90.0)
-    assert verdict.interval is not None
-    assert verdict.power == ""
-    assert ruled([1.5, 90.0], claim).status is Status.INCONCLUSIVE
-
-
-@pytest.mark.parametrize(
-    ("values", "status"),
-    [
-        ([1, 2, 3], Status.HOLDS),
-        ([1, 2, -3], Status.INCONCLUSIVE),
-        ([-1, -2, -3], Status.DOES_NOT_HOLD),
-        ([1, 2, math.nan], Status.INCONCLUSIVE),
-        ([-1, -2, math.nan], Status.INCONCLUSIVE),
-    ],
-)
-def test_the_rule_of_all_seeds(values, status):
-    assert ruled(values, Claim("x", rule=in_seeds("ratio > 0"))).status is status
-
-
-def test_the_rule_of_some_seeds_with_its_own_opposite():
-    rule = in_seeds("ratio >= 10", at_least=3, against="ratio < 5", against_in=2)
-    claim = Claim("x", rule=rule)
-    assert ruled([10, 12, 11], claim).status is Status.HOLDS
-    assert ruled([10, 1, 2], claim).status is Status.DOES_NOT_HOLD
-    verdict = ruled([10, 12, 1], claim)
-    assert verdict.status is Status.INCONCLUSIVE
-    assert verdict.reason == "ratio >= 10 is true in 2 of 3 seeds, ratio < 5 in 1: the seeds disagree."
-
-
 CHECK = Claim("Ours equals theirs", measure="ratio", holds_if=Between(0.9, 1.1), kind="implementation")
 
 
@@ -270,8 +232,3 @@ def test_at_a_scale_that_settles_nothing_the_quantity_is_measured_all_the_same()
     assert verdict.interval is not None and verdict.interval.mean == -1.0
     missing = judge(claim, {0: {}, 1: {"loss.a": 1.0, "loss.b": 0.5}}, "smoke")
     assert (missing.status, missing.values) == (Status.NOT_TESTED, ((1, 0.5),))
-    ruled = Claim("Seeds agree", rule=in_seeds("loss.a > 1"), scales=("laptop",))
-    assert judge(ruled, seeds, "smoke").reason.endswith(
-        "not at smoke. Here: loss.a > 1 is true in 3 of 3 seeds."
-    )
-    assert judge(ruled, {0: {}}, "smoke").reason.endswith("not at smoke.")

@@ -23,7 +23,6 @@ from gpt2lab.runs.trial import (
 from gpt2lab.runs.verdicts import Status, read_judgements
 from gpt2lab.studies.claim import Above, AtLeast, Below, Claim
 from gpt2lab.studies.fingerprint import rule_fingerprint
-from gpt2lab.studies.judge import in_seeds
 from gpt2lab.studies.resume import resume
 from gpt2lab.studies.study import reproduce, resume_study
 from gpt2lab.studies.trial import Past, plan_trial
@@ -35,7 +34,7 @@ BASE = Claim("Tide gains", name="A", measure="gain", holds_if=Above(0.0), needs=
     "change",
     [
         {"measure": "gain - 1"}, {"holds_if": Above(0.1)}, {"holds_if": AtLeast(0.0)}, {"holds_in_part_if": Above(-1)},
-        {"needs": None}, {"rule": in_seeds("gain > 0")}, {"kind": "implementation"}, {"over": "items"}, {"best_of": 3},
+        {"needs": None}, {"kind": "implementation"}, {"over": "items"}, {"best_of": 3},
         {"paper_effect": 1.0}, {"pilot_sd": 0.1}, {"scales": ("gpu",)}, {"measure": lambda results: results["gain"]},
     ],
 )  # fmt: skip
@@ -50,6 +49,10 @@ def test_the_fingerprint_does_not_change_with_words_and_dates():
     assert rule_fingerprint(words) == rule_fingerprint(BASE)
 
 
+def test_a_recorded_fingerprint_stays_the_same_from_version_to_version():
+    assert rule_fingerprint(BASE) == "4e17f6233180db58"
+
+
 def test_a_function_counts_with_its_code_and_what_it_closes_over():
     def margin(least):
         def measure(results):
@@ -60,8 +63,6 @@ def test_a_function_counts_with_its_code_and_what_it_closes_over():
 
     one, same, other = (rule_fingerprint(replace(BASE, measure=margin(least))) for least in (1.0, 1.0, 2.0))
     assert one == same != other
-    first, second = (replace(BASE, rule=in_seeds("gain > 0", at_least=n)) for n in (1, 2))
-    assert rule_fingerprint(first) != rule_fingerprint(second)
 
 
 def past(ran, claim=BASE, seen=(), name="tide-1"):
@@ -209,7 +210,7 @@ def test_the_page_says_how_each_rule_was_met(home):
         "E: checks of the implementation. They get no verdict.",
         "The arms of a seed share that seed. What each cost is in the table below.",
         "| base | 3 | ",
-        "A, B and D: t over 3 seeds. C: a rule of its own.",
+        "A, B, C and D: t over 3 seeds.",
     ):
         assert words in lines, words
     assert re.findall(r"^\*\*(\d)\. ", lines, re.MULTILINE) == list("1234567")

@@ -145,13 +145,9 @@ def claim_facts(judged: JudgedClaim) -> list[tuple[str, str]]:
     def as_code(name: str, text: str) -> str:
         return f"`{text}`" if name in claim.expressions else text
 
-    rule = ""
-    if claim.own_rule:
-        rule = claim.rule or "a rule of its own"
-    elif claim.holds_if is not None:
-        rule = claim.holds_if.words
-        if claim.holds_in_part_if is not None:
-            rule += f"; in part if {claim.holds_in_part_if.words}"
+    rule = claim.holds_if.words if claim.holds_if is not None else ""
+    if claim.holds_in_part_if is not None:
+        rule += f"; in part if {claim.holds_in_part_if.words}"
     seeds = ", ".join(f"{cell(value)} (seed {seed})" for seed, value in verdict.values)
     measure = as_code("measure", claim.measure)
     facts = [

@@ -202,8 +202,6 @@ def _intervals(claims: Sequence[JudgedClaim]) -> str:
 
 def _how(one: JudgedClaim) -> str:
     claim, interval = one.claim, one.verdict.interval
-    if claim.own_rule:
-        return "a rule of its own"
     if interval is not None and claim.best_of > 1:
         return f"{one.verdict.method}, at {number(100 * interval.level, 4)} % for the best of {claim.best_of}"
     return one.verdict.method

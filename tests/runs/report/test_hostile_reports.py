@@ -20,7 +20,7 @@ CLAIM: dict[str, Any] = {
     "name": "A", "sentence": "It is so", "status": "holds", "reason": "It is.", "power": "", "detectable": None,
     "values": [[0, 1.0], [1, 2.0]], "interval": {"low": 0.5, "mean": 1.5, "high": 2.5}, "measure": "a - b",
     "unit": "", "needs": "", "expressions": ["measure"], "holds_if": {"words": "above 0", "low": 0, "high": "inf"},
-    "holds_in_part_if": None, "own_rule": False, "paper": "",
+    "holds_in_part_if": None, "paper": "",
 }  # fmt: skip
 CONTROLS = "\x00\x1b[31m\x9b\x08\ud800\ufffe"
 

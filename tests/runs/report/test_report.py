@@ -32,6 +32,7 @@ from gpt2lab.runs.report.write import write_comparison, write_report
 from gpt2lab.runs.run import Run
 from gpt2lab.runs.store import Store
 from gpt2lab.runs.verdicts import JudgedClaim, RecordedClaim, Status, Verdict
+from gpt2lab.studies.claim import Above
 from gpt2lab.studies.study import reproduce
 
 VOID = {"meta", "br", "img", "hr"}
@@ -320,15 +321,14 @@ def test_nested_settings_are_flattened():
     assert flat({"a": {"b": {"c": 1}}, "d": [1, 2]}) == {"a.b.c": 1, "d": [1, 2]}
 
 
-def test_a_claim_says_its_quantity_and_its_rule_in_words():
-    stated = {"measure": "a - b", "expressions": ("measure",), "own_rule": True}
-    words = {"quantity": "what a is above b", "unit": "nats", "rule": "above two standard errors"}
-    facts = dict(claim_facts(judged(**stated, **words)))
+def test_a_claim_says_its_quantity_and_its_threshold_in_words():
+    stated = {"measure": "a - b", "expressions": ("measure",), "holds_if": Above(0.1)}
+    facts = dict(claim_facts(judged(**stated, quantity="what a is above b", unit="nats")))
     assert facts["measured"] == "what a is above b (`a - b`), nats"
-    assert facts["holds if"] == "above two standard errors"
-    facts = dict(claim_facts(judged(**stated)))
+    assert facts["holds if"] == "above 0.1"
+    facts = dict(claim_facts(judged(**stated, holds_in_part_if=Above(0.0))))
     assert facts["measured"] == "`a - b`"
-    assert facts["holds if"] == "a rule of its own"
+    assert facts["holds if"] == "above 0.1; in part if above 0"
 
 
 def test_settings_that_differ_come_first_and_the_others_are_folded(home):
