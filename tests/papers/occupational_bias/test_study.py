@@ -3,7 +3,7 @@
 import dataclasses
 import math
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -149,11 +149,14 @@ def test_every_seed_has_a_world_of_its_own(tmp_path: Path) -> None:
     assert rows[0] != rows[1]
 
 
-def test_a_pretrained_model_is_measured_with_the_papers_prompts(lm: LanguageModel, tmp_path: Path) -> None:
-    """With a model that knows nothing: it is no evidence of parity."""
+@pytest.mark.parametrize("mode", ["exact", "both"])
+def test_a_pretrained_model_is_measured_with_the_papers_prompts(
+    lm: LanguageModel, tmp_path: Path, mode: Literal["exact", "both"]
+) -> None:
     save(lm, tmp_path / "model")
+    model = str(tmp_path / "model")
     settings = dataclasses.replace(
-        PRESETS["gpu"], real=str(tmp_path / "model"), intersections=("political",), n=40, top_k=200
+        PRESETS["gpu"], real=model, mode=mode, intersections=("political",), n=40, top_k=200
     )
     with Run.start("seed", "bias", home=tmp_path, seed=0) as record:
         real.measure(settings, record)

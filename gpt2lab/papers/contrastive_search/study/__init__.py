@@ -41,7 +41,6 @@ def run(settings: Settings, run: "Run") -> None:
     """Write with the chosen decoders, judge the texts, and time the two loops of contrastive search."""
     if settings.trained:
         trained.judge_decoders(settings, run)
-    run.result("trained", settings.trained)
     if settings.real:
         real.hand_over(run)
     else:
