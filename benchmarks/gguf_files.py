@@ -10,6 +10,7 @@ the same weights in float32, since it rounds activations to 8 bits beside rounde
 import argparse
 import json
 import random
+import socket
 import subprocess
 import sys
 import tempfile
@@ -102,7 +103,10 @@ def ask_llama_cpp(path: Path, requests: list[tuple[str, dict[str, Any]]]) -> lis
 
     options = xllamacpp.CommonParams()
     options.model.path, options.n_ctx, options.n_parallel, options.warmup = str(path), 512, 1, False
-    options.fit_params, options.verbosity, options.port = False, -1, 18765
+    with socket.socket() as free:  # a port of its own: the server before this one may still hold another
+        free.bind(("127.0.0.1", 0))
+        options.fit_params, options.verbosity, options.port = False, -1, free.getsockname()[1]
+    options.cpuparams.n_threads = options.cpuparams_batch.n_threads = 1
     server = xllamacpp.Server(options)
     found = []
     for where, body in requests:
