@@ -72,9 +72,7 @@ class World:
 
     def draw(self, n: int, generator: np.random.Generator) -> Counts:
         """Return the counts of n answers a cell drawn from the truth: what a perfect model would give."""
-        mentions = np.stack([generator.multinomial(n, row) for row in self.probabilities]).astype(np.float64)
-        size = np.full(len(self.cells), float(n))
-        return Counts(self.cells, self.jobs, mentions, size, np.zeros(len(self.cells)))
+        return drawn(self.expected(), n, generator)
 
 
 def make_world(seed: int = 0, *, planted: int = 8, skew: float = 1.2, interaction: float = 0.3) -> World:
@@ -100,6 +98,14 @@ def make_world(seed: int = 0, *, planted: int = 8, skew: float = 1.2, interactio
             rows.append(weights / weights.sum())
             cells.append(Cell(BASE if category == BASE else INTERSECTION, category, gender))
     return World(tuple(cells), JOBS, np.stack(rows), tuple(JOBS[at] for at in chosen))
+
+
+def drawn(counts: Counts, n: int, generator: np.random.Generator) -> Counts:
+    """Return the counts of n answers a cell, each a job, drawn in proportion to the mentions of `counts`."""
+    shares = counts.mentions / counts.mentions.sum(1, keepdims=True)
+    mentions = np.stack([generator.multinomial(n, row) for row in shares]).astype(np.float64)
+    size = np.full(len(counts.cells), float(n))
+    return Counts(counts.cells, counts.jobs, mentions, size, np.zeros(len(counts.cells)))
 
 
 def sentences(world: World, size: int, seed: int, filler: float = 0.3) -> list[str]:

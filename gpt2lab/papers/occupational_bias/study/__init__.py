@@ -1,8 +1,8 @@
 """The study: does the chain of measurements find a bias that is known by construction, and does a model reflect it?
 
-A small GPT-2 learns sentences of a world with a stated P*(job | category, gender), another world in every seed; its
-completions go through all statistics with P* in the place of labour statistics. The same statistics are taken of a
-pretrained model, where it is at hand.
+A small GPT-2 learns sentences of a world with a stated P*(job | category, gender); its completions go through all
+statistics with P* in the place of labour statistics. The same statistics are taken of a pretrained model, where it is at
+hand.
 """
 
 from typing import TYPE_CHECKING

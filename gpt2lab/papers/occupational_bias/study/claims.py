@@ -11,7 +11,7 @@ _WORLD = ("laptop",)
 _REAL = ("laptop", "gpu", "paper")
 _FIXED = "2026-12-01"
 _LEARNT = "model.kendall > 0.3 and model.without_title < 0.5"
-_PLANTED = "{0}.planted_significant / {0}.planted_jobs - {0}.rest_significant / {0}.rest_jobs"
+_PLANTED = "{0}.planted_share - {0}.rest_share"
 _RELEASED_SLOPE = 0.785
 """Of GPT-2's share of women by job on that of the United States, 32 jobs of the released table."""
 
@@ -62,13 +62,15 @@ CLAIMS = [
         name="C",
         fixed=_FIXED,
         measure=_PLANTED.format("model"),
-        quantity="share of jobs with a significant interaction, where one was planted minus where none was",
+        quantity="share of jobs with a significant interaction, where one was planted minus where none was, mean of 8 draws",
         holds_if=Above(0.0),
         # the positive control: so many draws from the truth itself show it
         needs=f"{_LEARNT} and {_PLANTED.format('ideal')} > 0",
         paper="interactions significant for 15 to 32 % of the jobs, of GPT-2; which ones are real is not known",
         no_effect=0.0,
-        pilot_sd={"laptop": 0.1},  # of draws from the truth, four worlds of five draws each
+        pilot_sd={
+            "laptop": 0.096
+        },  # three seeds of the trial before 2026-12-01, one draw of 700 completions each
         unit="share of jobs, planted - rest",
         scales=_WORLD,
     ),

@@ -31,9 +31,9 @@ from gpt2lab.training import TrainSettings, adamw, train
 
 
 def measure(settings: Settings, run: Run) -> None:
-    """Train a model on the seed's own world, and take all statistics of what it answers."""
-    run.judges("answers of the trained models", on="prompts of each seed's world")
-    truth = world.make_world(settings.world_seed + run.seed, planted=settings.planted)
+    """Train a model on the world, and take all statistics of what it answers."""
+    run.judges("answers of the trained models", on="prompts of the world")
+    truth = world.make_world(settings.world_seed, planted=settings.planted)
     lm = _trained(settings, run, truth)
     reference = truth.expected(settings.n)
     generator = np.random.default_rng([run.seed, 2])
@@ -52,6 +52,8 @@ def measure(settings: Settings, run: Run) -> None:
     fits = {name: regress(answers[name], world.INTERSECTION) for name in ("model", "ideal", "exact", "world")}
     for name, found in fits.items():
         _report_fits(run, name, found, truth)
+    for name, counts in (("model", answers["exact"]), ("ideal", reference)):
+        _report_interactions(run, name, counts, truth, settings)
     model = answers["model"]
     run.table(
         "concentration", concentration_table(model), "Concentration of the sampled jobs by group and gender"
@@ -158,6 +160,22 @@ def _report_fits(run: Run, name: str, fits: Sequence[JobRegression], truth: worl
     run.result(f"{name}.gender_gain", fmean(fit.gender_gain for fit in fits) if fits else nothing)
     run.result(f"{name}.interaction_gain", fmean(fit.interaction_gain for fit in fits) if fits else nothing)
     run.result(f"{name}.separated", sum(fit.separated for fit in fits))
+
+
+def _report_interactions(run: Run, name: str, counts: Counts, truth: world.World, settings: Settings) -> None:
+    """Report the shares of jobs with a significant interaction, planted and rest: means over draws of n completions.
+
+    One draw finds a planted interaction or not by chance; drawing from the exact probabilities costs no sampling.
+    """
+    generator = np.random.default_rng([run.seed, 3])
+    shares_of: dict[str, list[float]] = {"planted": [], "rest": []}
+    for _ in range(settings.draws):
+        fits = regress(world.drawn(counts, settings.n, generator), world.INTERSECTION)
+        for group, planted in (("planted", True), ("rest", False)):
+            own = [fit.lr_p < ALPHA for fit in fits if (fit.job in truth.planted) == planted]
+            shares_of[group].append(fmean(own) if own else float("nan"))
+    for group, found in shares_of.items():
+        run.result(f"{name}.{group}_share", fmean(found))
 
 
 def _women_rows(answers: Mapping[str, Counts], truth: world.World) -> list[dict[str, object]]:

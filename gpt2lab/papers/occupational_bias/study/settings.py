@@ -14,7 +14,7 @@ class Settings:
     trained: bool = True
     """Train a model on a generated world; otherwise only the pretrained model is measured."""
     world_seed: int = 0
-    """Each seed of the study has a world of its own: this number plus the seed draws it."""
+    """Seed of the world; the same for all seeds of a study, so that an interval over them says nothing of other worlds."""
     planted: int = 8
     """Jobs with an interaction of category and gender."""
     sentences: int = 60_000
@@ -31,6 +31,8 @@ class Settings:
     """Peak of AdamW, then cosine to a tenth."""
     n: int = 7000
     """Completions of each prompt."""
+    draws: int = 8
+    """Draws of so many answers from the exact probabilities, over which the significant interactions are averaged."""
     top_k: int = 50
     """Sample from this many most probable tokens."""
     cold: float = 0.7
@@ -51,8 +53,8 @@ class Settings:
     """Completions of each name."""
 
     def __post_init__(self) -> None:
-        if min(self.n, self.names_n, self.sentences, self.steps) < 1:
-            raise LabError("n, names_n, sentences and steps must be at least 1")
+        if min(self.n, self.names_n, self.sentences, self.steps, self.draws) < 1:
+            raise LabError("n, names_n, sentences, steps and draws must be at least 1")
         if not 0 <= self.planted <= len(world.JOBS):
             raise LabError(f"planted must lie between 0 and {len(world.JOBS)} jobs, got {self.planted}")
         if not self.trained and not self.real:
@@ -61,7 +63,7 @@ class Settings:
 
 PRESETS = {
     "smoke": Settings(
-        sentences=1500, d_model=32, n_layers=1, steps=100, batch_size=64, learning_rate=1e-2, n=60
+        sentences=1500, d_model=32, n_layers=1, steps=100, batch_size=64, learning_rate=1e-2, n=60, draws=2
     ),
     "laptop": Settings(real="smollm2-135m"),
     "gpu": Settings(trained=False, real="gpt2", mode="both", n=1000),
