@@ -20,7 +20,7 @@ from tests.tiny import tiny
 REAL: dict[str, Any] = {
     "real_decoding.texts": 20, "real_decoding.tuning_texts": 4, "real_decoding.prefix": 8, "real_decoding.new": 16,
     "real_decoding.k": (5,), "real_decoding.alpha": (0.2, 0.6), "real_decoding.top_k": (3, 20),
-    "real_decoding.top_p": (), "real_decoding.temperature": (), "real_decoding.typical": (),
+    "real_decoding.skip": 0, "real_decoding.top_p": (), "real_decoding.temperature": (), "real_decoding.typical": (),
     "isotropy_texts": 4, "isotropy_tokens": 32,
 }  # fmt: skip
 
