@@ -2,25 +2,24 @@
 
 236 words: end of text, full stop, 4 determiners, 40 adjectives, 80 nouns, 40 names in 20 couples, 50 verbs, 10 verbs of
 giving, 10 prepositions. A document has one of 8 topics, which weights adjectives, nouns and verbs, the 2 names of a couple,
-and 8 to 19 sentences: a quarter are NAME GIVES NAME NP full stop, whose second name is the other of the couple, the rest
-NP V [NP [P NP]] full stop.
+and 8 to 19 sentences: a quarter are NAME GIVES the other NAME NP full stop, the rest NP V [NP [P NP]] full stop.
 
-The couples and the sentences of giving are ours, in the place of the specification's 3 names at random: a model learns from
-them to prefer the name that a sentence has not named yet, and without such a behaviour there is nothing to patch.
+The couple is ours, in the place of the specification's 3 names at random, and so are the sentences of giving, in which
+its names recur: a small model learns in a short training to expect the names that a text has named, which is what patching
+can bring back. Of the names at random it learns next to nothing in that time.
 """
 
 import bisect
 import random
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
 
 from gpt2lab.base.errors import LabError
+from gpt2lab.papers.layernorm_removal.patching import Prompts
 
 END, DOT = 0, 1
 SIZES = {
@@ -47,6 +46,9 @@ def words(kind: str) -> range:
     return range(sum(before), sum(before) + SIZES[kind])
 
 
+_COUPLES = [[first, first + 1] for first in words("name")[::2]]
+
+
 def tokens(seed: int, size: int) -> npt.NDArray[np.int64]:
     """Return the first `size` ids of documents drawn with a seed; a pure function of its arguments."""
     ids = list[int]()
@@ -61,17 +63,11 @@ def documents(seed: int) -> Iterator[list[int]]:
     """Yield documents without end, each closed by the end of text."""
     draw = random.Random(f"norms {seed}")  # faster than numpy by the word
     while True:
-        topic, names = _topics()[draw.randrange(TOPICS)], _couple(draw)
+        topic, names = _topics()[draw.randrange(TOPICS)], draw.choice(_COUPLES)
         ids = list[int]()
         for _ in range(draw.randint(8, 19)):
             ids += _sentence(draw, topic, names)
         yield [*ids, END]
-
-
-def _couple(draw: random.Random) -> list[int]:
-    """Return two names that always come together, in either order."""
-    first = words("name")[2 * draw.randrange(SIZES["name"] // 2)]
-    return draw.sample([first, first + 1], 2)
 
 
 def _sentence(draw: random.Random, topic: dict[str, list[float]], names: list[int]) -> list[int]:
@@ -116,36 +112,21 @@ def _topics() -> list[dict[str, list[float]]]:
     return made
 
 
-@dataclass(frozen=True)
-class NamePrompts:
-    """Pairs of prompts in which one of two names is repeated, and which of them differs between the two."""
+def name_prompts(seed: int, count: int) -> Prompts:
+    """Return prompts `NAME verb preposition determiner noun . determiner noun verb`; in the corrupt one another name.
 
-    clean: Tensor
-    """[prompts, time] int64."""
-    corrupt: Tensor
-    """The same with the other name repeated."""
-    other: Tensor
-    """The name that the clean prompt does not repeat, [prompts]."""
-    repeated: Tensor
-    """The name that it does, [prompts]."""
-    position: int
-    """Where they differ."""
-
-
-def name_prompts(seed: int, count: int) -> NamePrompts:
-    """Return prompts `A verb preposition B . determiner noun verb . A gives`, corrupt with B at the end instead of A."""
-    draw = random.Random(f"names {seed}")
-    clean, corrupt, other, repeated = [], [], [], []
+    The answer is the clean prompt's name, which its text has named; against it stands that of the corrupt one, who is of
+    another couple. They differ at position 1.
+    """
+    draw, pairs = random.Random(f"names {seed}"), list[list[int]]()
+    rests = list[list[int]]()
     for _ in range(count):
-        a, b = _couple(draw)
-        one, two = (draw.choice(words("verb")) for _ in range(2))
-        three = draw.choice(words("giving"))
-        rest = [END, a, one, draw.choice(words("preposition")), b, DOT]
-        rest += [draw.choice(words("determiner")), draw.choice(words("noun")), two, DOT]
-        clean.append([*rest, a, three])
-        corrupt.append([*rest, b, three])
-        other.append(b)
-        repeated.append(a)
-    return NamePrompts(
-        torch.tensor(clean), torch.tensor(corrupt), torch.tensor(other), torch.tensor(repeated), len(rest)
+        pairs.append([draw.choice(names) for names in draw.sample(_COUPLES, 2)])
+        kinds = ("verb", "preposition", "determiner", "noun", "dot", "determiner", "noun", "verb")
+        rests.append([draw.choice(words(kind)) for kind in kinds])
+    named, other = torch.tensor(pairs).T
+    clean, corrupt = (
+        torch.tensor([[END, name, *rest] for name, rest in zip(column.tolist(), rests, strict=True)])
+        for column in (named, other)
     )
+    return Prompts(clean, corrupt, named, other)

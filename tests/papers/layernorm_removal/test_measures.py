@@ -331,6 +331,11 @@ def split(ids: list[int], at: int) -> list[list[int]]:
     return pieces
 
 
+def is_couple(names: set[int]) -> bool:
+    first = corpus.words("name")[0]
+    return len(names) == 2 and len({(name - first) // 2 for name in names}) == 1 and min(names) >= first
+
+
 def test_the_generated_language_is_what_its_description_says() -> None:
     ids = corpus.tokens(3, 30_000)
     assert corpus.VOCAB_SIZE == 236 and ids.max() < 236
@@ -339,32 +344,37 @@ def test_the_generated_language_is_what_its_description_says() -> None:
     for document in split(ids.tolist(), corpus.END)[:-1]:
         parts = split(document, corpus.DOT)[:-1]
         assert 8 <= len(parts) <= 19
-        first, *other = sorted(set(document) & set(corpus.words("name"))) or [0]
-        assert other in ([], [first + 1]) and (not other or first % 2 == corpus.words("name")[0] % 2)
+        seen = set[int]()
         for words in parts:
             sentences += 1
             if words[1] in corpus.words("giving"):  # NAME GIVES the other NAME a thing
                 giving += 1
-                assert {words[0], words[2]} <= set(corpus.words("name")) and words[0] != words[2]
+                assert is_couple({words[0], words[2]})
+                seen |= {words[0], words[2]}
                 assert words[3] in corpus.words("determiner") and words[-1] in corpus.words("noun")
                 continue
+            seen |= set(words) & set(corpus.words("name"))
             verbs = [i for i, word in enumerate(words) if word in corpus.words("verb")]
             assert len(verbs) == 1
             objects += verbs[0] < len(words) - 1
             prepositions += any(word in corpus.words("preposition") for word in words)
+        assert len(seen) < 2 or is_couple(seen)
     assert giving / sentences == pytest.approx(corpus.GIVING, abs=0.04)
     assert objects / (sentences - giving) == pytest.approx(0.70, abs=0.04)
     assert prepositions / (sentences - giving) == pytest.approx(0.25, abs=0.04)
 
 
-def test_prompts_with_two_names_differ_in_one_place() -> None:
+def test_prompts_differ_in_the_name_that_their_text_has_named() -> None:
     prompts = corpus.name_prompts(1, 6)
     differ = (prompts.clean != prompts.corrupt).nonzero()
-    assert differ[:, 1].tolist() == [prompts.position] * 6
-    assert torch.equal(prompts.clean[:, prompts.position], prompts.repeated)
-    assert torch.equal(prompts.corrupt[:, prompts.position], prompts.other)
-    assert set(prompts.clean[:, -1].tolist()) <= set(corpus.words("giving"))
-    assert torch.equal(prompts.clean[:, 1], prompts.repeated)
+    assert differ[:, 1].tolist() == [prompts.position] * 6 == [1] * 6
+    assert torch.equal(prompts.clean[:, 1], prompts.answer)
+    assert torch.equal(prompts.corrupt[:, 1], prompts.against)
+    for yes, no, last in zip(
+        prompts.answer.tolist(), prompts.against.tolist(), prompts.clean[:, -1], strict=True
+    ):
+        assert {yes, no} <= set(corpus.words("name")) and not is_couple({yes, no})
+        assert int(last) in corpus.words("verb")
 
 
 @torch.no_grad()

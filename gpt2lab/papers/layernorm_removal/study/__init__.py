@@ -60,7 +60,7 @@ class Text:
     valid: Tensor
     """[rows, context + 1] int64."""
     prompts: Prompts
-    """With two names, for patching."""
+    """That differ in one name, for patching."""
 
 
 def units(settings: Settings) -> list[UnitSpec]:
@@ -159,11 +159,10 @@ def _generated(settings: Settings, seed: int) -> Text:
         context=settings.context,
         seed=seed,
     )
-    names = corpus.name_prompts(seed, settings.prompts)
     return Text(
         batches,
         _rows(corpus.tokens(2 * seed + 1, settings.valid_tokens), settings.context),
-        Prompts(names.clean, names.corrupt, names.other, names.repeated),
+        corpus.name_prompts(seed, settings.prompts),
     )
 
 

@@ -65,7 +65,7 @@ class Settings:
     samples: int = 256
     """Validation rows on which heads are attributed."""
     prompts: int = 128
-    """Prompts with two names, one repeated, for patching; for a given model an even number, each with its partner."""
+    """Pairs of prompts that differ in a name, for patching; for a given model an even number, each with its partner."""
     prompt_file: str | None = None
     """CSV with the columns prompt, answer_io, answer_s for a given model, partners alternating; none: English prompts."""
     neurons: int = 3
