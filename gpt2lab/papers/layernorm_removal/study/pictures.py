@@ -111,5 +111,5 @@ def _patching(study: "Study", name: str) -> None:
             heatmap(
                 values, rows=range(layers), columns=range(positions), x_label="position", y_label="layer"
             ),
-            f"{words} of the residual stream on prompts of two names, share of what the prompts differ in, {name}, first seed",
+            f"{words} of the residual stream on two prompts, share of what the prompts differ in, {name}, first seed",
         )
