@@ -8,7 +8,7 @@ matrices' rate as Conda's published settings give them, asks whether that explai
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
@@ -37,11 +37,14 @@ _OFTEN = "conda_often"
 _SPECTRA = ("condition", "stable_rank", "effective_rank")
 
 
+_WORKLOAD = Workload(train_tokens=2_000_000)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Settings:
     """The workload, its lengths, and what every optimizer may choose from."""
 
-    workload: Workload = field(default_factory=partial(Workload, train_tokens=2_000_000))
+    workload: Workload = _WORKLOAD
     """Model and data."""
     lengths: tuple[int, ...] = (400, 800, 1600)
     """Updates of the complete schedules that are compared; the last is the reference."""

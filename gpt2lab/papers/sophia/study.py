@@ -8,8 +8,7 @@ run; `sophia_h` is shown beside it. `sign` is Sophia that never estimates curvat
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from functools import partial
+from dataclasses import dataclass
 from statistics import fmean
 from typing import TYPE_CHECKING, Any, Self
 
@@ -46,11 +45,14 @@ class _AdamW(torch.optim.AdamW):
         return cls(parameter_groups(model, weight_decay), lr=lr, betas=betas, fused=True)
 
 
+_WORKLOAD = Workload(train_tokens=2_000_000)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Settings:
     """The workload, its lengths, and what every optimizer may choose from."""
 
-    workload: Workload = field(default_factory=partial(Workload, train_tokens=2_000_000))
+    workload: Workload = _WORKLOAD
     """Model and data."""
     arms: tuple[str, ...] = ARMS
     """The optimizers; lion and sophia_g_published, with the paper's interval and memory, can be added."""

@@ -85,7 +85,7 @@ def test_records_of_tinyworld_say_what_is_true_in_the_story():
         if record.field("Features") is not None:
             assert ("BadEnding" in record.features) == (story.facts.ending == "bad")
         assert set(record.words) <= {story.facts.colour, story.facts.object, story.facts.place}
-    with pytest.raises(LabError, match="binding"):
+    with pytest.raises(LabError, match="standard TinyWorld stories"):
         instruct.instruct_records(stories(0, 1, variant="binding"), seed=0)
 
 

@@ -124,9 +124,9 @@ class Settings:
     speed_rounds: int = 1
     """Repetitions of each loop."""
     real: str = ""
-    """MODEL, a pretrained one that writes, where it is at hand; empty: none."""
+    """A pretrained model that writes, where it is at hand; empty: none."""
     real_scorer: str = ""
-    """MODEL that judges its coherence; empty: itself."""
+    """A model that judges its coherence; empty: itself."""
     real_data: str = "books"
     """Text for it. Chapters of one book are all tuning texts or all judged ones."""
     real_decoding: Decoding = field(default_factory=lambda: _LAPTOP_REAL)

@@ -42,7 +42,7 @@ class Settings:
     sample_batch: int = 1000
     """Completions in one batch."""
     real: str = ""
-    """MODEL, a pretrained one that is measured with the paper's prompts where it is at hand; empty: none."""
+    """A pretrained model that is measured with the paper's prompts where it is at hand; empty: none."""
     mode: Literal["sampled", "exact", "both"] = "exact"
     """How it is asked: see `gpt2lab measure occupational-bias`; the claims read the sampled answers where there are any."""
     names: bool = False
