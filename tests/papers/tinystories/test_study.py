@@ -7,7 +7,7 @@ import pytest
 from gpt2lab.base.errors import LabError
 from gpt2lab.papers.tinystories import study as experiment
 from gpt2lab.papers.tinystories.corpus import write_stories
-from gpt2lab.papers.tinystories.study import PRESETS, Settings, units, width_reaching
+from gpt2lab.papers.tinystories.study import PRESETS, Settings, first_passing, units, width_reaching
 from gpt2lab.papers.tinystories.study.claims import CLAIMS
 from gpt2lab.runs.trial import TUNING_SEED
 from gpt2lab.studies.claim import Results
@@ -102,6 +102,13 @@ def test_binding_models_of_unequal_size_are_refused_before_any_training():
         units(Settings(binding_widths=(32,)))
     for scale, preset in PRESETS.items():
         assert units(preset), scale
+
+
+def test_the_bound_is_the_size_from_which_on_every_model_passes_with_a_margin():
+    assert first_passing([0.5, 0.96, 0.98, 0.99]) == 2
+    assert first_passing([0.98, 0.96, 0.98]) == 2  # a smaller one that passes does not count
+    assert first_passing([0.98, 0.99]) == 0
+    assert first_passing([0.5, 0.96]) == first_passing([0.98, -math.inf]) == 1  # none: the largest is judged
 
 
 def test_a_width_is_read_between_two_of_the_grid():

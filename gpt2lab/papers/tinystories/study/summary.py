@@ -97,7 +97,7 @@ def _sizes(settings: Settings, study: "Study") -> None:
             {
                 "model": name,
                 "parameters": _first(rows, name, "parameters"),
-                "passes with the tuning seed": _first(rows, name, "passes with the tuning seed"),
+                "with the tuning seed": _first(rows, name, "with the tuning seed"),
                 "seeds that pass": sum(row["passes"] == "yes" for row in own),
                 **{
                     key: fmean(float(row[key]) for row in own) for key in ("grammar", "stops", "plot", "loss")
