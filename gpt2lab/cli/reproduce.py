@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from gpt2lab.base.errors import LabError, unknown
 from gpt2lab.base.progress import duration, quiet
-from gpt2lab.base.registry import papers
+from gpt2lab.base.registry import paper, papers
 from gpt2lab.base.settings import options
 from gpt2lab.base.shipped import published_study, shipped_verdicts
 from gpt2lab.base.wording import count, listed, number
@@ -69,7 +69,7 @@ def _add_settings(parser: Parser, argv: Sequence[str]) -> None:
     """Put the settings of the paper that was typed at the end of its --help."""
     from gpt2lab.studies.experiment import load_experiment
 
-    named = [paper for paper in papers() if paper.slug in argv and paper.built]
+    named = [one for one in papers() if one.slug in argv and one.built]
     if not named:
         return
     experiment = load_experiment(named[0])
@@ -83,10 +83,11 @@ def run(arguments: argparse.Namespace) -> None:
     """Run the study; print verdicts and where the report is. LabError after that if a seed failed."""
     if arguments.scale not in SCALES:
         raise unknown("scale", arguments.scale, SCALES)
-    from gpt2lab.studies.study import reproduce  # torch, of which a wrong word need not wait
+    paper(arguments.paper)
+    seeds = seeds_of(arguments)
+    from gpt2lab.studies.study import reproduce  # slow to import, for which a wrong word need not wait
 
     device = _device(arguments.scale, arguments.device)
-    seeds = seeds_of(arguments)
     _announce(arguments.paper, arguments.scale, seeds if isinstance(seeds, int) else len(seeds))
     study = reproduce(
         arguments.paper,
@@ -105,7 +106,7 @@ def _announce(slug: str, scale: str, n_seeds: int) -> None:
     from gpt2lab.studies.experiment import load_experiment
     from gpt2lab.studies.judge import planned_power
 
-    found = next((paper for paper in papers() if paper.slug == slug and paper.built), None)
+    found = next((one for one in papers() if one.slug == slug and one.built), None)
     if found is None or quiet():
         return
     shipped = shipped_verdicts(found)
