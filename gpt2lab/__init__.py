@@ -1,6 +1,6 @@
 """gpt2lab: published methods for GPT-2-class language models as parts of one transformer.
 
-    lm = gpt2lab.load("gpt2")                                        # a folder, a hub id, or a run
+    lm = gpt2lab.load("gpt2")                                        # a folder, a fetched model, a hub id, or a run
     gpt2lab.generate(lm, "Once upon a time", decoder="sampling", top_p=0.9)
     gpt2lab.measure("perplexity", lm, data="docstrings")
     study = gpt2lab.reproduce("tinystories", scale="smoke", seeds=3)

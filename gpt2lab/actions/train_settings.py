@@ -143,7 +143,7 @@ class TrainingSettings:
     valid_fraction: float = 0.05
     """Share of the documents kept for validation, chosen by the hash of their text."""
     model: Model | None = None
-    """MODEL to continue from: a folder, a hub id or a run; none makes a new model of the shape below."""
+    """MODEL to continue from: a folder, a fetched model, a run or a hub id; none makes a new model of the shape below."""
     family: Literal[
         "gpt2", "gpt_neo", "gpt_neox", "llama", "mistral", "mixtral", "qwen2", "bert", "roberta", "distilbert"
     ] = "gpt2"
