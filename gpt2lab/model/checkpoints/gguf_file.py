@@ -17,7 +17,6 @@ import torch
 from torch import Tensor
 
 from gpt2lab.base.errors import LabError, brief, shown
-from gpt2lab.base.extras import install
 from gpt2lab.base.files import user_path
 
 MAGIC = b"GGUF"
@@ -52,13 +51,12 @@ class GGUFFile:
     """The metadata of a file by name, and its tensors by name; their numbers stay in the file until they are read.
 
     LabError: no GGUF file, of another byte order or version, one of several parts, truncated or otherwise damaged, a
-    type of numbers that the package `gguf` does not know, or that package is missing.
+    type of numbers that the package `gguf` does not know.
     """
 
     def __init__(self, path: Path | str) -> None:
         self.path = user_path(path)
         self.where = str(path)
-        package = self._package()
         try:
             self.size = self.path.stat().st_size
             with self.path.open("rb") as handle:
@@ -67,16 +65,9 @@ class GGUFFile:
                     header = _Header(data, self.where)
                     self.fields: dict[str, Any] = dict(header.entries())
                     self._refuse_parts()
-                    self.tensors = dict(self._tensors(header, package))
+                    self.tensors = dict(self._tensors(header))
         except OSError as error:
             raise LabError(f"{self.where}: cannot be read ({error.strerror or error})") from None
-
-    def _package(self) -> Any:
-        try:
-            import gguf
-        except ImportError:
-            raise LabError(f"{self.where}: GGUF files need the package gguf; {install('export')}") from None
-        return gguf
 
     def _check_start(self, start: bytes) -> None:
         if len(start) < 8 or start[:4] != MAGIC:
@@ -99,7 +90,10 @@ class GGUFFile:
                 "FIRST_PART OUT"
             )
 
-    def _tensors(self, header: "_Header", package: Any) -> Iterator[tuple[str, StoredTensor]]:
+    def _tensors(self, header: "_Header") -> Iterator[tuple[str, StoredTensor]]:
+        # Slow to import, so not before a file is read.
+        from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
+
         alignment = self.fields.get("general.alignment", _ALIGNMENT)
         if not isinstance(alignment, int) or alignment < 1 or alignment & (alignment - 1):
             raise LabError(f"{self.where}: general.alignment must be a power of two, got {shown(alignment)}")
@@ -107,13 +101,13 @@ class GGUFFile:
         first = -(-header.place // alignment) * alignment
         for name, shape, number, offset in listed:
             try:
-                kind = package.GGMLQuantizationType(number)
+                kind = GGMLQuantizationType(number)
             except ValueError:
                 raise LabError(
                     f"{self.where}: tensor {brief(name)} is of a type (number {number}) that the installed package "
                     "gguf does not know; a newer one may"
                 ) from None
-            block, block_bytes = package.GGML_QUANT_SIZES[kind]
+            block, block_bytes = GGML_QUANT_SIZES[kind]
             if not shape or shape[-1] % block or not all(shape):
                 raise LabError(
                     f"{self.where}: damaged: tensor {brief(name)} {list(shape)} is not cut into blocks of {block}"
@@ -142,8 +136,8 @@ class GGUFFile:
                 if data.size != len(into) * stored.row_bytes:
                     raise LabError(f"{self.where}: truncated while it was read")
                 values = torch.from_numpy(self._dequantised(stored, data.reshape(len(into), -1)))
-                low, high = torch.aminmax(values)  # both NaN if any is: twice as fast as isfinite
-                if not bool((high - low).isfinite()):
+                ends = torch.stack(torch.aminmax(values))  # both NaN if any is: twice as fast as isfinite
+                if not bool(ends.isfinite().all()):
                     raise LabError(f"{self.where}: tensor {name} holds NaN or infinity")
                 into.copy_(values)
 

@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 from gpt2lab.base.errors import LabError
-from gpt2lab.base.extras import install
 from gpt2lab.base.progress import progress
 from gpt2lab.base.settings import to_plain
 from gpt2lab.base.wording import listed
@@ -46,10 +45,8 @@ def write_gguf(lm: LanguageModel, path: Path, *, precision: str) -> list[str]:
 
     LabError: a family, a variation of it or a tokenizer that GGUF cannot carry; values too large for f16.
     """
-    try:
-        import gguf
-    except ImportError:
-        raise LabError(f"GGUF files need the package gguf; {install('export')}") from None
+    import gguf
+
     model, config = lm.model, lm.config
     kind, notes = _architecture(model)
     fields = tokenizer_fields(lm.tokenizer, config.vocab_size)  # before anything is written
