@@ -74,9 +74,7 @@ def test_no_room_on_the_disk_is_a_sentence_and_leaves_the_old_file(kind, lm, tmp
     assert [one.name for one in tmp_path.iterdir()] == ["m"]
 
 
-@pytest.mark.parametrize(
-    ("kind", "package"), [("onnx", "onnxruntime"), ("onnx", "onnxscript")]
-)
+@pytest.mark.parametrize(("kind", "package"), [("onnx", "onnxruntime"), ("onnx", "onnxscript")])
 def test_a_missing_package_names_the_extra(lm, kind, package, tmp_path, monkeypatch) -> None:
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(LabError, match=rf"need the package {package}; .*pip install .*\[export\]"):
