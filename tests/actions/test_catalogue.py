@@ -23,6 +23,7 @@ MODELS = list(catalogue().values())
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("GPT2LAB_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("COLUMNS", "120")  # a narrow terminal would break the table in two
     monkeypatch.chdir(tmp_path)
     return tmp_path / "home"
 

@@ -41,7 +41,7 @@ def _said(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str]:
         ),
         ("measure perplexty m", "gpt2lab: perplexty: no such measure; did you mean perplexity?"),
         (
-            "reproduce nosuch-paper --seeds x",
+            "reproduce conda --seeds x",
             "gpt2lab: --seeds x: give how many, such as 3; which ones is --seed-list 0,2,5",
         ),
         ("reproduce conda --seeds 0,2", "gpt2lab: --seeds 0,2: says how many; which ones is --seed-list 0,2"),

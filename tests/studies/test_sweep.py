@@ -78,7 +78,7 @@ def test_a_sweep_takes_the_best_of_rates_and_then_of_options_in_a_number_of_tria
     assert tuned.at_edge
     assert len(tuned.tried) == candidate.trials == 4
     assert tuned.loss == min(trial["loss"] for trial in tuned.tried)
-    other = dataclasses.replace(candidate, learning_rates=(1e-3, 1.0), options=({"eps": 1e9}, {"eps": 1e-8}))
+    other = dataclasses.replace(candidate, learning_rates=(1e-3, 2e-3), options=({"eps": 1e9}, {"eps": 1e-8}))
     assert tune(WORKLOAD, other, steps=15).options == {"eps": 1e-8}
 
 

@@ -1,7 +1,6 @@
 """GGUF files that others wrote, read: tensors, configuration, tokenizer; and our own, read back."""
 
 import json
-import sys
 from pathlib import Path
 
 import gguf
@@ -381,12 +380,6 @@ def test_a_type_that_the_package_does_not_know_is_named(tmp_path) -> None:
     data[at : at + 4] = (250).to_bytes(4, "little")
     path.write_bytes(bytes(data))
     refused(path, r"tensor blk\.0\.attn_q\.weight is of a type \(number 250\)")
-
-
-def test_a_missing_package_is_named_with_its_extra(tmp_path, monkeypatch) -> None:
-    gguf_files.write(tmp_path / "m.gguf", "llama")
-    monkeypatch.setitem(sys.modules, "gguf", None)
-    refused(tmp_path / "m.gguf", r"need the package gguf; .*export")
 
 
 def test_a_file_without_tokenizer_has_none_and_its_tokenizer_alone_can_be_opened(bpe, tmp_path) -> None:
