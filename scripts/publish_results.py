@@ -3,8 +3,9 @@
     python scripts/publish_results.py RUN_FOLDER [--found "ONE LINE"] [--note NOTE.md]
 
 ONE LINE says what was found: `gpt2lab papers NAME` and README's table show it; without it, the line that is there already is
-kept. NOTE.md becomes the section "How to read this"; without it, the section of the page that is there already is kept.
-Figures are cleaned as those of a page are: the run's folder may have been copied from elsewhere.
+kept. README's row of the paper and the guide's table of times follow. NOTE.md becomes the section "How to read this";
+without it, the section of the page that is there already is kept. Figures are cleaned as those of a page are: the run's
+folder may have been copied from elsewhere.
 """
 
 import argparse
@@ -13,6 +14,7 @@ import re
 import shutil
 import tomllib
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote, unquote
 
 from gpt2lab.base.json_files import read_text
@@ -56,6 +58,26 @@ def main() -> None:
     page.write_text(report, encoding="utf-8")
     if package.is_dir():  # a comparison is no paper
         known.write_text(verdicts(report, found), encoding="utf-8")
+        _tell(name, tomllib.loads(read_text(known)))
+
+
+def _tell(name: str, shipped: dict[str, Any]) -> None:
+    """Write what was found into README's table, and the time it took into the guide's, where a row is there."""
+    rows = (
+        (
+            ROOT / "README.md",
+            rf"[^|\n]*( \(\[report\]\(docs/results/{name}\.md\)\) \|)",
+            f" {shipped['found']}",
+        ),
+        (
+            ROOT / "docs" / "guide" / "command-line.md",
+            rf"(?<=/{name}\.md\) \|)[^|\n]*( \|)",
+            f" {shipped['took']}",
+        ),
+    )
+    for page, row, words in rows:
+        text = page.read_text(encoding="utf-8")
+        page.write_text(re.sub(row, lambda end, words=words: words + end[1], text), encoding="utf-8")
 
 
 def verdicts(report: str, found: str) -> str:

@@ -53,10 +53,8 @@ def test_papers_shows_the_published_verdicts_before_a_study_was_run_here(
     told = capsys.readouterr().out
     shipped = next(shipped_verdicts(paper) for paper in PUBLISHED if paper.slug == "conda")
     assert shipped is not None and f"what was found\n  {shipped.found[:60]}" in told
-    assert (
-        "published verdicts, laptop scale, 3 seeds, which took 58m54s on two cores that other work shared\n  A"
-        in told
-    )
+    cost = f"{shipped.seeds} seeds, which took {shipped.took} on two cores that other work shared"
+    assert f"published verdicts, {shipped.scale} scale, {cost}\n  A" in told
     assert "docs/papers/conda.md, docs/results/conda.md" in told
 
 

@@ -25,6 +25,8 @@ STATUS_MARKS: Mapping[str, tuple[str, str]] = {
     "running": ("open", "…"),
 }
 """Status → (CSS class, mark): a status is never told by colour alone."""
+_SAME = "the same in every seed"
+"""What is said of a fixed model's items: no seed has any others."""
 
 
 @dataclass(frozen=True)
@@ -148,14 +150,16 @@ def claim_facts(judged: JudgedClaim) -> list[tuple[str, str]]:
     rule = claim.holds_if.words if claim.holds_if is not None else ""
     if claim.holds_in_part_if is not None:
         rule += f"; in part if {claim.holds_in_part_if.words}"
-    seeds = ", ".join(f"{cell(value)} (seed {seed})" for seed, value in verdict.values)
+    seeds = seed_words(judged)
+    if seeds and seeds != _SAME:
+        seeds = ", ".join(f"{cell(value)} (seed {seed})" for seed, value in verdict.values)
     measure = as_code("measure", claim.measure)
     facts = [
         ("measured", _measure_words(claim.quantity, measure, claim.unit) if claim.measure else ""),
         ("passes if" if claim.is_check else "holds if", rule),
         ("needs", as_code("needs", claim.needs) if claim.needs else ""),
         (_interval_name(judged), interval_words(verdict.interval, claim.unit)),
-        ("seeds", seeds if seed_words(judged) else ""),
+        ("seeds", seeds),
         ("power", verdict.power),
         ("rule fixed on", claim.fixed),
         ("rule changed", _changed_words(claim.seen)),
@@ -191,10 +195,12 @@ def measured(judged: JudgedClaim) -> str:
 
 
 def seed_words(judged: JudgedClaim) -> str:
-    """Return the quantity of every seed in short; "" if no seed has one."""
+    """Return the quantity of every seed in short; "" if no seed has one, one phrase where none can differ."""
     values = [value for _, value in judged.verdict.values]
     if all(map(math.isnan, values)):
         return ""
+    if judged.claim.over == "items" and len(values) > 1 and len(set(values)) == 1:
+        return _SAME
     return "seeds " + ", ".join(cell(value, 3) for value in values)
 
 

@@ -317,6 +317,13 @@ def test_a_quantity_that_no_seed_has_is_left_out_and_one_that_some_lack_is_a_das
     assert measured(alike) == "0.5 s"
 
 
+def test_items_of_a_fixed_model_are_not_listed_as_if_seeds_had_found_them():
+    assert measured(judged([0.25, 0.25], over="items")) == "the same in every seed"
+    assert dict(claim_facts(judged([0.25, 0.25], over="items")))["seeds"] == "the same in every seed"
+    assert measured(judged([0.25, 0.5], over="items")) == "seeds 0.25, 0.5"
+    assert measured(judged([0.25, 0.25])) == "seeds 0.25, 0.25"
+
+
 def test_nested_settings_are_flattened():
     assert flat({"a": {"b": {"c": 1}}, "d": [1, 2]}) == {"a.b.c": 1, "d": [1, 2]}
 
