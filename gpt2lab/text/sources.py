@@ -22,7 +22,7 @@ from gpt2lab.text.data_read import noted
 T = TypeVar("T")
 
 SourceLike = str | Path | Sequence[str | Path]
-"""A file, a folder, a glob, `hub:ID[@CONFIG][:SPLIT]`, a built-in `NAME[:SIZE[:SEED]]`, or a list of these."""
+"""A file, a folder, a glob, `hub:ID[@CONFIG][:SPLIT]`, a built-in `NAME[:SIZE[:SEED[:EXPOSURES]]]`, or a list of these."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +35,8 @@ class BuiltIn:
     """What the function is called with."""
     size: str
     """The argument that SIZE of `NAME:SIZE` sets."""
+    third: str | None = None
+    """The argument that a number behind SIZE and SEED sets."""
     has_fields: bool = False
     """Whether the function returns rows."""
     in_characters: bool = False
@@ -76,6 +78,54 @@ BUILT_IN: dict[str, BuiltIn] = {
         arguments={"seed": 0, "size": 12_000, "variant": "nested"},
         size="size",
         summary="generated: short stories whose verbs agree over clauses; SIZE in stories",
+    ),
+    "bios": BuiltIn(
+        function="gpt2lab.text.generators.biographies:rows",
+        arguments={"seed": 0, "size": 1000, "exposures": 1},
+        size="size",
+        third="exposures",
+        has_fields=True,
+        summary="generated: biographies of invented people, reworded at every exposure; SIZE in people",
+    ),
+    "bios-simple": BuiltIn(
+        function="gpt2lab.text.generators.biographies:rows",
+        arguments={"seed": 0, "size": 1000, "exposures": 1, "variant": "fixed"},
+        size="size",
+        third="exposures",
+        has_fields=True,
+        summary="generated: the same, one text a person; SIZE in people",
+    ),
+    "bior": BuiltIn(
+        function="gpt2lab.text.generators.biographies:rows",
+        arguments={"seed": 0, "size": 1000, "exposures": 1, "variant": "varied"},
+        size="size",
+        third="exposures",
+        has_fields=True,
+        summary="generated: the same, forty texts a person with sentences between that hold no facts; SIZE in people",
+    ),
+    "biod": BuiltIn(
+        function="gpt2lab.text.generators.random_facts:rows",
+        arguments={
+            "seed": 0,
+            "size": 1000,
+            "exposures": 1,
+            "style": "sentences",
+            "diversity": 1000,
+            "length": 4,
+            "alphabet": 26,
+        },
+        size="size",
+        third="exposures",
+        has_fields=True,
+        summary="generated: people and random strings, in sentences; SIZE in people",
+    ),
+    "biod-symbols": BuiltIn(
+        function="gpt2lab.text.generators.random_facts:rows",
+        arguments={"seed": 0, "size": 800, "exposures": 1},
+        size="size",
+        third="exposures",
+        has_fields=True,
+        summary="generated: people and random symbols, each a word; SIZE in people",
     ),
 }
 
@@ -262,12 +312,13 @@ def _made(item: str) -> Iterator[Any]:
 
 
 def _built_in(item: str) -> tuple[str, dict[str, Any]]:
-    """Return name and arguments of `NAME[:SIZE[:SEED]]`."""
+    """Return name and arguments of `NAME[:SIZE[:SEED[:THIRD]]]`."""
     name, *numbers = item.split(":")
     source = BUILT_IN[name]
     keys = [source.size, *(["seed"] if "seed" in source.arguments else [])]
+    keys += [source.third] if source.third is not None else []
     if len(numbers) > len(keys) or not all(number.isdecimal() and len(number) < 19 for number in numbers):
-        form = f"{name}:SIZE" + ("[:SEED]" if len(keys) == 2 else "")
+        form = f"{name}:SIZE" + "".join(f"[:{key.upper()}" for key in keys[1:]) + "]" * (len(keys) - 1)
         raise LabError(f"{item}: expected {form} with whole numbers ({source.summary})")
     given = {key: int(number) for key, number in zip(keys, numbers, strict=False)}
     return name, {**source.arguments, **given}
