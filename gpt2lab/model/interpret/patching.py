@@ -1,7 +1,6 @@
 """Patching between two runs: what of a clean run, put into a corrupt one, brings back its answer."""
 
-import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -71,17 +70,19 @@ def patch_sweep(
     with evaluating(model):
         with model.tap(read=[site]) as tap:
             first = _measured(model, clean, metric, at)
-        names, base = tap.asked[site], _measured(model, corrupt, metric, at)
-        limit = rows or max(len(clean), _rows_that_fit(model, clean.shape[1], at))
-        sweeps = [
-            _patched(model, corrupt, name, tap[name], metric, axis, at, max(1, limit // max(1, len(clean))))
-            for name in names
-            for axis in [_axis(name, by)]
-        ]
-    places = max(len(values) for values in sweeps)
-    values = base.new_full((len(names), places, len(clean)), float("nan"))
-    for row, found in zip(values, sweeps, strict=True):
-        row[: len(found)] = found
+        with model.tap(read=[site]) as before:
+            base = _measured(model, corrupt, metric, at)
+        names = tap.asked[site]
+        copies = max(1, (rows or _rows_that_fit(model, clean.shape[1], at)) // len(clean))
+        axes = [_axis(name, by) for name in names]
+        sizes = [1 if axis is None else tap[name].shape[axis] for name, axis in zip(names, axes, strict=True)]
+        values = base.new_full((len(names), max(sizes), len(clean)), float("nan"))
+        for row, name, axis, size in zip(values, names, axes, sizes, strict=True):
+            row[:size] = base
+            # A place that is the same in both runs, as all before the first other token, changes nothing.
+            others = _differing(tap[name], before[name], axis)
+            for places in (others[i : i + copies] for i in range(0, len(others), copies)):
+                row[places] = _patched(model, corrupt, name, tap[name], metric, axis, at, places)
     return Sweep(tuple(names), values, first, base)
 
 
@@ -127,6 +128,14 @@ def _stacked(site: str, tensors: list[Tensor]) -> Tensor:
     return torch.stack(tensors)
 
 
+def _differing(clean: Tensor, corrupt: Tensor, axis: int | None) -> list[int]:
+    """Return the places along an axis, None for the whole tensor, at which two activations are not the same."""
+    other = clean != corrupt
+    if axis is None:
+        return [0] if bool(other.any()) else []
+    return other.transpose(0, axis).flatten(1).any(1).nonzero().flatten().tolist()
+
+
 def _patched(
     model: "Transformer",
     corrupt: Tensor,
@@ -135,25 +144,22 @@ def _patched(
     metric: Metric,
     axis: int | None,
     at: int | None,
-    copies: int,
+    places: Sequence[int],
 ) -> Tensor:
-    """The metric with each place of one activation patched, [places, batch]."""
+    """The metric with each of these places of one activation patched, [places, batch]."""
     batch = len(corrupt)
-    results = []
-    for places in _chunks(clean.shape[axis] if axis is not None else 1, copies):
 
-        def patch(x: Tensor, _: str, places: Sequence[int] = places) -> Tensor:
-            for copy, place in zip(x.split(batch), places, strict=True):
-                if axis is None:
-                    copy.copy_(clean)
-                else:
-                    copy.select(axis, place).copy_(clean.select(axis, place))
-            return x
+    def patch(x: Tensor, _: str) -> Tensor:
+        for copy, place in zip(x.split(batch), places, strict=True):
+            if axis is None:
+                copy.copy_(clean)
+            else:
+                copy.select(axis, place).copy_(clean.select(axis, place))
+        return x
 
-        with model.tap(write={name: patch}):
-            logits = _logits(model, corrupt.repeat(len(places), 1), at)
-        results += [_one_a_row(metric(part), batch) for part in logits.split(batch)]
-    return torch.stack(results)
+    with model.tap(write={name: patch}):
+        logits = _logits(model, corrupt.repeat(len(places), 1), at)
+    return torch.stack([_one_a_row(metric(part), batch) for part in logits.split(batch)])
 
 
 def _measured(model: "Transformer", tokens: Tensor, metric: Metric, at: int | None) -> Tensor:
@@ -200,9 +206,3 @@ def _rows_that_fit(model: "Transformer", time: int, at: int | None) -> int:
     return _ELEMENTS.get(model.device.type, 1 << 25) // max(
         1, logits + time * (4 * widest + 8 * config.d_model)
     )
-
-
-def _chunks(count: int, size: int) -> Iterator[tuple[int, ...]]:
-    places = iter(range(count))
-    while chunk := tuple(itertools.islice(places, size)):
-        yield chunk

@@ -78,6 +78,29 @@ def test_patching_the_first_state_at_the_last_position_only_is_no_clean_run_but_
 
 
 @torch.no_grad()
+def test_what_both_runs_share_changes_nothing_and_is_not_run(
+    model: Transformer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clean, corrupt = torch.full((2, 6), 5), torch.full((2, 6), 5)
+    clean[:, 4], corrupt[:, 4] = 7, 9
+    rows, hidden = list[int](), model.hidden
+
+    def counted(tokens: Tensor) -> Tensor:
+        rows.append(len(tokens))
+        return hidden(tokens)
+
+    monkeypatch.setattr(model, "hidden", counted)
+    effects = patch_sweep(model, clean, corrupt, "resid_pre", metric).effects
+    assert not effects[:, :4].any(), "positions before the other token"
+    assert not effects[0, 5].any(), "the same token after it, which no block has read yet"
+    assert effects[:, 4].abs().min() > 0
+    layers = len(effects)
+    assert sum(rows) == 2 * (2 + 2 * layers - 1), (
+        "clean, corrupt, and two positions of each layer but the last of the first"
+    )
+
+
+@torch.no_grad()
 def test_a_model_in_training_is_swept_without_dropout_and_stays_in_training() -> None:
     model = model_of("gpt2", training=True)
     quiet = model_of("gpt2")
