@@ -18,6 +18,7 @@ from gpt2lab.base.files import atomic_folder, atomic_write, check_sums, restore,
 from gpt2lab.base.json_files import read_object
 from gpt2lab.measures.prediction import embed
 from gpt2lab.model.checkpoints.tensor_files import write_safetensors
+from gpt2lab.model.finite import all_finite
 from gpt2lab.model.task_heads import Pooling
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ class Index:
             raise LabError(f"an index needs different names, and {twice!r} stands there twice")
         if not len(ids):
             raise LabError("an index needs a document")
-        if not bool(torch.isfinite(vectors).all()):
+        if not all_finite(vectors):
             raise LabError("an index needs finite vectors; some are NaN or infinite")
         self.ids, self.vectors, self.fingerprint = list(ids), vectors.float().contiguous(), fingerprint
 

@@ -14,6 +14,7 @@ from gpt2lab.measures.corpus import need_tokenizer
 from gpt2lab.measures.scoring import check_batch_size
 from gpt2lab.model import Transformer
 from gpt2lab.model.evaluating import evaluating
+from gpt2lab.model.finite import all_finite
 from gpt2lab.model.task_heads import Head, Pooling, find_head, heads, pooled, read_states
 from gpt2lab.text.encoding import Encoder, Side, TokenRow, token_batch
 from gpt2lab.text.sentence_encoder import SentenceEncoder
@@ -182,7 +183,7 @@ def head_outputs(
         for picked, batch, hidden in _states(model, rows, batch_size):
             for name, said in read_states(model, hidden, batch["attention_mask"], names).items():
                 values = said.float().cpu()
-                if not bool(torch.isfinite(values).all()):
+                if not all_finite(values):
                     raise LabError(
                         f"head {name}: what it says is NaN or infinite; look at the model's weights"
                     )
@@ -249,7 +250,7 @@ def _pooled_states(
             )
             states = states.float()
             found[picked] = (F.normalize(states, dim=-1) if how.normalize else states).cpu()
-    if not bool(torch.isfinite(found).all()):
+    if not all_finite(found):
         raise LabError("the model's states are NaN or infinite; look at its weights")
     return found
 

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from gpt2lab.base.errors import LabError
 from gpt2lab.measures.corpus import need_tokenizer
+from gpt2lab.model.finite import all_finite
 from gpt2lab.text.pieces import frame, piece_text, split_text
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ def one_token(tokenizer: "Tokenizer", context: str, text: str, measure: str, nam
 
 def refuse_nan(logits: Tensor) -> Tensor:
     """Return the logits; LabError if any is not a number."""
-    if not logits.isfinite().all():
+    if not all_finite(logits):
         raise LabError("the model's logits are NaN; look at its weights, or load it in float32")
     return logits
 

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from gpt2lab.base.errors import LabError
+from gpt2lab.model.finite import all_finite
 from gpt2lab.model.tap import Tapped
 
 if TYPE_CHECKING:
@@ -49,12 +50,12 @@ def refuse_not_finite(model: "Transformer", what: str) -> None:
     begins with `what`.
     """
     for name, tensor in model.state_dict().items():
-        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+        if tensor.is_floating_point() and not all_finite(tensor):
             raise LabError(f"{what}: the result's {name} holds NaN or infinity, so that it is not kept")
     time = min(_PROBE_TIME, model.context)
     tokens = torch.arange(_PROBE_ROWS * time, device=model.device).view(_PROBE_ROWS, time)
     with evaluating(model), unseen(model):
         states = model.hidden(tokens * 7919 % model.config.vocab_size)  # spread over the vocabulary
         logits = states if model.config.head == "none" else model.unembed(states)
-    if not bool(torch.isfinite(logits).all()):
+    if not all_finite(logits):
         raise LabError(f"{what}: the result gives NaN or infinite logits, so that it is not kept")

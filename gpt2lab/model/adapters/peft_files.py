@@ -21,6 +21,7 @@ from gpt2lab.model.adapters.lora import Lora, adapted, adapters, known_names
 from gpt2lab.model.adapters.peft_layout import Place, by_pattern, places, stacked, targeted
 from gpt2lab.model.architecture import attach
 from gpt2lab.model.checkpoints.tensor_files import refuse_unreadable, write_safetensors
+from gpt2lab.model.finite import all_finite
 from gpt2lab.model.transformer import Transformer
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
@@ -281,7 +282,7 @@ def _pairs(folder: Path, known: Mapping[str, Place], model: Transformer) -> dict
                 f"{folder}: tensor {full} has no place in a {model.config.family} with {model.config.n_layers} layers; "
                 "the adapter belongs to another base model"
             )
-        if not torch.isfinite(tensor).all():
+        if not all_finite(tensor):
             raise LabError(f"{folder}: tensor {full} holds NaN or infinity")
         found.setdefault(match[1], {})[match[2] or match[3]] = tensor
     for module, pair in found.items():

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from gpt2lab.base.errors import LabError, brief, shown
 from gpt2lab.base.files import user_path
+from gpt2lab.model.finite import all_finite
 
 MAGIC = b"GGUF"
 _VERSIONS = (2, 3)
@@ -136,8 +137,7 @@ class GGUFFile:
                 if data.size != len(into) * stored.row_bytes:
                     raise LabError(f"{self.where}: truncated while it was read")
                 values = torch.from_numpy(self._dequantised(stored, data.reshape(len(into), -1)))
-                # A finite sum has finite terms only, and takes a tenth of the time; that of large numbers may not be finite.
-                if not bool(values.sum().isfinite()) and not bool(values.isfinite().all()):
+                if not all_finite(values):
                     raise LabError(f"{self.where}: tensor {name} holds NaN or infinity")
                 into.copy_(values)
 

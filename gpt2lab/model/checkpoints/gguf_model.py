@@ -13,6 +13,7 @@ from gpt2lab.model.checkpoints.gguf_layout import ROPE_FACTORS, Piece, cut, halv
 from gpt2lab.model.checkpoints.native import blueprint
 from gpt2lab.model.checkpoints.tensor_files import some
 from gpt2lab.model.config import TransformerConfig
+from gpt2lab.model.finite import all_finite
 from gpt2lab.model.matrices import forms
 from gpt2lab.model.quantization.codes import Bits
 from gpt2lab.model.quantization.layers import QuantizedMatrix
@@ -131,7 +132,7 @@ def _read(file: GGUFFile, part: Piece, view: Tensor) -> None:
         )
     target = view if view.is_contiguous() else torch.empty_like(view, memory_format=torch.contiguous_format)
     file.read_into(part.name, target)
-    if target.dtype == torch.float16 and not bool(target.isfinite().all()):
+    if target.dtype == torch.float16 and not all_finite(target):
         raise LabError(
             f"{file.where}: {part.name} goes beyond float16, which ends at 65504; load the model in float32 or bfloat16"
         )

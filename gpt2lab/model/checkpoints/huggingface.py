@@ -29,6 +29,7 @@ from gpt2lab.model.checkpoints.native import (
 )
 from gpt2lab.model.checkpoints.tensor_files import SHARD_BYTES, StoredTensors, some, write_tensors
 from gpt2lab.model.config import TransformerConfig
+from gpt2lab.model.finite import all_finite
 from gpt2lab.model.task_head_format import head_rows, read_head, the_head, written_head
 from gpt2lab.model.transformer import Transformer
 
@@ -298,7 +299,7 @@ def _translated(
         if len(shape) == 3:
             tensor = tensor.view(shape)  # one matrix for each expert
         tensor = (tensor.T if row.transposed else tensor).to(device=device, dtype=dtype)
-        if dtype == torch.float16 and not bool(tensor.isfinite().all()):
+        if dtype == torch.float16 and not all_finite(tensor):
             raise LabError(
                 f"{checkpoint.folder}: {checkpoint.full_names[names[0]]} goes beyond float16, which ends at 65504; "
                 "load the model in float32 or bfloat16"

@@ -8,13 +8,13 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 from gpt2lab.base.errors import LabError, brief
 from gpt2lab.base.json_files import write_json
+from gpt2lab.model.finite import all_finite
 
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -55,7 +55,7 @@ class StoredTensors:
             have = f"it has {len(self.handles)} tensors"
             raise LabError(f"{self.folder}: tensor {name} is missing ({have})")
         tensor: Tensor = self.handles[name].get_tensor(name)
-        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+        if tensor.is_floating_point() and not all_finite(tensor):
             raise LabError(f"{self.folder}: tensor {name} holds NaN or infinity")
         return tensor
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from gpt2lab.base.errors import LabError
+from gpt2lab.model.finite import all_finite
 from gpt2lab.model.matrices import Form
 from gpt2lab.model.quantization.codes import Format
 from gpt2lab.model.quantization.rounding import (
@@ -67,7 +68,7 @@ class GPTQ:
                 "gptq needs whole steps, which nf4 has not; choose symmetric, asymmetric or affine"
             )
         refuse_not_finite(weight)
-        if not torch.isfinite(hessian).all():
+        if not all_finite(hessian):
             raise LabError("the calibration text gives the layer NaN or infinite inputs")
         rows, columns = weight.shape
         if not weight.numel():

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from gpt2lab.base.errors import LabError
+from gpt2lab.model.finite import all_finite
 from gpt2lab.model.matrices import Form
 from gpt2lab.model.quantization import nf4
 from gpt2lab.model.quantization.bits import pack
@@ -49,7 +50,7 @@ def _some_rows(weight: Tensor) -> list[slice]:
 
 def refuse_not_finite(weight: Tensor) -> None:
     """LabError for NaN or infinity."""
-    if not torch.isfinite(weight).all():
+    if not all_finite(weight):
         raise LabError("the weight holds NaN or infinity, which no rounding can keep")
 
 

@@ -11,6 +11,7 @@ from safetensors import SafetensorError
 
 from gpt2lab.base.errors import LabError, unknown
 from gpt2lab.base.files import atomic_file, size_of, user_path
+from gpt2lab.model.finite import all_finite
 from gpt2lab.text.language_model import LanguageModel
 
 Kind = Literal["huggingface", "gguf", "onnx"]
@@ -82,7 +83,7 @@ def _converted(lm: LanguageModel, dtype: torch.dtype) -> LanguageModel:
     new = copy.copy(lm)
     new.model = copy.deepcopy(lm.model).to(dtype)
     for name, parameter in new.model.named_parameters():
-        if not bool(parameter.isfinite().all()):
+        if not all_finite(parameter):
             raise LabError(
                 f"{name} has values too large for {str(dtype).removeprefix('torch.')}; choose bf16 or f32"
             )
