@@ -251,16 +251,26 @@ class PatchingExactness:
                 "error_of_means": "alike, of means over prompts",
                 "preferred": "share of prompts whose answer has a larger logit than the repeated name",
             },
-            tables={
-                "cells": [
-                    {"layer": layer, "position": p, "patched": float(patched[layer, p]),
-                     "estimated": float(estimated[layer, p])}
-                    for layer in range(len(patched)) for p in range(patched.shape[1])
-                ]
-            },
+            tables={"cells": _cells(patched, estimated, pieces)},
             figures={
                 "patched": partial(heatmap, patched.tolist(), **drawing),
                 "estimated": partial(heatmap, estimated.tolist(), **drawing),
             },
             about={"prompts": len(clean), "they differ at": found.position, "first": tokenizer.decode(clean[0].tolist())},
         )  # fmt: skip
+
+
+def _cells(patched: Tensor, estimated: Tensor, pieces: list[str]) -> list[dict[str, Any]]:
+    """Every layer and position, the largest effects first; `token` is the first prompt's."""
+    rows = [
+        {
+            "layer": layer,
+            "position": place,
+            "token": piece,
+            "patched": float(patched[layer, place]),
+            "estimated": float(estimated[layer, place]),
+        }
+        for layer in range(len(patched))
+        for place, piece in enumerate(pieces)
+    ]
+    return sorted(rows, key=lambda row: -abs(row["patched"]))
