@@ -311,6 +311,13 @@ def _made(item: str) -> Iterator[Any]:
     return iter(getattr(importlib.import_module(module), function)(**arguments))
 
 
+def built_in_arguments(item: str) -> tuple[str, dict[str, Any]]:
+    """Return name and arguments of a built-in source by `NAME[:SIZE[:SEED[:THIRD]]]`. LabError for any other."""
+    if item.split(":")[0] not in BUILT_IN:
+        raise unknown("built-in source", item.split(":")[0], BUILT_IN)
+    return _built_in(item)
+
+
 def _built_in(item: str) -> tuple[str, dict[str, Any]]:
     """Return name and arguments of `NAME[:SIZE[:SEED[:THIRD]]]`."""
     name, *numbers = item.split(":")

@@ -18,7 +18,7 @@ from gpt2lab.model.architecture import attach
 from gpt2lab.model.checkpoints.families import CONSTRUCTORS
 from gpt2lab.model.task_heads import Head
 from gpt2lab.text.language_model import LanguageModel
-from gpt2lab.text.tokenizer import for_masking
+from gpt2lab.text.tokenizer import byte_level, for_masking
 from tests.contract.parts import broken, built, is_frozen_settings, refuses_unknown_options
 from tests.tiny import tiny
 
@@ -52,9 +52,16 @@ SMALL: dict[str, dict[str, Any]] = {
     "patching": {"clean": "there was a little girl named", "corrupt": "there was a little boy named"},
     "patching-exactness": {"prompts": TWO_NAMES},
     "occupational-bias": {"mode": "exact", "n": 50, "gazetteer": TINYWORLD_TITLES},
+    "knowledge-bits": {
+        "facts": "biod-symbols:12", "attributes": 2, "diversity": 8, "alphabet": 8, "name_symbols": 9,
+    },
     "activations": {"prompt": "Once upon a time there was", "read": ("resid_post", "hook_pattern")},
 }  # fmt: skip
 """What makes a measure quick; a part that is not here runs with its defaults."""
+
+
+SPELT = {"knowledge-bits"}
+"""Measures that bring texts of their own, for which the test model has a tokenizer of bytes."""
 
 
 BOTH_WAYS = {"pseudo-perplexity"}
@@ -76,6 +83,9 @@ def lm(part: Part, lm: LanguageModel) -> LanguageModel:
     """A model that the measure is made for."""
     if part.name in HEADED:
         attach(lm.model, HEADED[part.name])
+    if part.name in SPELT:
+        tokenizer = byte_level()
+        return LanguageModel(tiny("gpt2", vocab_size=tokenizer.vocab_size, max_positions=160), tokenizer)
     if part.name not in BOTH_WAYS:
         return lm
     tokenizer = for_masking(lm.tokenizer)

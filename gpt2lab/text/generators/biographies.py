@@ -1,11 +1,11 @@
 """Generated biographies of invented people: six sentences of facts drawn uniformly and independently, so that the
 information in them is known exactly (Allen-Zhu and Li 2024, section 2: bioS, bioS_simple, bioR).
 
-A person has a full name of 400 · 400 · 1000, drawn without replacement, and a birth date (12 months, 28 days, 200 years from
-1900 on), a birth city (200), a university (300), a major (100), an employer (263) and a pronoun (2). The working city is
-that of the employer's headquarters and holds no information of its own. The first sentence begins with the full name, the others
-with the pronoun, a blank stands before each. No full stop follows a value that itself ends in a mark, so that no token joins
-the two.
+A person has a full name of 400 · 400 · 1000, drawn without replacement, and a birth date (12 months, 28 days, 200 years
+from 1900 on), a birth city (200), a university (300), a major (100), an employer (263) and a pronoun (2). The working city
+is that of the employer's headquarters and holds no information of its own. The first sentence begins with the full name,
+the others with the pronoun, a blank stands before each. No full stop follows a value that itself ends in a mark, so that no
+token joins the two.
 
 Three variants: *rewritten* draws one of about fifty sentences for every attribute, and their order, anew at each exposure;
 *fixed* draws them once a person; *varied* has forty fixed texts a person with openings, and sentences without facts between
@@ -25,7 +25,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gpt2lab.base.errors import unknown
-from gpt2lab.text.generators.fact_text import NAME, FactText, check_people, rows_of, uniforms
+from gpt2lab.text.generators.fact_text import NAME, FactText, Information, check_people, rows_of, uniforms
 from gpt2lab.text.permutation import Permutation
 from gpt2lab.text.spans import Span
 
@@ -101,6 +101,13 @@ class Biographies:
             EMPLOYER: len(known["employer"]),
             GENDER: len(PRONOUNS),
         }
+
+    @property
+    def information(self) -> Information:
+        """What is to be known of the people."""
+        return Information(
+            self.people, self.name_pool, {name: math.log2(count) for name, count in self.choices.items()}
+        )
 
     def values(self, person: int) -> dict[str, str]:
         """Return a person's values by attribute, the name first."""

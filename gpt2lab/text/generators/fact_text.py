@@ -27,6 +27,24 @@ class FactText:
     """The name and every value once each, in the order of the text, labelled with the attribute."""
 
 
+@dataclass(frozen=True)
+class Information:
+    """How much there is to know of people, in bits of uniform draws."""
+
+    people: int
+    """N: how many there are."""
+    name_pool: int
+    """N0: from how many names theirs are drawn without replacement."""
+    values: Mapping[str, float]
+    """log2 of how many values each attribute can have, which are drawn independently for every person."""
+    sets: int = 0
+    """K: how many diversity sets are themselves drawn."""
+    set_size: int = 1
+    """D: different strings in each of them."""
+    string_bits: float = 0.0
+    """L log2 T: log2 of how many strings there are."""
+
+
 class FactSource(Protocol):
     """People with a name and values drawn at random, told in texts of which each is one exposure."""
 
@@ -36,8 +54,8 @@ class FactSource(Protocol):
         ...
 
     @property
-    def name_pool(self) -> int:
-        """From how many names theirs are drawn without replacement."""
+    def information(self) -> Information:
+        """What is to be known of the people."""
         ...
 
     def told(self, exposure: int, people: Sequence[int] | None = None) -> Iterator[FactText]:

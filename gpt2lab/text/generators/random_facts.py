@@ -4,8 +4,8 @@ exactly and every part of it can be set (Allen-Zhu and Li 2024, definition 2.2: 
 N names are drawn without replacement from N0. Each of K attributes has a diversity set of D different strings of L symbols
 out of T, drawn without replacement. A value is C strings, each uniform in the attribute's set. Two styles:
 
-*sentences*: ` Jacob Noah Smith's ID 2 is qzk, abf. Their ID 1 is xyz, mno.`, names as in `biographies` (N0 = 1.6e8). A symbol
-is written as small letters, as many for each, without a blank.
+*sentences*: ` Jacob Noah Smith's ID 2 is qzk, abf. Their ID 1 is xyz, mno.`, names as in `biographies` (N0 = 1.6e8). A
+symbol is written as small letters, as many for each, without a blank.
 *symbols*: ` f12 m7 l40 id2 v1 v63 id1 v5 v6`, every symbol a word of its own, names of three words with 64 possible each
 (N0 = 64³): for word-level tokenizers and models of a few thousand parameters.
 
@@ -24,7 +24,7 @@ import numpy.typing as npt
 
 from gpt2lab.base.errors import LabError, unknown
 from gpt2lab.text.generators import biographies
-from gpt2lab.text.generators.fact_text import NAME, FactText, check_people, rows_of, uniforms
+from gpt2lab.text.generators.fact_text import NAME, FactText, Information, check_people, rows_of, uniforms
 from gpt2lab.text.permutation import Permutation
 from gpt2lab.text.spans import Span
 
@@ -82,6 +82,18 @@ class RandomFacts:
             return self.name_symbols**3
         return math.prod(
             len(biographies.vocabulary()[f"{which} name"]) for which in ("first", "middle", "last")
+        )
+
+    @property
+    def information(self) -> Information:
+        """What is to be known of the people."""
+        return Information(
+            self.people,
+            self.name_pool,
+            {_attribute(a): self.strings * math.log2(self.diversity) for a in self._numbers},
+            sets=self.attributes,
+            set_size=self.diversity,
+            string_bits=self.length * math.log2(self.alphabet),
         )
 
     def values(self, person: int) -> dict[str, str]:
