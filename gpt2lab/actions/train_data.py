@@ -20,6 +20,7 @@ from gpt2lab.runs.run import Run
 from gpt2lab.text import shards as token_shards
 from gpt2lab.text import sources
 from gpt2lab.text.batches import MaskedBatches, PackedBatches
+from gpt2lab.text.codon_tokenizer import codon_level
 from gpt2lab.text.labelled import Example, read_examples
 from gpt2lab.text.language_model import LanguageModel
 from gpt2lab.text.shards import Shards
@@ -87,14 +88,22 @@ def new_tokenizer(settings: TrainingSettings, *, fills_in: bool) -> Tokenizer:
         size = None  # the list tells it
     special = (PAD, MASK) if fills_in else ()
     match settings.tokenizer:
-        case "auto":
-            tokenizer = train_bpe(documents, settings.vocab_size, special=special, text_bytes=size)
+        case "auto" | "unsplit" as kind:
+            tokenizer = train_bpe(
+                documents,
+                settings.vocab_size,
+                special=special,
+                split_words=kind == "auto",
+                text_bytes=size,
+            )
         case "words":
             tokenizer = word_level(
                 documents, vocab_size=settings.vocab_size, special=special, text_bytes=size
             )
         case "bytes":
             tokenizer = byte_level()
+        case "codons":
+            tokenizer = codon_level()
         case given:
             tokenizer = load_tokenizer(find_model(given))
     return for_masking(tokenizer) if fills_in else tokenizer

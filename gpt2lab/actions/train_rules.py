@@ -65,8 +65,8 @@ RULES = (
     ),
     Rule(
         ("vocab_size",),
-        lambda s: s.tokenizer in ("auto", "words"),
-        "this tokenizer has its own size; only auto and words are made from the data",
+        lambda s: s.tokenizer in ("auto", "unsplit", "words"),
+        "this tokenizer has its own size; only auto, unsplit and words are made from the data",
     ),
     Rule(
         ("evaluation_tokens", "samples"),

@@ -163,7 +163,8 @@ class TrainingSettings:
     context: int = 128
     """Tokens of a training row; also the positions of a new model. With --model: its own positions, at most 512."""
     tokenizer: str = "auto"
-    """Of a new model: auto trains a byte-level BPE on the data; bytes, words, or that of a MODEL."""
+    """Of a new model: auto trains a byte-level BPE on the data, unsplit one whose tokens reach beyond words; bytes, words,
+    codons, or that of a MODEL."""
     vocab_size: int = 8192
     """Vocabulary size of a tokenizer trained on the data."""
     batch_size: int = 32

@@ -22,3 +22,9 @@ def with_bounded_words(document: str, splitter: PreTokenizer) -> Iterator[str]:
                 yield document[start:cut]
                 start = cut
     yield document[start:]
+
+
+def in_pieces(document: str) -> Iterator[str]:
+    """Yield a document that is one word, in pieces of at most _LONGEST_WORD characters."""
+    for start in range(0, max(len(document), 1), _LONGEST_WORD):
+        yield document[start : start + _LONGEST_WORD]

@@ -12,7 +12,7 @@ from gpt2lab.base.errors import LabError, brief
 from gpt2lab.base.interruptible import interruptible
 from gpt2lab.base.progress import Progress, Waiting
 from gpt2lab.text.chat_templates import chat_templates
-from gpt2lab.text.long_words import with_bounded_words
+from gpt2lab.text.long_words import in_pieces, with_bounded_words
 
 _T = TypeVar("_T")
 END_OF_TEXT = "<|endoftext|>"
@@ -231,6 +231,7 @@ def train_bpe(
     special: Sequence[str] = (),
     min_frequency: int = 2,
     add_prefix_space: bool = False,
+    split_words: bool = True,
     text_bytes: int | None = None,
 ) -> Tokenizer:
     """Train a byte-level BPE as GPT-2's on any stream of documents, of which none is kept.
@@ -239,6 +240,8 @@ def train_bpe(
     which get the lowest ids; a small corpus may give fewer ids. The same documents give the same tokenizer.
     A word of more than 1,000 characters (genes, base64, blanks) is learnt from in pieces of so many: the time that
     training takes grows with the length of the text, not with its square.
+    split_words=False: blanks and punctuation are letters like others, so that a token may go beyond a word; a document is
+    then learnt from in pieces of 1,000 characters.
     `text_bytes`: bytes of UTF-8 to expect of a stream, for the share and the time left that the progress line shows.
     LabError if `vocab_size` is too small or there is no text.
     Sennrich et al. 2016; bytes as in Radford et al. 2019.
@@ -252,7 +255,9 @@ def train_bpe(
             f"(256 bytes and {len(names)} special tokens)"
         )
     backend = tokenizers.Tokenizer(tokenizers.models.BPE())
-    backend.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=add_prefix_space)
+    backend.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(
+        add_prefix_space=add_prefix_space, use_regex=split_words
+    )
     backend.decoder = tokenizers.decoders.ByteLevel()
     trainer = tokenizers.trainers.BpeTrainer(
         vocab_size=vocab_size,
@@ -268,7 +273,7 @@ def train_bpe(
         texts = (
             piece
             for document in _some(documents, "train a tokenizer on", bar)
-            for piece in with_bounded_words(document, splitter)
+            for piece in (with_bounded_words(document, splitter) if split_words else in_pieces(document))
         )
         interruptible(
             lambda pieces: backend.train_from_iterator(pieces, trainer), texts, afterwards=merging.show
