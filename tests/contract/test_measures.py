@@ -55,6 +55,11 @@ SMALL: dict[str, dict[str, Any]] = {
     "knowledge-bits": {
         "facts": "biod-symbols:12", "attributes": 2, "diversity": 8, "alphabet": 8, "name_symbols": 9,
     },
+    "language-perplexity": {"languages": ("shuffle_control", "shuffle_local3", "shuffle_nondeterministic")},
+    "marker-surprisal": {"annotated": ("agreement:40",), "markers": (",", ".")},
+    "interchange-intervention": {
+        "base": ("there was a little girl named",), "source": ("there was a little boy named",), "markers": (",", "."),
+    },
     "activations": {"prompt": "Once upon a time there was", "read": ("resid_post", "hook_pattern")},
 }  # fmt: skip
 """What makes a measure quick; a part that is not here runs with its defaults."""

@@ -1,7 +1,7 @@
 """`perturb`: from a language's name to a function of sentences, and whole corpora with a count of what becomes of them."""
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from gpt2lab.base.errors import LabError
 from gpt2lab.papers.impossible_languages.annotations import Sentence
@@ -22,6 +22,10 @@ class Perturbation:
     def __call__(self, given: Given) -> list[int]:
         """Return the ids of a sentence in the language. LabError for ids or text where it needs words."""
         return self._rule(as_sentence(given), self.coding)
+
+    def with_markers(self, markers: Sequence[int]) -> "Perturbation":
+        """Return the language from its start, with other tokens as its markers."""
+        return Perturbation(self.language, replace(self.coding, markers=tuple(markers)))
 
     def corpus(self, sentences: Iterable[Given]) -> "Perturbed":
         """Return all sentences in the language, those that it changes apart from the others, and counts."""

@@ -1,6 +1,12 @@
-"""The hop languages once more, as operations on text in reading order, from the description of the paper and its code."""
+"""The hop languages once more, as operations on text in reading order, and GPT-2 once more, slowly and in float64."""
 
+import math
 from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from gpt2lab.model import Transformer
 
 CLITICS = ["n't", "'ll", "'s", "'re", "'ve", "'m"]
 ASCII = r"""!"#$%&'()*+,-./:;<=>?@[\]^_`{|}~"""
@@ -69,3 +75,54 @@ def token_hop(rows: list[Row], k: int, encode: Callable[[str], list[int]], ids: 
             cut = min(k, len(result))
             result = [*result[:cut], ids[numbers[j - 1]], *result[cut:]]
     return result
+
+
+def gpt2_logits(
+    model: Transformer, tokens: list[int], swap: tuple[int, int, Tensor] | None = None
+) -> tuple[Tensor, list[Tensor]]:
+    """Next-token logits [time, vocab] of one row by GPT-2's equations, and every block's output [time, d_model].
+
+    swap: (layer, position, state), put in the place of that block's output there.
+    """
+    w = {name: tensor.double() for name, tensor in model.state_dict().items()}
+    heads, d, time = model.config.layer(0).n_heads, model.config.d_model, len(tokens)
+    x = w["embedding.weight"][torch.tensor(tokens)] + w["position_embedding.weight"][:time]
+
+    def norm(y: Tensor, name: str) -> Tensor:
+        centred = y - y.mean(-1, keepdim=True)
+        return (
+            centred / (centred.square().mean(-1, keepdim=True) + 1e-5).sqrt() * w[f"{name}.weight"]
+            + w[f"{name}.bias"]
+        )
+
+    def linear(y: Tensor, name: str) -> Tensor:
+        return y @ w[f"{name}.weight"].T + w[f"{name}.bias"]
+
+    outputs = []
+    for layer in range(model.config.n_layers):
+        block, size = f"blocks.{layer}", d // heads
+        q, k, v = linear(norm(x, f"{block}.norm1"), f"{block}.attention.qkv").split(d, dim=-1)
+        mixed = torch.zeros(time, d, dtype=torch.float64)
+        for t in range(time):
+            for h in range(heads):
+                part = slice(h * size, (h + 1) * size)
+                weights = (k[: t + 1, part] @ q[t, part] / math.sqrt(size)).softmax(0)
+                mixed[t, part] = weights @ v[: t + 1, part]
+        x = x + linear(mixed, f"{block}.attention.out")
+        up = linear(norm(x, f"{block}.norm2"), f"{block}.mlp.up")
+        x = x + linear(
+            0.5 * up * (1 + torch.tanh(math.sqrt(2 / math.pi) * (up + 0.044715 * up**3))), f"{block}.mlp.down"
+        )
+        if swap is not None and swap[0] == layer:
+            x = x.clone()
+            x[swap[1]] = swap[2]
+        outputs.append(x)
+    return norm(x, "final_norm") @ w["embedding.weight"].T, outputs
+
+
+def sentence_loss(model: Transformer, tokens: list[int]) -> float:
+    """Mean of -log p over tokens 2 ... n of one sentence, in nats."""
+    logits, _ = gpt2_logits(model, tokens)
+    return sum(-float(logits[t].log_softmax(0)[tokens[t + 1]]) for t in range(len(tokens) - 1)) / (
+        len(tokens) - 1
+    )
