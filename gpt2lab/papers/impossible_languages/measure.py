@@ -4,12 +4,13 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 
 from gpt2lab.base.errors import LabError
+from gpt2lab.base.settings import ModelTokenizer
 from gpt2lab.measures.corpus import need_tokenizer
 from gpt2lab.measures.measurement import Measurement, Table
 from gpt2lab.measures.prompts import one_token, read_prompt
@@ -29,11 +30,10 @@ from gpt2lab.papers.impossible_languages.perturbing import Perturbation, perturb
 from gpt2lab.papers.impossible_languages.surprisal import marker_surprisals
 from gpt2lab.plots.heatmaps import heatmap
 from gpt2lab.plots.over_seeds import dots
+from gpt2lab.text.language_model import LanguageModel
 from gpt2lab.text.pieces import piece_text, split_text
 from gpt2lab.text.tokenizer import Tokenizer
-
-if TYPE_CHECKING:
-    from gpt2lab.text.language_model import LanguageModel
+from gpt2lab.text.tokenizer_files import load_tokenizer
 
 _LONGEST = 1024
 """Tokens of a sentence of the surprisal test with its end token, at most (exclusive), as in the authors' code."""
@@ -55,6 +55,8 @@ class LanguagePerplexity:
     """Sentences drawn from these for each language, by numpy's default_rng(seed).choice; none means all."""
     seed: int = 0
     """Seed of the sample."""
+    tokenizer: ModelTokenizer = ""
+    """Tokenizer of the text, of a model trained on spelled tokens that of its corpus (DIR/tokenizer); empty: the model's."""
     batch_size: int = 32
     """Sentences in one forward pass; changes speed and memory, not the numbers."""
 
@@ -66,8 +68,9 @@ class LanguagePerplexity:
         for name in self.languages:
             language(name)
 
-    def __call__(self, lm: "LanguageModel") -> Measurement:
+    def __call__(self, lm: LanguageModel) -> Measurement:
         """Measure a model; LabError for a language whose markers it lacks, and for data without a sentence to score."""
+        lm = _reading(lm, self.tokenizer)
         tokenizer = need_tokenizer(lm, "language-perplexity")
         chosen = [language(name) for name in self.languages]
         annotated = any(one.annotated for one in chosen)
@@ -120,6 +123,8 @@ class MarkerSurprisal:
     """Sentences drawn from those that have a marker; none means all."""
     seed: int = 0
     """Seed of the sample."""
+    tokenizer: ModelTokenizer = ""
+    """Tokenizer of the text, of a model trained on spelled tokens that of its corpus (DIR/tokenizer); empty: the model's."""
     batch_size: int = 32
     """Sentences in one forward pass; changes speed and memory, not the numbers."""
 
@@ -127,8 +132,9 @@ class MarkerSurprisal:
         _hop_language("marker-surprisal", self.language)
         _two("marker-surprisal", self.markers)
 
-    def __call__(self, lm: "LanguageModel") -> Measurement:
+    def __call__(self, lm: LanguageModel) -> Measurement:
         """Measure a model; LabError if it lacks the markers or an end token, or no sentence has a marker."""
+        lm = _reading(lm, self.tokenizer)
         tokenizer = need_tokenizer(lm, "marker-surprisal")
         if tokenizer.eos is None:
             raise LabError(
@@ -176,6 +182,8 @@ class InterchangeIntervention:
     """The next token of base and of source: the markers of singular and plural, or two words such as ` is` and ` are`."""
     paper_regex: bool = False
     """Only examples whose ids hold no 0, which is what the pattern of the authors' code finds."""
+    tokenizer: ModelTokenizer = ""
+    """Tokenizer of the text, of a model trained on spelled tokens that of its corpus (DIR/tokenizer); empty: the model's."""
     batch_size: int = 64
     """Examples in one forward pass; changes speed and memory, not the numbers."""
 
@@ -188,8 +196,9 @@ class InterchangeIntervention:
                 "needs its source"
             )
 
-    def __call__(self, lm: "LanguageModel") -> Measurement:
+    def __call__(self, lm: LanguageModel) -> Measurement:
         """Measure a model; LabError if it lacks the markers, no example is found, or lengths differ."""
+        lm = _reading(lm, self.tokenizer)
         tokenizer = need_tokenizer(lm, "interchange-intervention")
         lm.config.require_causal("interchange-intervention")
         if not lm.config.n_layers:
@@ -240,7 +249,7 @@ class InterchangeIntervention:
         given = list(sentences_of(self.annotated, annotated=True))
         return examples_of(given, tokenizer, markers, self.language, paper_regex=self.paper_regex)
 
-    def _own(self, lm: "LanguageModel") -> Examples:
+    def _own(self, lm: LanguageModel) -> Examples:
         name = "interchange-intervention"
         base, source = (
             [read_prompt(lm, text, name, field).ids[0].cpu() for text in texts]
@@ -287,6 +296,11 @@ def _plural_token(tokenizer: Tokenizer, token: int) -> int | None:
     ids = split_text(tokenizer, "the", f" {plural_of(noun) or regular_plural(noun)}")[1]
     unknown = tokenizer.unk is not None and tokenizer.unk in (token, *ids)
     return ids[0] if len(ids) == 1 and not unknown else None
+
+
+def _reading(lm: LanguageModel, tokenizer: str) -> LanguageModel:
+    """Return a model with another tokenizer, if one is named. LabError if it has more ids than the model."""
+    return LanguageModel(lm.model, load_tokenizer(tokenizer)) if tokenizer else lm
 
 
 def _speaks(tokenizer: Tokenizer, chosen: Language) -> Perturbation:

@@ -200,6 +200,16 @@ def test_a_corpus_on_disk_is_scored_as_the_sentences_are(tmp_path: Path, lm: Lan
     )
 
 
+def test_a_model_of_spelled_tokens_reads_text_with_the_tokenizer_of_its_corpus(
+    tmp_path: Path, lm: LanguageModel
+) -> None:
+    write_corpus("hop_words4", ["agreement:60:5"], lm.tokenizer, tmp_path / "corpus", test=9)  # type: ignore[arg-type]  # it has one
+    of_tokens = LanguageModel(lm.model, load_tokenizer(tmp_path / "corpus" / "tokens"))
+    options = {"language": "hop_words4", "annotated": ("agreement:40:3",)}
+    found = MarkerSurprisal(tokenizer=str(tmp_path / "corpus" / "tokenizer"), **options)(of_tokens)  # type: ignore[arg-type]  # text
+    assert found.numbers == MarkerSurprisal(**options)(lm).numbers  # type: ignore[arg-type]  # text
+
+
 def test_any_model_answers_sentences_of_ones_own() -> None:
     lm = LanguageModel(tiny("llama", vocab_size=257), byte_level())
     options = {"base": ("the dog",), "source": ("the dig",), "markers": ("a", "b"), "keep": False}
