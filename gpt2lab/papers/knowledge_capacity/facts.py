@@ -40,6 +40,9 @@ def fact_source(name: str, **shape: int | None) -> FactSource:
     return RandomFacts(**{**given, **changed})
 
 
-def symbol_tokenizer(source: RandomFacts) -> Tokenizer:
-    """Return the tokenizer of the style `symbols`: an id for every word that the source can say, and the end token."""
-    return word_level([" ".join(source.symbols())], punctuation=False, unk=None)
+def symbol_tokenizer(source: RandomFacts, *further: str) -> Tokenizer:
+    """Return the tokenizer of the style `symbols`: an id for every word that the source can say, and the end token.
+
+    `further` words get the last ids. LabError for a source of sentences.
+    """
+    return word_level([" ".join([*source.symbols(), *further])], punctuation=False, unk=None)

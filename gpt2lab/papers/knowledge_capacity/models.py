@@ -50,12 +50,14 @@ _SHAPES: Mapping[str, Callable[..., TransformerConfig]] = {
     "gpt2-experts": _experts,
     "llama": _llama,
     "llama-tied": lambda **sizes: _llama(tied_head=True, **sizes),
-    "llama-plain": lambda d_model, **sizes: _llama(d_model=d_model, gated=False, d_mlp=4 * d_model, **sizes),
+    "llama-plain": lambda d_model, **sizes: _llama(
+        d_model=d_model, gated=False, d_mlp=4 * d_model, tied_head=True, **sizes
+    ),
     "mistral": _mistral,
 }
 SHAPES = tuple(_SHAPES)
 """gpt2 (rotary positions), then with a quarter of the feed-forward, without one, with a gated one of the same size, with 32
-experts; llama, then with a tied head, with a plain feed-forward; mistral."""
+experts; llama, then with a tied head, with that and a plain feed-forward; mistral."""
 
 
 def shape_config(

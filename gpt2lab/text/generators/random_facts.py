@@ -33,6 +33,8 @@ STYLES: tuple[Style, ...] = ("sentences", "symbols")
 FIRST = ", first string"
 """Ends the label of the span of a value's first string."""
 _PEOPLE, _TOLD, _JUDGED, _STRINGS = 0, 1, 2, 3
+_MOST_KEPT = 100_000
+"""People whose values are kept as text."""
 _MOST = 2**31
 """Symbols of all the diversity sets together."""
 
@@ -98,7 +100,7 @@ class RandomFacts:
 
     def values(self, person: int) -> dict[str, str]:
         """Return a person's values by attribute, the name first."""
-        return {NAME: self._name(person), **{_attribute(a): self._value(person, a) for a in self._numbers}}
+        return {NAME: self._name(person), **{_attribute(a): self._spelt(person)[a][0] for a in self._numbers}}
 
     def told(self, exposure: int, people: Sequence[int] | None = None) -> Iterator[FactText]:
         """Yield the texts of one exposure, of everybody in the order of their numbers, or of some."""
@@ -165,7 +167,7 @@ class RandomFacts:
                 text += f"{subject} ID {attribute + 1} is "
             else:
                 text += f" {_marker(attribute)} "
-            value, first = self._value(person, attribute), self._string(person, attribute, 0)
+            value, first = self._spelt(person)[attribute]
             spans.append(Span(len(text), len(text) + len(value), _attribute(attribute)))
             spans.append(Span(len(text), len(text) + len(first), _attribute(attribute) + FIRST))
             text += f"{value}." if sentences else value
@@ -181,12 +183,24 @@ class RandomFacts:
             parts.append(f"{place}{symbol}")
         return " ".join(parts)
 
-    def _value(self, person: int, attribute: int) -> str:
-        strings = (self._string(person, attribute, i) for i in range(self.strings))
-        return (", " if self.style == "sentences" else " ").join(strings)
+    def _spelt(self, person: int) -> list[tuple[str, str]]:
+        """Each value of a person as it is written, and its first string; kept, because every exposure asks again."""
+        if person not in self._kept:
+            if len(self._kept) >= _MOST_KEPT:
+                self._kept.clear()
+            between = ", " if self.style == "sentences" else " "
+            strings = [
+                [self._string(symbols) for symbols in self._sets[a][self._chosen[person, a]].tolist()]
+                for a in self._numbers
+            ]
+            self._kept[person] = [(between.join(own), own[0]) for own in strings]
+        return self._kept[person]
 
-    def _string(self, person: int, attribute: int, place: int) -> str:
-        symbols = self._sets[attribute][self._chosen[person, attribute, place]].tolist()
+    @cached_property
+    def _kept(self) -> dict[int, list[tuple[str, str]]]:
+        return {}
+
+    def _string(self, symbols: Sequence[int]) -> str:
         if self.style == "symbols":
             return " ".join(f"v{symbol}" for symbol in symbols)
         return "".join(self._letters[symbol] for symbol in symbols)

@@ -152,7 +152,7 @@ def test_every_shape_has_the_papers_parameters_and_runs(shape: str) -> None:
     }[shape]  # fmt: skip
     assert 8 * d**2 <= gated <= 8.1 * d**2
     assert config.positions == "rotary" and config.rotary_fraction == 1.0 and config.head_width == 64
-    assert config.tied_head == (shape.startswith("gpt2") or shape == "llama-tied")
+    assert config.tied_head == (shape.startswith("gpt2") or shape in ("llama-tied", "llama-plain"))
     assert config.layer(0).n_kv_heads == 4
     assert shape_config("mistral", vocab_size=9, n_layers=1, n_heads=6).layer(0).n_kv_heads == 2
     assert shape_config("mistral", vocab_size=9, n_layers=1, n_heads=5).layer(0).n_kv_heads == 1
