@@ -317,6 +317,7 @@ def _experts(settings: TrainingSettings) -> dict[str, Any]:
         "n_experts": experts,
         "experts_per_token": settings.experts_per_token,
         "balance_weight": settings.balance,
+        "expert_capacity": settings.expert_capacity,
         **({"family": "mixtral"} if settings.family in ("llama", "mistral") else {}),
     }
 

@@ -56,6 +56,7 @@ class TrainOptions(LoopOptions, total=False):
     experts: int
     experts_per_token: int
     balance: float
+    expert_capacity: float | None
     context: int
     tokenizer: str
     vocab_size: int

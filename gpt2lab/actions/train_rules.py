@@ -53,13 +53,13 @@ RULES = (
     Rule(
         (
             *("family", "d_model", "n_layers", "n_heads", "tokenizer", "vocab_size"),
-            *("experts", "experts_per_token", "balance"),
+            *("experts", "experts_per_token", "balance", "expert_capacity"),
         ),
         lambda s: s.model is None,
         "a given model has its own; leave this out, or leave out --model for a new model",
     ),
     Rule(
-        ("experts_per_token", "balance"),
+        ("experts_per_token", "balance", "expert_capacity"),
         lambda s: s.experts > 0 or s.family == "mixtral",
         "this model has no experts; say how many with --experts, or choose --family mixtral",
     ),

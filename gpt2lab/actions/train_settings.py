@@ -160,6 +160,8 @@ class TrainingSettings:
     """Experts to which each token is routed."""
     balance: float = 0.01
     """Weight of the loss that spreads tokens evenly over experts."""
+    expert_capacity: float | None = None
+    """In training, most tokens of a batch that an expert takes, as a multiple of its even share; none means no limit."""
     context: int = 128
     """Tokens of a training row; also the positions of a new model. With --model: its own positions, at most 512."""
     tokenizer: str = "auto"

@@ -85,6 +85,9 @@ class TransformerConfig:
     """How many experts each token is sent to."""
     normalise_expert_weights: bool = True
     """The weights of the experts that a token is sent to are divided by their sum."""
+    expert_capacity: float | None = None
+    """In training, most tokens of a pass that an expert takes, as a multiple of its even share (Switch: 1.25): further ones
+    are dropped. None means no limit (Mixtral)."""
     balance_weight: float = 0.0
     """Factor of the load-balancing loss in training (Mixtral: 0.001 to 0.02, Switch: 0.01)."""
     router_z_weight: float = 0.0
@@ -182,6 +185,10 @@ class TransformerConfig:
         if counts and not 1 <= self.experts_per_token <= min(counts):
             raise LabError(
                 f"experts_per_token must lie between 1 and n_experts {min(counts)}, got {self.experts_per_token}"
+            )
+        if self.expert_capacity is not None and not (self.expert_capacity > 0 and counts):
+            raise LabError(
+                f"expert_capacity must be above 0, for a model with experts, got {self.expert_capacity}; none means no limit"
             )
         for name in ("balance_weight", "router_z_weight"):
             if not getattr(self, name) >= 0:

@@ -1,5 +1,6 @@
 """Mixture of experts: a router sends each token to a few of many feed-forwards (Shazeer et al. 2017)."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,7 +19,8 @@ class MixtureOfExperts(nn.Module):
     """Σ over the k likeliest experts e of p_e · feed-forward_e(x), p = softmax(router x) (Fedus et al. 2021, eq. 1, 2).
 
     x [batch, time, d_model] → same. With `normalise_expert_weights` the k weights are divided by their sum (Jiang et
-    al. 2024, section 2.1). No token is dropped: experts have no capacity. The router works in float32 or wider
+    al. 2024, section 2.1). A token whose expert is full is dropped, but only
+    in training and only with an `expert_capacity`. The router works in float32 or wider
     (Fedus et al. 2021, section 2.4). Gated: rows of `up` are, expert by expert, all gates, then all ups.
     """
 
@@ -26,7 +28,7 @@ class MixtureOfExperts(nn.Module):
         super().__init__()
         layer = config.layer(index)
         self.n_experts, self.k = layer.n_experts, config.experts_per_token
-        self.normalise = config.normalise_expert_weights
+        self.normalise, self.capacity = config.normalise_expert_weights, config.expert_capacity
         self.gated, self.activation, self.name = config.gated, config.activation, f"blocks.{index}.mlp"
         self.router = nn.Linear(config.d_model, self.n_experts, bias=False)
         inner = 2 * layer.d_mlp if config.gated else layer.d_mlp
@@ -37,6 +39,8 @@ class MixtureOfExperts(nn.Module):
     def forward(self, x: Tensor, run: Pass) -> Tensor:
         """Transform each position by its experts: tokens sorted by expert, one matrix product for each expert."""
         weights, chosen = self._route(x, run)
+        if self.training and self.capacity is not None:
+            weights = weights * self._within(chosen, self.capacity)
         if torch.compiler.is_exporting():
             return self._by_all(x, weights, chosen)
         order = chosen.flatten().argsort(stable=True)  # [slots], a slot being one (token, expert) pair
@@ -73,6 +77,22 @@ class MixtureOfExperts(nn.Module):
         if self.normalise:
             weights = weights / weights.sum(-1, keepdim=True)
         return run.see(weights, f"{self.name}.hook_expert_weights"), chosen
+
+    def _within(self, chosen: Tensor, factor: float) -> Tensor:
+        """Tell which choices find room, [batch, time, k]: 1 of those that do, 0 of those that are dropped.
+
+        An expert takes k · ⌊factor · ⌈tokens / experts⌉⌋: first the tokens whose first choice it is, in their order, then
+        those whose second it is (Hwang et al. 2023; a capacity as in Fedus et al. 2021, eq. 3). A dropped token keeps its
+        residual stream.
+        """
+        slots = chosen.flatten(0, 1).T.flatten()  # [k · tokens], all first choices before all second ones
+        tokens = len(slots) // self.k
+        most = self.k * math.floor(factor * math.ceil(tokens / self.n_experts))
+        queue = (
+            F.one_hot(slots, self.n_experts).cumsum(0).gather(1, slots[:, None])
+        )  # [k · tokens, 1], from 1
+        kept = (queue <= most).view(self.k, tokens).T
+        return kept.reshape(chosen.shape).float()
 
     def _by_all(self, x: Tensor, weights: Tensor, chosen: Tensor) -> Tensor:
         """The same by all experts for all tokens: in a graph made by torch.export no size depends on a value."""

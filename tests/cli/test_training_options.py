@@ -28,9 +28,11 @@ IGNORED = [
     *[(name, value, {"model": "m"}) for name, value in (
         ("d_model", "512"), ("family", "gpt2"), ("n_layers", "2"), ("n_heads", "2"), ("tokenizer", "bytes"),
         ("vocab_size", "300"), ("balance", "0.1"),
+        ("expert_capacity", "2"),
     )],
     ("experts_per_token", "2", {}),
     ("balance", "0.1", {"family": "llama"}),
+    ("expert_capacity", "2", {}),
     ("vocab_size", "300", {"tokenizer": "bytes"}),
     ("samples", "2", TASK),
     ("evaluation_tokens", "100", TASK),

@@ -346,3 +346,72 @@ def test_the_loss_in_training_is_that_of_transformers(tmp_path) -> None:
     loss, metrics = next_token(model, {"tokens": ids, "targets": targets, "attention_mask": mask})
     torch.testing.assert_close(loss, expected.loss, rtol=1e-5, atol=1e-5)
     assert metrics["balance"] == pytest.approx(expected.aux_loss.item(), rel=1e-5)
+
+
+def by_capacity(mixture: MixtureOfExperts, x: torch.Tensor, factor: float) -> torch.Tensor:
+    """The mixture with capacities, token by token: x [tokens, d_model]. All first choices queue before all second ones."""
+    count, n, k = len(x), mixture.n_experts, mixture.k
+    most = k * int(factor * -(-count // n))
+    p = (x @ mixture.router.weight.T).softmax(-1)
+    best = [sorted(range(n), key=lambda e: -row[e].item())[:k] for row in p]
+    taken = [0] * n
+    y = torch.zeros_like(x)
+    for choice in range(k):
+        for t in range(count):
+            e = best[t][choice]
+            taken[e] += 1
+            if taken[e] > most:
+                continue
+            total = sum(p[t][other] for other in best[t]) if mixture.normalise else 1.0
+            f = ACTIVATIONS[mixture.activation]
+            out = mixture.down.weight[e] @ f(mixture.up.weight[e] @ x[t])
+            y[t] += p[t][e] / total * out
+    return y
+
+
+@pytest.mark.parametrize(("k", "normalise"), [(1, False), (2, True)])
+@pytest.mark.parametrize("factor", [0.5, 1.0, 1.7, 9.0])
+def test_a_full_expert_drops_tokens_in_training_only(k: int, normalise: bool, factor: float) -> None:
+    options = {
+        "experts_per_token": k,
+        "normalise_expert_weights": normalise,
+        "mlp_bias": False,
+        "n_experts": 4,
+    }
+    plain, limited = layer(**options), layer(expert_capacity=factor, **options)
+    x, run = random(3, 7, 6), empty_pass()
+    expected = by_capacity(limited, x.flatten(0, 1), factor).view_as(x)
+    trained = limited.train()(x, run)
+    assert torch.allclose(
+        trained, expected, atol=1e-6
+    )  # weights of choices are of the router, in float64 here
+    assert torch.equal(limited.eval()(x, run), plain.eval()(x, run))
+    if factor > 5:  # room for all
+        assert torch.allclose(trained, plain(x, run), atol=1e-6)
+    else:
+        assert torch.equal((trained == 0).all(-1), (expected == 0).all(-1))
+        assert factor > 0.5 or (expected == 0).all(-1).any()
+
+
+def test_the_gradient_of_a_dropped_token_does_not_reach_the_expert() -> None:
+    mixture = layer(
+        experts_per_token=1, normalise_expert_weights=False, n_experts=2, expert_capacity=1.0
+    ).train()
+    with torch.no_grad():
+        mixture.router.weight[1] = -mixture.router.weight[0]  # tokens x and -x go to different experts
+    x = random(1, 1, 6)
+    same = x.repeat(1, 4, 1)  # all to one expert, which has room for two
+    y = mixture(same, empty_pass())
+    assert (y[0, :2] != 0).all() and (y[0, 2:] == 0).all()
+    y[0, 2:].sum().backward()
+    assert mixture.down.weight.grad is None or not mixture.down.weight.grad.any()
+
+
+def test_a_capacity_is_saved_and_needs_experts(tmp_path) -> None:
+    for name, family in (("llama", "mixtral"), ("gpt2", "gpt2")):
+        config = CONFIGS[name].replace(family=family, n_experts=3, expert_capacity=1.25)
+        save_model(Transformer(config), tmp_path / family)
+        assert load_model(tmp_path / family).config.expert_capacity == 1.25
+    for wrong in ({"expert_capacity": 2.0}, {"expert_capacity": 0.0, "n_experts": 3}):
+        with pytest.raises(LabError, match="expert_capacity must be above 0, for a model with experts"):
+            CONFIGS["gpt2"].replace(**wrong)

@@ -33,10 +33,10 @@ def _mistral(n_heads: int, d_model: int, **sizes: Any) -> TransformerConfig:
 
 
 def _experts(d_model: int, **sizes: Any) -> TransformerConfig:
-    """32 experts of d² up and d² down in every block, of which a token meets one."""
+    """32 experts of d² up and d² down in every block, of which a token meets one; twice their even share in training."""
     return _gpt2(
         d_model=d_model, d_mlp=d_model, n_experts=32, experts_per_token=1, normalise_expert_weights=False,
-        balance_weight=0.01, **sizes,
+        expert_capacity=2.0, balance_weight=0.01, **sizes,
     )  # fmt: skip
 
 

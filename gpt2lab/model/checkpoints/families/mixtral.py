@@ -47,7 +47,9 @@ def _read(entries: Entries) -> dict[str, Any]:
         "n_experts": entries.get("num_local_experts", 8),
         "experts_per_token": entries.get("num_experts_per_tok", 2),
         "balance_weight": entries.get("router_aux_loss_coef", 0.001),
-        "router_z_weight": entries.get("router_z_loss_coef", 0.0),  # ours; transformers keeps and ignores it
+        # These two are ours; transformers keeps and ignores them.
+        "router_z_weight": entries.get("router_z_loss_coef", 0.0),
+        "expert_capacity": entries.get("expert_capacity", None),
     }
 
 
@@ -62,6 +64,7 @@ def _write(config: TransformerConfig) -> dict[str, Any]:
         "num_experts_per_tok": config.experts_per_token,
         "router_aux_loss_coef": config.balance_weight,
         **({"router_z_loss_coef": config.router_z_weight} if config.router_z_weight else {}),
+        **({"expert_capacity": config.expert_capacity} if config.expert_capacity is not None else {}),
     }
 
 
