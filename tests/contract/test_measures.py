@@ -60,12 +60,15 @@ SMALL: dict[str, dict[str, Any]] = {
     "interchange-intervention": {
         "base": ("there was a little girl named",), "source": ("there was a little boy named",), "markers": (",", "."),
     },
+    "knowledge-extraction": {
+        "facts": "biod-symbols:12", "steps": 3, "rows": 4, "rank": 2, "embedding_rank": 2,
+    },
     "activations": {"prompt": "Once upon a time there was", "read": ("resid_post", "hook_pattern")},
 }  # fmt: skip
 """What makes a measure quick; a part that is not here runs with its defaults."""
 
 
-SPELT = {"knowledge-bits"}
+SPELT = {"knowledge-bits", "knowledge-extraction"}
 """Measures that bring texts of their own, for which the test model has a tokenizer of bytes."""
 
 
