@@ -50,7 +50,7 @@ def hop_tokens(sentence: Sentence, encode: Encode, markers: Sequence[int], k: in
 
 def hop_words(sentence: Sentence, encode: Encode, markers: Sequence[int], k: int) -> list[int]:
     """Return the ids of a sentence in which each marker stands k words after its verb. LabError as for `hop_tokens`."""
-    return _encoded(_word_hops(sentence, markers, k)[0], encode)
+    return _encoded(_word_hops(sentence, markers, k)[0], encode)  # WordHop
 
 
 def word_hops_complete(sentence: Sentence, k: int) -> bool:

@@ -77,7 +77,7 @@ def interchange_accuracy(
             return both[:, 1] - both[:, 0]
 
         sweep = patch_sweep(model, source[part], base[part], "resid_post", metric, by="position", at=-1)
-        found.append((sweep.values > 0).cpu())
+        found.append((sweep.values > 0).cpu())  # p(P) > p(S)
     return torch.cat(found, dim=-1)
 
 
