@@ -141,27 +141,52 @@ _DETERMINERS = (
 )
 
 
-def _phrase(draw: _Draw, nouns: _Ranked, plural: bool, *, adjective: float = 0.3) -> list[str]:
-    words = [draw.of(_DETERMINERS[plural])]
+_Chunk = tuple[str, list[str]]
+"""Words with their constituent, as a treebank brackets it: `(NP (DT the) (NN dog))`."""
+
+
+def _phrase(draw: _Draw, nouns: _Ranked, plural: bool, *, adjective: float = 0.3) -> _Chunk:
+    words, tags = [draw.of(_DETERMINERS[plural])], ["DT"]
     if draw.chance(adjective):
         words += draw.ranked(_QUALITIES)
-    return [*words, draw.ranked(nouns)[plural]]
+        tags.append("JJ")
+    words.append(draw.ranked(nouns)[plural])
+    leaves = " ".join(
+        f"({tag} {word})" for tag, word in zip([*tags, "NNS" if plural else "NN"], words, strict=True)
+    )
+    return f"(NP {leaves})", words
+
+
+def _place(draw: _Draw, plural: bool, *, adjective: float = 0.3) -> _Chunk:
+    preposition = draw.of(_PREPOSITIONS.split())
+    parse, words = _phrase(draw, _OBJECTS, plural, adjective=adjective)
+    return f"(PP (IN {preposition}) {parse})", [preposition, *words]
+
+
+def _manner(draw: _Draw) -> _Chunk:
+    (word,) = draw.ranked(_MANNERS)
+    return f"(ADVP (RB {word}))", [word]
 
 
 def _sentence(draw: _Draw) -> Made:
     plural, present = draw.chance(0.5), draw.chance(0.5)
-    subject = _phrase(draw, _PEOPLE, plural)
-    between, kind = list[str](), draw()
+    parse, subject = _phrase(draw, _PEOPLE, plural)
+    kind = draw()
+    attractor = kind < ATTRACTORS
     if kind < ATTRACTORS + COMPANIONS:
-        other = plural ^ (kind < ATTRACTORS)
-        between = [draw.of(_PREPOSITIONS.split()), *_phrase(draw, _OBJECTS, other)]
+        further, between = _place(draw, plural ^ attractor)
+        parse, subject = f"(NP {parse} {further})", [*subject, *between]
     base, third, past = draw.ranked(_ACTIONS)
     form = past if not present else base if plural else third
-    words = [Word(word, word) for word in (*subject, *between)]
+    chunks = _rest(draw)
+    words = [Word(word, word) for word in subject]
     words.append(Word(form, base, _VERB_FEATURES[present, plural], "VERB"))
-    words += [Word(word, word) for word in (*_rest(draw), ".")]
-    sentence = Sentence(" ".join(word.text for word in words), tuple(words))
-    return Made(sentence, plural, present, bool(between) and kind < ATTRACTORS)
+    words += [Word(word, word) for _, chunk in chunks for word in chunk]
+    words.append(Word(".", "."))
+    behind = " ".join(one for one, _ in chunks)
+    whole = f"(S {parse} (VP (V {form}) {behind}) (. .))"
+    sentence = Sentence(" ".join(word.text for word in words), tuple(words), parse=whole)
+    return Made(sentence, plural, present, attractor)
 
 
 _VERB_FEATURES = {
@@ -173,17 +198,14 @@ _VERB_FEATURES = {
 }
 
 
-def _rest(draw: _Draw) -> list[str]:
-    """Return the five to twelve words after the verb, in a quarter of the sentences with a comma."""
-    wanted, words = 5 + int(8 * draw()), _phrase(draw, _OBJECTS, draw.chance(0.5), adjective=0.4)
-    while len(words) < wanted:
-        if wanted - len(words) < 3:
-            words += draw.ranked(_MANNERS)
-        elif draw.chance(0.7):
-            noun = _phrase(draw, _OBJECTS, draw.chance(0.5), adjective=0.4 * (wanted - len(words) > 3))
-            words += [draw.of(_PREPOSITIONS.split()), *noun]
+def _rest(draw: _Draw) -> list[_Chunk]:
+    """Return the five to twelve words after the verb, in a quarter of the sentences a comma between constituents."""
+    wanted, chunks = 5 + int(8 * draw()), [_phrase(draw, _OBJECTS, draw.chance(0.5), adjective=0.4)]
+    while (left := wanted - sum(len(words) for _, words in chunks)) > 0:
+        if left < 3 or not draw.chance(0.7):
+            chunks.append(_manner(draw))
         else:
-            words += draw.ranked(_MANNERS)
+            chunks.append(_place(draw, draw.chance(0.5), adjective=0.4 * (left > 3)))
     if draw.chance(0.25):
-        words.insert(2 + int(draw() * (len(words) - 2)), ",")
-    return words
+        chunks.insert(1 + int(draw() * (len(chunks) - 1)), ("(, ,)", [","]))
+    return chunks
