@@ -146,7 +146,7 @@ def parts_of(labels: Sequence[str], *, seed: int) -> tuple[Tensor, Tensor]:
 def fit_and_judge(states: Tensor, labels: Sequence[str], *, seed: int) -> Tensor:
     """Fit a logistic regression to four fifths and tell which of the others it gets right: bool [judged].
 
-    states [examples, d_model] float64. Multinomial, with an L2 penalty of strength 1 on the weights (scikit-learn's default),
+    states [examples, d_model] float64. Multinomial, with an L2 penalty of 1 on the weights (scikit-learn's default),
     each column scaled to the spread of the fitted part, and fitted to the optimum. LabError as for `parts_of`, and for
     states that are not finite.
     """
