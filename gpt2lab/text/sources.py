@@ -134,6 +134,13 @@ BUILT_IN: dict[str, BuiltIn] = {
         third="languages",
         summary="generated: sentences of a template English, and of word ciphers of it; SIZE in sentences",
     ),
+    "retold": BuiltIn(
+        function="gpt2lab.text.generators.paraphrases:retold",
+        arguments={"seed": 0, "size": 12_000, "languages": 1},
+        size="size",
+        third="languages",
+        summary="generated: such a sentence, and the same in other words; SIZE in documents",
+    ),
     "paraphrases": BuiltIn(
         function="gpt2lab.text.generators.paraphrases:rows",
         arguments={"seed": 0, "size": 6000, "languages": 1},

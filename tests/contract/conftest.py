@@ -45,6 +45,7 @@ def passages(tmp_path: Path) -> Path:
             "question": text.split(".")[0],
             "choices": ["the ball", "a hat", "Anna"],
             "answer": i % 3,
+            "match": i % 2,
             "words": text.split()[:12],
             "label": ["B-NAME" if word[0].isupper() else "O" for word in text.split()[:12]],
         }

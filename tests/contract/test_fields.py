@@ -17,8 +17,8 @@ READERS: list[Any] = [
 ]  # fmt: skip
 
 
-OF_THEIR_OWN_FORM = {"multiple-choice", "retrieval"}
-"""Measures that read no texts: questions, and a collection."""
+OF_THEIR_OWN_FORM = {"multiple-choice", "retrieval", "translation-pairs", "pair-judge"}
+"""What reads no single texts: questions, a collection, pairs."""
 
 
 @pytest.mark.parametrize("settings", READERS)

@@ -47,6 +47,9 @@ SMALL: dict[str, dict[str, Any]] = {
     "regression": {"label": ("answer",), "resamples": 100},
     "token-classification": {"field": "words", "label": ("label",), "resamples": 100},
     "retrieval": {"resamples": 100},
+    "translation-pairs": {
+        "kind": "texts", "first": "text", "second": "question", "label": "match", "baselines": False,
+    },
     "logit-lens": {"prompt": "Once upon a time there was"},
     "attribution": {"prompt": "Once upon a time there was"},
     "patching": {"clean": "there was a little girl named", "corrupt": "there was a little boy named"},
@@ -81,6 +84,7 @@ HEADED = {
     "regression": Head(kind="regression", outputs=1),
     "token-classification": Head(name="tags", kind="tokens", outputs=2, labels=("O", "B-NAME")),
     "retrieval": Head(kind="embedding", outputs=0, pooling="mean"),
+    "translation-pairs": Head(outputs=2),
     "loss-by-steps": part_of("architecture", "pondering")(steps=2),
 }
 """Measures of heads and of architectures, and what each reads."""

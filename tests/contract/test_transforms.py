@@ -23,7 +23,11 @@ FIRST = Part("transform", "example", "gpt2lab.cli.skeletons.transform.transform:
 
 pytestmark = pytest.mark.parametrize("part", [pytest.param(FIRST, id="papers-new"), *built("transform")])
 
-SMALL: dict[str, dict[str, Any]] = {"reduce-vocabulary": {"vocabulary": 30}, "quantize": {"method": "gptq"}}
+SMALL: dict[str, dict[str, Any]] = {
+    "reduce-vocabulary": {"vocabulary": 30},
+    "quantize": {"method": "gptq"},
+    "pair-judge": {"first": "text", "second": "question", "label": "match", "valid_fraction": 0.3},
+}
 """What makes a transform quick, or possible at all; a part that is not here runs with its defaults."""
 
 

@@ -27,7 +27,7 @@ LANGUAGES = 8
 """English and its ciphers."""
 ONE_WORD, UNRELATED = "one_word", "unrelated"
 
-_CONTENT, _PAIR, _ORDER, _CIPHER = 0, 1, 2, 3
+_CONTENT, _PAIR, _ORDER, _CIPHER, _RETOLD = 0, 1, 2, 3, 4
 _SLOTS = tuple(
     tuple(tuple(word.split("/")) for word in words.split())
     for words in (ADJECTIVES, NOUNS, VERBS, ADJECTIVES, NOUNS, PLACES)
@@ -88,6 +88,12 @@ class Paraphrases:
         draw = np.random.default_rng([self.seed, _CONTENT, number])
         return realise(_content(draw), draw, number % self.languages)
 
+    def retold(self, number: int) -> str:
+        """Return one sentence and the same content in other words after it, as texts come back to what they have said."""
+        draw = np.random.default_rng([self.seed, _RETOLD, number])
+        content, language = _content(draw), number % self.languages
+        return f"{realise(content, draw, language)} {realise(content, draw, language)}"
+
     def pair(self, number: int) -> Pair:
         """Return one pair, both of one language: type match, one_word or unrelated."""
         draw, language = np.random.default_rng([self.seed, _PAIR, number]), number % self.languages
@@ -121,6 +127,12 @@ def documents(seed: int, size: int, languages: int) -> Iterator[str]:
     """Yield sentences, one a document."""
     source = Paraphrases(seed=seed, languages=languages)
     return (source.sentence(number) for number in range(size))
+
+
+def retold(seed: int, size: int, languages: int) -> Iterator[str]:
+    """Yield documents of two sentences that say the same."""
+    source = Paraphrases(seed=seed, languages=languages)
+    return (source.retold(number) for number in range(size))
 
 
 def rows(seed: int, size: int, languages: int) -> Iterator[dict[str, Any]]:

@@ -103,6 +103,9 @@ def test_a_paraphrase_says_the_same_and_a_negative_one_thing_else_or_all(languag
         assert pair.first != pair.second and pair.label == (pair.type == MATCH)
         assert {MATCH: apart == 0, "one_word": apart == 1, "unrelated": apart >= 0}[pair.type]
         assert sorted(map(len, read)) == [10, 10]
+        words = [english[word] for word in source.retold(number).split()]
+        told = [sorted(str(concepts.get(word, word)) for word in part) for part in (words[:10], words[10:])]
+        assert told[0] == told[1]
 
 
 def test_ciphers_are_one_to_one_and_share_no_word() -> None:
