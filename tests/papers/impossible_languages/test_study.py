@@ -203,7 +203,7 @@ def test_settings_that_make_no_sense_are_refused() -> None:
         {"languages": (*FEW, "shuffle-local7")},
         {"languages": (*FEW, "hop_control")},
         {"checkpoints": 0},
-        {"checkpoints": 301},
+        {"checkpoints": 451},
         {"longest": 128},
         {"rates": (2e-3, 1e-3)},
         {"trial": 0.0},

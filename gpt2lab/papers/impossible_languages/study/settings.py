@@ -59,9 +59,9 @@ class Settings:
     """Rows in a micro-batch."""
     accumulation: int = 1
     """Micro-batches in an update."""
-    steps: int = 300
+    steps: int = 450
     """Updates of a model of text."""
-    hop_steps: int = 600
+    hop_steps: int = 900
     """Updates of a model of the hop family."""
     checkpoints: int = 4
     """Evaluations while training, evenly spaced; the last one is at the end."""
