@@ -79,8 +79,8 @@ def test_gpt2s_tokenizer_joins_no_value_with_the_text_beside_it(shared_data: Pat
         person = next(i for i in range(5000) if source.values(i)[EMPLOYER] == employer)
         for exposure in range(20):
             aligned(tokenizer, next(source.told(exposure, [person])))
-    ids = used_ids(tokenizer, Biographies(people=20_000))
-    assert 3200 < len(ids) < 3400  # the paper's own sentences use 3,275
+    ids = used_ids(tokenizer, Biographies(people=5000))
+    assert 3100 < len(ids) < 3400  # the paper's own sentences use 3,275
 
 
 def test_a_tokenizer_that_hides_a_fact_is_refused() -> None:

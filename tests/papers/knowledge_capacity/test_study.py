@@ -127,6 +127,7 @@ def results(**changes: float) -> dict[str, float]:
     found = {
         "most_offered": 2.8, "highest": 2.1, "roomy.models": 3.0, "roomy.lowest_share": 0.98, "roomy.rise": 0.001,
         "rounded.value_share": 0.9, "rounded.int8": 0.999, "rounded.int4_gptq": 0.3, "junk.none.value_share": 0.9,
+        "junk.repeated.value_share": 0.9,
         "beside_junk.random": 0.3, "beside_junk.repeated": 1.0, "beside_junk.marked": 0.98,
     }  # fmt: skip
     found |= {f"junk.{kind}.at_edge": 0.0 for kind in ("none", "random", "repeated", "marked")}
@@ -165,7 +166,9 @@ def test_verdicts_follow_the_rules() -> None:
     assert verdict("F", **{"peak.few.bits_per_parameter": 0.4}) == Status.IN_PART  # more than three times
     assert verdict("L", **{"rounded.int4_gptq": 0.6}) == Status.IN_PART
     assert verdict("P", **{"beside_junk.random": 0.9}) == Status.NOT_TESTED  # junk does no harm
-    assert verdict("N", **{"junk.none.value_share": 0.2}) == Status.NOT_TESTED
+    for control in ("junk.none", "junk.repeated"):
+        assert verdict("N", **{f"{control}.value_share": 0.2}) == Status.NOT_TESTED
+        assert verdict("P", **{f"{control}.value_share": 0.2}) == Status.NOT_TESTED
 
 
 def test_settings_that_make_no_study_are_refused(tmp_path: Path) -> None:

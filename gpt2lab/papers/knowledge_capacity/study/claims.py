@@ -24,6 +24,8 @@ _FLAT = "peak.many.rise < 0.02"
 """The bits do not rise any more: by less than 2 % in the last tenth of the updates."""
 _BESIDE = "junk.none.value_share > 0.5"
 """Without junk the facts are learnt."""
+_ENOUGH = "junk.repeated.value_share > 0.5"
+"""Beside junk that is always the same they are learnt too: there were updates enough to leave the plateau at chance."""
 
 CLAIMS = [
     Claim(
@@ -205,7 +207,7 @@ CLAIMS = [
         quantity="R beside junk that never comes again, over R without junk",
         holds_if=AtMost(0.77),
         holds_in_part_if=AtMost(0.95),
-        needs=f"{_BESIDE} and junk.none.at_edge + junk.random.at_edge == 0",
+        needs=f"{_BESIDE} and {_ENOUGH} and junk.none.at_edge + junk.random.at_edge == 0",
         paper="result 10: up to 20 times less after 100 exposures, 3 times after 300",
         paper_effect=0.33,
         no_effect=1.0,
@@ -232,7 +234,7 @@ CLAIMS = [
         measure="(beside_junk.marked - beside_junk.random) / (1 - beside_junk.random)",
         quantity="share of the loss beside random junk that the token gives back",
         holds_if=AtLeast(0.5),
-        needs=f"{_BESIDE} and beside_junk.random < 0.77 and junk.none.at_edge + junk.marked.at_edge == 0",
+        needs=f"{_BESIDE} and {_ENOUGH} and beside_junk.random < 0.77 and junk.none.at_edge + junk.marked.at_edge == 0",
         paper="result 12: 2 times less after 100 exposures, no loss after 300",
         paper_effect=1.0,
         no_effect=0.0,

@@ -78,7 +78,7 @@ class Settings:
     """People beside junk; 0 leaves the comparison out."""
     junk_exposures: int = 300
     """How often each of their facts is seen."""
-    junk_batch_size: int = 16
+    junk_batch_size: int = 8
     """Rows of theirs in an update."""
     junk_ratio: int = 7
     """Rows of junk for each of theirs."""
