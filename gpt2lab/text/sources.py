@@ -178,6 +178,14 @@ BUILT_IN: dict[str, BuiltIn] = {
         has_fields=True,
         summary="generated: DNA with its protein or a random one of the same length; SIZE in pairs",
     ),
+    "dna-protein-shuffled": BuiltIn(
+        function="gpt2lab.text.generators.sequence_pairs:translation_rows",
+        arguments={"seed": 0, "size": 6000, "residues": 12, "negatives": ("shuffled_composition",)},
+        size="size",
+        third="residues",
+        has_fields=True,
+        summary="generated: DNA with its protein or the same residues in another order; SIZE in pairs",
+    ),
     "dna-protein-typed": BuiltIn(
         function="gpt2lab.text.generators.sequence_pairs:translation_rows",
         arguments={

@@ -188,3 +188,16 @@ def test_the_judge_reads_what_it_was_trained_on() -> None:
     assert cut == 0 and one.scores.shape == (40,)
     other, cut = judge(lm, pairs, separator="|" * 30)
     assert cut == 40 and not np.allclose(one.scores, other.scores)
+
+
+def test_a_model_of_dna_loses_its_layer_norms_and_then_judges_pairs() -> None:
+    lm = small()
+    bare = gpt2lab.apply(
+        "remove-layernorm", lm, data="genes:300:1", steps=24, batch_size=4, context=32, keep=False
+    )
+    assert bare.config.norm == "none"
+    judge_of = gpt2lab.apply("pair-judge", bare, data="dna-protein:60:1", separator="|", steps=4, keep=False)
+    found = gpt2lab.measure(
+        "translation-pairs", judge_of, data="dna-protein-typed:48:9", separator="|", keep=False
+    )
+    assert found["rule.frame0"] == 1.0 and 0 <= found["accuracy"] <= 1

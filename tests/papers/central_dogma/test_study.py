@@ -50,9 +50,10 @@ def test_a_study_runs_at_smoke_scale_with_every_arm(study: Study) -> None:
         pairs = test_sets(SMOKE, spec, 0)["dna_protein"]
         judged, _ = judge(kept, pairs, separator="|" if spec.codons else "")
         assert judged.right / len(pairs) == pytest.approx(run.results[f"{arm}.dna_protein"])
-    assert run.results["rule.frame0"] == 1.0 and 0 <= run.results["shortcut.length"] <= 1
+    assert run.results["order.rule.frame0"] == run.results["dna_protein.rule.frame0"] == 1.0
+    assert 0 <= run.results["order.shortcut.length"] <= 1
     names = {path.stem for path in (study.folder / "figures").iterdir()}
-    assert {"dna_protein", "dna_dna", "protein_protein", "own"} <= names
+    assert {"order", "dna_protein", "dna_dna", "protein_protein", "own"} <= names
     assert {"distribution", "types", "baselines"} <= {
         path.stem for path in (study.folder / "tables").iterdir()
     }
@@ -60,7 +61,7 @@ def test_a_study_runs_at_smoke_scale_with_every_arm(study: Study) -> None:
 
 def test_test_pairs_of_a_seed_are_the_same_for_all_arms_and_new_for_every_purpose_and_seed() -> None:
     english, control = (test_sets(SMOKE, ARMS[arm], 30) for arm in ("english", "control"))
-    for name in ("dna_protein", "typed", "dna_dna", "protein_protein"):
+    for name in ("order", "dna_protein", "typed", "dna_dna", "protein_protein"):
         assert english[name] == control[name]
     other = test_sets(SMOKE, ARMS["control"], 40)
     texts = [
@@ -95,8 +96,8 @@ def test_no_arm_chooses_on_what_is_judged_and_all_make_as_many_trials() -> None:
 
 def results(**changes: float) -> dict[str, float]:
     found = {f"{arm}.{name}": value for arm in ARMS for name, value in (("own", 0.95), ("at_edge", 0.0))}
-    found |= {f"{arm}.dna_protein": 0.5 for arm in ARMS}
-    found |= {"shortcut.length": 0.5, "shortcut.composition": 0.52, "rule.frame0": 1.0}
+    found |= {f"{arm}.order": 0.5 for arm in ARMS}
+    found |= {"order.shortcut.length": 0.5, "order.shortcut.composition": 0.52}
     return found | {name.replace("__", "."): value for name, value in changes.items()}
 
 
@@ -116,25 +117,25 @@ def claim(name: str) -> Any:
 def test_claim_a_is_judged_by_its_interval_and_a_reversed_judge_never_holds(
     name: str, seeds: list[float], status: Status
 ) -> None:
-    found = {seed: results(english__dna_protein=value) for seed, value in enumerate(seeds)}
+    found = {seed: results(english__order=value) for seed, value in enumerate(seeds)}
     assert verdict_of(claim(name), found, "laptop").status == status
 
 
 @pytest.mark.parametrize(
-    "change", [{"english__own": 0.7}, {"shortcut__composition": 0.6}, {"english__at_edge": 1.0}]
+    "change", [{"english__own": 0.7}, {"order__shortcut__composition": 0.6}, {"english__at_edge": 1.0}]
 )
 def test_a_judge_that_has_not_learnt_or_pairs_with_a_shortcut_are_not_tested(
     change: dict[str, float],
 ) -> None:
-    found = {seed: results(english__dna_protein=0.7 + seed / 100, **change) for seed in range(4)}
+    found = {seed: results(english__order=0.7 + seed / 100, **change) for seed in range(4)}
     assert verdict_of(claim("A"), found, "laptop").status == Status.NOT_TESTED
 
 
 def test_a_gain_from_languages_is_tested_only_where_there_is_transfer() -> None:
-    chance = {seed: results(multilingual__dna_protein=0.51 + seed / 100) for seed in range(3)}
+    chance = {seed: results(multilingual__order=0.51 + seed / 100) for seed in range(3)}
     assert verdict_of(claim("B"), chance, "laptop").status == Status.NOT_TESTED
     found = {
-        seed: results(english__dna_protein=0.7 + seed / 100, multilingual__dna_protein=0.78 + seed / 90)
+        seed: results(english__order=0.7 + seed / 100, multilingual__order=0.78 + seed / 90)
         for seed in range(3)
     }
     assert verdict_of(claim("B"), found, "laptop").status == Status.HOLDS
@@ -166,3 +167,12 @@ def test_the_same_seed_begins_with_the_same_weights_whatever_the_corpus() -> Non
 
     first, second = (paper.new_model(SMOKE, byte_level(), 3).model.state_dict() for _ in range(2))
     assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_letters_tell_random_proteins_apart_and_not_another_order() -> None:
+    settings = replace(Settings(), test_pairs=300)
+    random, order = (
+        paper.beside(test_sets(settings, ARMS["english"], 10)[name]) for name in ("dna_protein", "order")
+    )
+    assert random["shortcut.composition"] > 0.56 > 0.55 > order["shortcut.composition"]
+    assert random["rule.frame0"] == order["rule.frame0"] == 1.0

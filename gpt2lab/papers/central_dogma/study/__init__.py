@@ -15,6 +15,7 @@ import torch
 
 from gpt2lab.base.errors import LabError
 from gpt2lab.measures.held_out import windows_loss
+from gpt2lab.measures.measurement import Measurement
 from gpt2lab.model import Transformer
 from gpt2lab.model.checkpoints.families import gpt2_config
 from gpt2lab.papers.central_dogma.measure import Judged, judge, measurement
@@ -263,6 +264,7 @@ def test_sets(settings: Settings, arm: Arm, seed: int) -> dict[str, list[Pair]]:
         name: read_pairs((source,))
         for name, source in {
             "own": own,
+            "order": f"dna-protein-shuffled:{size}:{seed + _TARGET}:{residues}",
             "dna_protein": f"dna-protein:{size}:{seed + _TARGET}:{residues}",
             "typed": f"dna-protein-typed:{typed}:{seed + _TARGET}:{residues}",
             "dna_dna": f"dna-pairs:{size}:{seed + _TARGET}:{residues}",
@@ -317,30 +319,35 @@ def run(settings: Settings, run: "Run") -> None:
     for corpus in settings.corpora:
         for name in ("loss", "unigram_loss"):
             run.result(f"{_corpus(corpus)}.{name}", run.arms[_corpus(corpus)].results[name])
-    pairs = test_sets(settings, ARMS["english"], 10 * run.seed)["dna_protein"]
-    labels = np.array([pair.label for pair in pairs])
-    nothing = Judged(labels, np.zeros_like(labels), np.zeros(len(labels)))
-    found = measurement(nothing, pairs)
-    for name, value in found.numbers.items():
-        if name.startswith(("rule.", "shortcut.")):
-            run.result(name, value)
-    run.table(
-        "audit",
-        found.tables["audit"],
-        "What gives the judged pairs away: shares of the matches and of the others",
-    )
+    sets = test_sets(settings, ARMS["english"], 10 * run.seed)
+    for name in ("order", "dna_protein"):
+        found = beside(sets[name])
+        for number, value in found.numbers.items():
+            if number.startswith(("rule.", "shortcut.")):
+                run.result(f"{name}.{number}", value)
+        run.table(
+            f"audit_{name}",
+            found.tables["audit"],
+            f"What gives the pairs of {name} away: shares of either label",
+        )
     run.table("judges", _rows(settings, run.results), "Accuracy of every judge on every set of the seed")
 
 
+def beside(pairs: list[Pair]) -> Measurement:
+    """Return what rules and shortcuts say of pairs, beside a judge that calls none a match."""
+    labels = np.array([pair.label for pair in pairs])
+    return measurement(Judged(labels, np.zeros_like(labels), np.zeros(len(labels))), pairs)
+
+
 def _rows(settings: Settings, results: Mapping[str, Any]) -> list[dict[str, Any]]:
-    sets = ("own", "dna_protein", "typed", "dna_dna", "protein_protein")
+    sets = ("own", "order", "dna_protein", "typed", "dna_dna", "protein_protein")
     return [
         {
             "judge": arm,
             "pre-training": ARMS[arm].corpus or "none",
             "fine-tuned on": ARMS[arm].task,
             **{name.replace("_", "-"): results[f"{arm}.{name}"] for name in sets},
-            "p, two-sided": results[f"{arm}.dna_protein.p_value"],
+            "p, two-sided": results[f"{arm}.order.p_value"],
             "learning rate": results[f"{arm}.learning_rate"],
         }
         for arm in settings.arms

@@ -3,8 +3,9 @@
 from gpt2lab.studies.claim import Above, AtLeast, Between, Claim
 
 _TRAINED = ("laptop", "gpu", "paper")
-_FAIR = "shortcut.length <= 0.55 and shortcut.composition <= 0.55"
-"""Nothing but the order of bases and residues tells the pairs apart."""
+_FAIR = "order.shortcut.length <= 0.55 and order.shortcut.composition <= 0.55"
+"""Nothing but the order of bases and residues tells the pairs apart. Letters alone tell random proteins of the same length
+in 0.60 to 0.65 (boosted trees on 600 pairs of 12 residues, five seeds), so that accuracy on them would say little."""
 _SHARE = "share of pairs judged as labelled"
 
 
@@ -18,8 +19,8 @@ CLAIMS = [
         "A model fine-tuned on English paraphrases alone judges DNA-protein pairs above chance: at least 60 % correct",
         name="A",
         fixed="2026-12-01",
-        measure="english.dna_protein",
-        quantity="accuracy on DNA with its protein or a random one of the same length, labels as they are",
+        measure="english.order",
+        quantity="accuracy on DNA with its protein or the same residues in another order, labels as they are",
         holds_if=AtLeast(0.60),
         holds_in_part_if=Above(0.5),
         needs=f"{_learnt('english')} and {_FAIR}",
@@ -33,10 +34,10 @@ CLAIMS = [
         "Fine-tuning on paraphrases in several languages gives a higher zero-shot accuracy on DNA-protein pairs",
         name="B",
         fixed="2026-12-01",
-        measure="multilingual.dna_protein - english.dna_protein",
-        quantity="accuracy of the judge of three languages minus that of the judge of English, at equal updates",
+        measure="multilingual.order - english.order",
+        quantity="accuracy on the same pairs of the judge of three languages minus that of the judge of English",
         holds_if=Above(0.0),
-        needs=f"{_learnt('english', 'multilingual')} and {_FAIR} and english.dna_protein + multilingual.dna_protein > 1.1",
+        needs=f"{_learnt('english', 'multilingual')} and {_FAIR} and english.order + multilingual.order > 1.1",
         paper="abstracts: 81 % after several languages, 76 % after English",
         paper_effect=0.05,
         no_effect=0.0,
@@ -48,7 +49,7 @@ CLAIMS = [
         name="C",
         fixed="2026-12-01",
         measure="text_only.dna_protein",
-        quantity="accuracy of a judge of English paraphrases whose pre-training held no DNA and no protein",
+        quantity="accuracy of a judge without DNA and proteins in its corpus, on random proteins of the same length",
         holds_if=Between(0.45, 0.55),
         needs=_learnt("text_only"),
         paper="predecessor: 0.45 to 0.55 for every model",
@@ -73,7 +74,7 @@ CLAIMS = [
         name="E",
         fixed="2026-12-01",
         kind="implementation",
-        measure="rule.frame0",
+        measure="(order.rule.frame0 + dna_protein.rule.frame0) / 2",
         quantity="share of pairs on which the frame-0 translation agrees with the label",
         holds_if=AtLeast(1.0),
         unit=_SHARE,

@@ -10,7 +10,8 @@ if TYPE_CHECKING:
     from gpt2lab.studies.study import Study
 
 _SETS = {
-    "dna_protein": "DNA and protein",
+    "order": "DNA with its protein or the same residues in another order",
+    "dna_protein": "DNA with its protein or a random one",
     "dna_dna": "DNA and DNA",
     "protein_protein": "protein and protein",
     "own": "its own task",
@@ -47,13 +48,15 @@ def add(settings: Settings, study: "Study") -> None:
         "Share judged as labelled by kind of pair, mean over seeds; judges that call everything a match are right on "
         "`match` and wrong elsewhere",
     )
-    others = sorted({name for run in runs for name in run.results if name.startswith(("rule.", "shortcut."))})
+    others = sorted(
+        {name for run in runs for name in run.results if ".rule." in name or ".shortcut." in name}
+    )
     study.table(
         "baselines",
         [{"baseline": name, "accuracy": fmean(run.results[name] for run in runs)} for name in others],
         "What the code table and shortcuts say of the same pairs; shortcuts learn from labels of the target task",
     )
-    study.head(figure="dna_protein")
+    study.head(figure="order")
 
 
 def _distribution(arm: str, values: list[float]) -> dict[str, Any]:

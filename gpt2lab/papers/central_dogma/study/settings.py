@@ -53,7 +53,7 @@ ARMS: Mapping[str, Arm] = {
 }
 """What can be compared."""
 
-_LAPTOP = ("english", "multilingual", "text_only", "parallel", "control")
+_LAPTOP = ("english", "multilingual", "text_only", "control")
 SEPARATOR = "|"
 """Between the two texts of the control."""
 
