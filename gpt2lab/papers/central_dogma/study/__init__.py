@@ -124,7 +124,7 @@ def new_model(settings: Settings, tokenizer: Tokenizer, seed: int) -> LanguageMo
     """Return a model with the initial weights of a seed."""
     config = gpt2_config(
         vocab_size=tokenizer.vocab_size, d_model=settings.d_model, n_layers=settings.n_layers, n_heads=settings.n_heads,
-        max_positions=settings.context, eos=tokenizer.eos, pad=tokenizer.eos,
+        max_positions=settings.context, eos=tokenizer.eos, pad=tokenizer.eos, init_std=settings.init_std,
     )  # fmt: skip
     return LanguageModel(Transformer(config, generator=torch.Generator().manual_seed(seed)), tokenizer)
 
