@@ -61,7 +61,7 @@ class Settings:
     """Micro-batches in an update."""
     steps: int = 450
     """Updates of a model of text."""
-    hop_steps: int = 900
+    hop_steps: int = 1500
     """Updates of a model of the hop family."""
     checkpoints: int = 4
     """Evaluations while training, evenly spaced; the last one is at the end."""
