@@ -237,10 +237,12 @@ def _value(scope: _Scope, node: ast.expr, depth: int = 0) -> Any:
             return _OPERATORS[type(op)](value(left), value(right))
         case ast.UnaryOp(op=ast.USub(), operand=inner):
             return -value(inner)
-        case ast.Tuple(elts=items) if not any(isinstance(item, ast.Starred) for item in items):
-            return tuple(map(value, items))
-        case ast.List(elts=items) if not any(isinstance(item, ast.Starred) for item in items):
-            return list(map(value, items))
+        case ast.Slice(lower=lower, upper=upper, step=step):
+            return slice(*(None if end is None else value(end) for end in (lower, upper, step)))
+        case ast.Tuple(elts=items) | ast.List(elts=items):
+            parts = (value(one.value) if isinstance(one, ast.Starred) else (value(one),) for one in items)
+            found = itertools.chain.from_iterable(parts)
+            return tuple(found) if isinstance(node, ast.Tuple) else list(found)
         case ast.Dict(keys=keys, values=items) if None not in keys:
             return {value(key): value(item) for key, item in zip(keys, items, strict=True) if key is not None}
         case ast.Call(func=called, args=items, keywords=words) if all(word.arg for word in words):
@@ -304,6 +306,12 @@ def _names(
                 found[name] = line
             case ast.Assign(targets=[ast.Name(id=name)], value=value):
                 found[name] = value
+            case ast.Assign(targets=[ast.Tuple(elts=targets)], value=ast.Tuple(elts=values)):
+                found |= {
+                    one.id: value
+                    for one, value in zip(targets, values, strict=False)
+                    if isinstance(one, ast.Name)
+                }
             case ast.AnnAssign(target=ast.Name(id=name), value=ast.expr() as value):
                 found[name] = value
             case ast.ImportFrom(module=source, names=names, level=level):
