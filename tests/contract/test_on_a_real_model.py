@@ -125,8 +125,12 @@ REFUSED = {
     "retrieval": "has no head for embedding",
     "pseudo-perplexity": "is causal",
     "loss-by-steps": "does not ponder",
+    "translation-pairs": "has no head for classification",
 }
 """Measures of other models, and what they say of this one."""
+
+EVERY_TOKEN = {"patching-exactness", "knowledge-bits", "knowledge-extraction"}
+"""Measures that bring names of their own, which the novels' tokens do not spell."""
 
 UNDEFINED = {"story-quality": {"grammar", "consistency", "plot"}}
 """Numbers that a measure leaves open: those grades are of the generated world's stories, which these texts are not."""
@@ -137,6 +141,12 @@ SMALL: dict[str, dict[str, Any]] = {
     "removal-effects": {"samples": 2, "length": 24, "texts": 1},
     "attribution-exactness": {"samples": 4, "length": 24},
     "quantization-error": {"limit": 100},
+    "knowledge-bits": {
+        "facts": "bios:4",
+        "draws": 1,
+        **dict.fromkeys(("attributes", "diversity", "alphabet", "name_symbols")),  # of random facts
+    },
+    "knowledge-extraction": {"facts": "bios:4"},
     "perplexity": {"limit": 100},
     "remove-layernorm": {"data": ("books:20000",), "context": 24, "batch_size": 2, "accumulation": 1},
     "quantize": {"bits": 8, "samples": 2},
@@ -169,7 +179,7 @@ def test_every_optimizer_steps(optimizer: Part, lm: LanguageModel) -> None:
 def test_every_measure_measures_or_says_why_not(
     measure: Part, beginning: LanguageModel, first_blocks: LanguageModel, passages: Path
 ) -> None:
-    lm = first_blocks if measure.name == "patching-exactness" else beginning  # names of one token each
+    lm = first_blocks if measure.name in EVERY_TOKEN else beginning
     made = test_measures.make(measure, passages, **SMALL.get(measure.name, {}))
     if measure.name in REFUSED:
         with pytest.raises(LabError, match=REFUSED[measure.name]):

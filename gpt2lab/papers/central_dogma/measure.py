@@ -62,7 +62,7 @@ class Judged:
             "accuracy": share.mean,
             "accuracy_low": share.low,
             "accuracy_high": share.high,
-            "flipped_accuracy": 1 - share.mean,
+            "flipped_accuracy": 1 - share.mean,  # labels exchanged
             "p_value": binomial_test(self.right, n),
             "f1": 2 * hits / named if named else 0.0,
             "auroc": auroc(self.labels, self.scores),

@@ -32,9 +32,9 @@ def translated(dna: str, protein: str) -> Translated:
         here, run = _aligned(frame, wanted)
         aligned, stretch = max(aligned, here), max(stretch, run)
     return Translated(
-        exact=own == wanted,
+        exact=own == wanted,  # frame-0 rule
         frame0=same / longest if longest else 0.0,
-        any_frame=aligned / len(wanted) if wanted else 0.0,
+        any_frame=aligned / len(wanted) if wanted else 0.0,  # any-frame identity
         stretch=stretch,
     )
 

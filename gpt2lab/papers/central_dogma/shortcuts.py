@@ -56,7 +56,7 @@ def _overlap(pair: Pair, k: int) -> float:
     first, second = (
         Counter(text[i : i + k] for i in range(len(text) - k + 1)) for text in (pair.first, pair.second)
     )
-    return (first & second).total() / max(second.total(), 1)
+    return (first & second).total() / max(second.total(), 1)  # k-mer overlap
 
 
 SHORTCUTS: Mapping[str, Callable[[Sequence[Pair]], _Floats]] = {

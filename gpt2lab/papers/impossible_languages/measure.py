@@ -56,7 +56,7 @@ class LanguagePerplexity:
     seed: int = 0
     """Seed of the sample."""
     tokenizer: ModelTokenizer = ""
-    """Tokenizer of the text, of a model trained on spelled tokens that of its corpus (DIR/tokenizer); empty: the model's."""
+    """MODEL or folder whose tokenizer reads the text: for spelled tokens the corpus's DIR/tokenizer; empty: the model's."""
     batch_size: int = 32
     """Sentences in one forward pass; changes speed and memory, not the numbers."""
 
@@ -124,7 +124,7 @@ class MarkerSurprisal:
     seed: int = 0
     """Seed of the sample."""
     tokenizer: ModelTokenizer = ""
-    """Tokenizer of the text, of a model trained on spelled tokens that of its corpus (DIR/tokenizer); empty: the model's."""
+    """MODEL or folder whose tokenizer reads the text: for spelled tokens the corpus's DIR/tokenizer; empty: the model's."""
     batch_size: int = 32
     """Sentences in one forward pass; changes speed and memory, not the numbers."""
 
@@ -183,7 +183,7 @@ class InterchangeIntervention:
     paper_regex: bool = False
     """Only examples whose ids hold no 0, which is what the pattern of the authors' code finds."""
     tokenizer: ModelTokenizer = ""
-    """Tokenizer of the text, of a model trained on spelled tokens that of its corpus (DIR/tokenizer); empty: the model's."""
+    """MODEL or folder whose tokenizer reads the text: for spelled tokens the corpus's DIR/tokenizer; empty: the model's."""
     batch_size: int = 64
     """Examples in one forward pass; changes speed and memory, not the numbers."""
 

@@ -44,7 +44,7 @@ class SpanProbe:
     seed: int = 62
     """Seed of the phrases that are drawn and of the fifth that is judged."""
     tokenizer: ModelTokenizer = ""
-    """Tokenizer of the text, of a model trained on spelled tokens that of its corpus (DIR/tokenizer); empty: the model's."""
+    """MODEL or folder whose tokenizer reads the text: for spelled tokens the corpus's DIR/tokenizer; empty: the model's."""
     batch_size: int = 32
     """Sentences in one forward pass; changes speed and memory, not the numbers."""
 

@@ -150,9 +150,7 @@ class _Sums:
         outside = np.ones(len(losses), dtype=bool)
         for label, (start, stop) in text.ranges.items():
             of = self.losses.setdefault(label, np.zeros(self.asked))
-            of[person] += losses[
-                start:stop
-            ].sum()  # summed, never averaged: a field's probability is a product
+            of[person] += losses[start:stop].sum()  # p1, p2, p3: summed, a field's probability is a product
             exact = self.exact.setdefault(label, np.zeros(self.asked))
             exact[person] += hits[start:stop].all()
             outside[start:stop] = False

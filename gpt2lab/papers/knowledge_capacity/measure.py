@@ -61,8 +61,15 @@ class KnowledgeBits:
 
     def source(self) -> FactSource:
         """Return the people that are asked for. LabError for a source that there is not."""
-        shape = ("attributes", "strings", "diversity", "length", "alphabet", "name_symbols")
-        return fact_source(self.facts, **{name: getattr(self, name) for name in shape})
+        return fact_source(
+            self.facts,
+            attributes=self.attributes,
+            strings=self.strings,
+            diversity=self.diversity,
+            length=self.length,
+            alphabet=self.alphabet,
+            name_symbols=self.name_symbols,
+        )
 
     def __call__(self, lm: "LanguageModel") -> Measurement:
         """Measure. LabError as `field_losses`, and for a source that there is not."""

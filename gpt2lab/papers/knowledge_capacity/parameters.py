@@ -41,5 +41,5 @@ def count_parameters(model: Backbone, used: Iterable[int]) -> Parameters:
     if config.head != "none":
         row += 0 if config.tied_head else config.d_model
         row += 1 if config.head == "transform" or config.head_bias else 0
-    total = count_weights(model)
-    return Parameters(total, len(ids), config.vocab_size, total - row * (config.vocab_size - len(ids)))
+    total, unused = count_weights(model), config.vocab_size - len(ids)
+    return Parameters(total, len(ids), config.vocab_size, total - row * unused)  # P: without unused rows
