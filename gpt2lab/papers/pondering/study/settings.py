@@ -67,11 +67,11 @@ class Settings:
     """Attention heads."""
     context: int = 96
     """Tokens in a row."""
-    batch_size: int = 8
+    batch_size: int = 16
     """Rows in an update."""
     accumulation: int = 1
     """Batches in an update."""
-    steps: int = 1400
+    steps: int = 1800
     """Updates."""
     warmup: float = 0.05
     """Share of the updates in which the learning rate rises."""
@@ -119,8 +119,8 @@ class Settings:
 PRESETS: dict[str, Settings] = {
     "smoke": Settings(
         arms=(*_FEW, "vanilla_double", "hidden_linear", "pause", "ponder_one", "ponder_random", "detached"),
-        data="tinyworld:150", vocab_size=280, d_model=16, n_heads=2, context=24, steps=6, rates=(2e-3,), trial=0.3,
-        pondering_steps=2, windows=16, swept=3,
+        data="tinyworld:150", vocab_size=280, d_model=16, n_heads=2, context=24, batch_size=8, steps=6,
+        rates=(2e-3,), trial=0.3, pondering_steps=2, windows=16, swept=3,
     ),
     "laptop": Settings(),
     "gpu": Settings(
@@ -131,7 +131,7 @@ PRESETS: dict[str, Settings] = {
     "paper": Settings(
         arms=(*_FEW, "vanilla_double", "hidden_linear", "pause", "ponder_one", "ponder_random"),
         data="hub:JeanKaddour/minipile", vocab_size=50_304, d_model=512, n_layers=6, n_heads=8,
-        context=2048, accumulation=16, steps=5700, warmup=0.01, rates=(5e-4, 1e-3, 2e-3),
+        context=2048, batch_size=8, accumulation=16, steps=5700, warmup=0.01, rates=(5e-4, 1e-3, 2e-3),
         precision="bf16", top_k=100, draw="passes", checkpoint_passes=True, windows=384, swept=10,
     ),
 }  # fmt: skip
