@@ -6,6 +6,7 @@ from pathlib import Path
 from gpt2lab.actions.models import find_model, holds_model, refuse_missing
 from gpt2lab.base.errors import LabError
 from gpt2lab.text import sources
+from gpt2lab.text.built_in import BUILT_IN
 
 BIGRAMS = ("topic-bigrams",)
 """The data of the generated language of topics and bigrams."""
@@ -15,7 +16,7 @@ STORIES = "tinystories"
 
 def is_text(name: str) -> bool:
     """Tell whether a word names text that the lab makes or fetches itself: no file and no model."""
-    return name in BIGRAMS or name.startswith("hub:") or source_of(name).partition(":")[0] in sources.BUILT_IN
+    return name in BIGRAMS or name.startswith("hub:") or source_of(name).partition(":")[0] in BUILT_IN
 
 
 def check_sources(data: Sequence[str]) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 from gpt2lab.base.errors import LabError
 from gpt2lab.text import readers, rows, sources
 from gpt2lab.text.bounded import EmptyFile, json_rows
+from gpt2lab.text.built_in import built_in_rows
 from gpt2lab.text.data_read import noted
 from gpt2lab.text.parquet_rows import parquet_rows
 from gpt2lab.text.rows import Row
@@ -27,7 +28,7 @@ def records(source: sources.SourceLike, *fields: str) -> Iterator[tuple[str, Row
 
 
 def _other(item: str) -> Iterator[tuple[str, Row]]:
-    found = sources.hub_rows(item) if item.startswith("hub:") else sources.built_in_rows(item)
+    found = sources.hub_rows(item) if item.startswith("hub:") else built_in_rows(item)
     if found is None:
         raise LabError(
             f"{item}: has text but no fields; labelled data are jsonl, csv, parquet, hub:ID or books"

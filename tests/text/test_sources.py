@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from gpt2lab.base.errors import LabError
 from gpt2lab.text import readers, sources
+from gpt2lab.text.built_in import BUILT_IN
 
 needs_parquet = pytest.mark.skipif(
     importlib.util.find_spec("pyarrow") is None, reason="pyarrow is not installed"
@@ -246,7 +247,7 @@ def test_without_the_hub_one_sentence_says_what_needs_none(
         LabError, match="hub:some/thing: the hub cannot be reached; what needs no hub: files"
     ) as error:
         next(sources.documents("hub:some/thing"))
-    assert ", ".join(sorted(sources.BUILT_IN)) in str(error.value)
+    assert ", ".join(sorted(BUILT_IN)) in str(error.value)
 
 
 def test_times_and_places_of_files_do_not_change_the_key_and_every_byte_does(tmp_path: Path) -> None:

@@ -4,10 +4,10 @@ import dataclasses
 from typing import Any
 
 from gpt2lab.base.errors import LabError, unknown
+from gpt2lab.text.built_in import built_in_arguments
 from gpt2lab.text.generators.biographies import Biographies
 from gpt2lab.text.generators.fact_text import FactSource
 from gpt2lab.text.generators.random_facts import RandomFacts
-from gpt2lab.text.sources import built_in_arguments
 from gpt2lab.text.tokenizer import Tokenizer, word_level
 
 NAMES = ("bios", "bios-simple", "bior", "biod", "biod-symbols")

@@ -10,7 +10,8 @@ from gpt2lab.base.errors import LabError, unknown
 from gpt2lab.papers.pondering.study.settings import Settings
 from gpt2lab.runs.run_record import RunRecord
 from gpt2lab.text.batches import ArrayTokens
-from gpt2lab.text.sources import built_in_rows, documents
+from gpt2lab.text.built_in import built_in_rows
+from gpt2lab.text.sources import documents
 from gpt2lab.text.splits import TRAIN, PositionRule, by_position
 from gpt2lab.text.tokenizer import Tokenizer, train_bpe
 from gpt2lab.text.tokenizer_files import load_tokenizer, save_tokenizer
