@@ -22,6 +22,8 @@ SEEDS = 288
 BLOCKS = 8
 OPENED: set[int] = set()
 """Seeds whose folder transformers opened."""
+TRIED: set[int] = set()
+"""Seeds whose folder it was given, in this process: another one may have run the other blocks."""
 
 
 @pytest.fixture(autouse=True)
@@ -76,6 +78,7 @@ def test_a_folder_has_the_ids_and_the_text_it_has_in_transformers_before_and_aft
     for seed in range(block, SEEDS, BLOCKS):
         made = folders.make(seed)
         made.write(tmp_path / f"{seed}")
+        TRIED.add(seed)
         try:
             theirs = of_transformers(tmp_path / f"{seed}")
         except Exception:  # such as vocab.json and merges.txt for a class that reads neither
@@ -101,7 +104,8 @@ def test_a_folder_has_the_ids_and_the_text_it_has_in_transformers_before_and_aft
 
 
 def test_enough_of_these_folders_were_opened_by_transformers() -> None:
-    opened = OPENED or {seed for seed in range(SEEDS) if folders.make(seed).tokenizer is not None}
+    every = {seed for seed in range(SEEDS) if folders.make(seed).tokenizer is not None}
+    opened = OPENED if len(TRIED) == SEEDS else every
     assert len(opened) >= 200
     kinds = {
         (made.kind, made.family, (made.config or {}).get("tokenizer_class"))
