@@ -41,20 +41,27 @@ def orthogonalised(matrix: Tensor, iterations: int = 5) -> Tensor:
     """Push the singular values of a matrix towards 1 by Newton-Schulz steps in bf16; zero stays zero.
 
     X ← a X + (b A + c A²) X with A = X Xᵀ, from X = matrix / (‖matrix‖ + 1e-7); they end between about 0.7 and 1.2.
-    A stack of matrices [..., r, c] is treated matrix by matrix.
+    A stack of matrices [..., r, c] is treated matrix by matrix. CPUs multiply in float32 and round each product to bf16,
+    which is what a bf16 product with float32 sums is; their own bf16 kernels take six to thirty times as long where the
+    processor has no instruction for them (benchmarks/optimizers.py).
     """
     if matrix.dim() > 3:
         return orthogonalised(matrix.flatten(0, -3), iterations).view(matrix.shape)
     a, b, c = _COEFFICIENTS
     tall = matrix.shape[-2] > matrix.shape[-1]
+    kind = torch.float32 if matrix.device.type == "cpu" else torch.bfloat16
+
+    def rounded(values: Tensor) -> Tensor:
+        return values.to(torch.bfloat16).to(kind)
+
     x = (matrix.mT if tall else matrix).to(torch.bfloat16)
-    x = x / (torch.linalg.matrix_norm(x, keepdim=True) + 1e-7)
+    x = (x / (torch.linalg.matrix_norm(x, keepdim=True) + 1e-7)).to(kind)
     plus_product = torch.baddbmm if x.dim() > 2 else torch.addmm
     for _ in range(iterations):
-        gram = x @ x.mT
+        gram = rounded(x @ x.mT)
         # formula: Newton-Schulz step
-        x = plus_product(x, plus_product(gram, gram, gram, beta=b, alpha=c), x, beta=a)
-    return x.mT if tall else x
+        x = rounded(plus_product(x, rounded(plus_product(gram, gram, gram, beta=b, alpha=c)), x, beta=a))
+    return (x.mT if tall else x).to(torch.bfloat16)
 
 
 class Muon(GroupedOptimizer):

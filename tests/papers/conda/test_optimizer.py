@@ -312,6 +312,25 @@ def test_newton_schulz_brings_singular_values_near_one() -> None:
     assert torch.equal(orthogonalised(torch.zeros(3, 4)), torch.zeros(3, 4, dtype=torch.bfloat16))
 
 
+@pytest.mark.parametrize("shape", [(1, 1), (1, 7), (8, 20), (20, 8), (64, 48), (3, 16, 24)])
+def test_newton_schulz_multiplies_exactly_and_rounds_each_product_to_bf16(shape: tuple[int, ...]) -> None:
+    def rounded(values: torch.Tensor) -> torch.Tensor:
+        return values.to(torch.bfloat16).double()
+
+    matrix = drawn(5, *shape)
+    x = rounded(matrix)
+    x = x.mT if shape[-2] > shape[-1] else x
+    x = rounded(x / (rounded(torch.linalg.matrix_norm(x, keepdim=True)) + 1e-7))
+    for _ in range(5):
+        gram = rounded(x @ x.mT)
+        x = rounded(3.4445 * x + rounded(-4.7750 * gram + 2.0315 * gram @ gram) @ x)
+    expected = x.mT if shape[-2] > shape[-1] else x
+    found = orthogonalised(matrix)
+    assert found.dtype == torch.bfloat16
+    # Sums in float32 and in float64 round apart in a few entries, and five steps carry that on.
+    assert float((found.double() - expected).norm() / expected.norm()) < 4e-3
+
+
 @pytest.mark.parametrize("shape", [(8, 20), (20, 8), (12, 12)])
 @pytest.mark.parametrize("adjust", ["match_rms_adamw", "original"])
 @pytest.mark.parametrize("nesterov", [True, False])
