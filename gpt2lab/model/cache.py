@@ -2,12 +2,32 @@
 
 import copy
 from collections.abc import Hashable, Sequence
-from typing import TypeAlias
+from typing import Protocol, TypeAlias
 
 import torch
 from torch import Tensor
 
 from gpt2lab.base.errors import LabError
+
+
+class SideCache(Protocol):
+    """What a block keeps in a form of its own beside the slots, such as keys of a few tokens only."""
+
+    def reorder(self, rows: Tensor) -> None:
+        """As `KeyValueCache.reorder`."""
+        ...
+
+    def keep(self, start: int, chosen: Tensor, count: int = 1) -> None:
+        """As `KeyValueCache.keep`, for `count` slots from start + chosen[r] on."""
+        ...
+
+    def rewind(self, length: int) -> None:
+        """As `KeyValueCache.rewind`."""
+        ...
+
+    def select(self, rows: Tensor) -> "SideCache":
+        """As `KeyValueCache.select`."""
+        ...
 
 
 class KeyValueCache:
@@ -27,6 +47,8 @@ class KeyValueCache:
     ) -> None:
         self.tensors: dict[Hashable, Tensor] = {}
         """What was written, by name: [batch, heads, length, width]; keys of layer i are `("k", i)`."""
+        self.sides: dict[Hashable, SideCache] = {}
+        """What blocks keep in forms of their own, by name; it follows the rows and slots."""
         self.attention = torch.zeros(batch, length, dtype=torch.bool, device=device)
         self.dtype = dtype
         self.capacity = length
@@ -76,12 +98,16 @@ class KeyValueCache:
         for tensor in self.tensors.values():
             tensor[:, :, :used] = tensor[:, :, :used].index_select(0, rows)
         self.attention[:, :used] = self.attention[:, :used].index_select(0, rows)
+        for side in self.sides.values():
+            side.reorder(rows)
 
     def keep(self, start: int, chosen: Tensor) -> None:
         """Of the slots from `start` on keep slot start + chosen[r] of row r, moved to `start`; chosen [batch] int64."""
         rows = torch.arange(self.batch, device=chosen.device)
         for tensor in self.tensors.values():
             tensor[:, :, start] = tensor[rows, :, start + chosen]
+        for side in self.sides.values():
+            side.keep(start, chosen)
         self.rewind(start + 1)
 
     def rewind(self, length: int) -> None:
@@ -90,11 +116,14 @@ class KeyValueCache:
             raise LabError(f"key/value cache: cannot rewind to {length}, {self.length} slots are used")
         self.attention[:, length : self.length] = False
         self.length = length
+        for side in self.sides.values():
+            side.rewind(length)
 
     def select(self, rows: Tensor) -> "KeyValueCache":
         """Return a cache whose row r is a copy of row rows[r]; there may be more rows than before, or fewer."""
         new = copy.copy(self)
         new.tensors = {name: tensor.index_select(0, rows) for name, tensor in self.tensors.items()}
+        new.sides = {name: side.select(rows) for name, side in self.sides.items()}
         new.attention = self.attention.index_select(0, rows)
         return new
 

@@ -12,6 +12,7 @@ from tests.architectures import EXAMPLES
 from tests.tiny import tiny
 
 SMALL: dict[str, dict[str, Any]] = {
+    "meta-attention": {"token": 7, "draw": "model"},  # the padding of the battery has this token too
     "soft-prompt": {"length": 4},
     "head": {"language_head": True},
     "staged-norms": {

@@ -83,7 +83,13 @@ def answers() -> dict[str, Tensor]:
     return batch
 
 
-OWN_ROWS = {"dpo": answers}
+def without_last_token() -> dict[str, Tensor]:
+    """The same without the last token of the vocabulary, which is to be injected."""
+    batch = padded()
+    return {**batch, **{name: batch[name].clamp_max(59) for name in ("tokens", "targets")}}
+
+
+OWN_ROWS = {"dpo": answers, "meta-injection": without_last_token}
 """Batches of objectives that read rows of their own."""
 
 
@@ -254,17 +260,18 @@ def test_every_strategy_takes_a_registered_objective_or_says_why_not(part: Part,
 @pytest.mark.parametrize("part", built("objective"))
 def test_a_registered_objective_is_a_declared_one_and_names_the_same_modules_twice(part: Part) -> None:
     objective, trained = as_objective(part.load()()), model("gpt2")()
+    rows = OWN_ROWS.get(part.name, padded)
     objective.prepare(trained)
     first, second = objective.modules(), objective.modules()
     assert [(name, id(one.module)) for name, one in first.items()] == [
         (name, id(one.module)) for name, one in second.items()
     ]
     if objective.samples_labels:
-        loss = objective.sampled_loss(trained, padded(), generator=torch.Generator().manual_seed(0))
-        assert loss.isfinite() and loss.requires_grad and objective.sampled_terms(padded()) > 0
+        loss = objective.sampled_loss(trained, rows(), generator=torch.Generator().manual_seed(0))
+        assert loss.isfinite() and loss.requires_grad and objective.sampled_terms(rows()) > 0
     else:
         with pytest.raises(LabError, match="has no distribution of labels to draw from"):
-            objective.sampled_loss(trained, padded())
+            objective.sampled_loss(trained, rows())
 
 
 @pytest.mark.parametrize("name", ["next token, experts", "two heads, one rarely labelled"])

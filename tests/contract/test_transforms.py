@@ -61,8 +61,21 @@ def frozen(lm: LanguageModel) -> LanguageModel:
         return lm
 
 
+def rotary(lm: LanguageModel) -> LanguageModel:
+    """With rotary positions in place of GPT-2's learned ones; other families as they are."""
+    if lm.config.family != "gpt2":
+        return lm
+    model = tiny(
+        "gpt2",
+        **{name: getattr(lm.config, name) for name in ("vocab_size", "max_positions", "eos")},
+        positions="rotary",
+    )
+    return LanguageModel(model, lm.tokenizer)
+
+
 FIT: dict[str, Callable[[LanguageModel], LanguageModel]] = {
     "dequantize": quantized,
+    "extend-context": rotary,
     "fold-layernorm": frozen,
     "merge-lora": adapted,
     "pondering-steps": pondering,

@@ -150,4 +150,6 @@ def _keep_slots(parts: Sequence[Cache], start: int, chosen: Tensor, count: int) 
         for tensor in part.tensors.values():
             for slot in range(start, start + count):  # ascending: no slot is overwritten before it is read
                 tensor[:, :, slot] = tensor[rows, :, slot + chosen]
+        for side in part.sides.values():
+            side.keep(start, chosen, count)
         part.rewind(start + count)
