@@ -219,7 +219,7 @@ def embed(
     encoder = encoder_for(lm, truncate=truncate, longest=how.longest if how is not None else None)
     rows = [encoder.text(_as_read(_string(text), prefix, how)) for text in texts]
     if how is not None:
-        return _pooled_states(lm.model, rows, how, batch_size)
+        return pooled_states(lm.model, rows, how, batch_size)
     assert spec is not None
     said = head_outputs(lm.model, rows, (spec.name,), batch_size=batch_size)[spec.name]
     return torch.stack(said) if said else torch.empty(0, spec.outputs or lm.config.d_model)
@@ -237,7 +237,7 @@ def _as_read(text: str, prefix: str, how: SentenceEncoder | None) -> str:
     return whole.lower() if how.lower_case else whole
 
 
-def _pooled_states(
+def pooled_states(
     model: Transformer, rows: Sequence[TokenRow], how: SentenceEncoder, batch_size: int
 ) -> Tensor:
     """Return the pooled states of each row, [rows, d_model] float32 on the CPU. LabError for numbers that are not finite."""

@@ -25,6 +25,8 @@ class TokenRow:
     """For each id the text of the pair that it belongs to, 0 or 1."""
     places: list[list[int]] = field(default_factory=list)
     """For each word the places of its tokens; of a text that is read as words."""
+    letters: list[tuple[int, int, int]] = field(default_factory=list)
+    """For each id which text it is of, 0 or 1, and its characters there, [start, stop); of a special token (-1, 0, 0)."""
 
 
 class Encoder:
@@ -49,7 +51,14 @@ class Encoder:
         """
         second = None if pair is None else self.tokenizer.encoding(self.separator + pair)
         ids, encoding = self._shaped(self.tokenizer.encoding(text), second)
-        return TokenRow(ids, list(encoding.type_ids) if encoding is not None else [0] * len(ids))
+        if encoding is None:
+            return TokenRow(ids, [0] * len(ids), letters=[(-1, 0, 0)] * len(ids))
+        before = (0, len(self.separator))
+        letters = [
+            (-1, 0, 0) if owner is None else (owner, start - before[owner], stop - before[owner])
+            for owner, (start, stop) in zip(encoding.sequence_ids, encoding.offsets, strict=True)
+        ]
+        return TokenRow(ids, list(encoding.type_ids), letters=letters)
 
     def words(self, words: Sequence[str]) -> TokenRow:
         """Return words with a blank between them, and for each word the places of its tokens.

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from gpt2lab.text.generators.genes import Genes
+from gpt2lab.text.generators.sequence_pairs import TranslationPairs
 from gpt2lab.text.generators.stories import documents
 from gpt2lab.text.language_model import LanguageModel
 from gpt2lab.text.tokenizer import Tokenizer, word_level
@@ -38,7 +40,8 @@ def lm(word_tokenizer: Tokenizer) -> LanguageModel:
 
 @pytest.fixture
 def passages(tmp_path: Path) -> Path:
-    """Six stories, one a line of a jsonl file; each line is a question with choices too."""
+    """Six stories, one a line of a jsonl file; each line is a question with choices, and a gene with a protein too."""
+    genes = TranslationPairs(genes=Genes(seed=2, shortest=24, longest=24))
     rows = [
         {
             "text": text,
@@ -46,6 +49,9 @@ def passages(tmp_path: Path) -> Path:
             "choices": ["the ball", "a hat", "Anna"],
             "answer": i % 3,
             "match": i % 2,
+            "dna": genes[i].first,
+            "protein": genes[i].second,
+            "codes": genes[i].label,
             "words": text.split()[:12],
             "label": ["B-NAME" if word[0].isupper() else "O" for word in text.split()[:12]],
         }

@@ -50,6 +50,9 @@ SMALL: dict[str, dict[str, Any]] = {
     "translation-pairs": {
         "kind": "texts", "first": "text", "second": "question", "label": "match", "baselines": False,
     },
+    "codon-probe": {"field": "dna"},
+    "codon-attribution": {"first": "dna", "second": "protein", "label": "codes", "steps": 2},
+    "pair-components": {"first": "dna", "second": "protein", "label": "codes"},
     "logit-lens": {"prompt": "Once upon a time there was"},
     "attribution": {"prompt": "Once upon a time there was"},
     "patching": {"clean": "there was a little girl named", "corrupt": "there was a little boy named"},
@@ -71,8 +74,8 @@ SMALL: dict[str, dict[str, Any]] = {
 """What makes a measure quick; a part that is not here runs with its defaults."""
 
 
-SPELT = {"knowledge-bits", "knowledge-extraction"}
-"""Measures that bring texts of their own, for which the test model has a tokenizer of bytes."""
+SPELT = {"knowledge-bits", "knowledge-extraction", "codon-probe", "codon-attribution", "pair-components"}
+"""Measures of words, symbols and DNA that no vocabulary of stories has: the test model has a tokenizer of bytes."""
 
 
 BOTH_WAYS = {"pseudo-perplexity"}
@@ -85,6 +88,7 @@ HEADED = {
     "token-classification": Head(name="tags", kind="tokens", outputs=2, labels=("O", "B-NAME")),
     "retrieval": Head(kind="embedding", outputs=0, pooling="mean"),
     "translation-pairs": Head(outputs=2),
+    "codon-attribution": Head(outputs=2),
     "loss-by-steps": part_of("architecture", "pondering")(steps=2),
 }
 """Measures of heads and of architectures, and what each reads."""
@@ -93,11 +97,11 @@ HEADED = {
 @pytest.fixture
 def lm(part: Part, lm: LanguageModel) -> LanguageModel:
     """A model that the measure is made for."""
-    if part.name in HEADED:
-        attach(lm.model, HEADED[part.name])
     if part.name in SPELT:
         tokenizer = byte_level()
-        return LanguageModel(tiny("gpt2", vocab_size=tokenizer.vocab_size, max_positions=160), tokenizer)
+        lm = LanguageModel(tiny("gpt2", vocab_size=tokenizer.vocab_size, max_positions=160), tokenizer)
+    if part.name in HEADED:
+        attach(lm.model, HEADED[part.name])
     if part.name not in BOTH_WAYS:
         return lm
     tokenizer = for_masking(lm.tokenizer)

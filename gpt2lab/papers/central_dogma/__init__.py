@@ -4,7 +4,10 @@ from typing import Any
 
 _NAMES = {
     "Audit": "pairs",
+    "CodonAttribution": "attribution",
+    "CodonProbe": "codon_probe",
     "Fields": "pairs",
+    "PairComponents": "components",
     "PairJudge": "transform",
     "TranslationPairs": "measure",
     "audit": "pairs",

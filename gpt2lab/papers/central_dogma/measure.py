@@ -125,7 +125,7 @@ def judge(
     alone fills the context, so that nothing of the second would be read.
     """
     spec = find_head(lm.model, head, ("classification",))
-    place = _match_place(spec, match)
+    place = match_place(spec, match)
     encoder = encoder_for(lm, separator=separator)
     _require_room(encoder, pairs, what)
     rows = [encoder.text(pair.first, pair.second) for pair in pairs]
@@ -135,7 +135,8 @@ def judge(
     return Judged(labels, (outputs.argmax(1) == place).long().numpy(), scores), encoder.truncated
 
 
-def _match_place(spec: Head, match: str) -> int:
+def match_place(spec: Head, match: str) -> int:
+    """Return the number of the class of matches. LabError for a head of other than two classes, or without that class."""
     if spec.outputs != 2:
         raise LabError(f"head {spec.name} has {spec.outputs} classes; a judge of pairs has two")
     if match not in spec.label_names:

@@ -11,9 +11,9 @@ from typing import Literal
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from gpt2lab.base.errors import LabError
+from gpt2lab.measures.linear_probe import probe
 from gpt2lab.model import Transformer
 from gpt2lab.model.evaluating import evaluating
 from gpt2lab.text.pieces import split_text
@@ -146,43 +146,7 @@ def parts_of(labels: Sequence[str], *, seed: int) -> tuple[Tensor, Tensor]:
 def fit_and_judge(states: Tensor, labels: Sequence[str], *, seed: int) -> Tensor:
     """Fit a logistic regression to four fifths and tell which of the others it gets right: bool [judged].
 
-    states [examples, d_model] float64. Multinomial, with an L2 penalty of 1 on the weights (scikit-learn's default),
-    each column scaled to the spread of the fitted part, and fitted to the optimum. LabError as for `parts_of`, and for
-    states that are not finite.
+    states [examples, d_model] float64. LabError as for `parts_of` and `gpt2lab.measures.linear_probe.probe`.
     """
-    if not states.isfinite().all():
-        raise LabError("span probe: the model's states are NaN or infinite")
-    fitted, judged = parts_of(labels, seed=seed)
-    names = list(dict.fromkeys(labels))
-    y = torch.tensor([names.index(label) for label in labels])
-    x = (states - states[fitted].mean(0)) / states[fitted].std(0).clamp_min(1e-8)
-    weights, bias = logistic_regression(x[fitted], y[fitted], len(names))
-    return (x[judged] @ weights.T + bias).argmax(-1) == y[judged]
-
-
-def logistic_regression(x: Tensor, y: Tensor, classes: int, *, penalty: float = 1.0) -> tuple[Tensor, Tensor]:
-    """Return weights [classes, features] and bias [classes] that minimise Σ cross entropy + penalty / 2 · |weights|².
-
-    x [examples, features] float64, y [examples] int64. The problem is convex; L-BFGS begins at 0.
-    """
-    weights = torch.zeros(classes, x.shape[1], dtype=torch.float64, requires_grad=True)
-    bias = torch.zeros(classes, dtype=torch.float64, requires_grad=True)
-    optimizer = torch.optim.LBFGS(
-        [weights, bias],
-        max_iter=300,
-        tolerance_grad=1e-7,
-        tolerance_change=1e-12,
-        line_search_fn="strong_wolfe",
-    )
-
-    def closure() -> Tensor:
-        optimizer.zero_grad()
-        loss = (
-            F.cross_entropy(x @ weights.T + bias, y, reduction="sum") + penalty / 2 * weights.square().sum()
-        )
-        loss.backward()
-        return loss
-
-    with torch.enable_grad():
-        optimizer.step(closure)
-    return weights.detach(), bias.detach()
+    fitted, _ = parts_of(labels, seed=seed)
+    return probe(states, labels, fitted)

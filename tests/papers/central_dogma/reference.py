@@ -44,3 +44,34 @@ def wilson(right: int, n: int, z: float = 1.959963984540054) -> tuple[float, flo
     a, b, c = 1 + z * z / n, -(2 * right / n + z * z / n), (right / n) ** 2
     root = sqrt(b * b - 4 * a * c)
     return (-b - root) / (2 * a), (-b + root) / (2 * a)
+
+
+def letters_of(tokens: list[str], text: str, unit: int) -> list[list[float]]:
+    """Share of each token in each unit of letters: tokens are consecutive pieces of the text."""
+    shares = [[0.0] * len(tokens) for _ in range(len(text) // unit)]
+    place = 0
+    for number, token in enumerate(tokens):
+        for letter in range(place, place + len(token)):
+            if letter // unit < len(shares):
+                shares[letter // unit][number] += 1 / len(token)
+        place += len(token)
+    assert place == len(text)
+    return shares
+
+
+def integrated_gradients(answer, embeddings, steps: int, h: float = 1e-5) -> list[float]:  # type: ignore[no-untyped-def]  # a function of a tensor
+    """By central differences, one number of one token after another; embeddings [time, d_model] float64."""
+    found = []
+    for place in range(len(embeddings)):
+        total = 0.0
+        for column in range(embeddings.shape[1]):
+            slope = 0.0
+            for step in range(steps):
+                above = embeddings * ((step + 0.5) / steps)
+                below = above.clone()
+                above[place, column] += h
+                below[place, column] -= h
+                slope += (answer(above) - answer(below)) / (2 * h)
+            total += float(embeddings[place, column]) * slope / steps
+        found.append(total)
+    return found

@@ -54,6 +54,14 @@ def test_a_study_runs_at_smoke_scale_with_every_arm(study: Study) -> None:
     assert 0 <= run.results["order.shortcut.length"] <= 1
     names = {path.stem for path in (study.folder / "figures").iterdir()}
     assert {"order", "dna_protein", "dna_dna", "protein_protein", "own"} <= names
+    control = run.arms["control"]
+    assert {"codon-probe", "codon-attribution", "pair-components"} <= set(control.tables)
+    assert {path.stem for path in (control.folder / "figures").iterdir()} >= {
+        "codon-probe",
+        "pair-components",
+    }
+    assert 0 <= control.results["codon_probe.match"] <= 1
+    assert "codon_probe.match" not in run.arms["english"].results
     assert {"distribution", "types", "baselines"} <= {
         path.stem for path in (study.folder / "tables").iterdir()
     }

@@ -5,7 +5,6 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
-from sklearn.linear_model import LogisticRegression
 
 from gpt2lab.base.errors import LabError
 from gpt2lab.papers.impossible_languages.generator import annotated
@@ -14,7 +13,6 @@ from gpt2lab.papers.impossible_languages.probe import (
     balanced,
     find_span,
     fit_and_judge,
-    logistic_regression,
     parts_of,
     phrases,
     span_states,
@@ -76,16 +74,6 @@ def test_states_are_pooled_over_the_span_alone() -> None:
                 part = states[span.start : span.stop]
                 expected = part.mean(0) if pool == "mean" else part.amax(0)
                 assert torch.allclose(found[place][i], expected, atol=1e-9)
-
-
-def test_the_regression_is_that_of_scikit_learn() -> None:
-    generator = torch.Generator().manual_seed(0)
-    x = torch.randn(60, 7, generator=generator, dtype=torch.float64)
-    y = (x @ torch.randn(7, 3, generator=generator, dtype=torch.float64)).argmax(-1)
-    weights, bias = logistic_regression(x, y, 3)
-    other = LogisticRegression(C=1.0, max_iter=5000, tol=1e-10).fit(x.numpy(), y.numpy())
-    ours = (x @ weights.T + bias).softmax(-1).numpy()
-    assert ours == pytest.approx(other.predict_proba(x.numpy()), abs=1e-4)
 
 
 def test_a_fifth_of_each_label_is_judged_and_what_is_there_is_found() -> None:

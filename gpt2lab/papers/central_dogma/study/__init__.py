@@ -21,6 +21,7 @@ from gpt2lab.model.checkpoints.families import gpt2_config
 from gpt2lab.papers.central_dogma.measure import Judged, judge, measurement
 from gpt2lab.papers.central_dogma.pairs import read_pairs, refuse_shared
 from gpt2lab.papers.central_dogma.study import pictures
+from gpt2lab.papers.central_dogma.study.analysis import analyse
 from gpt2lab.papers.central_dogma.study.claims import CLAIMS
 from gpt2lab.papers.central_dogma.study.settings import (
     ARMS,
@@ -292,6 +293,8 @@ def fine_tune(settings: Settings, run: "Run", *, arm: str) -> None:
         run.result(f"{name}.left_out", len(pairs) - len(fresh))
         if name == "typed":
             _report_types(run, judged, fresh)
+    if spec.codons:
+        analyse(settings, run, lm, 10 * run.seed + _TARGET)
     run.model(lm)
 
 
