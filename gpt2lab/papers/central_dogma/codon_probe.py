@@ -251,8 +251,12 @@ def places_figure(table: Table, majority: dict[str, float]) -> "Figure":
     }
     series = {words[task]: (places, [float(row[task]) for row in table]) for task in TASKS}
     bands = {
-        words[task]: tuple([float(row[f"{task} {end}"]) for row in table] for end in ("low", "high")) for task in TASKS
-    }  # fmt: skip
+        words[task]: (
+            [float(row[f"{task} low"]) for row in table],
+            [float(row[f"{task} high"]) for row in table],
+        )
+        for task in TASKS
+    }
     chance = {"most frequent: match": (places, [majority["match"]] * len(places))}
     return line_chart(
         {**series, **chance}, x_label="blocks read through", y_label="accuracy of the probe",
