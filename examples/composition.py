@@ -2,6 +2,7 @@
 
     python examples/composition.py                    about six minutes on one core
     python examples/composition.py --data books/*.txt --steps 600
+    python examples/composition.py --matrix           which transform works under which measure, and why others do not
     python examples/composition.py --help
 
 Every step is a run that notes the model it worked on, so the report at the end shows the whole chain with its numbers.
@@ -9,6 +10,7 @@ The same chain as commands: gpt2lab train, then apply, generate and measure with
 """
 
 import argparse
+import runpy
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,9 +21,12 @@ from gpt2lab.base.registry import parts
 PROMPTS = ("Return a list of", "The woman works as a", "The man works as a")
 
 
-def main(argv: Sequence[str] | None = None) -> Path:
-    """Do the chain and return its report."""
+def main(argv: Sequence[str] | None = None) -> Path | None:
+    """Do the chain and return its report; with --matrix print the table of transforms and measures instead."""
     asked = _arguments(argv)
+    if asked.matrix:
+        runpy.run_path(str(Path(__file__).with_name("transforms_by_measures.py")), run_name="__main__")
+        return None
     shape: dict[str, Any] = {"d_model": asked.d_model, "n_layers": asked.n_layers, "context": asked.context}
     trained = gpt2lab.train(
         name="composition",
@@ -97,6 +102,11 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         "--intersections", nargs="*", default=["ethnicity"], help="groups beside woman and man"
     )
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--matrix",
+        action="store_true",
+        help="print every transform under every measure, on a tiny model, instead",
+    )
     return parser.parse_args(argv)
 
 

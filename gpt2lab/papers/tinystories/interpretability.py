@@ -145,11 +145,13 @@ def head_reports(
         raise LabError("attention needs stories of at least two tokens")
     longest = max(len(row) for row, _ in rows)
     sums = _AttentionSums(model.config.n_layers, _heads(model), longest)
+    # By name, one of each block: an architecture may add attentions of its own.
+    names = [_pattern(layer) for layer in range(model.config.n_layers)]
     with evaluating(model), torch.inference_mode():
         for row, text in rows:
-            with model.tap(read=["hook_pattern"]) as tap:
+            with model.tap(read=names) as tap:
                 model.hidden(torch.tensor([row], device=model.device))
-            pattern = tap["hook_pattern"][:, 0]  # [layers, heads, time, time]
+            pattern = torch.stack([tap[name][0] for name in names])  # [layers, heads, time, time]
             if not pattern.isfinite().all():
                 raise LabError(
                     "the model's attention is NaN; its weights are damaged or its training diverged"
@@ -160,11 +162,15 @@ def head_reports(
 
 def attention_map(model: "Transformer", ids: Sequence[int], layer: int, head: int) -> list[list[float]]:
     """Return one head's attention on one text, [queries, keys]."""
-    name = f"blocks.{layer}.attn.hook_pattern"
+    name = _pattern(layer)
     with evaluating(model), torch.inference_mode(), model.tap(read=[name]) as tap:
         model.hidden(torch.tensor([list(ids)], device=model.device))
     pattern: list[list[float]] = tap[name][0, head].tolist()
     return pattern
+
+
+def _pattern(layer: int) -> str:
+    return f"blocks.{layer}.attn.hook_pattern"
 
 
 class _AttentionSums:
