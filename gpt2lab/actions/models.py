@@ -2,6 +2,7 @@
 
 A name is searched in this order: a folder or file, the folder of a run, a model of the catalogue that is at hand, a run
 of the store, a model of the hub. A run with the name of a fetched model is given by its id, which no model has.
+`RUN@UPDATES` is what a run kept on the way.
 """
 
 import json
@@ -13,6 +14,7 @@ from gpt2lab.actions.catalogue import catalogue, fetched_place, refuse_not_fetch
 from gpt2lab.base.errors import LabError, nearest, unknown
 from gpt2lab.base.files import user_path
 from gpt2lab.base.settings import Model, ModelTokenizer, replace_names
+from gpt2lab.runs.home import CHECKPOINT, checkpoint_name
 from gpt2lab.runs.store import Row, Store
 from gpt2lab.text.hub import resolve
 
@@ -169,8 +171,35 @@ def find_model(model: str | Path) -> str | Path:
     else:
         if model in (row.id, row.name):
             return _model_of(row)
+    checkpoint = _checkpoint(store, model)
+    if checkpoint is not None:
+        return checkpoint
     refuse_not_fetched(model)
     return model
+
+
+def _checkpoint(store: Store, model: str) -> Path | None:
+    """Return the model that a run kept after so many updates, of `RUN@UPDATES`; None for other names.
+
+    LabError for a run that kept none of these updates, with those that it kept.
+    """
+    name, at, step = model.rpartition("@")
+    if not at or not step.isdecimal():
+        return None
+    try:
+        row = store.find(name)
+    except LabError:
+        return None
+    if name not in (row.id, row.name):
+        return None
+    folder = row.folder() / checkpoint_name(int(step))
+    if holds_model(folder):
+        return folder
+    kept = sorted(
+        int(match[1]) for one in row.folder().glob("*") if (match := CHECKPOINT.fullmatch(one.name))
+    )
+    has = f"it kept those after {', '.join(map(str, kept))}" if kept else "it kept none on the way"
+    raise LabError(f"{model}: {row.id} has no weights of update {step}; {has}")
 
 
 def is_at_hand(model: str) -> bool:

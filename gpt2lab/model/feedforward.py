@@ -28,8 +28,9 @@ class FeedForward(nn.Module):
         super().__init__()
         d_mlp = config.layer(index).d_mlp
         self.gated, self.activation, self.name = config.gated, config.activation, f"blocks.{index}.mlp"
-        self.up = nn.Linear(config.d_model, 2 * d_mlp if config.gated else d_mlp, bias=config.mlp_bias)
-        self.down = nn.Linear(d_mlp, config.d_model, bias=config.mlp_bias)
+        linear = nn.Linear if d_mlp else _Empty
+        self.up = linear(config.d_model, 2 * d_mlp if config.gated else d_mlp, bias=config.mlp_bias)
+        self.down = linear(d_mlp, config.d_model, bias=config.mlp_bias)
         self.d_mlp = d_mlp
 
     def forward(self, x: Tensor, run: Pass) -> Tensor:
@@ -49,3 +50,12 @@ class FeedForward(nn.Module):
     def stored_together(self) -> dict[str, dict[str, int]]:
         """Name the rows of `up`; see `gpt2lab.model.matrices`."""
         return {"up": {"gate": self.d_mlp, "up": self.d_mlp}} if self.gated else {}
+
+
+class _Empty(nn.Linear):
+    """A linear map to or from no hidden units, of a block without a feed-forward: its weight has no numbers to draw."""
+
+    def reset_parameters(self) -> None:
+        """Set the bias, which is all there is, to 0."""
+        if self.bias is not None:
+            self.bias.detach().zero_()

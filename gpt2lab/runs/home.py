@@ -10,6 +10,15 @@ from pathlib import Path
 from gpt2lab.base.errors import LabError, shown
 from gpt2lab.base.files import user_path
 
+CHECKPOINT = re.compile(r"update-(\d+)")
+"""Folder of the weights that a run keeps on the way, below its own, with the number of updates."""
+
+
+def checkpoint_name(updates: int) -> str:
+    """Return the name of the folder of the weights after so many updates."""
+    return f"update-{updates}"
+
+
 FULL = (errno.ENOSPC, errno.EDQUOT)
 """What the system says where no space is left, on the disk or for this user."""
 

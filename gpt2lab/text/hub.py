@@ -43,6 +43,8 @@ MODEL_FILES = (
 """What is fetched of a model: configuration, safetensors, tokenizer and side files; never a pickle."""
 
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
+_HUB_FILE = re.compile(r"(?!\.)([\w.-]+/[\w.-]+)/(?!\.)([\w./-]+\.gguf)", re.IGNORECASE)
+"""A file of a repository, as its page spells it."""
 
 
 def resolve(path_or_hub_id: Path | str, *, files: Sequence[str] = MODEL_FILES) -> Path:
@@ -66,6 +68,11 @@ def resolve(path_or_hub_id: Path | str, *, files: Sequence[str] = MODEL_FILES) -
             return path
         raise LabError(
             f"{name}: a file; a model is a folder with config.json and *.safetensors, or a .gguf file"
+        )
+    if file := _HUB_FILE.fullmatch(name):
+        raise LabError(
+            f"{name}: no such file here, and of the hub no single file is read; fetch it (hf download {file[1]} {file[2]}) "
+            "and give its path"
         )
     if isinstance(path_or_hub_id, Path) or not _HUB_ID.fullmatch(name) or name.startswith("."):
         raise LabError(f"{name}: no such folder{_neighbours(path)}")

@@ -63,8 +63,8 @@ class SummedGradient:
     def check(
         self, model: Transformer, objective: Objective, optimizer: Optimizer, accumulation: int
     ) -> None:
-        """LabError for several micro-batches of an objective that cannot be computed in parts."""
-        refuse_parts(objective, accumulation)
+        """LabError for several micro-batches of an objective, or of a model, that cannot be computed in parts."""
+        refuse_parts(objective, model, accumulation)
 
     def gradient(self, update: Update) -> tuple[float, dict[str, float]]:
         """Accumulate the gradient of one update, that of one large batch; return its loss, nats a target, and metrics."""

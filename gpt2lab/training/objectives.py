@@ -13,7 +13,12 @@ from gpt2lab.base.errors import LabError
 from gpt2lab.model import Transformer, TransformerConfig
 from gpt2lab.model.loss import IGNORE
 from gpt2lab.training.micro_batches import Batch, Totals, target_count, target_share, target_totals
-from gpt2lab.training.routing import RoutingLosses, balance_is_of_the_batch, routing_totals
+from gpt2lab.training.routing import (
+    RoutingLosses,
+    balance_is_of_the_batch,
+    room_is_of_the_batch,
+    routing_totals,
+)
 from gpt2lab.training.sampled_labels import sampled_label_loss
 
 LossFunction = Callable[[Transformer, Batch], tuple[Tensor, dict[str, float]]]
@@ -175,12 +180,12 @@ def part(
     return loss * share_of_targets, {name: value * share_of_targets for name, value in numbers.items()}
 
 
-def refuse_parts(objective: Objective, count: int) -> None:
-    """LabError if a batch of several micro-batches is asked for and the objective cannot be computed in parts."""
-    if count > 1 and objective.indivisible:
+def refuse_parts(objective: Objective, model: Transformer, count: int) -> None:
+    """LabError for several micro-batches of an objective, or a model, that cannot be computed in parts."""
+    reason = objective.indivisible or room_is_of_the_batch(model.config)
+    if count > 1 and reason:
         raise LabError(
-            f"accumulation {count}: {objective.indivisible}; raise batch_size instead, with gradient_checkpointing if "
-            "memory is short"
+            f"accumulation {count}: {reason}; raise batch_size instead, with gradient_checkpointing if memory is short"
         )
 
 

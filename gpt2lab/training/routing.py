@@ -80,6 +80,11 @@ def balance_is_of_the_batch(config: TransformerConfig) -> str:
         return (
             "the balance of the experts' load is a statistic of the whole batch; a balance of 0 leaves it out"
         )
+    return room_is_of_the_batch(config)
+
+
+def room_is_of_the_batch(config: TransformerConfig) -> str:
+    """Return why a batch of a model with experts is not the sum of its parts, as the end of a sentence; else empty."""
     if config.has_experts and config.expert_capacity is not None:
         return "which tokens an expert has room for depends on the whole batch; an expert_capacity of none drops no token"
     return ""

@@ -1,5 +1,7 @@
 """Shapes, refusals and numerics of the transformer itself."""
 
+import warnings
+
 import pytest
 import torch
 
@@ -30,6 +32,20 @@ def test_initialisation_follows_gpt2() -> None:
     assert model.blocks[3].mlp.down.weight.std().item() == pytest.approx(0.02 / 16**0.5, rel=0.02)
     assert (model.blocks[3].mlp.up.bias == 0).all()
     assert (model.final_norm.weight == 1).all()
+
+
+@pytest.mark.parametrize("gated", [False, True])
+def test_a_block_without_a_feed_forward_is_made_and_trained_without_a_warning(gated: bool) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model = tiny("gpt2", d_mlp=0, gated=gated)
+        logits = model.train()(tokens(2, 5))
+        logits.square().mean().backward()
+    assert model.blocks[0].mlp.down.bias.abs().max() > 0  # `tiny` has moved it: it is added like any other
+    assert model.blocks[0].mlp.down.bias.grad.abs().max() > 0
+    with torch.no_grad():
+        fresh = Transformer(CONFIGS["gpt2"].replace(d_mlp=0, gated=gated))
+        assert not fresh.blocks[1].mlp.down.bias.any() and fresh.blocks[1].mlp.up.weight.shape[0] == 0
 
 
 def test_the_global_generator_is_left_alone() -> None:

@@ -33,7 +33,9 @@ ROWS = {
     "claims": ("words", "paper", "where"),
     "figures": ("what", "value", "where"),
 }
-COUNTS = {"parts": range(1, 8), "claims": range(3, 17), "figures": range(4, 11)}
+COUNTS = {"parts": range(1, 8), "claims": range(3, 11), "figures": range(4, 11)}
+MORE_CLAIMS = {"knowledge-capacity": 16}
+"""The paper states twelve results, each with a verdict; the first is three statements, the sixth and the eighth are two."""
 
 each = pytest.mark.parametrize("path", FILES, ids=lambda path: path.parent.name)
 
@@ -66,7 +68,8 @@ def test_a_paper_has_every_key_with_its_type_and_no_other(path: Path) -> None:
     assert type(content["authors"]) is int
     assert content["authors"] >= 1
     for name, keys in ROWS.items():
-        assert len(content[name]) in COUNTS[name]
+        more = MORE_CLAIMS.get(content["slug"], 0) if name == "claims" else 0
+        assert len(content[name]) == more or (not more and len(content[name]) in COUNTS[name])
         for row in content[name]:
             optional = {"letter", "planned", "where"} if name == "claims" else set()
             assert set(keys) - optional <= set(row) <= {*keys, *optional}

@@ -64,6 +64,19 @@ def test_paths_are_never_sent_to_the_hub(tmp_path: Path) -> None:
         hub.resolve(tmp_path / "no" / "where")
 
 
+@pytest.mark.parametrize(
+    "name", ["owner/model-GGUF/model.Q4_K_M.gguf", "owner/model-GGUF/Q8/model-00001-of-00003.gguf"]
+)
+def test_a_file_of_the_hub_is_refused_with_what_fetches_it(cache: Path, name: str) -> None:
+    with pytest.raises(LabError) as error:
+        hub.resolve(name)
+    repository, file = "owner/model-GGUF", name.removeprefix("owner/model-GGUF/")
+    assert str(error.value) == (
+        f"{name}: no such file here, and of the hub no single file is read; fetch it (hf download {repository} {file}) and "
+        "give its path"
+    )
+
+
 def test_only_json_safetensors_and_tokenizer_files_are_fetched() -> None:
     assert not any(name.endswith((".bin", ".pt", ".py", ".pkl")) for name in hub.MODEL_FILES)
 

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from gpt2lab.base.errors import LabError
 from gpt2lab.model import Transformer
 from gpt2lab.model.experts import balance_loss, router_z_loss
 from gpt2lab.model.task_heads import Head
@@ -11,7 +12,7 @@ from gpt2lab.training import TrainSettings, next_token, train
 from gpt2lab.training.routing import RoutingLosses
 from gpt2lab.training.supervised import HeadLoss, Supervised
 from gpt2lab.training.throughput import flops_per_token
-from tests.tiny import tiny
+from tests.tiny import tiny, tokens
 from tests.training.data import Counting
 
 
@@ -145,3 +146,13 @@ def test_a_model_without_experts_opens_no_tap() -> None:
     model = tiny("gpt2").train()
     with RoutingLosses(model):
         assert model.open_tap is None
+
+
+def test_micro_batches_of_a_model_whose_experts_have_a_limit_are_refused() -> None:
+    model = tiny("llama", n_experts=3, expert_capacity=1.25)
+    batch = {"tokens": tokens(2, 6), "targets": tokens(2, 6, seed=1)}
+    with pytest.raises(
+        LabError, match="accumulation 2: which tokens an expert has room for depends on the whole batch"
+    ):
+        train(model, [batch] * 4, settings=TrainSettings(steps=1, accumulation=2))
+    assert train(model, [batch] * 4, settings=TrainSettings(steps=1)).steps == 1

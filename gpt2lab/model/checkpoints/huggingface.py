@@ -64,7 +64,9 @@ def _read_entries(folder: Path) -> dict[str, Any]:
     """Return the content of config.json, whose `model_type` is one we know."""
     path = folder / "config.json"
     if not path.is_file():
-        raise LabError(f"{folder}: no model here, config.json is missing")
+        files = sorted(folder.glob("*.gguf"))
+        instead = f"; of GGUF files one is given, such as {files[0]}" if files else ""
+        raise LabError(f"{folder}: no model here, config.json is missing{instead}")
     entries = read_object(path, largest=LARGEST_CONFIG)
     name = entries.get("model_type")
     if not isinstance(name, str):

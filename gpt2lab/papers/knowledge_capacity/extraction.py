@@ -16,7 +16,7 @@ from torch import Tensor
 
 from gpt2lab.base.errors import LabError
 from gpt2lab.measures.corpus import need_tokenizer
-from gpt2lab.measures.measurement import Measurement
+from gpt2lab.measures.measurement import Measurement, Table
 from gpt2lab.measures.scoring import Row, check_batch_size, score_rows
 from gpt2lab.measures.statistics import t_interval
 from gpt2lab.model import Transformer, attach
@@ -60,16 +60,36 @@ def question(source: FactSource, person: int, attribute: str) -> FactText:
     )
 
 
+_RANK, _EMBEDDING_RANK = 8, 64
+PAIRS = tuple((embedding, rank) for rank in (2, 8, 16) for embedding in (8, 32, 128))
+"""Ranks that are tried, of the embedding and of queries and values: the paper's ranges; its nine pairs are not known."""
+
+
+@dataclass(frozen=True)
+class _Trial:
+    """Adapters of one pair of ranks."""
+
+    embedding_rank: int
+    rank: int
+    model: Transformer
+    loss: float
+    """Of the last tenth of the updates."""
+    chosen_by: float
+    """Share of the answers of the people who choose that are right; 0 without a search."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class KnowledgeExtraction:
     """Share of the facts that questions bring out, after low-rank adapters were trained on questions about other people."""
 
     facts: str = "bios:1000"
     """What the model was trained on: bios, bios-simple, bior, biod or biod-symbols with :PEOPLE:SEED, as given to --data."""
-    rank: int = 8
+    rank: int = _RANK
     """Rank of the adapters of queries and values."""
-    embedding_rank: int = 64
+    embedding_rank: int = _EMBEDDING_RANK
     """Rank of the adapter of the embedding."""
+    search: bool = False
+    """Try nine pairs of ranks and report the best, chosen by a quarter of the other people, who are then not judged."""
     steps: int = 1000
     """Updates of the adapters; 75,000 in the paper."""
     rows: int = 96
@@ -93,6 +113,8 @@ class KnowledgeExtraction:
                 raise LabError(f"{name} must be at least 1, got {getattr(self, name)}")
         if self.limit is not None and self.limit < 2:
             raise LabError(f"limit must be at least 2 people, got {self.limit}")
+        if self.search and (self.rank, self.embedding_rank) != (_RANK, _EMBEDDING_RANK):
+            raise LabError("search tries nine pairs of ranks; leave rank and embedding_rank out, or search")
 
     def __call__(self, lm: "LanguageModel") -> Measurement:
         """Measure; the model stays as it is. LabError for fewer than four people, and as `field_losses`."""
@@ -103,17 +125,109 @@ class KnowledgeExtraction:
                 f"facts {self.facts}: half of the people are asked about in training; give at least 4"
             )
         half = min(source.people // 2, self.limit or source.people)
-        asked, kept_back = range(half), range(source.people - half, source.people)
+        asked, others = range(half), range(source.people - half, source.people)
+        choosing = others[: max(1, len(others) // 4)] if self.search else others[:0]
+        kept_back = others[len(choosing) :]
+        if len(kept_back) < 2:
+            raise LabError(f"search: of {len(others)} people a quarter chooses; give more of them")
         names = self._attributes(source)
         before = self._exact(lm.model, tokenizer, source, kept_back, names)
-        model = copy.deepcopy(lm.model)
-        generator = torch.Generator().manual_seed(self.seed)
-        ranks = {"embedding": self.embedding_rank}
-        attach(
-            model,
-            Lora(name="extraction", rank=self.rank, targets=("q", "v", "embedding"), rank_pattern=ranks),
-            generator=generator,
+        best, tried = self._best(lm.model, tokenizer, source, asked, choosing, names)
+        after = self._exact(best.model, tokenizer, source, kept_back, names)
+        trained = self._exact(best.model, tokenizer, source, asked, names)
+        interval = t_interval(after.mean(axis=1))
+        numbers = {
+            "extractable": interval.mean,
+            "extractable_low": interval.low,
+            "extractable_high": interval.high,
+            "extractable_people": source.people * interval.mean,
+            "before": float(before.mean()),
+            "trained_people": float(trained.mean()),
+            "loss": best.loss,
+            "rank": best.rank,
+            "embedding_rank": best.embedding_rank,
+        }
+        units = {
+            "extractable": "answers that are exactly the likeliest, people not asked about in training",
+            "extractable_low": "95 % over people (t)",
+            "extractable_high": "95 % over people (t)",
+            "extractable_people": "people, of all",
+            "before": "the same without adapters",
+            "trained_people": "the same, people asked about in training",
+            "loss": "nats a token of answers, last tenth of the updates",
+            "rank": "of the adapters of queries and values",
+            "embedding_rank": "of the adapter of the embedding",
+        }
+        rows = [
+            {"attribute": name, "before": float(before[:, i].mean()), "after": float(after[:, i].mean())}
+            for i, name in enumerate(names)
+        ]
+        tables: dict[str, Table] = {"attributes": rows}
+        if self.search:
+            tables["pairs"] = tried
+        about = {
+            "facts": self.facts,
+            "people": source.people,
+            "people_asked": half,
+            "people_judged": len(kept_back),
+            "steps": self.steps,
+        }
+        return Measurement(
+            name="knowledge-extraction",
+            numbers=numbers,
+            units=units,
+            tables=tables,
+            about=about,
         )
+
+    def _pairs(self, width: int) -> list[tuple[int, int]]:
+        """Return the ranks that are tried, of the embedding and of queries and values; none above the width of the model."""
+        if not self.search:
+            return [(self.embedding_rank, self.rank)]
+        return list(dict.fromkeys((min(embedding, width), min(rank, width)) for embedding, rank in PAIRS))
+
+    def _best(
+        self,
+        plain: Transformer,
+        tokenizer: Tokenizer,
+        source: FactSource,
+        asked: Sequence[int],
+        choosing: Sequence[int],
+        names: Sequence[str],
+    ) -> tuple[_Trial, Table]:
+        """Train every pair of ranks; return the one that `choosing` likes best, the first of equals, and a row for each."""
+        best: _Trial | None = None
+        rows: Table = []
+        for embedding_rank, rank in self._pairs(plain.config.d_model):
+            one = self._trial(plain, tokenizer, source, asked, choosing, names, embedding_rank, rank)
+            rows.append(
+                {"embedding rank": embedding_rank, "rank": rank, "loss": one.loss, "chosen by": one.chosen_by}
+            )
+            if best is None or one.chosen_by > best.chosen_by:  # the model of the others is let go
+                best = one
+        assert best is not None, "there is at least one pair"
+        return best, rows
+
+    def _trial(
+        self,
+        plain: Transformer,
+        tokenizer: Tokenizer,
+        source: FactSource,
+        asked: Sequence[int],
+        choosing: Sequence[int],
+        names: Sequence[str],
+        embedding_rank: int,
+        rank: int,
+    ) -> _Trial:
+        """Train adapters of these ranks on questions about `asked`."""
+        model = copy.deepcopy(plain)
+        lora = Lora(
+            name="extraction",
+            rank=rank,
+            targets=("q", "v", "embedding"),
+            rank_pattern={"embedding": embedding_rank},
+        )
+        attach(model, lora, generator=torch.Generator().manual_seed(self.seed))
         done = train(
             model,
             _Questions(source, tokenizer, asked, names, self.rows, self.seed),
@@ -127,42 +241,11 @@ class KnowledgeExtraction:
                 precision="float32",
             ),
             seed=self.seed,
-            label="knowledge-extraction",
+            label=f"knowledge-extraction, ranks {embedding_rank} and {rank}",
         )
         model.eval()
-        after = self._exact(model, tokenizer, source, kept_back, names)
-        trained = self._exact(model, tokenizer, source, asked, names)
-        interval = t_interval(after.mean(axis=1))
-        numbers = {
-            "extractable": interval.mean,
-            "extractable_low": interval.low,
-            "extractable_high": interval.high,
-            "extractable_people": source.people * interval.mean,
-            "before": float(before.mean()),
-            "trained_people": float(trained.mean()),
-            "loss": done.loss,
-        }
-        units = {
-            "extractable": "answers that are exactly the likeliest, people not asked about in training",
-            "extractable_low": "95 % over people (t)",
-            "extractable_high": "95 % over people (t)",
-            "extractable_people": "people, of all",
-            "before": "the same without adapters",
-            "trained_people": "the same, people asked about in training",
-            "loss": "nats a token of answers, last tenth of the updates",
-        }
-        rows = [
-            {"attribute": name, "before": float(before[:, i].mean()), "after": float(after[:, i].mean())}
-            for i, name in enumerate(names)
-        ]
-        about = {"facts": self.facts, "people": source.people, "people_asked": half, "steps": self.steps}
-        return Measurement(
-            name="knowledge-extraction",
-            numbers=numbers,
-            units=units,
-            tables={"attributes": rows},
-            about=about,
-        )
+        said = float(self._exact(model, tokenizer, source, choosing, names).mean()) if choosing else 0.0
+        return _Trial(embedding_rank, rank, model, done.loss, said)
 
     def _attributes(self, source: FactSource) -> list[str]:
         known = [

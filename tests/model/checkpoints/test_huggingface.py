@@ -154,6 +154,10 @@ def test_names_without_the_prefix_and_mask_buffers_are_read_as_the_first_gpt2_fi
 
 def test_folders_that_hold_no_model_say_so(tmp_path: Path) -> None:
     refused(tmp_path / "nowhere", "no model here, config.json is missing")
+    (tmp_path / "files").mkdir()
+    (tmp_path / "files" / "small.gguf").write_bytes(b"GGUF")
+    said = f"config.json is missing; of GGUF files one is given, such as {tmp_path / 'files' / 'small.gguf'}"
+    refused(tmp_path / "files", said)
     folder = saved(tmp_path)
     (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
     refused(folder, "pytorch_model.bin is a pickle file, which is never read")

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+import gpt2lab
 from gpt2lab.base.errors import LabError
 from gpt2lab.model import load_model
 from gpt2lab.papers.impossible_languages.languages import NAMES
@@ -16,6 +17,7 @@ from gpt2lab.papers.impossible_languages.study.claims import HOPS, PAPER_RANKS
 from gpt2lab.papers.impossible_languages.study.comparison import compared, order, travel
 from gpt2lab.papers.impossible_languages.study.material import divided, unigram_loss
 from gpt2lab.papers.impossible_languages.study.settings import FEW
+from gpt2lab.runs.run import Run
 from gpt2lab.runs.trial import TUNING_SEED
 from gpt2lab.runs.verdicts import Status
 from gpt2lab.studies.judge import judge
@@ -46,6 +48,29 @@ def test_the_study_trains_and_judges_every_language_at_smoke_scale(study: Study)
     assert {"curves_shuffle", "perplexity_hop", "surprisal_marker", "interchange_hop_words4"} <= names
     kept = load_model(run.arms["hop_words4"].folder / "model")
     assert kept.config.vocab_size == load_model(run.arms["hop_control"].folder / "model").config.vocab_size
+
+
+def test_checkpoints_that_are_kept_are_models_by_name(
+    study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from gpt2lab.papers.impossible_languages.study import learn
+
+    finished = study.runs[0].arms
+    with Run.start("seed", "ladder", home=tmp_path) as run:
+        run.needed = {name: finished[name] for name in ("text", "tuning_hop_control")}
+        learn(replace(PRESETS["smoke"], keep_checkpoints=True), run, name="hop_control")
+    assert run.record.results["log_perplexity"] == pytest.approx(
+        finished["hop_control"].results["log_perplexity"]
+    )
+    monkeypatch.setenv("GPT2LAB_HOME", str(tmp_path))
+    half, whole, last = (gpt2lab.load(name) for name in (f"{run.id}@2", f"{run.id}@4", run.id))
+    for name, weights in whole.model.state_dict().items():
+        assert torch.equal(weights, last.model.state_dict()[name])
+    assert not torch.equal(half.model.embedding.weight, last.model.embedding.weight)
+    lens = gpt2lab.measure("logit-lens", f"{run.id}@2", prompt="the boy sees", keep=False)
+    assert lens["answer"] > 0
+    with pytest.raises(LabError, match=rf"{run.id} has no weights of update 3; it kept those after 2, 4"):
+        gpt2lab.load(f"{run.id}@3")
 
 
 def test_every_language_is_tuned_once_in_equally_many_trials_on_sentences_that_are_not_judged(

@@ -1,6 +1,7 @@
 """Extraction: questions and answers, losses on answers alone, adapters that leave the model as it is."""
 
 import copy
+from typing import Any
 
 import pytest
 import torch
@@ -8,6 +9,7 @@ import torch
 from gpt2lab.base.errors import LabError
 from gpt2lab.model import Transformer
 from gpt2lab.papers.knowledge_capacity.extraction import (
+    PAIRS,
     QUESTIONS,
     KnowledgeExtraction,
     _Questions,
@@ -22,10 +24,10 @@ from gpt2lab.text.language_model import LanguageModel
 from gpt2lab.text.tokenizer import byte_level
 
 
-def model() -> LanguageModel:
+def model(d_head: int = 16) -> LanguageModel:
     tokenizer = symbol_tokenizer(RandomFacts(people=1))
     config = shape_config(
-        "gpt2", vocab_size=tokenizer.vocab_size, n_layers=1, n_heads=2, d_head=16, context=32
+        "gpt2", vocab_size=tokenizer.vocab_size, n_layers=1, n_heads=2, d_head=d_head, context=32
     )
     return LanguageModel(Transformer(config, generator=torch.Generator().manual_seed(1)).eval(), tokenizer)
 
@@ -75,6 +77,28 @@ def test_adapters_learn_the_answers_and_the_model_stays_as_it_is() -> None:
     assert all(parameter.requires_grad for parameter in lm.model.parameters())
 
 
+def test_of_nine_pairs_of_ranks_other_people_choose_the_one_that_is_reported() -> None:
+    options: dict[str, Any] = {
+        "facts": "biod-symbols:32", "steps": 12, "rows": 8, "learning_rate": 3e-2, "attributes": ("id 1", "id 2"),
+    }  # fmt: skip
+    lm = model(d_head=64)
+    found = KnowledgeExtraction(search=True, **options)(lm)
+    tried = found.tables["pairs"]
+    assert [(row["embedding rank"], row["rank"]) for row in tried] == list(PAIRS) and len(PAIRS) == 9
+    best = max(tried, key=lambda row: float(row["chosen by"]))
+    assert (found["embedding_rank"], found["rank"], found["loss"]) == (
+        best["embedding rank"], best["rank"], best["loss"],
+    )  # fmt: skip
+    assert (found.about["people_asked"], found.about["people_judged"]) == (16, 12)
+    alone = KnowledgeExtraction(
+        rank=int(best["rank"]), embedding_rank=int(best["embedding rank"]), **options
+    )(lm)
+    assert alone["loss"] == found["loss"] and alone["trained_people"] == found["trained_people"]
+    assert "pairs" not in alone.tables and alone.about["people_judged"] == 16
+    narrow = KnowledgeExtraction(search=True, **{**options, "steps": 1})(model()).tables["pairs"]
+    assert len(narrow) == 6 and all(row["embedding rank"] <= 32 for row in narrow)  # no rank above the width
+
+
 def test_what_cannot_be_asked_is_refused() -> None:
     for wrong, words in (
         ({"facts": "biod-symbols:3"}, "give at least 4"),
@@ -84,6 +108,8 @@ def test_what_cannot_be_asked_is_refused() -> None:
         ),
         ({"steps": 0}, "steps must be at least 1"),
         ({"limit": 1}, "limit must be at least 2"),
+        ({"search": True, "rank": 4}, "leave rank and embedding_rank out"),
+        ({"search": True, "facts": "biod-symbols:4"}, "a quarter chooses"),
     ):
         with pytest.raises(LabError, match=words):
             KnowledgeExtraction(**wrong)(model())  # type: ignore[arg-type]  # a mistake each

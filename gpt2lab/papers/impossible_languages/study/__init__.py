@@ -5,7 +5,7 @@ learning rate once for all seeds, on sentences that are not judged, in the same 
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
@@ -25,12 +25,15 @@ from gpt2lab.papers.impossible_languages.study.claims import CLAIMS
 from gpt2lab.papers.impossible_languages.study.material import Material
 from gpt2lab.papers.impossible_languages.study.settings import PRESETS, Settings
 from gpt2lab.papers.impossible_languages.surprisal import marker_surprisals
+from gpt2lab.runs.home import checkpoint_name
 from gpt2lab.studies.graph import UnitSpec
 from gpt2lab.studies.race import FURTHER
 from gpt2lab.studies.sweep import best_on_grid
 from gpt2lab.text.batches import ArrayTokens, PackedBatches
 from gpt2lab.text.language_model import LanguageModel
+from gpt2lab.text.tokenizer import Tokenizer
 from gpt2lab.training import TrainSettings, train
+from gpt2lab.training.callbacks import Callback
 from gpt2lab.training.loop import NotFinite
 
 __all__ = ["CLAIMS", "PRESETS", "Settings", "learn", "run", "summarise", "tune", "units"]
@@ -141,9 +144,10 @@ def learn(settings: Settings, run: "Run", *, name: str) -> None:
     corpus, chosen = _corpus(settings, run, name), run.needed[_tuning(name)].results
     model = model_of(settings, corpus.material.tokenizer.vocab_size, run.seed).to(run.device)
     evaluate = evaluation(settings, corpus, model)
+    kept = [Kept(run, corpus.material.tokenizer)] if settings.keep_checkpoints else []
     seconds = _train(
         settings, run, name, model, corpus.batches(run.seed), chosen["learning_rate"], settings.updates(name),
-        evaluate=evaluate,
+        evaluate=evaluate, callbacks=kept,
     )  # fmt: skip
     final = evaluate()
     for key, value in final.items():
@@ -210,6 +214,17 @@ def _checkpoints(run: "Run", final: Mapping[str, float]) -> list[dict[str, Any]]
     return [row for _, row in sorted(rows.items()) if "log_perplexity" in row]
 
 
+class Kept(Callback):
+    """Saves the weights of every evaluation as a model of the run, `RUN@UPDATES` where a model is named."""
+
+    def __init__(self, run: "Run", tokenizer: Tokenizer) -> None:
+        self.run, self.tokenizer = run, tokenizer
+
+    def on_evaluation(self, step: int, numbers: Mapping[str, float], model: Transformer) -> None:
+        """Save the model; a run that is resumed writes the same again."""
+        self.run.model(LanguageModel(model, self.tokenizer), checkpoint_name(step))
+
+
 def _corpus(settings: Settings, run: "Run", name: str) -> Corpus:
     return Corpus(settings, name, texts.material(settings, run.needed[texts.UNIT], name))
 
@@ -225,6 +240,7 @@ def _train(
     *,
     place: str = "model",
     evaluate: Callable[[], dict[str, float]] | None = None,
+    callbacks: Sequence[Callback] = (),
 ) -> float:
     """Train a model over a complete schedule; return the seconds it took. With `evaluate` the run logs every checkpoint."""
     done = train(
@@ -243,6 +259,7 @@ def _train(
             log_every=max(1, steps // 50),
         ),
         evaluate=evaluate,
+        callbacks=callbacks,
         log=run.log if evaluate is not None else None,
         checkpoints=run.checkpoints / place,
         resume=True,

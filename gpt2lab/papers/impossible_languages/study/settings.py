@@ -65,6 +65,8 @@ class Settings:
     """Updates of a model of the hop family."""
     checkpoints: int = 4
     """Evaluations while training, evenly spaced; the last one is at the end."""
+    keep_checkpoints: bool = False
+    """Keep the weights at every evaluation too: RUN@UPDATES then names a model, RUN being that of a language."""
     warmup: float = 0.1
     """Share of the updates in which the learning rate rises; then it falls linearly to 0."""
     weight_decay: float = 0.1
