@@ -21,6 +21,7 @@ from gpt2lab.text.labelled_batches import Align
 from gpt2lab.training import TrainSettings
 from gpt2lab.training.contrastive import SimCSE
 from gpt2lab.training.objectives import refuse_parts
+from gpt2lab.training.routing import OF_THE_BATCH
 from gpt2lab.training.rows import ReadsRows
 
 TaskKind = Literal[
@@ -240,7 +241,8 @@ class TrainingSettings:
                 f"objective {self.objective}: starts from a model that writes text already; give one with --model"
             )
         objective = SimCSE() if self.task.contrastive else objective
-        refuse_parts(objective, self.train.accumulation)
+        limited = OF_THE_BATCH if self.expert_capacity is not None else ""
+        refuse_parts(objective.indivisible or limited, self.train.accumulation)
         if self.train.privacy is not None and objective.indivisible:
             raise LabError(f"privacy: this training has no loss for each row: {objective.indivisible}")
         if self.architecture is not None:

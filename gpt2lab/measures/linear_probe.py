@@ -41,6 +41,7 @@ def logistic_regression(x: Tensor, y: Tensor, classes: int, *, penalty: float = 
     optimizer = torch.optim.LBFGS(
         [weights, bias],
         max_iter=300,
+        history_size=20,
         tolerance_grad=1e-5,
         tolerance_change=1e-9,
         line_search_fn="strong_wolfe",

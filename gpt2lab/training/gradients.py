@@ -16,6 +16,7 @@ from gpt2lab.model import Transformer
 from gpt2lab.training.micro_batches import Batch, Totals, added, row_count, target_count, target_shares
 from gpt2lab.training.objectives import Divisible, Objective, part, refuse_parts
 from gpt2lab.training.optimizer_protocols import ReadsCurvature
+from gpt2lab.training.routing import room_is_of_the_batch
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +65,7 @@ class SummedGradient:
         self, model: Transformer, objective: Objective, optimizer: Optimizer, accumulation: int
     ) -> None:
         """LabError for several micro-batches of an objective, or of a model, that cannot be computed in parts."""
-        refuse_parts(objective, model, accumulation)
+        refuse_parts(objective.indivisible or room_is_of_the_batch(model.config), accumulation)
 
     def gradient(self, update: Update) -> tuple[float, dict[str, float]]:
         """Accumulate the gradient of one update, that of one large batch; return its loss, nats a target, and metrics."""

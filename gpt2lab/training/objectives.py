@@ -13,12 +13,7 @@ from gpt2lab.base.errors import LabError
 from gpt2lab.model import Transformer, TransformerConfig
 from gpt2lab.model.loss import IGNORE
 from gpt2lab.training.micro_batches import Batch, Totals, target_count, target_share, target_totals
-from gpt2lab.training.routing import (
-    RoutingLosses,
-    balance_is_of_the_batch,
-    room_is_of_the_batch,
-    routing_totals,
-)
+from gpt2lab.training.routing import RoutingLosses, balance_is_of_the_batch, routing_totals
 from gpt2lab.training.sampled_labels import sampled_label_loss
 
 LossFunction = Callable[[Transformer, Batch], tuple[Tensor, dict[str, float]]]
@@ -180,9 +175,8 @@ def part(
     return loss * share_of_targets, {name: value * share_of_targets for name, value in numbers.items()}
 
 
-def refuse_parts(objective: Objective, model: Transformer, count: int) -> None:
-    """LabError for several micro-batches of an objective, or a model, that cannot be computed in parts."""
-    reason = objective.indivisible or room_is_of_the_batch(model.config)
+def refuse_parts(reason: str, count: int) -> None:
+    """LabError for several micro-batches, where a reason says why a batch cannot be computed in parts; else it is empty."""
     if count > 1 and reason:
         raise LabError(
             f"accumulation {count}: {reason}; raise batch_size instead, with gradient_checkpointing if memory is short"

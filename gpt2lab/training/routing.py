@@ -74,6 +74,9 @@ class RoutingLosses:
         return routed(list(self.logits.values()), self.config.experts_per_token, self.attention_mask)
 
 
+OF_THE_BATCH = "which tokens an expert has room for depends on the whole batch; an expert_capacity of none drops no token"
+
+
 def balance_is_of_the_batch(config: TransformerConfig) -> str:
     """Return why rows of a model with experts have no loss of their own, as the end of a sentence; else empty."""
     if config.has_experts and config.balance_weight:
@@ -85,9 +88,7 @@ def balance_is_of_the_batch(config: TransformerConfig) -> str:
 
 def room_is_of_the_batch(config: TransformerConfig) -> str:
     """Return why a batch of a model with experts is not the sum of its parts, as the end of a sentence; else empty."""
-    if config.has_experts and config.expert_capacity is not None:
-        return "which tokens an expert has room for depends on the whole batch; an expert_capacity of none drops no token"
-    return ""
+    return OF_THE_BATCH if config.has_experts and config.expert_capacity is not None else ""
 
 
 @torch.no_grad()

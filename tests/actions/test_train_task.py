@@ -259,3 +259,9 @@ def test_contrastive_tasks_refuse_accumulation_before_any_data_is_read(kind, tmp
     }
     with pytest.raises(LabError, match=r"^test: accumulation 2: the texts .* raise batch_size instead"):
         settings(tmp_path / "none.jsonl", **asked)
+
+
+def test_a_limit_of_experts_refuses_accumulation_before_any_data_is_read(tmp_path):
+    asked = {"experts": 3, "expert_capacity": 1.5, "train.accumulation": 2}
+    with pytest.raises(LabError, match=r"^test: accumulation 2: which tokens an expert has room for"):
+        settings(tmp_path / "none.jsonl", **asked)
