@@ -17,8 +17,9 @@ from gpt2lab.model import Transformer
 from gpt2lab.model.architecture import attach
 from gpt2lab.model.checkpoints.families import CONSTRUCTORS
 from gpt2lab.model.task_heads import Head
+from gpt2lab.text.generators.stories import documents
 from gpt2lab.text.language_model import LanguageModel
-from gpt2lab.text.tokenizer import byte_level, for_masking
+from gpt2lab.text.tokenizer import byte_level, for_masking, word_level
 from tests.contract.parts import broken, built, is_frozen_settings, refuses_unknown_options
 from tests.tiny import tiny
 
@@ -82,6 +83,10 @@ BOTH_WAYS = {"pseudo-perplexity"}
 """Measures of bidirectional models."""
 
 
+RAREST = word_level(documents(0, 60)).vocab_size - 1
+"""The test model's last word, which the passages lack."""
+
+
 HEADED = {
     "classification": Head(outputs=3),
     "regression": Head(kind="regression", outputs=1),
@@ -90,6 +95,7 @@ HEADED = {
     "translation-pairs": Head(outputs=2),
     "codon-attribution": Head(outputs=2),
     "loss-by-steps": part_of("architecture", "pondering")(steps=2),
+    "meta-effects": part_of("architecture", "meta-attention")(token=RAREST),
 }
 """Measures of heads and of architectures, and what each reads."""
 

@@ -125,6 +125,7 @@ REFUSED = {
     "retrieval": "has no head for embedding",
     "pseudo-perplexity": "is causal",
     "loss-by-steps": "does not ponder",
+    "meta-effects": "has no meta-attention",
     "translation-pairs": "has no head for classification",
 }
 """Measures of other models, and what they say of this one."""

@@ -8,10 +8,16 @@ _NAMES = {
     "ExtendContext": "transform",
     "Injector": "injection",
     "MetaAttention": "architecture",
+    "MetaEffects": "measure",
     "MetaInjection": "objective",
+    "boost_sharpens": "sharpness",
+    "caching": "caching",
     "mask_metas": "injection",
     "meta_id": "token",
     "meta_token": "architecture",
+    "rate_distortion": "bottleneck",
+    "sharpness": "sharpness",
+    "zeroed": "zeroing",
 }
 
 __all__ = sorted(_NAMES)

@@ -56,7 +56,7 @@ class DenseMetaAttention(SecondAttention):
         if mask is None:
             slots = torch.arange(run.slots.stop, device=q.device)
             mask = slots <= slots[run.slots][:, None]
-        allowed = mask & keys.transpose(-1, -2)  # P: keys that are metas, [batch, 1, time, keys]
+        allowed = mask & keys.transpose(-1, -2)  # eq. M + P, [batch, 1, time, keys]
         mixed = _mixed(self, q, k, v, allowed | ~marks, run)
         return mixed * marks  # a query that is no meta: exactly 0
 
@@ -143,9 +143,9 @@ class GatheredMetaAttention(SecondAttention):
 
 
 def _mixed(attention: Attention, q: Tensor, k: Tensor, v: Tensor, allowed: Tensor, run: Pass) -> Tensor:
-    """softmax(q kᵀ / √d, where allowed) v by the block's own attention."""  # eq. meta-attention
+    """softmax(q kᵀ / √d, where allowed) v by the block's own attention."""
     masked = dataclasses.replace(run, mask=lambda window: allowed, causal=False)
-    return Attention._attend(attention, q, k, v, masked)
+    return Attention._attend(attention, q, k, v, masked)  # eq. MetaAttention
 
 
 def _in_open(attention: Attention, scores: Tensor, v: Tensor, nobody: Tensor, run: Pass) -> Tensor:

@@ -33,7 +33,7 @@ class MetaBlock(Block):
         if not self.parallel:
             middle = run.see(middle, f"{self.name}.hook_resid_mid")
         second = run.see(self.meta.added(middle, self.meta_norm, run), f"{self.name}.hook_meta_out")
-        middle = run.see(middle + self._dropped(second), f"{self.name}.hook_resid_meta")
+        middle = run.see(middle + self._dropped(second), f"{self.name}.hook_resid_meta")  # eq. block
         added = self.mlp(self.norm2(x if self.parallel else middle, run), run)
         x = middle + self._dropped(run.see(added, f"{self.name}.hook_mlp_out"))
         return run.see(x, f"{self.name}.hook_resid_post")
