@@ -154,10 +154,9 @@ def _figures(known: tuple[Tensor, Tensor]) -> dict[str, Callable[[], Any]]:
         name: partial(
             heatmap,
             cosines.tolist(),
-            rows=[f"block {index}" for index in range(len(cosines))],
+            rows=[f"after block {index}" for index in range(len(cosines))],
             columns=range(1, cosines.shape[1] + 1),
             x_label="places before the meta-token",
-            y_label="state of the meta-token after",
             label=f"cosine with {what}",
             numbers=False,
         )

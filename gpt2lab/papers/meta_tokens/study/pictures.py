@@ -40,13 +40,19 @@ def add(settings: Settings, study: "Study") -> None:
         "zeroing",
         seed_dots(
             {
-                f"{what}, {name}": [run.results[f"meta.{key}.{name}"] for run in runs]
+                f"{what}, {settings.tests[name][1]} words": [
+                    run.results[f"meta.{key}.{name}"] for run in runs
+                ]
                 for name in lengths
-                for what, key in (("full", "recall"), ("no position", "no_pos"), ("no embedding", "no_embed"))
+                for what, key in (
+                    ("whole", "recall"),
+                    ("no position", "no_pos"),
+                    ("no embedding", "no_embed"),
+                )
             },
             label="list recall, share answered exactly",
         ),
-        "The model with meta-tokens: whole, without the position of metas, without their embedding, by length",
+        "The model with meta-tokens: whole, without the position of metas, without their embedding, by the longest prompt",
     )
     _rate_distortion(study)
     _sharpness(study)
@@ -56,9 +62,9 @@ def add(settings: Settings, study: "Study") -> None:
             f"caching_{kind}",
             heatmap(
                 found.tolist(),
-                rows=[f"block {index}" for index in range(len(found))],
+                rows=[f"after block {index}" for index in range(len(found))],
                 columns=range(1, found.shape[1] + 1),
-                x_label="places before the meta-token", y_label="state of the meta-token after",
+                x_label="places before the meta-token",
                 label="cosine", numbers=False,
             ),
             f"Likeness of a meta-token to the {words} of the tokens before it, mean over seeds",
