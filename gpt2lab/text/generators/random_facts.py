@@ -35,8 +35,12 @@ FIRST = ", first string"
 _PEOPLE, _TOLD, _JUDGED, _STRINGS = 0, 1, 2, 3
 _MOST_KEPT = 100_000
 """People whose values are kept as text."""
-_MOST = 2**31
-"""Symbols of all the diversity sets together."""
+_MOST = 2**30
+"""Symbols of all the diversity sets together, and strings of all the values together, at most."""
+_MOST_WORDS = 1_000_000
+"""Symbols of an alphabet, and words of each place of a name, at most."""
+_COUNTED = 62
+"""Bits of the numbers by which strings are told apart; more strings are never counted, T^L may have billions of digits."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,14 +72,26 @@ class RandomFacts:
                 raise LabError(f"random facts: {name} must be at least 1, got {getattr(self, name)}")
         if self.style not in STYLES:
             raise unknown("style of random facts", str(self.style), STYLES)
-        if self.diversity > self.alphabet**self.length:
+        for name in ("alphabet", "name_symbols"):
+            if getattr(self, name) > _MOST_WORDS:
+                raise LabError(
+                    f"random facts: {name} must be at most {_MOST_WORDS:,}, got {getattr(self, name):,}"
+                )
+        if self._string_bits < _COUNTED and self.diversity > self.alphabet**self.length:
             raise LabError(
                 f"random facts: diversity {self.diversity:,} is more than there are strings, "
                 f"{self.alphabet}^{self.length} = {self.alphabet**self.length:,}"
             )
         if self.attributes * self.diversity * self.length > _MOST:
-            raise LabError(f"random facts: the diversity sets hold more than {_MOST:,} symbols")
+            raise LabError(
+                f"random facts: the diversity sets of {self.attributes:,} attributes hold more than {_MOST:,} symbols; "
+                "give fewer or shorter strings"
+            )
         check_people("random facts", self.people, self.seed, self.name_pool)
+        if self.people * self.attributes * self.strings > _MOST:
+            raise LabError(
+                f"random facts: the values of {self.people:,} people hold more than {_MOST:,} strings; ask for fewer"
+            )
 
     @property
     def name_pool(self) -> int:
@@ -95,7 +111,7 @@ class RandomFacts:
             {_attribute(a): self.strings * math.log2(self.diversity) for a in self._numbers},
             sets=self.attributes,
             set_size=self.diversity,
-            string_bits=self.length * math.log2(self.alphabet),
+            string_bits=self._string_bits,
         )
 
     def values(self, person: int) -> dict[str, str]:
@@ -122,6 +138,10 @@ class RandomFacts:
         return [*names, *map(_marker, self._numbers), *(f"v{i}" for i in range(self.alphabet))]
 
     @property
+    def _string_bits(self) -> float:
+        return self.length * math.log2(self.alphabet)
+
+    @property
     def _numbers(self) -> range:
         return range(self.attributes)
 
@@ -143,8 +163,8 @@ class RandomFacts:
 
     def _set(self, attribute: int) -> npt.NDArray[np.int64]:
         """Draw `diversity` different strings."""
-        count = self.alphabet**self.length
-        if count < 2**62:
+        if self._string_bits < _COUNTED:
+            count = self.alphabet**self.length
             numbers = Permutation(count, f"strings {self.seed} {attribute}")(np.arange(self.diversity))
             powers = self.alphabet ** np.arange(self.length, dtype=np.int64)
             return numbers[:, None] // powers % self.alphabet

@@ -82,3 +82,16 @@ def test_what_cannot_be_drawn_is_refused() -> None:
         RandomFacts(people=1, style="poems")  # type: ignore[arg-type]  # a mistake
     with pytest.raises(LabError, match="sentences have no list of words"):
         RandomFacts(people=1, style="sentences").symbols()
+
+
+def test_the_number_of_strings_is_never_formed_where_it_is_astronomic() -> None:
+    known = RandomFacts(people=3, attributes=1, diversity=2, length=100_000_000, alphabet=40_000).information
+    assert known.string_bits == pytest.approx(100_000_000 * 15.287712)
+    for shape, wrong in (
+        ({"length": 10**15}, "hold more than 1,073,741,824 symbols"),
+        ({"strings": 10**15}, "hold more than 1,073,741,824 strings"),
+        ({"alphabet": 10**15}, "alphabet must be at most 1,000,000"),
+        ({"name_symbols": 10**15}, "name_symbols must be at most 1,000,000"),
+    ):
+        with pytest.raises(LabError, match=wrong):
+            RandomFacts(people=3, **shape)  # type: ignore[arg-type]  # whole numbers all of them
