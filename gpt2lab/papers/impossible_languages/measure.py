@@ -24,7 +24,7 @@ from gpt2lab.papers.impossible_languages.interchange import (
     interchange_accuracy,
     regular_plural,
 )
-from gpt2lab.papers.impossible_languages.languages import NAMES, Language, P, S, language
+from gpt2lab.papers.impossible_languages.languages import NAMES, Language, P, R, S, language
 from gpt2lab.papers.impossible_languages.perplexity import sampled, sentence_losses
 from gpt2lab.papers.impossible_languages.perturbing import Perturbation, perturb
 from gpt2lab.papers.impossible_languages.surprisal import marker_surprisals
@@ -304,10 +304,18 @@ def _reading(lm: LanguageModel, tokenizer: str) -> LanguageModel:
 
 
 def _speaks(tokenizer: Tokenizer, chosen: Language) -> Perturbation:
-    """Return a language in a model's ids. LabError if the vocabulary lacks one of its markers."""
+    """Return a language in a model's ids. LabError if the vocabulary lacks one of its markers, or has another family's."""
     missing = [glyph for glyph in chosen.markers if tokenizer.id(glyph) is None]
     if missing:
         raise LabError(_lacks(chosen.name, missing))
+    foreign = [
+        glyph for glyph in (R, S, P) if glyph not in chosen.markers and tokenizer.id(glyph) is not None
+    ]
+    if foreign and chosen.name in NAMES:
+        raise LabError(
+            f"{chosen.name}: the model's vocabulary has {' and '.join(foreign)}, which this language has not; a perplexity "
+            "over another vocabulary says nothing of it, so measure a model of its own family"
+        )
     return perturb(chosen, tokenizer)
 
 

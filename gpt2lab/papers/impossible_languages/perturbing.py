@@ -28,12 +28,19 @@ class Perturbation:
         return Perturbation(self.language, replace(self.coding, markers=tuple(markers)))
 
     def corpus(self, sentences: Iterable[Given]) -> "Perturbed":
-        """Return all sentences in the language, those that it changes apart from the others, and counts."""
-        found = Perturbed(self.language)
+        """Return all sentences in the language, those that it changes apart from the others, and counts.
+
+        The random state of the language begins anew: a corpus, a training or a test part, does not depend on what came
+        before it.
+        """
+        found, rule = (
+            Perturbed(self.language),
+            self.language.begin(),
+        )  # one generator for each run over a part
         markers = set(self.coding.markers)
         for index, given in enumerate(sentences):
             sentence = as_sentence(given)
-            ids = self._rule(sentence, self.coding)  # dropped sentences take their random numbers too
+            ids = rule(sentence, self.coding)  # dropped sentences take their random numbers too
             if sum(token not in markers for token in ids) <= 1:
                 found.counts["short"] += 1
             elif not self.language.affected(sentence):
@@ -91,8 +98,10 @@ def perturb(
             raise LabError(
                 f"{chosen.name}: its markers need ids; give a tokenizer, or first_marker (50257 with GPT-2's vocabulary)"
             )
-        known = tokenizer.id(chosen.markers[0])
-        first_marker = tokenizer.vocab_size if known is None else known
+        known = [id for glyph in chosen.markers if (id := tokenizer.id(glyph)) is not None]
+        if len(known) == len(chosen.markers):
+            return Perturbation(chosen, Coding(encode, tuple(known)))
+        first_marker = tokenizer.vocab_size
     markers = () if first_marker is None else range(first_marker, first_marker + len(chosen.markers))
     return Perturbation(chosen, Coding(encode, tuple(markers)))
 

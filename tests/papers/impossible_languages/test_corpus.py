@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from gpt2lab.base.errors import LabError
@@ -15,6 +16,7 @@ from gpt2lab.papers.impossible_languages.annotations import annotated_sentences,
 from gpt2lab.papers.impossible_languages.corpus import read_manifest, sentences_of, write_corpus
 from gpt2lab.papers.impossible_languages.generator import annotated, plural_of, vocabulary
 from gpt2lab.papers.impossible_languages.hops import is_affected_verb, word_hops_complete
+from gpt2lab.papers.impossible_languages.perturbing import perturb
 from gpt2lab.papers.impossible_languages.tagger import split_sentences, split_words, tag_approximately
 from gpt2lab.papers.impossible_languages.vocabulary import read_ids
 from gpt2lab.text.tokenizer import byte_level
@@ -175,6 +177,17 @@ def test_a_corpus_holds_the_same_sentences_as_tokens_and_as_ids(tmp_path: Path) 
     assert plain.encode("see 🅂 it") == [*b"see", 257, *b" it"] and plain.vocab_size == 259
     again = write_corpus("hop_words4", ["agreement:120:7"], byte_level(), out, test=40, seed=3)
     assert again.manifest == manifest  # takes the place of the old one
+
+
+@pytest.mark.parametrize("name", ["reverse_partial", "shuffle_nondeterministic"])
+def test_the_random_state_begins_anew_in_each_part(name: str, tmp_path: Path) -> None:
+    write_corpus(name, ["tinyworld:20"], byte_level(), tmp_path / "out", test=20)
+    rule = perturb(name, load_tokenizer(tmp_path / "out" / "tokenizer"))
+    whole = list(sentences_of(["tinyworld:20"], annotated=False))
+    held_out = sorted(np.random.default_rng(0).permutation(len(whole)).tolist()[-20:])
+    ids = read_ids((tmp_path / "out" / "test.ids").read_text().splitlines(), "test")
+    assert ids == [rule(whole[place]) for place in held_out]
+    assert rule.corpus(whole).evaluation() == rule.corpus(whole).evaluation()
 
 
 def test_another_seed_holds_out_others_and_a_language_does_not_depend_on_it(tmp_path: Path) -> None:

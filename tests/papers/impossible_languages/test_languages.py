@@ -188,6 +188,12 @@ def test_the_shuffle_family_keeps_sentences_of_2_to_350_tokens_and_dropped_ones_
     )  # its marker does not count
 
 
+def test_markers_of_a_vocabulary_are_found_one_by_one() -> None:
+    other_way_round = word_level(["see the dog 🄿 🅂 x"], punctuation=False)
+    ids = perturb("hop_control", other_way_round).coding.markers
+    assert ids == (other_way_round.id("🅂"), other_way_round.id("🄿")) and ids[0] > ids[1]  # type: ignore[operator]  # both are there
+
+
 def test_a_number_at_the_end_of_a_name_makes_a_language_of_ones_own() -> None:
     assert perturb("shuffle-local4")(range(8)) == [2, 0, 1, 3, 6, 4, 5, 7]
     assert perturb("shuffle_local2")(range(5)) == [0, 1, 2, 3, 4]  # two tokens stay as they are under seed 0
