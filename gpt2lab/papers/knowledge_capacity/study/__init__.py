@@ -156,7 +156,6 @@ def _derive(settings: Settings, run: "Run") -> None:
     run.result("roomy.lowest_share", min(shares, default=math.nan))
     run.result("roomy.rise", max((results[f"{cell.name}.rise"] for cell in roomy), default=math.nan))
     run.result("highest", max(results[f"{cell.name}.bits_per_parameter"] for cell in cells(settings)))
-    run.result("most_offered", max(results[f"{cell.name}.bits_per_parameter_max"] for cell in many))
     whole = results[f"many.p{settings.quantised}.bits_per_parameter"]
     run.result("rounded.before", whole)
     run.result("rounded.value_share", results[f"many.p{settings.quantised}.value_share"])

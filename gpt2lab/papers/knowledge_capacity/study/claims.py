@@ -22,6 +22,8 @@ def _peak(curve: str) -> str:
 
 _FLAT = "peak.many.rise < 0.02"
 """The bits do not rise any more: by less than 2 % in the last tenth of the updates."""
+_OFFERED = "peak.many.bits_per_parameter_max"
+"""R_max at the peak: a model that was offered fewer bits than a claim speaks of says nothing of it."""
 _BESIDE = "junk.none.value_share > 0.5"
 """Without junk the facts are learnt."""
 _ENOUGH = "junk.repeated.value_share > 0.5"
@@ -36,7 +38,7 @@ CLAIMS = [
         quantity="R at the number of people that was best on the tuning seed",
         holds_if=AtLeast(2.0),
         holds_in_part_if=AtLeast(1.0),
-        needs=f"most_offered > 2.2 and {_FLAT} and {_learnt('many')}",
+        needs=f"{_OFFERED} > 2.2 and {_FLAT} and {_learnt('many')}",
         paper="result 1: peak at least 2",
         unit=_R,
         scales=_TRAINED,
@@ -61,7 +63,7 @@ CLAIMS = [
         measure="highest",
         quantity="highest R of all models",
         holds_if=AtMost(2.3),
-        needs=f"most_offered > 2.3 and {_learnt('many')}",
+        needs=f"{_OFFERED} > 2.3 and {_FLAT} and {_learnt('many')}",
         paper="result 1c: at most 2.3",
         unit=_R,
         scales=_TRAINED,
@@ -234,7 +236,8 @@ CLAIMS = [
         measure="(beside_junk.marked - beside_junk.random) / (1 - beside_junk.random)",
         quantity="share of the loss beside random junk that the token gives back",
         holds_if=AtLeast(0.5),
-        needs=f"{_BESIDE} and {_ENOUGH} and beside_junk.random < 0.77 and junk.none.at_edge + junk.marked.at_edge == 0",
+        needs=f"{_BESIDE} and {_ENOUGH} and beside_junk.random < 0.77 "
+        "and junk.none.at_edge + junk.random.at_edge + junk.marked.at_edge == 0",
         paper="result 12: 2 times less after 100 exposures, no loss after 300",
         paper_effect=1.0,
         no_effect=0.0,
@@ -260,7 +263,7 @@ RESULTS = (
     ),
     Result(2, "one wording, or forty, peaks about as high", ("D",)),
     Result(3, "random facts of every shape peak at 2 or more", ("E",)),
-    Result(4, "100 exposures: peak at least 1", ("F",)),
+    Result(4, "100 exposures: peak at least 1, about half of that of 1000", ("F",)),
     Result(5, "1000 exposures: LLaMA, Mistral, less or no feed-forward reach the same", ("G",)),
     Result(6, "100 exposures: LLaMA and Mistral 1.3 times lower, no feed-forward 1.5 times", ("H", "I")),
     Result(7, "the gated feed-forward is the cause", ("J",)),
