@@ -99,6 +99,12 @@ def refuse_shared(pairs: Sequence[Pair], training: Sequence[Pair]) -> None:
         )
 
 
+def unseen(pairs: Sequence[Pair], training: Sequence[Pair]) -> list[Pair]:
+    """Return the pairs that `refuse_shared` does not refuse."""
+    seen = {_key(pair) for pair in training}
+    return [pair for pair in pairs if _key(pair) not in seen]
+
+
 def _key(pair: Pair) -> tuple[str, str]:
     return pair.first.strip().casefold(), pair.second.strip().casefold()
 

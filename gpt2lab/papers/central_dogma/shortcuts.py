@@ -75,7 +75,9 @@ def shortcut_predictions(pairs: Sequence[Pair]) -> dict[str, npt.NDArray[np.int6
     """
     labels = np.array([pair.label for pair in pairs])
     if len(pairs) < 40 or len(set(labels.tolist())) < 2:
-        raise LabError(f"shortcut baselines need 40 pairs of both labels, got {len(pairs)}")
+        raise LabError(
+            f"shortcut baselines need 40 pairs of both labels, got {len(pairs)}; give more, or baselines=false"
+        )
     folds = np.array([_fold(pair.first) for pair in pairs])
     return {
         name: (cross_fitted(features(pairs), labels, folds) > 0.5).astype(np.int64)

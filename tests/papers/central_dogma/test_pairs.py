@@ -9,7 +9,14 @@ import pytest
 
 from gpt2lab.base.errors import LabError
 from gpt2lab.papers.central_dogma.measure import rule_predictions
-from gpt2lab.papers.central_dogma.pairs import Fields, audit, read_pairs, refuse_shared, require_sequences
+from gpt2lab.papers.central_dogma.pairs import (
+    Fields,
+    audit,
+    read_pairs,
+    refuse_shared,
+    require_sequences,
+    unseen,
+)
 from gpt2lab.papers.central_dogma.rules import translated
 from gpt2lab.papers.central_dogma.shortcuts import (
     SHORTCUTS,
@@ -140,3 +147,9 @@ def test_a_broken_row_is_named(tmp_path: Path, line: str, said: str) -> None:
 def test_a_mistake_gets_one_sentence(call: Any, said: str) -> None:
     with pytest.raises(LabError, match=said):
         call()
+
+
+def test_what_is_left_of_pairs_that_were_trained_on_is_not_refused() -> None:
+    pairs, training = [Pair("b ", "C", 0), Pair("b", "d", 0), Pair("b", "d", 0)], [Pair("B", "c", 1)]
+    assert unseen(pairs, training) == pairs[1:]  # small letters and blanks aside, as the refusal has it
+    refuse_shared(unseen(pairs, training), training)

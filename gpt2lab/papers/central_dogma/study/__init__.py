@@ -13,13 +13,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from gpt2lab.base.errors import LabError
 from gpt2lab.measures.held_out import windows_loss
 from gpt2lab.measures.measurement import Measurement
 from gpt2lab.model import Transformer
 from gpt2lab.model.checkpoints.families import gpt2_config
 from gpt2lab.papers.central_dogma.measure import Judged, judge, measurement
-from gpt2lab.papers.central_dogma.pairs import read_pairs, refuse_shared
+from gpt2lab.papers.central_dogma.pairs import read_pairs, unseen
 from gpt2lab.papers.central_dogma.study import pictures
 from gpt2lab.papers.central_dogma.study.analysis import analyse
 from gpt2lab.papers.central_dogma.study.claims import CLAIMS
@@ -284,7 +283,7 @@ def fine_tune(settings: Settings, run: "Run", *, arm: str) -> None:
     run.result("at_edge", chosen["at_edge"])
     trained_on = read_pairs(transform.data)
     for name, pairs in test_sets(settings, spec, 10 * run.seed).items():
-        fresh = _unseen(pairs, trained_on)
+        fresh = unseen(pairs, trained_on)  # of short sentences a few are drawn twice
         judged, _ = judge(lm, fresh, head=None, separator=transform.separator)
         found = judged.numbers()
         run.result(name, found["accuracy"])
@@ -296,16 +295,6 @@ def fine_tune(settings: Settings, run: "Run", *, arm: str) -> None:
     if spec.codons:
         analyse(settings, run, lm, 10 * run.seed + _TARGET)
     run.model(lm)
-
-
-def _unseen(pairs: list[Pair], training: list[Pair]) -> list[Pair]:
-    """Leave out pairs that were fine-tuned on: of short sentences a few are drawn twice."""
-    try:
-        refuse_shared(pairs, training)
-    except LabError:
-        seen = {(pair.first, pair.second) for pair in training}
-        return [pair for pair in pairs if (pair.first, pair.second) not in seen]
-    return pairs
 
 
 def _report_types(run: "Run", judged: Judged, pairs: list[Pair]) -> None:
