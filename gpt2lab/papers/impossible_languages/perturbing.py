@@ -33,10 +33,7 @@ class Perturbation:
         The random state of the language begins anew: a corpus, a training or a test part, does not depend on what came
         before it.
         """
-        found, rule = (
-            Perturbed(self.language),
-            self.language.begin(),
-        )  # one generator for each run over a part
+        found, rule = Perturbed(self.language), self.language.begin()
         markers = set(self.coding.markers)
         for index, given in enumerate(sentences):
             sentence = as_sentence(given)

@@ -185,10 +185,9 @@ def test_languages_are_measured_on_the_same_sentences_beside_their_control(lm: L
     assert rows["hop_words4"]["over control"] == pytest.approx(math.exp(gap.mean()))
     assert "over control" not in rows["hop_control"]
     assert b"<svg" in found.figure_svg("languages")
-    plain = LanguageModel(tiny("gpt2", vocab_size=257), byte_level())
-    shuffles = LanguagePerplexity(languages=("shuffle_control", "shuffle_even_odd"), data=("tinyworld:2",))(
-        plain
-    )
+    plain = LanguageModel(tiny("gpt2", vocab_size=257, max_positions=256), byte_level())
+    shuffled = ("shuffle_control", "shuffle_even_odd")
+    shuffles = LanguagePerplexity(languages=shuffled, data=("tinyworld:2",))(plain)
     assert {row["sentences"] for row in shuffles.tables["languages"]} == {
         len(shuffles.arrays["shuffle_control"])
     }
