@@ -127,6 +127,7 @@ def tune(settings: Settings, run: "Run", *, arm: str) -> None:
     run.table("sweep", tried, "Loss of the answers of tuning prompts, nats a token")
     run.result("learning_rate", best["learning_rate"])
     run.result("at_edge", best["learning_rate"] in (settings.rates[0], settings.rates[-1]))
+    run.result("trials", len(tried))
 
 
 def train_arm(settings: Settings, run: "Run", *, arm: str) -> None:

@@ -160,6 +160,7 @@ def tune(settings: Settings, run: "Run", *, arm: str) -> None:
     run.result("learning_rate", best["learning_rate"])
     run.result("multiply_by_steps", best["multiply_by_steps"])
     run.result("at_edge", best["learning_rate"] in (min(rates), max(rates)))
+    run.result("trials", len(tried))
     run.result("flops", len(tried) * steps * _flops_of_update(settings, arm))
 
 

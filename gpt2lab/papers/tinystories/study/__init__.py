@@ -135,6 +135,7 @@ def tune_binding(settings: Settings, run: "Run", *, model: Model) -> None:
     best = min(tried, key=lambda row: row["loss"])
     run.table("sweep", tried, "Loss of held-out stories at every rate tried")
     run.result("learning_rate", best["learning_rate"])
+    run.result("trials", len(tried))
 
 
 def train_judged(settings: Settings, run: "Run", *, model: Model) -> None:
