@@ -46,6 +46,9 @@ num_fewshot: 0
 """
 """The rows of the example as a task of lm-evaluation-harness."""
 
+UNSAID = 188
+"""Id of the byte 255, which no text holds: a model without meta-attention is told which is the meta-token."""
+
 TRANSFORMS: Mapping[str, Mapping[str, Any]] = {
     "quantize": {"method": "gptq"},
     "reduce-vocabulary": {"vocabulary": 300},
@@ -94,6 +97,7 @@ MEASURES: Mapping[str, Mapping[str, Any]] = {
     "codon-attribution": {"data": ("dna-protein:8:3:8",), "head": "judge", "label": "label", "steps": 2},
     "pair-components": {"data": ("dna-protein:8:3:8",)},
     "isotropy": {"texts": 6, "max_tokens": 20},
+    "meta-effects": {"token": UNSAID},
     "generation-quality": {"texts": 4, "prefix": 5, "new": 16},
     "language-perplexity": {"languages": ("shuffle_control", "shuffle_local3", "shuffle_nondeterministic")},
     "marker-surprisal": {"annotated": ("agreement:40",), "markers": (",", ".")},

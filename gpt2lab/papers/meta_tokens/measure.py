@@ -143,6 +143,7 @@ class MetaEffects:
         losses = {"loss": loss(with_metas), "loss_without_metas": loss(plain)}
         for what in ("no_pos", "no_embed"):
             if what == "no_pos" and model.config.positions == "none":
+                losses["loss_no_pos"] = losses["loss"]  # there is no position to take away
                 continue
             with zeroed(model, what, token=token):
                 losses[f"loss_{what}"] = loss(with_metas)
