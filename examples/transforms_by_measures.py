@@ -93,7 +93,7 @@ MEASURES: Mapping[str, Mapping[str, Any]] = {
     "translation-pairs": {
         "head": "judge", "kind": "texts", "first": "text", "second": "question", "label": "match", "baselines": False,
     },
-    "codon-probe": {"data": ("dna-protein:5:3:6",), "field": "sentence1"},
+    "codon-probe": {"data": ("dna-protein:5:3:6",)},
     "codon-attribution": {"data": ("dna-protein:8:3:8",), "head": "judge", "label": "label", "steps": 2},
     "pair-components": {"data": ("dna-protein:8:3:8",)},
     "isotropy": {"texts": 6, "max_tokens": 20},

@@ -17,8 +17,10 @@ READERS: list[Any] = [
 ]  # fmt: skip
 
 
-OF_THEIR_OWN_FORM = {"multiple-choice", "retrieval", "translation-pairs", "pair-judge"}
-"""What reads no single texts: questions, a collection, pairs."""
+OF_THEIR_OWN_FORM = {
+    "multiple-choice", "retrieval", "translation-pairs", "pair-judge", "codon-probe", "codon-attribution", "pair-components",
+}  # fmt: skip
+"""What reads no single texts: questions, a collection, pairs, genes."""
 
 
 @pytest.mark.parametrize("settings", READERS)

@@ -51,7 +51,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "translation-pairs": {
         "kind": "texts", "first": "text", "second": "question", "label": "match", "baselines": False,
     },
-    "codon-probe": {"field": "dna"},
+    "codon-probe": {"first": "dna"},
     "codon-attribution": {"first": "dna", "second": "protein", "label": "codes", "steps": 2},
     "pair-components": {"first": "dna", "second": "protein", "label": "codes"},
     "logit-lens": {"prompt": "Once upon a time there was"},

@@ -127,6 +127,7 @@ REFUSED = {
     "loss-by-steps": "does not ponder",
     "meta-effects": "has no meta-attention",
     "translation-pairs": "has no head for classification",
+    "codon-attribution": "has no head for classification",
 }
 """Measures of other models, and what they say of this one."""
 

@@ -126,7 +126,7 @@ class CodonProbe:
 
     data: tuple[str, ...] = ("dna-protein:300:3",)
     """Coding DNA, its frame beginning at the first base: files, hub:ID or a built-in source."""
-    field: str = "sentence1"
+    first: str = "sentence1"
     """Field of the DNA in rows."""
     separator: str = ""
     """Text between DNA and protein, as the model was trained."""
@@ -160,8 +160,8 @@ class CodonProbe:
 
     def _read(self, encoder: "Encoder") -> tuple[list[Aligned], list[Example]]:
         genes = list[str]()
-        for where, row in islice(records(self.data, self.field), self.limit):
-            dna = clean_dna(rows.text(row[self.field], where, self.field).strip(), where)
+        for where, row in islice(records(self.data, self.first), self.limit):
+            dna = clean_dna(rows.text(row[self.first], where, self.first).strip(), where)
             genes.append(dna[: len(dna) - len(dna) % CODON])
             if not set(translate(dna)) <= set(AMINO_ACIDS) or len(dna) < 2 * CODON:
                 raise LabError(
