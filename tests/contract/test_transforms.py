@@ -122,6 +122,25 @@ def test_the_given_model_stays_as_it_is_bit_for_bit(part: Part, fit: LanguageMod
     assert not mine & {tensor.data_ptr() for tensor in after.values()}, "training one would change both"
 
 
+def test_weights_of_a_float64_model_do_not_pass_through_float32(
+    part: Part, fit: LanguageModel, passages: Path
+) -> None:
+    fit.model.double()
+    with torch.no_grad():
+        for parameter in fit.model.parameters():
+            parameter.mul_(1 + 1e-10)  # numbers that float32 does not hold
+    before = {name: parameter.clone() for name, parameter in fit.model.named_parameters()}
+    new = transformed(part, fit, passages)
+    for name, parameter in new.model.named_parameters():
+        known = before.get(name)
+        if (
+            known is not None
+            and known.shape == parameter.shape
+            and torch.equal(known.float(), parameter.float())
+        ):
+            assert torch.equal(known, parameter), name
+
+
 def test_what_it_returns_saves_loads_and_generates(
     part: Part, fit: LanguageModel, passages: Path, tmp_path: Path
 ) -> None:

@@ -33,8 +33,8 @@ class RemovePositions:
             )
         generator = torch.Generator().manual_seed(self.seed)
         model = Transformer(config.replace(positions="none", rotary_scaling=None), generator=generator)
+        model.to(device=lm.model.device, dtype=lm.model.dtype)
         if not self.fresh:
             state = lm.model.state_dict()
             model.load_state_dict({name: state[name] for name in model.state_dict()})
-        weight = lm.model.embedding.weight
-        return LanguageModel(model.to(device=weight.device, dtype=weight.dtype).eval(), lm.tokenizer)
+        return LanguageModel(model.eval(), lm.tokenizer)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from gpt2lab.base.errors import LabError
 from gpt2lab.model import Backbone, Block, ExtraInput, Inner, Inputs, Wrapper, drawn
@@ -153,12 +153,8 @@ class Marking(Wrapper):
 
 def marking(model: Backbone) -> Marking | None:
     """Return what finds a model's metas, None without meta-attention."""
-    found = [one for one in _modules(model.wrappers) if isinstance(one, Marking)]
+    found = [one for one in model.wrappers if isinstance(one, Marking)]
     return found[0] if found else None
-
-
-def _modules(wrappers: nn.ModuleList) -> list[nn.Module]:
-    return list(wrappers)
 
 
 def meta_token(model: Backbone) -> int | None:

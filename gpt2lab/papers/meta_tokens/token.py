@@ -53,10 +53,11 @@ def with_token(tokenizer: Tokenizer, text: str) -> tuple[Tokenizer, int]:
 
 
 @torch.no_grad()
-def with_row(model: Transformer, token: int) -> Transformer:
+def with_row(model: Transformer, token: int, *, fresh: bool = True) -> Transformer:
     """Return a copy of a plain model whose table has a row for a token: the mean of the others, a free head's too.
 
-    LabError for a model with architectures attached.
+    fresh: a row that the table holds already, as padding, is set anew; otherwise it is the token's own and stays. LabError
+    for a model with architectures attached.
     """
     if model.architectures:
         raise LabError(
@@ -64,17 +65,22 @@ def with_row(model: Transformer, token: int) -> Transformer:
         )
     old = model.config.vocab_size
     size = max(old, token + 1)
-    made = Transformer(model.config.replace(vocab_size=size))
+    made = Transformer(model.config.replace(vocab_size=size)).to(device=model.device, dtype=model.dtype)
     state = model.state_dict()
     tables = [name for name in ("embedding.weight", "head.weight", "head.bias") if name in state]
     for name in tables:
-        rows = state[name].float()
-        known = torch.arange(old, device=rows.device) != token
+        rows = state[name]
+        known = torch.arange(size, device=rows.device) < old
+        known[token] &= not fresh
         grown = rows.new_empty(size, *rows.shape[1:])
         grown[:old] = rows
         # Rows between the table's end and the token (there are none unless the tokenizer has more ids than rows) too.
-        grown[~torch.isin(torch.arange(size), torch.arange(old)[known])] = rows[known].mean(0)
+        grown[~known] = (
+            rows[known[:old]].to(torch.promote_types(rows.dtype, torch.float32)).mean(0).to(rows.dtype)
+        )
         state[name] = grown
     made.load_state_dict(state)
     made.tie_head()
-    return made.to(device=model.device, dtype=model.dtype).eval()
+    for new, given in zip(made.parameters(), model.parameters(), strict=True):
+        new.requires_grad_(given.requires_grad)
+    return made.eval()

@@ -18,7 +18,7 @@ class AddMetaToken:
     """A meta-token for the tokenizer and the table, and meta-attention that changes nothing until it is trained."""
 
     token: str = META
-    """How it is written in texts; kept if the tokenizer has it as a special token."""
+    """How it is written in texts; if the tokenizer has it as a special token, it keeps its id and its embedding."""
     attention: bool = True
     """Attach meta-attention; otherwise the token is all that is added, and the model keeps its family's layout."""
     backend: Literal["gathered", "dense"] = "gathered"
@@ -32,7 +32,7 @@ class AddMetaToken:
         if lm.tokenizer is None:
             raise LabError("add-meta-token: this model has no tokenizer that could hold the token")
         tokenizer, token = with_token(lm.tokenizer, self.token)
-        model = with_row(lm.model, token)
+        model = with_row(lm.model, token, fresh=tokenizer is not lm.tokenizer)
         if self.attention:
             made = MetaAttention(token=token, backend=self.backend)
             attach(model, made, generator=torch.Generator().manual_seed(self.seed))
@@ -80,10 +80,10 @@ class ExtendContext:
         longer = config.replace(
             rotary_scaling=scaling, max_positions=round(self.factor * config.max_positions)
         )
-        model = Transformer(longer)
+        model = Transformer(longer).to(device=lm.model.device, dtype=lm.model.dtype)
         for architecture in lm.model.architectures:
             attach(model, architecture)
         model.load_state_dict(lm.model.state_dict())
         for new, old in zip(model.parameters(), lm.model.parameters(), strict=True):
             new.requires_grad_(old.requires_grad)
-        return LanguageModel(model.to(device=lm.model.device, dtype=lm.model.dtype).eval(), lm.tokenizer)
+        return LanguageModel(model.eval(), lm.tokenizer)

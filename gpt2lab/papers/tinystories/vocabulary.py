@@ -75,4 +75,5 @@ def _rows(weight: torch.Tensor, kept: torch.Tensor) -> torch.Tensor:
     left_out = torch.ones(len(weight), dtype=torch.bool, device=weight.device)
     left_out[kept] = False
     rest = weight[left_out] if bool(left_out.any()) else weight
-    return torch.cat([weight[kept], rest.float().mean(0, keepdim=True).to(weight.dtype)])
+    mean = rest.to(torch.promote_types(weight.dtype, torch.float32)).mean(0, keepdim=True)
+    return torch.cat([weight[kept], mean.to(weight.dtype)])

@@ -51,8 +51,13 @@ def test_the_token_is_added_to_tokenizer_and_table_and_nothing_else_changes(
         assert torch.equal(again.model(ids), made.model(ids))
     plain = gpt2lab.apply("add-meta-token", lm, attention=False, keep=False)
     assert not plain.model.architectures and plain.config.vocab_size == new + 1
+    with torch.no_grad():
+        plain.model.embedding.weight[new] = 9.0  # as if it had been trained
+    plain.model.embedding.weight.requires_grad_(False)
     kept = gpt2lab.apply("add-meta-token", plain, keep=False)
     assert kept.config.vocab_size == new + 1 and meta_token(kept.model) == new
+    assert bool((kept.model.embedding.weight[new] == 9.0).all()), "the row of a token that it had is its own"
+    assert not kept.model.embedding.weight.requires_grad
 
 
 def test_a_table_with_spare_rows_keeps_its_size(tokenizer: Tokenizer) -> None:
