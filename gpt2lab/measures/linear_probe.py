@@ -42,8 +42,8 @@ def logistic_regression(x: Tensor, y: Tensor, classes: int, *, penalty: float = 
         [weights, bias],
         max_iter=300,
         history_size=20,
-        tolerance_grad=1e-5,
-        tolerance_change=1e-9,
+        tolerance_grad=1e-7,
+        tolerance_change=1e-12,
         line_search_fn="strong_wolfe",
     )
 
