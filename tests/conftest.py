@@ -1,8 +1,10 @@
 """What every test gets."""
 
+import gc
 import os
+import shutil
 import signal
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 # One thread a process: the suite runs two processes on two cores, and sums do not change with the machine.
@@ -19,6 +21,23 @@ from tests.tide import home as home
 from tests.tide import tide as tide
 
 torch.set_num_threads(1)
+
+# Folders of tests lie in memory where there is room: on a disk each of their tens of thousands of fsyncs waits 5 to 10 ms.
+# What must survive a disk is tested there: tests/survival works in the system's own temporary folder.
+MEMORY = Path("/dev/shm")
+if os.access(MEMORY, os.W_OK) and shutil.disk_usage(MEMORY).free > 8 << 30:
+    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Leave what is imported and collected out of every later search for garbage: ten thousand tests live to the end."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 @pytest.fixture(scope="session", autouse=True)
