@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.forked import run
+
 ROOT = Path(__file__).parents[1]
 
 
@@ -38,13 +40,7 @@ def lion(tmp_path: Path) -> dict[str, str]:
 
 
 def _lab(environment: dict[str, str], *words: str) -> str:
-    done = subprocess.run(
-        [sys.executable, "-m", "gpt2lab", *words],
-        capture_output=True,
-        text=True,
-        env=environment,
-        check=False,
-    )
+    done = run("gpt2lab", *words, environment=environment)
     assert done.returncode == 0, done.stderr
     return done.stdout
 

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.forked import run
+
 ROOT = Path(__file__).parents[1]
 EXAMPLE = ROOT / "examples" / "third-party-paper"
 
@@ -26,6 +28,9 @@ class Site:
         path = os.pathsep.join([str(self.folder), str(ROOT)])
         return {**os.environ, "PYTHONPATH": path, "GPT2LAB_HOME": str(home), "OMP_NUM_THREADS": "1"}
 
+    def type(self, *words: str) -> subprocess.CompletedProcess[str]:
+        return run("gpt2lab", *words, environment=self.environment, folder=self.folder.parent)
+
     def python(self, *words: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [sys.executable, *words],
@@ -37,7 +42,7 @@ class Site:
         )
 
     def lab(self, *words: str) -> str:
-        done = self.python("-m", "gpt2lab", *words)
+        done = self.type(*words)
         assert done.returncode == 0, done.stderr
         assert done.stderr == ""
         return done.stdout
@@ -120,7 +125,7 @@ def test_its_parts_pass_the_same_battery_as_ours(site: Site) -> None:
 
 def test_a_broken_description_is_one_sentence_and_the_rest_goes_on(broken: Site) -> None:
     (broken.folder / "prune_retrain" / "paper.toml").write_text("slug = ")
-    done = broken.python("-m", "gpt2lab", "papers", "tinystories")
+    done = broken.type("papers", "tinystories")
     assert done.returncode == 0 and "TinyStories" in done.stdout
     assert done.stderr.startswith("gpt2lab: the paper prune-retrain is left out: ")
     assert done.stderr.count("\n") == 1
@@ -129,10 +134,10 @@ def test_a_broken_description_is_one_sentence_and_the_rest_goes_on(broken: Site)
 def test_a_part_that_cannot_be_imported_is_one_sentence_and_the_others_work(broken: Site) -> None:
     (broken.folder / "prune_retrain" / "optimizer.py").write_text("import no_such_library\n")
     assert "masked-adamw" in broken.lab("papers", "prune-retrain")
-    done = broken.python("-m", "gpt2lab", "train", "--data", "tinyworld:9", "--optimizer", "masked-adamw")
+    done = broken.type("train", "--data", "tinyworld:9", "--optimizer", "masked-adamw")
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
     assert "optimizer masked-adamw: prune_retrain.optimizer cannot be imported" in done.stderr
-    study = broken.python("-m", "gpt2lab", "reproduce", "prune-retrain", "--scale", "smoke")
+    study = broken.type("reproduce", "prune-retrain", "--scale", "smoke")
     assert (study.returncode, study.stderr.count("\n")) == (2, 1)
     assert "the study of prune-retrain: prune_retrain.study cannot be imported" in study.stderr
 
@@ -140,7 +145,7 @@ def test_a_part_that_cannot_be_imported_is_one_sentence_and_the_others_work(brok
 def test_a_package_that_cannot_be_imported_at_all_is_one_sentence(broken: Site) -> None:
     (broken.folder / "prune_retrain" / "__init__.py").write_text("def\n")
     assert "masked-adamw" in broken.lab("papers", "prune-retrain")  # its description needs no import
-    done = broken.python("-m", "gpt2lab", "train", "--data", "tinyworld:9", "--optimizer", "masked-adamw")
+    done = broken.type("train", "--data", "tinyworld:9", "--optimizer", "masked-adamw")
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
     assert "optimizer masked-adamw: prune_retrain.optimizer cannot be imported (SyntaxError" in done.stderr
 
@@ -164,11 +169,11 @@ def test_a_package_that_ends_the_process_on_import_is_listed_and_ends_no_other_v
 
 def test_a_part_whose_module_exits_is_one_sentence(broken: Site) -> None:
     (broken.folder / "prune_retrain" / "optimizer.py").write_text("raise SystemExit('no licence')\n")
-    done = broken.python("-m", "gpt2lab", "train", "--data", "tinyworld:9", "--optimizer", "masked-adamw")
+    done = broken.type("train", "--data", "tinyworld:9", "--optimizer", "masked-adamw")
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
     assert "prune_retrain.optimizer cannot be imported (SystemExit: no licence)" in done.stderr
     (broken.folder / "prune_retrain" / "optimizer.py").write_text("raise KeyboardInterrupt\n")
-    done = broken.python("-m", "gpt2lab", "train", "--data", "tinyworld:9", "--optimizer", "masked-adamw")
+    done = broken.type("train", "--data", "tinyworld:9", "--optimizer", "masked-adamw")
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (130, "", 1)
     assert "stopped while prune_retrain.optimizer was imported for optimizer masked-adamw" in done.stderr
 
@@ -178,7 +183,7 @@ def test_what_a_package_prints_on_import_does_not_stand_in_the_json(broken: Site
     file.write_text("print('hello')\n" + file.read_text(encoding="utf-8"), encoding="utf-8")
     small = "--d-model 16 --n-layers 1 --n-heads 2 --context 32 --vocab-size 280 --batch-size 2 --steps 1"
     words = ("train", "--data", "tinyworld:60", *small.split(), "--optimizer", "masked-adamw", "--json")
-    done = broken.python("-m", "gpt2lab", *words)
+    done = broken.type(*words)
     assert json.loads(done.stdout)["id"] == "train-1"
     assert done.stderr == "hello\n"
 
@@ -202,7 +207,7 @@ def test_a_malformed_line_of_entry_points_is_one_sentence_and_the_rest_is_read(
     line: str, sentence: str, broken: Site
 ) -> None:
     _announce(broken, f"{line}\nprune-retrain = prune_retrain")
-    done = broken.python("-m", "gpt2lab", "papers", "prune-retrain")
+    done = broken.type("papers", "prune-retrain")
     assert done.returncode == 0 and "masked-adamw" in done.stdout
     assert sentence in done.stderr and done.stderr.count("\n") == 1
 

@@ -2,8 +2,6 @@
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -15,6 +13,7 @@ from gpt2lab.actions.train_settings import TrainingSettings
 from gpt2lab.base.errors import LabError
 from gpt2lab.model.soft_prompt import SoftPrompt
 from gpt2lab.studies.resume import resume
+from tests.forked import run
 
 SMALL = {
     "data": "tinyworld:60", "d_model": 16, "n_layers": 1, "n_heads": 2, "context": 16, "vocab_size": 280,
@@ -105,13 +104,7 @@ def test_the_command_line_takes_it(tmp_path: Path) -> None:
         if name not in ("evaluation_tokens", "samples", "checkpoint_every")
     ]
     words += ["--architecture", "soft-prompt", "--set", "architecture_options.length=2", "--json"]
-    done = subprocess.run(
-        [sys.executable, "-m", "gpt2lab", "train", *words],
-        capture_output=True,
-        text=True,
-        check=False,
-        env=os.environ,
-    )
+    done = run("gpt2lab", "train", *words, environment=os.environ)
     assert done.returncode == 0, done.stderr
     config = json.loads((Path(json.loads(done.stdout)["model"]) / "config.json").read_text())
     assert config["gpt2lab"]["architectures"] == [

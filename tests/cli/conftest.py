@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from gpt2lab.cli import main
+from tests.forked import run
 
 SMALL = [
     *("--data", "tinyworld:80", "--steps", "6", "--d-model", "16", "--n-layers", "1", "--n-heads", "2"),
@@ -43,14 +44,8 @@ def in_process_environment(home: Path) -> dict[str, str]:
 
 
 def typed(home: Path, *words: str) -> Done:
-    """Type a command as a person does: in a process of its own."""
-    done = subprocess.run(
-        [sys.executable, "-m", "gpt2lab", *words],
-        capture_output=True,
-        text=True,
-        env=in_process_environment(home),
-        check=False,
-    )
+    """Type a command in a process of its own."""
+    done = run("gpt2lab", *words, environment=in_process_environment(home))
     return Done(done.returncode, done.stdout, done.stderr)
 
 
@@ -58,9 +53,15 @@ def typed(home: Path, *words: str) -> Done:
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The home folder of two finished runs, small-1 and small-2, the second with another seed."""
     home = tmp_path_factory.mktemp("home") / "runs"
-    first = typed(home, "train", *SMALL, "--name", "small", "--json")
-    assert first.status == 0, first.err
-    assert first.json["id"] == "small-1"
+    first = subprocess.run(  # as a person does: by an interpreter that has imported nothing
+        [sys.executable, "-m", "gpt2lab", "train", *SMALL, "--name", "small", "--json"],
+        capture_output=True,
+        text=True,
+        env=in_process_environment(home),
+        check=False,
+    )
+    assert first.returncode == 0, first.stderr
+    assert json.loads(first.stdout)["id"] == "small-1"
     with pytest.MonkeyPatch.context() as patch:  # in this process, which is quicker
         for name, value in in_process_environment(home).items():
             patch.setenv(name, value)

@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from gpt2lab.runs.store import Store
 from gpt2lab.studies.resume import resume
 from gpt2lab.studies.study import reproduce
 from gpt2lab.text.language_model import load
+from tests.forked import Forked
 
 RUNS = 24
 RESUME = """
@@ -40,11 +42,6 @@ for number in range(1, runs + 1):
     except LabError as error:
         print(error, flush=True)
 """
-# The command line with leases that run out within seconds.
-TYPED = (
-    "import sys\nfrom gpt2lab.base import lease\nlease.TIMEOUT, lease.BEAT = 3.0, 0.5\n"
-    "from gpt2lab.cli import main\nsys.exit(main(sys.argv[1:]))\n"
-)
 TRAIN = [
     *(
         "train",
@@ -63,16 +60,39 @@ TRAIN = [
 ]
 
 
-def start(code, *words, home, before=()):
-    path = str(Path(gpt2lab.__file__).parents[1])
+def environment(home):
+    return os.environ | {"PYTHONPATH": str(Path(gpt2lab.__file__).parents[1]), "GPT2LAB_HOME": str(home)}
+
+
+def start(code, *words, home):
     return subprocess.Popen(
-        [*before, sys.executable, "-c", code, *map(str, words)],
+        [sys.executable, "-c", code, *map(str, words)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env=os.environ | {"PYTHONPATH": path, "GPT2LAB_HOME": str(home)},
+        env=environment(home),
     )
+
+
+class Typed(Forked):
+    """A command line with short leases in a process of its own."""
+
+    def __init__(self, *words, home):
+        place = Path(tempfile.mkdtemp(dir=home.parent))
+        self.error = place / "err"
+        words = map(str, words)
+        super().__init__(
+            "tests.runs.short_leases",
+            *words,
+            environment=environment(home),
+            out=place / "out",
+            err=self.error,
+        )
+
+    def end(self):
+        """Return the exit status and what was said to standard error."""
+        return self.wait(), self.error.read_text()
 
 
 def test_of_two_processes_that_resume_a_run_at_once_exactly_one_does(home):
@@ -99,10 +119,10 @@ def test_of_two_processes_that_resume_a_run_at_once_exactly_one_does(home):
 
 def stopped_training(home, steps=4000):
     """Start a training, stop it where it stands after its first checkpoint, and return its process."""
-    process = start(TYPED, *TRAIN, "--steps", steps, home=home)
+    process = Typed(*TRAIN, "--steps", steps, home=home)
     deadline = time.monotonic() + 120
     while not any((home / "train-1" / "checkpoints").glob("step-*")):
-        assert process.poll() is None, process.communicate()
+        assert process.poll() is None, process.end()
         assert time.monotonic() < deadline
         time.sleep(0.05)
     process.send_signal(signal.SIGSTOP)
@@ -111,18 +131,16 @@ def stopped_training(home, steps=4000):
 
 def test_a_training_that_slept_while_another_process_finished_it_changes_nothing(home):
     sleeper = stopped_training(home, steps=60)
-    first = start(TYPED, "resume", "train-1", home=home)
-    _, error = first.communicate(timeout=120)
-    assert (first.returncode, "still runs, as process" in error) == (2, True)
+    status, error = Typed("resume", "train-1", home=home).end()
+    assert (status, "still runs, as process" in error) == (2, True)
     time.sleep(3.5)
-    second = start(TYPED, "resume", "train-1", home=home)
-    _, error = second.communicate(timeout=120)
-    assert second.returncode == 0, error
+    status, error = Typed("resume", "train-1", home=home).end()
+    assert status == 0, error
     row = Store(home).find("train-1")
     files = content(home / "train-1")
     sleeper.send_signal(signal.SIGCONT)
-    _, error = sleeper.communicate(timeout=120)
-    assert sleeper.returncode == 2
+    status, error = sleeper.end()
+    assert status == 2
     assert "this process stops without writing there" in error
     assert content(home / "train-1") == files
     assert Store(home).find("train-1") == row
@@ -130,14 +148,12 @@ def test_a_training_that_slept_while_another_process_finished_it_changes_nothing
 
 def test_a_training_is_taken_over_by_hand_and_ends_with_the_weights_of_an_undisturbed_one(home):
     sleeper = stopped_training(home, steps=60)
-    taken = start(TYPED, "resume", "train-1", "--take-over", home=home)
-    _, error = taken.communicate(timeout=120)
-    assert taken.returncode == 0, error
-    sleeper.kill()
+    status, error = Typed("resume", "train-1", "--take-over", home=home).end()
+    assert status == 0, error
+    sleeper.send_signal(signal.SIGKILL)
     sleeper.wait()
-    alone = start(TYPED, *TRAIN, "--steps", 60, home=home)
-    _, error = alone.communicate(timeout=120)
-    assert alone.returncode == 0, error
+    status, error = Typed(*TRAIN, "--steps", 60, home=home).end()
+    assert status == 0, error
     one, other = (load(home / name / "model").model.state_dict() for name in ("train-1", "train-2"))
     assert all(torch.equal(one[name], other[name]) for name in other)
 
@@ -149,7 +165,7 @@ def test_a_training_is_taken_over_by_hand_and_ends_with_the_weights_of_an_undist
 )
 def test_a_training_that_was_killed_is_resumed_under_another_host_name_and_in_a_copied_folder(home, tmp_path):
     sleeper = stopped_training(home, steps=60)
-    sleeper.kill()
+    sleeper.send_signal(signal.SIGKILL)
     sleeper.wait()
     shutil.copytree(home, tmp_path / "copy")
     renamed = [
@@ -163,9 +179,11 @@ def test_a_training_that_was_killed_is_resumed_under_another_host_name_and_in_a_
         "sh",
     ]
     for place in (home, tmp_path / "copy"):
-        process = start(TYPED, "resume", "train-1", home=place, before=renamed)
-        _, error = process.communicate(timeout=120)
-        assert process.returncode == 0, error
+        words = [sys.executable, "-m", "tests.runs.short_leases", "resume", "train-1"]
+        done = subprocess.run(
+            [*renamed, *words], env=environment(place), capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
         assert Store(place).find("train-1").status == "finished"
 
 
