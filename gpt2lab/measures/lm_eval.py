@@ -66,19 +66,20 @@ class LmEval:
 
         manager = self._manager()
         try:
-            found = simple_evaluate(
-                model,
-                tasks=list(self.tasks),
-                num_fewshot=self.num_fewshot,
-                limit=self.limit,
-                task_manager=manager,
-                bootstrap_iters=self.bootstrap,
-                log_samples=False,
-                random_seed=None,
-                numpy_random_seed=None,
-                torch_random_seed=None,
-                fewshot_random_seed=self.seed,
-            )
+            with _without_survey():
+                found = simple_evaluate(
+                    model,
+                    tasks=list(self.tasks),
+                    num_fewshot=self.num_fewshot,
+                    limit=self.limit,
+                    task_manager=manager,
+                    bootstrap_iters=self.bootstrap,
+                    log_samples=False,
+                    random_seed=None,
+                    numpy_random_seed=None,
+                    torch_random_seed=None,
+                    fewshot_random_seed=self.seed,
+                )
         except LabError:
             raise
         except (
@@ -141,6 +142,22 @@ def _silence() -> Iterator[None]:
         logger.setLevel(level)
         if not were_off:
             enable_progress_bars()
+
+
+@contextlib.contextmanager
+def _without_survey() -> Iterator[None]:
+    """Keep the harness from asking pip, the compiler and the drivers what is installed: seconds for each measurement.
+
+    A run has its environment from gpt2lab; nothing here reads the harness's own account.
+    """
+    from lm_eval import evaluator
+
+    usual = evaluator.add_env_info
+    setattr(evaluator, "add_env_info", lambda results: None)  # noqa: B010  as above
+    try:
+        yield
+    finally:
+        setattr(evaluator, "add_env_info", usual)  # noqa: B010  as above
 
 
 def _numbers(task: str, metrics: Mapping[str, Any]) -> dict[str, float]:

@@ -241,13 +241,20 @@ def test_what_cannot_be_generated_is_a_sentence(folder: Path, options: dict[str,
         HarnessModel(load(folder)).generate_until(requests("generate_until", [("one day", options)]))
 
 
-def test_tasks_are_a_measure_and_their_numbers_are_those_of_the_hf_model(folder: Path, tasks: Path) -> None:
+def test_tasks_are_a_measure_and_their_numbers_are_those_of_the_hf_model(
+    folder: Path, tasks: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from lm_eval import simple_evaluate
     from lm_eval.tasks import TaskManager
 
+    surveys = list[str]()
+    monkeypatch.setattr(
+        "torch.utils.collect_env.get_pretty_env_info", lambda: surveys.append("pip list") or ""
+    )
     state = torch.get_rng_state()
     measured = LmEval(tasks=tuple(TASKS), include_path=str(tasks))(load(folder))
     assert torch.equal(state, torch.get_rng_state())
+    assert not surveys, "a measure has no use for what is installed, which takes seconds to list"
     expected = simple_evaluate(
         "hf",
         model_args=f"pretrained={folder},dtype=float32",
@@ -256,6 +263,7 @@ def test_tasks_are_a_measure_and_their_numbers_are_those_of_the_hf_model(folder:
         task_manager=TaskManager(include_path=str(tasks), include_defaults=False),
         bootstrap_iters=0,
     )
+    assert surveys, "the harness by itself makes one"
     for name in (
         "toy-choice.acc",
         "toy-choice.acc_norm",
