@@ -20,7 +20,7 @@ MODELS  := smollm2-135m all-minilm-l6-v2
 # What the tests run under: no download, no progress lines, one thread a process.
 QUIETLY := GPT2LAB_QUIET=1 HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false MPLBACKEND=Agg OMP_NUM_THREADS=1
 
-.PHONY: help reproduce test models lint format clean
+.PHONY: help reproduce test suite models lint style types format clean
 
 help:
 	@sed -n 's/^# //p' Makefile
@@ -29,7 +29,11 @@ reproduce: .venv/installed
 	$(BIN)/gpt2lab reproduce $(PAPER) --scale $(SCALE) --seeds $(SEEDS) --workers $(WORKERS)
 	@echo "the command is .venv/bin/gpt2lab, or gpt2lab after: source .venv/bin/activate"
 
-test: lint models
+# Types are checked while the tests run: mypy needs a minute or two of one core, and says at once what it finds.
+test: style models
+	@$(MAKE) --no-print-directory -j 2 types suite
+
+suite: .venv/installed-test
 	$(QUIETLY) $(BIN)/python -m pytest -q -n $(JOBS)
 
 models: .venv/installed-test
@@ -37,10 +41,14 @@ models: .venv/installed-test
 	  $(BIN)/gpt2lab models get $$model || echo "make: the tests that need $$model are skipped" >&2; \
 	done
 
-lint: .venv/installed-test
+lint: style types
+
+style: .venv/installed-test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
+
+types: .venv/installed-test
 	$(BIN)/mypy
 
 format: .venv/installed-test
