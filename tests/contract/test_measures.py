@@ -44,6 +44,8 @@ SMALL: dict[str, dict[str, Any]] = {
     "short-prompts": {"max_new_tokens": 3},
     "story-circuits": {"stories": 4, "neurons": 2},
     "pseudo-perplexity": {"limit": 60},
+    "loss-by-steps": {"limit": 120},
+    "quantization-error": {"limit": 120},
     "classification": {"label": ("answer",), "resamples": 100},
     "regression": {"label": ("answer",), "resamples": 100},
     "token-classification": {"field": "words", "label": ("label",), "resamples": 100},

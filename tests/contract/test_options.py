@@ -6,6 +6,7 @@ call that it makes, which is caught; the settings of `train` have a test of thei
 
 import ast
 import dataclasses
+import functools
 import importlib
 import inspect
 import json
@@ -262,15 +263,21 @@ def test_every_option_of_a_part_is_read_after_it_was_checked(one: Part) -> None:
 def _read(made: type) -> Iterator[str]:
     """Yield the attributes that a part's class, its bases and what stands beside it read outside of `__post_init__`."""
     for cls in made.__mro__:
-        if not cls.__module__.startswith("gpt2lab.") and cls is not made:
-            continue
-        folder = Path(inspect.getfile(sys.modules[cls.__module__])).parent
-        for path in folder.rglob("*.py"):
-            waiting: list[ast.AST] = [ast.parse(path.read_text(encoding="utf-8"))]
-            while waiting:
-                node = waiting.pop()
-                if isinstance(node, ast.FunctionDef) and node.name == "__post_init__":
-                    continue
-                if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load):
-                    yield node.attr
-                waiting += ast.iter_child_nodes(node)
+        if cls.__module__.startswith("gpt2lab.") or cls is made:
+            yield from _read_in(Path(inspect.getfile(sys.modules[cls.__module__])).parent)
+
+
+@functools.cache
+def _read_in(folder: Path) -> frozenset[str]:
+    """Return the attributes that the modules of a folder read; many parts share one."""
+    found = set()
+    for path in folder.rglob("*.py"):
+        waiting: list[ast.AST] = [ast.parse(path.read_text(encoding="utf-8"))]
+        while waiting:
+            node = waiting.pop()
+            if isinstance(node, ast.FunctionDef) and node.name == "__post_init__":
+                continue
+            if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load):
+                found.add(node.attr)
+            waiting += ast.iter_child_nodes(node)
+    return frozenset(found)

@@ -1,5 +1,6 @@
 """The genetic code against a table written by degenerate codons, and frames, reverse translation and reading frames."""
 
+from functools import cache
 from itertools import product
 
 import numpy as np
@@ -29,6 +30,7 @@ DEGENERATE = {
 """The code as textbooks write it, by IUPAC letters."""
 
 
+@cache
 def slow_code() -> dict[str, str]:
     return {
         "".join(codon): residue

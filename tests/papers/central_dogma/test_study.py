@@ -179,8 +179,7 @@ def test_the_same_seed_begins_with_the_same_weights_whatever_the_corpus() -> Non
 
 def test_letters_tell_random_proteins_apart_and_not_another_order() -> None:
     settings = replace(Settings(), test_pairs=300)
-    random, order = (
-        paper.beside(test_sets(settings, ARMS["english"], 10)[name]) for name in ("dna_protein", "order")
-    )
+    sets = test_sets(settings, ARMS["english"], 10)
+    random, order = (paper.beside(sets[name]) for name in ("dna_protein", "order"))
     assert random["shortcut.composition"] > 0.56 > 0.55 > order["shortcut.composition"]
     assert random["rule.frame0"] == order["rule.frame0"] == 1.0
