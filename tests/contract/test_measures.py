@@ -182,6 +182,8 @@ def test_it_is_the_same_twice_and_leaves_the_model_alone(
 
 
 def test_no_number_depends_on_the_batch(part: Part, lm: LanguageModel, passages: Path) -> None:
+    if "batch_size" not in {field.name for field in dataclasses.fields(part.load())}:
+        return  # has no batch, and is the same twice
     results = [make(part, passages, batch_size=size)(lm).numbers for size in (1, 5, 32)]
     for other in results[1:]:
         assert other == pytest.approx(results[0], rel=1e-6, abs=1e-6)  # a correlation may be near 0
