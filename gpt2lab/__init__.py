@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from gpt2lab.actions.models import load as load
     from gpt2lab.actions.predict import predict as predict
     from gpt2lab.actions.train import train as train
+    from gpt2lab.actions.write import write as write
     from gpt2lab.base.errors import LabError as LabError
     from gpt2lab.model.config import TransformerConfig as TransformerConfig
     from gpt2lab.model.transformer import Transformer as Transformer
@@ -56,6 +57,7 @@ __all__ = [
     "resume",
     "save",
     "train",
+    "write",
 ]
 
 _PLACES = {
@@ -78,6 +80,7 @@ _PLACES = {
     "resume": "gpt2lab.studies.resume:resume",
     "save": "gpt2lab.text.language_model:save",
     "train": "gpt2lab.actions.train:train",
+    "write": "gpt2lab.actions.write:write",
 }
 
 if not TYPE_CHECKING:  # a type checker would take every misspelt name for one that is there

@@ -23,7 +23,7 @@ from gpt2lab.base.errors import LabError, nearest, shown, unknown
 from gpt2lab.base.plugins import announced
 from gpt2lab.base.wording import listed
 
-PART_KINDS = ("optimizer", "architecture", "transform", "decoder", "measure", "objective")
+PART_KINDS = ("optimizer", "architecture", "transform", "decoder", "measure", "objective", "source")
 WORKS = (
     "training",
     "adaptation",
@@ -46,7 +46,7 @@ _NEEDED = ("slug", "title", "date", "authors", "work", "summary")
 
 @dataclass(frozen=True)
 class Part:
-    """What works on the shared transformer: an optimizer, architecture, transform, decoder, measure or objective."""
+    """What a paper or a layer adds: an optimizer, architecture, transform, decoder, measure, objective or source."""
 
     kind: str
     """One of PART_KINDS."""

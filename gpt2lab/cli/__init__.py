@@ -32,6 +32,7 @@ VERBS = {
     "apply": "make a new model from a model by a transform",
     "measure": "measure a model",
     "predict": "print the predictions of a model's head for texts: classes, numbers, labels of words",
+    "write": "write the documents of a source to files: generated, perturbed, or read",
     "export": "write a model for other programs: Hugging Face's folder, GGUF, ONNX",
     "runs": "list, delete and repair runs",
     "report": "write a run's report again and print its path",

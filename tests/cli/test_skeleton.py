@@ -10,8 +10,7 @@ from pathlib import Path
 import pytest
 
 from gpt2lab.base.errors import LabError
-from gpt2lab.base.registry import PART_KINDS
-from gpt2lab.cli.skeleton import LONGEST, new_paper
+from gpt2lab.cli.skeleton import KINDS, LONGEST, new_paper
 
 ROOT = Path(__file__).parents[2]
 
@@ -44,7 +43,7 @@ def _announce(folder: Path, site: Path) -> None:
 
 
 def test_a_package_of_every_kind_passes_ruff_and_its_own_tests(tmp_path: Path) -> None:
-    made = [new_paper(f"my-{kind}", kind=kind, out=tmp_path) for kind in PART_KINDS]
+    made = [new_paper(f"my-{kind}", kind=kind, out=tmp_path) for kind in KINDS]
     for paper in made:
         _announce(paper.folder, tmp_path / "site")
         assert not any("xample" in file.read_text() for file in paper.files if file.suffix == ".py")
@@ -57,7 +56,7 @@ def test_a_package_of_every_kind_passes_ruff_and_its_own_tests(tmp_path: Path) -
     assert "skipped" not in done.stdout
 
 
-@pytest.mark.parametrize("kind", PART_KINDS)
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", ["abz", "n" * LONGEST])
 def test_the_code_keeps_its_form_under_the_shortest_and_the_longest_name(
     kind: str, name: str, tmp_path: Path
@@ -109,7 +108,11 @@ def test_in_a_checkout_the_paper_is_there_at_once(tmp_path: Path) -> None:
         ("class", {}, "words of letters and digits"),
         ("x" * 31, {}, "31 letters; a paper's name has at most 30"),
         ("tinystories", {}, "a paper of this name exists"),
-        ("my-idea", {"kind": "optimiser"}, "--kind optimiser: a part is one of optimizer, architecture"),
+        (
+            "my-idea",
+            {"kind": "optimiser"},
+            "--kind optimiser: a paper is begun with one of optimizer, architecture",
+        ),
         ("greedy", {"kind": "decoder"}, "there is decoder greedy already"),
         ("json", {}, "Python has a package json already"),
     ],

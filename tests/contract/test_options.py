@@ -40,6 +40,7 @@ CALLS = {
     "apply": "gpt2lab.actions.apply.apply",
     "measure": "gpt2lab.actions.measure.measure",
     "predict": "gpt2lab.actions.predict.predict",
+    "write": "gpt2lab.actions.write.write",
     "export": "gpt2lab.actions.export.export",
     "report": "gpt2lab.runs.report.write.write_report",
     "compare": "gpt2lab.studies.comparison.compare_parts",
@@ -56,6 +57,7 @@ BASES = {
     "apply": "apply quantize MODEL",
     "measure": "measure perplexity MODEL",
     "predict": "predict MODEL once",
+    "write": "write recall-task --task parity --out there",
     "export": "export MODEL --to gguf --out there",
     "report": "report a-run",
     "compare": "compare decoders",
@@ -82,6 +84,7 @@ EFFECTS = {
         "--head class", "--pair second", "--truncate left", "--device cpu", "--dtype float32", "--data FILE -once",
         "--data FILE --field other -once",
     ),
+    "write": ("--out elsewhere", "--set level=medium"),
     "export": ("--precision f16", "--to onnx", "--out elsewhere"),
     "report": ("--figures pdf", "--tables latex"),
     "compare": (
@@ -117,6 +120,9 @@ REFUSED = (
     ("apply quantize MODEL --steps 3", "--steps: no such option"),
     ("measure perplexity MODEL --seed 1", "draws nothing"),
     ("measure logit-lens MODEL --data FILE", "--data: no such option"),
+    ("write recall-task --task parity --out there --field other", "--field: no such option"),
+    ("write tinyworld:3 --out there.txt --set seed=1", "`field` is the one option, not seed"),
+    ("write tinyworld:3 --out there.csv", "ends in .jsonl or .txt"),
     ("export MODEL --to onnx --out there --precision f16", "an ONNX file is written in f32"),
     ("runs --force", "goes with `gpt2lab runs delete`"),
     ("runs --dry-run", "goes with `gpt2lab runs clean`"),
@@ -201,7 +207,7 @@ def _options(verb: str) -> set[str]:
     parser, common = Parser(prog=verb), Parser(prog=verb)
     importlib.import_module(f"gpt2lab.cli.{verb.split()[0]}").add(parser, words)
     add_common(common)
-    owner = {"apply": "transform", "measure": "measure", "generate": "decoder"}.get(verb)
+    owner = {"apply": "transform", "measure": "measure", "generate": "decoder", "write": "source"}.get(verb)
     skipped = set(common._option_string_actions)
     if owner is not None:
         chosen = part(owner, {"generate": "greedy"}.get(verb, words[0]))

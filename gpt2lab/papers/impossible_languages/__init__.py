@@ -6,6 +6,7 @@ _NAMES = {
     "Language": "languages",
     "NAMES": "languages",
     "language": "languages",
+    "ImpossibleLanguage": "source",
     "perturb": "perturbing",
     "Perturbation": "perturbing",
     "Sentence": "annotations",

@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from gpt2lab.base.errors import LabError
-from gpt2lab.base.files import atomic_folder, atomic_write, check_place, user_path
-from gpt2lab.base.json_files import json_sha256, read_object, write_json
+from gpt2lab.base.files import atomic_folder, atomic_write, user_path
+from gpt2lab.base.json_files import json_sha256, write_json
 from gpt2lab.base.progress import progress
 from gpt2lab.papers.impossible_languages.annotations import FORMATS, Sentence, annotated_sentences
 from gpt2lab.papers.impossible_languages.generator import annotated as generated
@@ -19,12 +19,12 @@ from gpt2lab.papers.impossible_languages.perturbing import Given, Perturbed, per
 from gpt2lab.papers.impossible_languages.tagger import split_sentences, tag_approximately
 from gpt2lab.papers.impossible_languages.vocabulary import spell, spelled, with_markers
 from gpt2lab.text import sources
+from gpt2lab.text.manifests import MANIFEST, refuse_foreign
 from gpt2lab.text.tokenizer import Tokenizer
 from gpt2lab.text.tokenizer_files import save_tokenizer
 
 GENERATED = "agreement"
 """Name of the generator among sources: `agreement:SIZE:SEED`."""
-MANIFEST = "manifest.json"
 _SIZE = 40_000
 
 
@@ -110,7 +110,7 @@ def write_corpus(
     LabError: a folder that holds something else, fewer sentences than `test` asks for, nothing left to train or evaluate.
     """
     chosen, folder = language(name), user_path(out)
-    _refuse_foreign(folder)
+    refuse_foreign(folder, "corpus of a language")
     ours = with_markers(tokenizer, chosen)
     if ours.eos is None:
         raise LabError(
@@ -176,17 +176,3 @@ def _write_part(folder: Path, name: str, sentences: Sequence[list[int]], tokeniz
     rows = (json.dumps({"text": spell(tokenizer, ids)}, ensure_ascii=False) for ids in sentences)
     atomic_write(folder / f"{name}.jsonl", "".join(row + "\n" for row in rows))
     atomic_write(folder / f"{name}.ids", "".join(" ".join(map(str, ids)) + "\n" for ids in sentences))
-
-
-def _refuse_foreign(folder: Path) -> None:
-    check_place(folder)
-    if folder.is_dir() and any(folder.iterdir()) and not (folder / MANIFEST).is_file():
-        raise LabError(f"{folder}: holds something that is no corpus of a language; give another folder")
-
-
-def read_manifest(folder: Path | str) -> dict[str, object]:
-    """Return the manifest of a folder that `write_corpus` wrote. LabError if it is none."""
-    path = user_path(folder) / MANIFEST
-    if not path.is_file():
-        raise LabError(f"{folder}: no corpus of a language; it has no {MANIFEST}")
-    return read_object(path)

@@ -10,6 +10,7 @@ _NAMES = {
     "MetaAttention": "architecture",
     "MetaEffects": "measure",
     "MetaInjection": "objective",
+    "RecallTask": "source",
     "boost_sharpens": "sharpness",
     "caching": "caching",
     "mask_metas": "injection",

@@ -2,8 +2,6 @@
 
 import gzip
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,14 +9,15 @@ import pytest
 
 from gpt2lab.base.errors import LabError
 from gpt2lab.base.json_files import json_sha256
-from gpt2lab.papers.impossible_languages.__main__ import main
+from gpt2lab.cli import main
 from gpt2lab.papers.impossible_languages.annotations import annotated_sentences, features
-from gpt2lab.papers.impossible_languages.corpus import read_manifest, sentences_of, write_corpus
+from gpt2lab.papers.impossible_languages.corpus import sentences_of, write_corpus
 from gpt2lab.papers.impossible_languages.generator import annotated, plural_of, vocabulary
 from gpt2lab.papers.impossible_languages.hops import is_affected_verb, word_hops_complete
 from gpt2lab.papers.impossible_languages.perturbing import perturb
 from gpt2lab.papers.impossible_languages.tagger import split_sentences, split_words, tag_approximately
 from gpt2lab.papers.impossible_languages.vocabulary import read_ids
+from gpt2lab.text.manifests import read_manifest
 from gpt2lab.text.tokenizer import byte_level
 from gpt2lab.text.tokenizer_files import load_tokenizer
 
@@ -234,22 +233,22 @@ def test_ids_of_a_file_are_read_and_anything_else_is_refused() -> None:
         read_ids(["1", "2 -3"], "x")
 
 
-def test_the_command_writes_a_corpus_and_answers_mistakes_in_a_sentence(
+def test_the_verb_writes_a_corpus_and_answers_mistakes_in_a_sentence(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = ["shuffle_local3", "--data", "tinyworld:30", "--vocab-size", "280", "--test", "20"]
-    done = subprocess.run(
-        [sys.executable, "-m", "gpt2lab.papers.impossible_languages", *words, "--out", str(tmp_path / "a")],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout) == read_manifest(tmp_path / "a")
-    assert main(["shuffle_lokal3", *words[1:], "--out", str(tmp_path / "b")]) == 2
-    assert "did you mean" in capsys.readouterr().err
-    assert (
-        main(["shuffle_local3", "--data", "tinyworld:30", "--out", str(tmp_path / "b"), "--test", "many"])
-        == 2
-    )
+    words = ["write", "impossible-language", "--data", "tinyworld:30", "--vocab-size", "280", "--test", "20"]
+    assert main([*words, "--language", "shuffle_local3", "--out", str(tmp_path / "a"), "--json"]) == 0
+    printed = json.loads(capsys.readouterr().out)
+    manifest = read_manifest(tmp_path / "a")
+    assert {name: printed[name] for name in manifest} == manifest
+    for wrong, sentence in (
+        (["--language", "shuffle_lokal3"], "did you mean"),
+        (["--language", "shuffle_local3", "--test", "many"], "test must be a whole number"),
+        ([], "language"),
+    ):
+        assert main([*words, *wrong, "--out", str(tmp_path / "b")]) == 2
+        error = capsys.readouterr().err
+        assert sentence in error and error.count("\n") == 1
     assert not (tmp_path / "b").exists()
 
 

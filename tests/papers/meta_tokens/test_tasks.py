@@ -8,12 +8,13 @@ import pytest
 import torch
 
 from gpt2lab.base.errors import LabError
+from gpt2lab.cli import main
 from gpt2lab.model import attach
 from gpt2lab.papers.meta_tokens import MetaAttention
-from gpt2lab.papers.meta_tokens.__main__ import main
 from gpt2lab.papers.meta_tokens.levels import LEVELS, Curriculum, example, examples, level, side
 from gpt2lab.papers.meta_tokens.task_data import TaskBatches, TaskEncoder, score, task_tokenizer
 from gpt2lab.papers.meta_tokens.tasks import PAUSE, TASKS, WORDS, Example, draw, solve, verify, vocabulary
+from gpt2lab.text.manifests import read_manifest
 from gpt2lab.text.tokenizer import train_bpe, word_level
 from tests.tiny import tiny
 
@@ -164,28 +165,28 @@ def test_a_score_is_what_greedy_decoding_would_say() -> None:
         score(model, encoder, [example("parity", 0, [(80, 90)])])
 
 
-def test_the_command_writes_two_parts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    words = [
-        "copying",
-        "--level",
-        "easy",
-        "--train",
-        "30",
-        "--test",
-        "10",
-        "--out",
-        str(tmp_path / "copying"),
-    ]
-    assert main([*words, "--pause", "<|meta|>"]) == 0
-    assert json.loads(capsys.readouterr().out) == {"train": 30, "test": 10}
+def test_the_verb_writes_two_parts_and_a_manifest(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["write", "recall-task", "--task", "copying", "--train", "30", "--test", "10"]
+    folder = tmp_path / "copying"
+    assert main([*words, "--out", str(folder), "--pause", "<|meta|>", "--json"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert (said["train"], said["test"], said["out"]) == (30, 10, str(folder))
+    assert said["sha256"] == read_manifest(folder)["sha256"]
     rows = {
-        part: [json.loads(line) for line in (tmp_path / "copying" / f"{part}.jsonl").read_text().splitlines()]
+        part: [json.loads(line) for line in (folder / f"{part}.jsonl").read_text().splitlines()]
         for part in ("train", "test")
     }
+    assert {part: len(found) for part, found in rows.items()} == {"train": 30, "test": 10}
     assert not {row["prompt"] for row in rows["train"]} & {row["prompt"] for row in rows["test"]}
     for row in rows["test"]:
         assert row["text"] == f"{row['prompt']} {row['answer']}" and row["prompt"].count("<|meta|>") == 2
         assert [row["prompt"].split()[place] for place in row["pauses"]] == ["<|meta|>"] * 2
-    assert main(["sums", "--out", str(tmp_path / "sums")]) == 2
-    assert "no such task" in capsys.readouterr().err
-    assert main(["parity", "--level", "easier", "--out", str(tmp_path / "x")]) == 2
+    place = ["--out", str(tmp_path / "none")]
+    for wrong, sentence in (
+        (["--task", "sums"], "no such task"),
+        (["--task", "parity", "--level", "easier"], "no such level"),
+        (["--task", "parity", "--train", "0"], "must be at least 1"),
+    ):
+        assert main(["write", "recall-task", *wrong, *place]) == 2
+        assert sentence in capsys.readouterr().err
+    assert not (tmp_path / "none").exists()
