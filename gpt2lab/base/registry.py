@@ -24,6 +24,8 @@ from gpt2lab.base.plugins import announced
 from gpt2lab.base.wording import listed
 
 PART_KINDS = ("optimizer", "architecture", "transform", "decoder", "measure", "objective", "source")
+STUDIED_KINDS = PART_KINDS[:-1]
+"""Kinds that a paper can be begun with; a source has nothing that a study could compare."""
 WORKS = (
     "training",
     "adaptation",

@@ -15,11 +15,10 @@ from dataclasses import asdict
 from typing import Any
 
 from gpt2lab.base.errors import LabError, nearest
-from gpt2lab.base.registry import WORKS, Paper, Part, papers
+from gpt2lab.base.registry import STUDIED_KINDS, WORKS, Paper, Part, papers
 from gpt2lab.base.shipped import published_study, shipped_verdicts
 from gpt2lab.cli.parser import Parser
 from gpt2lab.cli.show import pairs, paragraph, print_json
-from gpt2lab.cli.skeleton import KINDS
 from gpt2lab.runs.store import Row, Store
 
 _SORTS = ("work", "date", "title", "name")
@@ -36,7 +35,7 @@ def add(parser: Parser, argv: Sequence[str]) -> None:
     parser.add_argument("--sort", choices=_SORTS, help="order of the list (default: work)")
     group = parser.add_argument_group("papers new NAME")
     group.add_argument(
-        "--kind", metavar="KIND", help=f"kind of its part: {', '.join(KINDS)} (default: optimizer)"
+        "--kind", metavar="KIND", help=f"kind of its part: {', '.join(STUDIED_KINDS)} (default: optimizer)"
     )
     group.add_argument(
         "--out",

@@ -14,13 +14,11 @@ from pathlib import Path
 import gpt2lab
 from gpt2lab.base.errors import LabError
 from gpt2lab.base.files import atomic_write, user_path
-from gpt2lab.base.registry import PART_KINDS, papers, parts
+from gpt2lab.base.registry import STUDIED_KINDS, papers, parts
 from gpt2lab.base.wording import listed
 
 LONGEST = 30  # letters of a name: more would break the lines of the code that is written
 
-KINDS = tuple(kind for kind in PART_KINDS if kind != "source")
-"""Kinds of parts that a paper can be begun with; a source has nothing that a study could compare."""
 _TEMPLATES = Path(__file__).parent / "skeletons"
 
 _PYPROJECT = """\
@@ -143,8 +141,8 @@ def _checked(name: str, kind: str) -> str:
         raise LabError(f"{name}: {len(slug)} letters; a paper's name has at most {LONGEST}")
     if slug in [paper.slug for paper in papers()]:
         raise LabError(f"{name}: a paper of this name exists; `gpt2lab papers {slug}` shows it")
-    if kind not in KINDS:
-        raise LabError(f"--kind {kind}: a paper is begun with one of {listed(KINDS, 'or')}")
+    if kind not in STUDIED_KINDS:
+        raise LabError(f"--kind {kind}: a paper is begun with one of {listed(STUDIED_KINDS, 'or')}")
     if slug in [part.name for part in parts(kind)]:
         raise LabError(f"{name}: there is {kind} {slug} already; choose another name")
     return slug

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from gpt2lab.base.errors import LabError
-from gpt2lab.cli.skeleton import KINDS, LONGEST, new_paper
+from gpt2lab.base.registry import STUDIED_KINDS
+from gpt2lab.cli.skeleton import LONGEST, new_paper
 
 ROOT = Path(__file__).parents[2]
 
@@ -43,7 +44,7 @@ def _announce(folder: Path, site: Path) -> None:
 
 
 def test_a_package_of_every_kind_passes_ruff_and_its_own_tests(tmp_path: Path) -> None:
-    made = [new_paper(f"my-{kind}", kind=kind, out=tmp_path) for kind in KINDS]
+    made = [new_paper(f"my-{kind}", kind=kind, out=tmp_path) for kind in STUDIED_KINDS]
     for paper in made:
         _announce(paper.folder, tmp_path / "site")
         assert not any("xample" in file.read_text() for file in paper.files if file.suffix == ".py")
@@ -56,7 +57,7 @@ def test_a_package_of_every_kind_passes_ruff_and_its_own_tests(tmp_path: Path) -
     assert "skipped" not in done.stdout
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", STUDIED_KINDS)
 @pytest.mark.parametrize("name", ["abz", "n" * LONGEST])
 def test_the_code_keeps_its_form_under_the_shortest_and_the_longest_name(
     kind: str, name: str, tmp_path: Path

@@ -8,7 +8,7 @@ from gpt2lab.base.errors import LabError
 from gpt2lab.base.files import atomic_folder, sha256
 from gpt2lab.base.json_files import write_json
 from gpt2lab.papers.meta_tokens.levels import examples, level
-from gpt2lab.papers.meta_tokens.tasks import PAUSE, WORDS, Example
+from gpt2lab.papers.meta_tokens.tasks import PAUSE, Example, vocabulary
 from gpt2lab.text.manifests import MANIFEST, refuse_foreign
 
 
@@ -28,7 +28,7 @@ class RecallTask:
     """Training examples."""
     test: int = 1000
     """Test examples."""
-    words: int = len(WORDS)
+    words: int = 500
     """Different words that occur, of 500."""
     pause: str = PAUSE
     """How the pause is written, such as <|meta|>, the token that `gpt2lab apply add-meta-token` adds."""
@@ -41,6 +41,7 @@ class RecallTask:
         """Write the folder and return its manifest."""
         if min(self.train, self.test) < 1:
             raise LabError(f"train and test must be at least 1, got {self.train} and {self.test}")
+        vocabulary(self.words)  # refuses fewer than two, and more than there are
         refuse_foreign(out, "data of a recall task")
         ranges = [level(self.level)]
         made = {

@@ -186,6 +186,7 @@ def test_the_verb_writes_two_parts_and_a_manifest(tmp_path: Path, capsys: pytest
         (["--task", "sums"], "no such task"),
         (["--task", "parity", "--level", "easier"], "no such level"),
         (["--task", "parity", "--train", "0"], "must be at least 1"),
+        (["--task", "copying", "--words", "501"], "words must lie in 2 to 500"),
     ):
         assert main(["write", "recall-task", *wrong, *place]) == 2
         assert sentence in capsys.readouterr().err
