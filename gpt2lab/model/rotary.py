@@ -34,6 +34,8 @@ class RotaryScaling:
     """yarn: pairs that turn less often than this are interpolated."""
     truncate: bool = True
     """yarn: round the ends of the ramp outwards to whole pairs."""
+    extrapolation: float = 1.0
+    """yarn: share, 0 to 1, by which pairs before and on the ramp stay as they were; at 0 all are interpolated."""
     magnitude: float | None = None
     """yarn: factor on cos and sin; None means 0.1 ln(factor) + 1."""
     low_frequency: float = 1.0
@@ -42,7 +44,10 @@ class RotaryScaling:
     """llama3: pairs of which more waves than this fit stay as they are."""
 
     def __post_init__(self) -> None:
-        numbers = (self.factor, self.beta_fast, self.beta_slow, self.low_frequency, self.high_frequency)
+        numbers = (
+            *(self.factor, self.beta_fast, self.beta_slow, self.extrapolation),
+            *(self.low_frequency, self.high_frequency),
+        )
         if not all(math.isfinite(number) for number in (*numbers, self.magnitude or 0.0)):
             raise LabError(f"rotary scaling: its numbers must be finite, got {self}")
         if not self.factor >= 1.0:
@@ -52,6 +57,8 @@ class RotaryScaling:
             raise LabError("rotary scaling: low_frequency must lie between 0 and high_frequency")
         if self.kind == "yarn" and not (self.beta_fast > 0 and self.beta_slow > 0):
             raise LabError("rotary scaling: beta_fast and beta_slow must be above 0")
+        if not 0 <= self.extrapolation <= 1:
+            raise LabError(f"rotary scaling: extrapolation must lie in [0, 1], got {self.extrapolation}")
 
     @property
     def amplitude(self) -> float:
@@ -78,7 +85,7 @@ def rotary_frequencies(width: int, base: float, scaling: RotaryScaling | None, l
     if scaling.kind == "linear":
         return slow
     if scaling.kind == "yarn":
-        kept = 1 - _yarn_ramp(width, base, scaling)
+        kept = (1 - _yarn_ramp(width, base, scaling)) * scaling.extrapolation
     else:
         waves = scaling.original_positions * theta / (2 * math.pi)  # that fit into the original positions
         low, high = scaling.low_frequency, scaling.high_frequency

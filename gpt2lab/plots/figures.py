@@ -94,6 +94,7 @@ def line_chart(
     bands: Mapping[str, tuple[Sequence[float], Sequence[float]]] | None = None,
     log_x: bool = False,
     log_y: bool = False,
+    linear_below: float | None = None,
     markers: bool = False,
     dashed: Sequence[str] = (),
     width: float = 6.4,
@@ -102,7 +103,8 @@ def line_chart(
     """Draw lines, each named at its right end.
 
     series: name → (x, y). bands: name → (lower y, upper y) at the same x, drawn as a shade (a range over seeds, an
-    interval). `dashed` names lines of reference. Points that are not finite leave gaps.
+    interval). `dashed` names lines of reference. linear_below: the x axis is linear up to there,
+    then logarithmic. Points that are not finite leave gaps.
     """
     if not series:
         raise LabError("a line chart needs at least one series")
@@ -124,6 +126,8 @@ def line_chart(
             from matplotlib.ticker import MaxNLocator
 
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))  # there is no update 2.5
+        if linear_below is not None:
+            _linear_then_log(axes, linear_below)
         if log_y:
             axes.set_yscale("log")
             _plain_numbers(axes.yaxis)
@@ -273,6 +277,20 @@ def spread(places: Sequence[float], apart: float) -> list[float]:
             size += many
         blocks.append((centre, size))
     return [centre + (i - (size - 1) / 2) * apart for centre, size in blocks for i in range(size)]
+
+
+def _linear_then_log(axes: "Axes", bound: float) -> None:
+    """Make the x axis linear up to the bound and logarithmic beyond it, with ticks on both sides."""
+    from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
+
+    low, high = axes.dataLim.intervalx
+    axes.set_xscale("symlog", linthresh=bound, linscale=2.0)
+    linear = [float(tick) for tick in MaxNLocator(4).tick_values(min(low, 0.0), bound) if tick <= bound]
+    decades = range(math.floor(math.log10(bound)), math.ceil(math.log10(max(high, bound))) + 1)
+    beyond = [m * 10.0**power for power in decades for m in (1, 2, 5) if bound < m * 10.0**power <= high]
+    axes.xaxis.set_major_locator(FixedLocator([*linear, *beyond]))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: number(value, 3)))
 
 
 def _plain_numbers(axis: Any) -> None:

@@ -109,6 +109,21 @@ def test_a_scatter_plot_names_every_mean_in_its_colour_and_leaves_out_what_is_no
         scatter({"greedy": ([3.0], [math.nan])}, x_label="x", y_label="y")
 
 
+def test_an_axis_is_linear_up_to_a_bound_and_logarithmic_beyond_it() -> None:
+    points = {"a": ([0.0, 5.0, 20.0, 900.0], [4.0, 3.0, 2.0, 1.0])}
+    figure = line_chart(points, x_label="rate", y_label="distortion", linear_below=20.0)
+    axes = figure.axes[0]
+    places = {x: axes.transData.transform((x, 1.0))[0] for x in (0.0, 10.0, 20.0, 40.0, 80.0)}
+    assert places[10.0] - places[0.0] == pytest.approx(places[20.0] - places[10.0], rel=1e-6)
+    assert places[80.0] - places[40.0] == pytest.approx(
+        places[40.0] - places[20.0], rel=0.35
+    )  # a doubling each
+    assert places[40.0] - places[20.0] < places[20.0] - places[0.0]
+    ticks = [float(tick) for tick in axes.get_xticks()]
+    assert {0.0, 10.0, 20.0, 50.0, 100.0, 500.0} <= set(ticks)
+    assert {"0", "10", "100", "500"} <= set(texts(to_svg(figure)))
+
+
 def test_cells_hold_words_and_tokens_can_be_seen() -> None:
     figure = heatmap(
         [[0.1, math.nan], [0.9, 0.5]],

@@ -49,13 +49,16 @@ class ExtendContext:
     """Pairs that turn more often than this over the original window stay as they are."""
     beta_slow: float = 1.0
     """Pairs that turn less often than this are interpolated whole."""
+    extrapolation_factor: float = 1.0
+    """Share by which fast pairs stay as they are, 1 in the paper; at 0 every pair is interpolated whole."""
     attention_factor: float = 1.0
     """Multiplies 0.1 ln(factor) + 1, by which cos and sin are multiplied; scores get its square."""
 
     def __call__(self, lm: LanguageModel) -> LanguageModel:
         """Return the model for longer windows, with its architectures.
 
-        LabError for a model without rotary positions, or whose positions are scaled already, and for a factor of 1 or less.
+        LabError for a model without rotary positions, or whose positions are scaled already, and for factors outside their
+        ranges.
         """
         config = lm.config
         if config.positions != "rotary":
@@ -66,6 +69,10 @@ class ExtendContext:
             raise LabError("extend-context: the positions of this model are scaled already")
         if not self.factor > 1:
             raise LabError(f"extend-context: factor must be above 1, got {self.factor}")
+        if not 0 <= self.extrapolation_factor <= 1:
+            raise LabError(
+                f"extend-context: extrapolation_factor must lie in [0, 1], got {self.extrapolation_factor}"
+            )
         if not self.attention_factor > 0:
             raise LabError(f"extend-context: attention_factor must be above 0, got {self.attention_factor}")
         scaling = RotaryScaling(
@@ -74,6 +81,7 @@ class ExtendContext:
             original_positions=config.max_positions,
             beta_fast=self.beta_fast,
             beta_slow=self.beta_slow,
+            extrapolation=self.extrapolation_factor,  # eq. m
         )
         if self.attention_factor != 1:
             scaling = replace(scaling, magnitude=scaling.amplitude * self.attention_factor)  # eq. mscale

@@ -132,6 +132,8 @@ def _architecture(model: Transformer) -> tuple[str, list[str]]:
             f"GGUF: rotary scaling {scaling.kind} {'' if scaling.truncate else 'without rounded ends '}is not "
             "written, only linear, llama3 and yarn"
         )
+    if scaling is not None and scaling.extrapolation != 1:
+        raise LabError(f"GGUF: YaRN's extrapolation factor {scaling.extrapolation} is not written, only 1")
     if kind == "gptneox" and config.activation == "gelu":
         notes.append(
             "llama.cpp computes the gelu of a gpt_neox in its tanh form, up to 5e-4 off the model's own."

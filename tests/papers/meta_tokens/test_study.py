@@ -57,6 +57,19 @@ def test_a_study_runs_at_smoke_scale_with_every_arm(study: Study) -> None:
     assert {"recall", "lengths", "zeroing", "sharpness", "rate_distortion", "caching_states"} <= names
 
 
+def test_the_length_grid_tests_every_trained_length_at_every_other(study: Study) -> None:
+    run = study.runs[0]
+    assert PRESETS["smoke"].grid_ranges == {"w32": (24, 32), "w44": (33, 44)}
+    for arm in ("meta", "plain"):
+        for trained in ("w32", "w44"):
+            assert run.arms[f"{arm}_at_{trained}"].splits.judged.keys() == {"test prompts"}
+            for tested in ("w32", "w44"):
+                share = run.results[f"{arm}.grid.{trained}.{tested}"]
+                assert share == run.arms[f"{arm}_at_{trained}"].results[tested] and 0 <= share <= 1
+    assert {"grid_meta", "grid_plain"} <= {path.stem for path in (study.folder / "figures").iterdir()}
+    assert not PRESETS["laptop"].grid_ranges and set(PRESETS["paper"].grid_ranges) == {"w128", "w256", "w512"}
+
+
 def test_no_claim_is_judged_at_smoke_scale(study: Study) -> None:
     assert {judged.verdict.status for judged in study.claims} == {Status.NOT_TESTED}
 
@@ -125,7 +138,8 @@ def test_tests_are_beyond_the_trained_lengths_and_fit_the_positions() -> None:
         tests = settings.tests
         assert next(iter(tests)) == "x1" and tests["x1"][1] == settings.longest
         assert tests["x1_5"][0] == settings.longest + 1 and tests["x2"][1] == 2 * settings.longest
-        assert config_of(settings, "meta", 100).max_positions >= tests["x2"][1] + 8
+        longest = max(tests["x2"][1], *settings.grid, 0)
+        assert config_of(settings, "meta", 100).max_positions >= longest + 8
 
 
 @pytest.mark.parametrize(
@@ -139,6 +153,9 @@ def test_tests_are_beyond_the_trained_lengths_and_fit_the_positions() -> None:
         ({"ranges": ((10, 40),)}, "at least 24 words"),
         ({"longer": (1.5,)}, "2 among them"),
         ({"positions": "none"}, "rotary or learned"),
+        ({"grid": (48, 32)}, "grid: lengths ascend from above 24"),
+        ({"grid": (24,)}, "grid: lengths ascend from above 24"),
+        ({"grid": (32,), "positions": "learned"}, "grid: learned positions"),
     ],
 )
 def test_settings_that_compare_nothing_are_refused(wrong: dict[str, Any], words: str) -> None:

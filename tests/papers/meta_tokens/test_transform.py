@@ -1,6 +1,7 @@
 """A meta-token for any model, and YaRN: formulas, figures and what is refused."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -107,7 +108,7 @@ def test_the_real_model_becomes_one_with_metas_and_says_the_same() -> None:
 
 
 def slow_yarn(
-    d: int, base: float, length: int, s: float, fast: float = 32, slow: float = 1
+    d: int, base: float, length: int, s: float, fast: float = 32, slow: float = 1, extrapolation: float = 1
 ) -> tuple[list[float], int, int]:
     """The paper's formulas, pair by pair: inverse frequencies, low, high."""
 
@@ -119,7 +120,7 @@ def slow_yarn(
     for i in range(d // 2):
         theta = base ** (-2 * i / d)
         ramp = min(max((i - low) / (high - low), 0), 1)
-        m = 1 - ramp
+        m = (1 - ramp) * extrapolation
         found.append(theta * ((1 - m) / s + m))
     return found, low, high
 
@@ -137,6 +138,28 @@ def test_yarn_has_the_papers_formulas_and_figures(factor: float, mscale: float) 
     assert torch.allclose(found, torch.tensor(expected, dtype=torch.float64), rtol=1e-12)
     wider = ExtendContext(factor=factor, attention_factor=1.5)(lm).config.rotary_scaling
     assert wider is not None and wider.amplitude == pytest.approx(1.5 * mscale, abs=1e-5)
+
+
+@pytest.mark.parametrize("extrapolation", [0.0, 0.25, 1.0])
+def test_the_extrapolation_factor_scales_what_stays_of_every_pair(
+    extrapolation: float, tmp_path: Path
+) -> None:
+    lm = LanguageModel(tiny("llama", d_head=64, max_positions=1024), None)
+    made = ExtendContext(factor=4.0, extrapolation_factor=extrapolation)(lm)
+    expected, _, _ = slow_yarn(64, 10000, 1024, 4.0, extrapolation=extrapolation)
+    found = rotary_frequencies(64, 10000.0, made.config.rotary_scaling, 1024)
+    assert torch.allclose(found, torch.tensor(expected, dtype=torch.float64), rtol=1e-12)
+    save(made, tmp_path / "long")
+    again = load(tmp_path / "long")
+    kept, scaling = again.config.rotary_scaling, made.config.rotary_scaling
+    assert kept is not None and scaling is not None
+    assert replace(kept, magnitude=None) == replace(scaling, magnitude=None)
+    ids = tokens(2, 40)
+    assert torch.equal(again.model(ids), made.model(ids))
+    if extrapolation != 1:  # no other layout has an entry for it
+        with pytest.raises(LabError, match="no entry for YaRN's extrapolation factor"):
+            save(made, tmp_path / "other", layout="huggingface")
+        assert not (tmp_path / "other").exists()
 
 
 @torch.no_grad()
@@ -158,6 +181,8 @@ def test_an_extended_model_keeps_weights_metas_and_its_folder(tmp_path: Path) ->
         ("gpt2", {}, {}, "has learned ones"),
         ("llama", {"factor": 1.0}, {}, "factor must be above 1"),
         ("llama", {"attention_factor": 0.0}, {}, "attention_factor must be above 0"),
+        ("llama", {"extrapolation_factor": -0.5}, {}, "extrapolation_factor must lie in"),
+        ("llama", {"extrapolation_factor": 1.5}, {}, "extrapolation_factor must lie in"),
         (
             "llama",
             {},

@@ -267,6 +267,11 @@ def written_rotary(config: TransformerConfig) -> dict[str, Any]:
                 f"a {config.family} checkpoint counts dynamic scaling from its {config.max_positions} positions, "
                 f"this model from {scaling.original_positions}; it cannot be written in that layout"
             )
+        if scaling.extrapolation != 1:
+            raise LabError(
+                f"a {config.family} checkpoint has no entry for YaRN's extrapolation factor, this model's is "
+                f"{scaling.extrapolation}; it cannot be written in that layout"
+            )
         if scaling.kind == "yarn":
             rope |= {
                 "beta_fast": scaling.beta_fast,

@@ -7,6 +7,7 @@ their own.
 """
 
 import math
+from dataclasses import replace
 from functools import partial
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
@@ -27,9 +28,9 @@ from gpt2lab.papers.meta_tokens.study import material as texts
 from gpt2lab.papers.meta_tokens.study import pictures
 from gpt2lab.papers.meta_tokens.study.claims import CLAIMS
 from gpt2lab.papers.meta_tokens.study.material import Material
-from gpt2lab.papers.meta_tokens.study.settings import ARMS, PRESETS, Settings
+from gpt2lab.papers.meta_tokens.study.settings import ARMS, GRID_ARMS, PRESETS, Settings
 from gpt2lab.papers.meta_tokens.task_data import TaskBatches, score
-from gpt2lab.papers.meta_tokens.tasks import Example
+from gpt2lab.papers.meta_tokens.tasks import SHORTEST, Example
 from gpt2lab.papers.meta_tokens.zeroing import zeroed
 from gpt2lab.studies.graph import UnitSpec
 from gpt2lab.text.language_model import LanguageModel
@@ -46,6 +47,7 @@ __all__ = [
     "run",
     "summarise",
     "train_arm",
+    "train_at",
     "tune",
     "units",
 ]
@@ -73,7 +75,18 @@ def units(settings: Settings) -> list[UnitSpec]:
             UnitSpec(arm, partial(train_arm, arm=arm), needs=(texts.UNIT, f"tuning_{arm}"))
             for arm in settings.arms
         ),
+        *(
+            UnitSpec(
+                _at(arm, name), partial(train_at, arm=arm, length=name), needs=(texts.UNIT, f"tuning_{arm}")
+            )
+            for arm in GRID_ARMS
+            for name in settings.grid_ranges
+        ),
     ]
+
+
+def _at(arm: str, length: str) -> str:
+    return f"{arm}_at_{length}"
 
 
 def config_of(settings: Settings, arm: str, vocabulary: int) -> TransformerConfig:
@@ -83,7 +96,8 @@ def config_of(settings: Settings, arm: str, vocabulary: int) -> TransformerConfi
     third of a block.
     """
     matched, d = ARMS[arm].matched, settings.d_model
-    rows = max(settings.context, round(max(settings.longer) * settings.longest) + 24)
+    longest = max(round(max(settings.longer) * settings.longest), *settings.grid, 0)
+    rows = max(settings.context, longest + 24)
     return gpt2_config(
         vocab_size=vocabulary,
         d_model=d,
@@ -159,6 +173,20 @@ def train_arm(settings: Settings, run: "Run", *, arm: str) -> None:
     run.table("answers", rows, "Share of prompts answered exactly, and of answer tokens that are right")
     if arm == "meta":
         _look_inside(settings, run, known, model)
+
+
+def train_at(settings: Settings, run: "Run", *, arm: str, length: str) -> None:
+    """Train an arm on prompts up to one length of the grid, at its rate, and report its answers at all of them."""
+    run.judges("answers", on=TEST)
+    known = texts.prepared(run.needed[texts.UNIT])
+    ranges = settings.grid_ranges
+    model = model_of(settings, arm, run.seed, known).to(run.device)
+    rate = run.needed[f"tuning_{arm}"].results["learning_rate"]
+    trained = replace(settings, ranges=((SHORTEST, ranges[length][1]),), tasks=("list-recall",))
+    _train(trained, arm, run, known, model, rate, 1.0, name="model")
+    for name, lengths in ranges.items():
+        tested = examples("list-recall", settings.tested, [lengths], seed=run.seed, words=settings.words)
+        run.result(name, score(model, known.encoder, tested, pauses=ARMS[arm].pauses).share)
 
 
 def _train(
@@ -321,6 +349,10 @@ def run(settings: Settings, run: "Run") -> None:
     for arm, record in records.items():
         for name, value in record.results.items():
             run.result(f"{arm}.{name}", value)
+    for arm in GRID_ARMS:
+        for trained in settings.grid_ranges:
+            for tested, share in run.arms[_at(arm, trained)].results.items():
+                run.result(f"{arm}.grid.{trained}.{tested}", share)
     for name in settings.tests:
         rivals = max(run.results[f"{arm}.recall.{name}"] for arm in _RIVALS)
         run.result(f"rivals.recall.{name}", rivals)

@@ -5,13 +5,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from gpt2lab.papers.meta_tokens.study.settings import Settings
+from gpt2lab.papers.meta_tokens.study.settings import GRID_ARMS, Settings
 from gpt2lab.plots import figures
 from gpt2lab.plots.heatmaps import heatmap
 from gpt2lab.studies.seed_figures import seed_dots
 
 if TYPE_CHECKING:
     from gpt2lab.studies.study import Study
+
+_LINEAR = 20.0
+"""Nats of rate up to which the axis is linear."""
 
 
 def add(settings: Settings, study: "Study") -> None:
@@ -36,6 +39,7 @@ def add(settings: Settings, study: "Study") -> None:
         ),
         f"List recall by arm and length, mean over seeds; trained on prompts of at most {settings.longest} words",
     )  # fmt: skip
+    _grid(settings, study)
     study.figure(
         "zeroing",
         seed_dots(
@@ -71,7 +75,28 @@ def add(settings: Settings, study: "Study") -> None:
         )  # fmt: skip
 
 
+def _grid(settings: Settings, study: "Study") -> None:
+    """Draw trained against tested length for each arm of the grid, if there is one."""
+    ranges = settings.grid_ranges
+    for arm in GRID_ARMS if ranges else ():
+        study.figure(
+            f"grid_{arm}",
+            heatmap(
+                [
+                    [fmean(run.results[f"{arm}.grid.{trained}.{tested}"] for run in study.runs) for tested in ranges]
+                    for trained in ranges
+                ],
+                rows=[f"at most {high}" for _, high in ranges.values()],
+                columns=[f"{low} to {high}" for low, high in ranges.values()],
+                y_label="words of a trained prompt", x_label="words of a test prompt",
+                label="share answered exactly", limits=(0.0, 1.0),
+            ),
+            f"List recall of {arm} by trained and tested length, mean over seeds",
+        )  # fmt: skip
+
+
 def _rate_distortion(study: "Study") -> None:
+    """Draw rate against distortion; rates beyond 20 nats go on a logarithmic part of the axis, as in the paper."""
     series = {}
     for state, name in (("meta", "meta-token"), ("token", "ordinary token before it")):
         tables = [
@@ -85,7 +110,15 @@ def _rate_distortion(study: "Study") -> None:
         series[name] = ([x for x, _ in points], [y for _, y in points])
     study.figure(
         "rate_distortion",
-        figures.line_chart(series, x_label="rate (nats)", y_label="distortion (nats)", markers=True),
+        figures.line_chart(
+            series,
+            x_label="rate (nats)",
+            y_label="distortion (nats)",
+            markers=True,
+            linear_below=_LINEAR
+            if max(rate for rates, _ in series.values() for rate in rates) > _LINEAR
+            else None,
+        ),
         "Rate and distortion of bottlenecks on two states, mean over seeds by price of a nat of rate; lower is better",
     )
 

@@ -36,6 +36,8 @@ ARMS: dict[str, Arm] = {
 }
 """What can be compared."""
 _JUDGED = ("meta", "plain", "full", "injected")
+GRID_ARMS = ("meta", "plain")
+"""The arms of the length grid."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,6 +82,9 @@ class Settings:
     """Phases of the curriculum: least and most words of a prompt."""
     longer: tuple[float, ...] = (1.5, 2.0)
     """Tests at so many times the longest trained prompt, besides prompts of trained lengths."""
+    grid: tuple[int, ...] = ()
+    """Length grid: meta and plain are also fine-tuned on prompts of at most so many words each, ascending, and tested at
+    all of these lengths; empty is none. The paper's are 128, 256 and 512."""
     fraction: float = 0.1
     """Share of a row of pre-training that is metas."""
     warmup: float = 0.05
@@ -124,11 +129,23 @@ class Settings:
             raise LabError(f"ranges: prompts have at least {SHORTEST} words, got {self.ranges}")
         if 2.0 not in self.longer or min(self.longer) <= 1:
             raise LabError(f"longer: lengths above 1 times the trained one, 2 among them, got {self.longer}")
+        if list(self.grid) != sorted(set(self.grid)) or (self.grid and self.grid[0] <= SHORTEST):
+            raise LabError(f"grid: lengths ascend from above {SHORTEST} words, got {self.grid}")
+        if self.positions == "learned" and self.grid:
+            raise LabError(
+                "grid: learned positions cannot be tested beyond those they were trained on; leave it empty"
+            )
 
     @property
     def longest(self) -> int:
         """Words of the longest trained prompt."""
         return max(high for _, high in self.ranges)
+
+    @property
+    def grid_ranges(self) -> dict[str, tuple[int, int]]:
+        """Ranges of prompt lengths of the grid by name: w128, w256, each from above the one before."""
+        lows = (SHORTEST, *(high + 1 for high in self.grid))
+        return {f"w{high}": (low, high) for low, high in zip(lows, self.grid, strict=False)}
 
     @property
     def tests(self) -> dict[str, tuple[int, int]]:
@@ -145,13 +162,14 @@ PRESETS: dict[str, Settings] = {
     "smoke": Settings(
         arms=tuple(ARMS), words=8, d_model=16, n_layers=3, n_heads=2, context=32, batch_size=4, pretrain_steps=2,
         steps=4, rates=(2e-3,), trial=0.5, tested=12, looked_at=12, bottleneck_examples=12,
+        grid=(32, 44),
         tasks=("list-recall", "parity"), bottleneck=BottleneckSettings(betas=(0.1, 1.0), size=4, epochs=1, batch_size=4),
     ),
     "laptop": Settings(),
     "gpu": Settings(
         arms=tuple(ARMS), tasks=tuple(TASKS), words=len(WORDS), d_model=256, n_layers=6, n_heads=8, init_std=0.06,
         context=256, batch_size=64, pretrain_steps=1000, steps=8000, ranges=(LEVELS["easy"], LEVELS["medium"]), tested=1000,
-        rates=(5e-4, 1e-3, 2e-3), looked_at=256,
+        rates=(5e-4, 1e-3, 2e-3), looked_at=256, grid=(64, 128, 256),
     ),
     "paper": Settings(
         arms=(*_JUDGED, "no_pause"), tasks=tuple(TASKS), words=len(WORDS), data="hub:allenai/c4@en:train",
@@ -159,6 +177,6 @@ PRESETS: dict[str, Settings] = {
         batch_size=12, accumulation=40, pretrain_steps=200_000, steps=10_000,
         ranges=(LEVELS["easy"], LEVELS["medium"], LEVELS["hard"], LEVELS["extra-hard"]), rates=(3e-4, 6e-4, 1.2e-3),
         trial=0.02, warmup=0.01, precision="bf16", tested=10_000, looked_at=256, bottleneck_examples=50,
-        bottleneck=BottleneckSettings(),
+        bottleneck=BottleneckSettings(), grid=(128, 256, 512),
     ),
 }  # fmt: skip
