@@ -120,8 +120,8 @@ def measurement(
         "other_loss": "nats a token outside the facts",
         "parameters": "rows of unused ids left out",
         "bits_per_parameter_of_all": "all parameters counted",
-        "exact": "values of which every token is the likeliest",
-        "memorised_people": "people, mean over five attributes",
+        "exact": "values of which every token is the likeliest after the true text before it",
+        "people_by_likeliest_values": "people, mean over five attributes; each value after the true text before it",
     }
     return Measurement(
         name="knowledge-bits",
@@ -172,7 +172,7 @@ def _components(known: Information, losses: FieldLosses, bits: Bits, most: Bits,
 def _accuracy(known: Information, losses: FieldLosses) -> dict[str, float]:
     attributes = [name for name in MEMORISED if name in known.values] or list(known.values)
     exact = sum(float(losses.exact[name].mean()) for name in attributes) / len(attributes)
-    return {"exact": exact, "memorised_people": known.people * exact}
+    return {"exact": exact, "people_by_likeliest_values": known.people * exact}
 
 
 def bits_of_people(known: Information, losses: FieldLosses) -> Interval:

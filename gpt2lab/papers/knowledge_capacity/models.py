@@ -54,10 +54,11 @@ _SHAPES: Mapping[str, Callable[..., TransformerConfig]] = {
         d_model=d_model, gated=False, d_mlp=4 * d_model, tied_head=True, **sizes
     ),
     "mistral": _mistral,
+    "mistral-tied": lambda **sizes: _mistral(tied_head=True, **sizes),
 }
 SHAPES = tuple(_SHAPES)
 """gpt2 (rotary positions), then with a quarter of the feed-forward, without one, with a gated one of the same size, with 32
-experts; llama, then with a tied head, with that and a plain feed-forward; mistral."""
+experts; llama, then with a tied head, with that and a plain feed-forward; mistral, and with a tied head."""
 
 
 def shape_config(

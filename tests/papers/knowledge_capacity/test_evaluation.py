@@ -148,11 +148,13 @@ def test_every_shape_has_the_papers_parameters_and_runs(shape: str) -> None:
     assert feed_forward == {
         "gpt2": 8 * d**2, "gpt2-quarter": 2 * d**2, "gpt2-no-mlp": 0, "gpt2-gated": gated,
         "gpt2-experts": 64 * d**2 + 32 * d, "llama": gated, "llama-tied": gated, "llama-plain": 8 * d**2,
-        "mistral": 10.5 * d**2,
+        "mistral": 10.5 * d**2, "mistral-tied": 10.5 * d**2,
     }[shape]  # fmt: skip
     assert 8 * d**2 <= gated <= 8.1 * d**2
     assert config.positions == "rotary" and config.rotary_fraction == 1.0 and config.head_width == 64
-    assert config.tied_head == (shape.startswith("gpt2") or shape in ("llama-tied", "llama-plain"))
+    assert config.tied_head == (
+        shape.startswith("gpt2") or shape in ("llama-tied", "llama-plain", "mistral-tied")
+    )
     assert config.layer(0).n_kv_heads == 4
     assert shape_config("mistral", vocab_size=9, n_layers=1, n_heads=6).layer(0).n_kv_heads == 2
     assert shape_config("mistral", vocab_size=9, n_layers=1, n_heads=5).layer(0).n_kv_heads == 1

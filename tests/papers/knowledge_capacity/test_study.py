@@ -126,8 +126,8 @@ def results(**changes: float) -> dict[str, float]:
     """Results of a seed in which everything holds."""
     found = {
         "highest": 2.1, "roomy.models": 3.0, "roomy.lowest_share": 0.98, "roomy.rise": 0.001,
-        "rounded.value_share": 0.9, "rounded.int8": 0.999, "rounded.int4_gptq": 0.3, "junk.none.value_share": 0.9,
-        "junk.repeated.value_share": 0.9,
+        "rounded.value_share": 0.9, "rounded.int8": 0.999, "rounded.int4": 0.1, "rounded.int4_gptq": 0.3,
+        "junk.none.value_share": 0.9, "junk.repeated.value_share": 0.9,
         "beside_junk.random": 0.3, "beside_junk.repeated": 1.0, "beside_junk.marked": 0.98,
     }  # fmt: skip
     found |= {f"junk.{kind}.at_edge": 0.0 for kind in ("none", "random", "repeated", "marked")}
@@ -137,6 +137,7 @@ def results(**changes: float) -> dict[str, float]:
         }  # fmt: skip
         found |= {f"peak.{curve}.{name}": value for name, value in peak.items()}
     found |= {"peak.few.bits_per_parameter": 1.05, "peak.few_llama_tied.bits_per_parameter": 0.8}
+    found |= {"peak.few_mistral_tied.bits_per_parameter": 0.75}
     found |= {"peak.few_llama_plain.bits_per_parameter": 1.04, "peak.few_gpt2_no_mlp.bits_per_parameter": 0.6}
     found |= {"peak.many_gpt2_experts.bits_per_parameter": 1.6}
     return found | changes
@@ -169,7 +170,14 @@ def test_verdicts_follow_the_rules() -> None:
         assert verdict(claim, **{"peak.many.rise": 0.03}) == Status.NOT_TESTED
     assert verdict("F", **{"peak.few.value_share": 0.01}) == Status.NOT_TESTED  # still on the plateau
     assert verdict("F", **{"peak.few.bits_per_parameter": 0.4}) == Status.IN_PART  # more than three times
-    assert verdict("L", **{"rounded.int4_gptq": 0.6}) == Status.IN_PART
+    for both, shapes in (("H", ("few_llama_tied", "few_mistral_tied")), ("G", ("many_mistral_tied",))):
+        for shape in shapes:  # neither of the two may be left out
+            other = 1.2 if both == "H" else 1.0
+            assert verdict(both, **{f"peak.{shape}.bits_per_parameter": other}) == Status.DOES_NOT_HOLD
+            assert verdict(both, **{f"peak.{shape}.value_share": 0.01}) == Status.NOT_TESTED
+    assert verdict("L", **{"rounded.int4_gptq": 0.6}) == Status.HOLDS
+    assert verdict("L", **{"rounded.int4_gptq": 0.9}) == Status.DOES_NOT_HOLD
+    assert verdict("L", **{"rounded.int4": 0.9}) == Status.DOES_NOT_HOLD
     assert verdict("P", **{"beside_junk.random": 0.9}) == Status.NOT_TESTED  # junk does no harm
     for kind in ("none", "random", "marked"):
         assert verdict("P", **{f"junk.{kind}.at_edge": 1.0}) == Status.NOT_TESTED

@@ -49,7 +49,14 @@ _FURTHER = 1
 """Learning rates that are tried beyond the grid."""
 _KEPT = (
     *("bits_per_parameter", "bits_per_parameter_max", "bits", "bits_max", "names_bits", "values_bits"),
-    *("name_loss", "value_loss", "parameters", "bits_per_parameter_of_all", "exact", "memorised_people"),
+    *(
+        "name_loss",
+        "value_loss",
+        "parameters",
+        "bits_per_parameter_of_all",
+        "exact",
+        "people_by_likeliest_values",
+    ),
 )
 """Numbers of the measure that are results."""
 

@@ -169,8 +169,8 @@ PRESETS: dict[str, Settings] = {
     "gpu": Settings(
         facts="bios", n_layers=2, n_heads=1, d_head=64, vocab_size=1024, context=512, people=(2500, 4500, 8000),
         batch_size=24, few_people=(2000, 3500, 5000), few_batch_size=6, shape_people=(4500,), quantised=4500,
-        shapes=("llama-tied", "llama-plain", "gpt2-gated", "gpt2-quarter", "gpt2-no-mlp", "gpt2-experts"),
-        many_shapes=("llama-tied", "gpt2-quarter", "gpt2-no-mlp", "gpt2-experts"),
+        shapes=("llama-tied", "llama-plain", "mistral-tied", "gpt2-gated", "gpt2-quarter", "gpt2-no-mlp", "gpt2-experts"),
+        many_shapes=("llama-tied", "mistral-tied", "gpt2-quarter", "gpt2-no-mlp", "gpt2-experts"),
         other_facts=("bios-simple", "bior", "biod"), junk_people=1000, junk_exposures=100, junk_batch_size=2,
         repeated_people=50, rates=(1e-3, 2e-3), trial=0.25, precision="auto", limit=2000,
     ),
