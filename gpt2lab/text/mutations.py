@@ -25,11 +25,15 @@ def substitute(text: str, count: int, alphabet: str, generator: np.random.Genera
     return "".join(letters)
 
 
-def mutate(text: str, rate: float, alphabet: str, generator: np.random.Generator) -> str:
-    """Replace each letter with probability `rate` by another of the alphabet. LabError unless 0 <= rate <= 1."""
+def mutate(text: str, rate: float, alphabet: str, generator: np.random.Generator, *, keep: int = 0) -> str:
+    """Replace each letter behind the first `keep` with probability `rate` by another of the alphabet.
+
+    LabError unless 0 <= rate <= 1.
+    """
     if not 0 <= rate <= 1:
         raise LabError(f"mutate: rate must lie in [0, 1], got {rate}")
-    return substitute(text, int((generator.random(len(text)) < rate).sum()), alphabet, generator)
+    count = int((generator.random(max(0, len(text) - keep)) < rate).sum())
+    return substitute(text, count, alphabet, generator, keep=keep)
 
 
 def insert(text: str, count: int, alphabet: str, generator: np.random.Generator, *, keep: int = 0) -> str:
@@ -74,6 +78,6 @@ def synonymous(dna: str, rate: float, generator: np.random.Generator) -> str:
 
 
 def _places(length: int, count: int, generator: np.random.Generator, what: str) -> list[int]:
-    if not 0 <= count <= length:
+    if not 0 <= count <= max(length, 0):
         raise LabError(f"{what}: {count} places of {max(length, 0)}; ask for no more than there are")
     return sorted(generator.choice(length, size=count, replace=False).tolist()) if count else []

@@ -29,6 +29,9 @@ def test_a_rate_is_the_share_of_letters_that_change() -> None:
     counts = Counter(text)
     assert abs(counts["A"] - 88_000) < 5 * (100_000 * 0.12 * 0.88) ** 0.5
     assert all(abs(counts[base] - 4000) < 5 * 4000**0.5 for base in "CGT")
+    spared = mutations.mutate("ATGATG", 1.0, "ACGT", draw(), keep=3)
+    assert spared[:3] == "ATG" and all(a != b for a, b in zip(spared[3:], "ATG", strict=True))
+    assert mutations.mutate("AT", 1.0, "ACGT", draw(), keep=3) == "AT"
 
 
 @pytest.mark.parametrize("seed", range(20))

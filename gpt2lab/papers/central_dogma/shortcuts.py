@@ -37,13 +37,13 @@ def gc_content(pairs: Sequence[Pair]) -> _Floats:
 
 
 def composition(pairs: Sequence[Pair]) -> _Floats:
-    """Return the share of each letter in each text, [pairs, letters of first and second texts]."""
+    """Return the share of each letter, small or capital, in each text, [pairs, letters of first and second texts]."""
     return np.hstack([_shares([pair.first for pair in pairs]), _shares([pair.second for pair in pairs])])
 
 
 def _shares(texts: Sequence[str]) -> _Floats:
-    letters = sorted({letter for text in texts for letter in text})
-    counts = [Counter(text) for text in texts]
+    counts = [Counter(text.upper()) for text in texts]
+    letters = sorted(set[str]().union(*counts))
     return np.array([[count[one] / count.total() for one in letters] for count in counts])
 
 
@@ -54,7 +54,8 @@ def kmer_overlap(pairs: Sequence[Pair]) -> _Floats:
 
 def _overlap(pair: Pair, k: int) -> float:
     first, second = (
-        Counter(text[i : i + k] for i in range(len(text) - k + 1)) for text in (pair.first, pair.second)
+        Counter(text[i : i + k] for i in range(len(text) - k + 1))
+        for text in (pair.first.upper(), pair.second.upper())
     )
     return (first & second).total() / max(second.total(), 1)  # k-mer overlap
 
@@ -87,4 +88,4 @@ def shortcut_predictions(pairs: Sequence[Pair]) -> dict[str, npt.NDArray[np.int6
 
 def _fold(text: str) -> int:
     """Pairs of one first text are in one fold, so that no gene is learnt and judged."""
-    return hashlib.sha256(text.encode()).digest()[0] % _FOLDS
+    return hashlib.sha256(text.upper().encode()).digest()[0] % _FOLDS

@@ -2,8 +2,8 @@
 
 Half of the pairs match. In those of DNA and protein the second text is the translation of the first; each kind of negative
 spoils this in one way and leaves as much else as it can: all keep the start codon and M, and up to some fifty residues no
-DNA has a stop codon in its reading frame, so that none is given away by these. Pair i is a pure function of the seed, the
-kinds and i. All of it is generated.
+DNA has a stop codon in its reading frame, so that none is given away by these; the same is true of copies. Pair i is a
+pure function of the seed, the kinds and i. All of it is generated.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -188,14 +188,18 @@ def _readable(made: Callable[[], str]) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class SimilarityPairs:
-    """A sequence and a mutated copy of it, type `mutated`; or an unrelated one of the same length, type `random`."""
+    """A sequence and a mutated copy of it, type `mutated`; or an unrelated one of the same length, type `random`.
+
+    A copy keeps the start codon or M and gets no stop codon into its reading frame: unrelated sequences are such too.
+    """
 
     genes: Genes = field(default_factory=Genes)
     """Whose DNA or proteins they are."""
     protein: bool = False
     """Proteins instead of coding DNA."""
     rate: float = 0.12
-    """Share of the letters that a copy changes, each with this probability."""
+    """Share of the letters behind the start that a copy changes, each with this probability; a copy of DNA with a stop codon
+    is drawn again, so that a little less is changed there."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.rate <= 1:
@@ -206,12 +210,16 @@ class SimilarityPairs:
         gene, draw = self.genes[number], np.random.default_rng([self.genes.seed, _PAIR, number])
         block, place = divmod(number, 2)
         first = int(np.random.default_rng([self.genes.seed, _ORDER, block]).integers(2))
-        alphabet = AMINO_ACIDS if self.protein else mutations.DNA
         text = gene.protein if self.protein else gene.dna
         if place == first:
-            return Pair(text, mutations.mutate(text, self.rate, alphabet, draw), 1, "mutated")
+            return Pair(text, self._copy(text, draw), 1, "mutated")
         other = random_protein(len(gene.protein), draw)
         return Pair(text, other if self.protein else reverse_translate(other, draw, UNIFORM), 0, "random")
+
+    def _copy(self, text: str, draw: np.random.Generator) -> str:
+        if self.protein:
+            return mutations.mutate(text, self.rate, AMINO_ACIDS, draw, keep=1)
+        return _readable(lambda: mutations.mutate(text, self.rate, mutations.DNA, draw, keep=3))
 
 
 def translation_rows(

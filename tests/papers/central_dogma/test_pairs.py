@@ -1,6 +1,7 @@
 """Reading pairs, the rule judge, shortcuts and the audit."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +72,18 @@ def test_features_of_shortcuts_are_counted() -> None:
     assert shares.shape == (2, 4 + 4) and shares.sum(1).tolist() == [2, 2]
     assert shares[1].tolist() == [0, 1, 0, 0, 0.5, 0.5, 0, 0]
     assert kmer_overlap(pairs).tolist() == [[0, 0, 0], [0.5, 1 / 3, 0]]
+
+
+def test_shortcuts_read_small_letters_as_capitals() -> None:
+    pairs = typed(80, negatives=("random_same_length",))
+    mixed = [
+        replace(pair, first=pair.first.lower(), second=pair.second.lower()) if place % 3 else pair
+        for place, pair in enumerate(pairs)
+    ]
+    for features in SHORTCUTS.values():
+        assert np.array_equal(features(mixed), features(pairs))
+    before, after = shortcut_predictions(pairs), shortcut_predictions(mixed)
+    assert all(np.array_equal(before[name], after[name]) for name in SHORTCUTS)
 
 
 def test_length_gives_negatives_of_other_lengths_away_and_nothing_gives_away_the_order_of_residues() -> None:

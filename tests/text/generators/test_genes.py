@@ -80,8 +80,16 @@ def test_similar_sequences_are_mutated_copies() -> None:
         assert Counter(pair.type for pair in found) == {"mutated": 500, "random": 500}
         assert all(len(pair.first) == len(pair.second) == letters for pair in found)
         changed = sum(differences(pair.first, pair.second) for pair in found if pair.label)
-        n = 500 * letters
+        n = 500 * (letters - (1 if protein else 3))  # the start stays
         assert abs(changed - 0.12 * n) < 5 * (n * 0.12 * 0.88) ** 0.5
+
+
+def test_neither_start_nor_stop_tells_a_copy_from_an_unrelated_sequence() -> None:
+    for protein, start in ((False, "ATG"), (True, "M")):
+        pairs = SimilarityPairs(genes=Genes(seed=5, shortest=12, longest=12), protein=protein, rate=0.3)
+        for pair in (pairs[i] for i in range(400)):
+            assert pair.first.startswith(start) and pair.second.startswith(start)
+            assert protein or "*" not in translate(pair.second)
 
 
 @pytest.mark.parametrize("languages", [1, 3])

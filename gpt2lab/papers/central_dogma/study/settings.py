@@ -88,7 +88,7 @@ class Settings:
     """Residues of every protein."""
     pairs: int = 20_000
     """Pairs that a judge is fine-tuned on."""
-    steps: int = 2000
+    steps: int = 3500
     """Updates of the fine-tuning."""
     rates: tuple[float, ...] = (5e-4, 1e-3, 2e-3)
     """Learning rates that every arm tries on the tuning seed, ascending; one more is tried where the best calls for it."""
