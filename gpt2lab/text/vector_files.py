@@ -1,4 +1,4 @@
-"""Files of word vectors: fastText's and word2vec's text form, and fastText's binary form with its subwords."""
+"""Files of word vectors: the text form of fastText and word2vec, fastText's binary form with subwords, and word2vec's."""
 
 import gzip
 import struct
@@ -30,7 +30,7 @@ _ARGUMENTS = (
     "maxn",
     "rate",
 )
-_SUPERVISED = 3
+_SKIPGRAM, _SUPERVISED, _NEGATIVE_SAMPLING = 2, 3, 2
 
 
 def read_vec(path: Path | str, *, most: int | None = None) -> WordVectors:
@@ -123,15 +123,19 @@ class SubwordVectors:
     shortest: int
     """Characters of the shortest n-gram, < and > around the word counted."""
     longest: int
+    counts: tuple[int, ...] | None = None
+    """How often each word stands in the text that they were trained on."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "_place", {word: place for place, word in enumerate(self.words)})
 
+    def __contains__(self, word: str) -> bool:
+        place: dict[str, int] = self.__dict__["_place"]
+        return word in place
+
     def __getitem__(self, word: str) -> Floats:
         """Return the vector of any word, [dimensions]; LabError for an unknown one without an n-gram."""
-        place: dict[str, int] = self.__dict__["_place"]
-        own = [place[word]] if word in place else []
-        rows = own + [len(self.words) + h % self.buckets for h in self._hashes(word)]
+        rows = self.rows_of(word)
         if not rows:
             raise LabError(
                 f"{word!r} has no vector and is too short for n-grams of {self.shortest} characters"
@@ -139,14 +143,26 @@ class SubwordVectors:
         found: Floats = np.asarray(self.rows[rows], dtype=np.float32).mean(0)
         return found
 
+    @property
+    def has_ngrams(self) -> bool:
+        """Whether unknown words have vectors too."""
+        return self.longest > 0 and self.buckets > 0
+
+    def rows_of(self, word: str) -> list[int]:
+        """Return the rows whose mean is the vector of a word; none for an unknown one that is too short."""
+        place: dict[str, int] = self.__dict__["_place"]
+        own = [place[word]] if word in place else []
+        return own + [len(self.words) + h % self.buckets for h in self._hashes(word)]
+
     def known(self, most: int | None = None) -> WordVectors:
         """Return the vectors of the words of the file, the most frequent first."""
         words = self.words if most is None else self.words[:most]
-        return WordVectors(words, np.stack([self[word] for word in words]))
+        counts = None if self.counts is None else self.counts[: len(words)]
+        return WordVectors(words, np.stack([self[word] for word in words]), counts)
 
     def _hashes(self, word: str) -> list[int]:
         """Return the hashes of the n-grams of <word>; a single < or > is none."""
-        if self.longest < 1 or self.buckets < 1 or word == "</s>":  # the end of a line is one row
+        if not self.has_ngrams or word == "</s>":  # the end of a line is one row
             return []
         marked = f"<{word}>"
         return [
@@ -157,6 +173,10 @@ class SubwordVectors:
         ]
 
 
+Vectors = WordVectors | SubwordVectors
+"""Word vectors of either kind."""
+
+
 def subword_hash(text: str) -> int:
     """Return fastText's hash of an n-gram: 32-bit FNV-1a in which each byte is a signed number."""
     value = 2_166_136_261
@@ -164,6 +184,49 @@ def subword_hash(text: str) -> int:
         value ^= byte if byte < 128 else byte | 0xFFFFFF00
         value = value * 16_777_619 & 0xFFFFFFFF
     return value
+
+
+def read_vectors(path: Path | str) -> Vectors:
+    """Read word vectors of any of these files: fastText's `.bin`, word2vec's binary form, and text (`read_vec`).
+
+    LabError as each of them says.
+    """
+    path = user_path(path)
+    try:
+        with path.open("rb") as file:
+            line = file.readline(_LONGEST_LINE)
+            after = file.read(4096)
+    except OSError as error:
+        raise LabError(f"{path}: cannot be read ({error.strerror or error})") from None
+    if line.startswith(struct.pack("<i", _MAGIC)):
+        return read_bin(path)
+    if path.suffix == ".bin":
+        return _read_word2vec(path, line, after)
+    return read_vec(path)
+
+
+def _read_word2vec(path: Path, line: bytes, after: bytes) -> WordVectors:
+    """Read the binary form of word2vec: a line "WORDS DIMENSIONS", then each word, a blank and its numbers as float32."""
+    numbers = line.split()
+    if len(numbers) != 2 or not all(number.isdigit() for number in numbers) or b" " not in after:
+        raise LabError(f"{path}: neither a model file of fastText nor vectors of word2vec")
+    count, size = map(int, numbers)
+    if count > _MOST_WORDS:
+        raise LabError(f"{path}: {count:,} words; at most {_MOST_WORDS:,} are read")
+    _check_size(str(path), count, size)
+    raw = path.read_bytes()
+    place, words, rows = len(line), list[str](), list[Floats]()
+    for number in range(count):
+        blank = raw.find(b" ", place, place + _LONGEST_LINE)
+        end = blank + 1 + 4 * size
+        if blank < 0 or end > len(raw):
+            raise LabError(f"{path}: truncated at word {number + 1} of {count}; load the file again")
+        words.append(raw[place:blank].lstrip(b"\n").decode("utf-8", "replace"))
+        rows.append(np.frombuffer(raw, dtype="<f4", count=size, offset=blank + 1))
+        place = end
+    if not count or not np.isfinite(vectors := np.stack(rows)).all():
+        raise LabError(f"{path}: {'a number is not finite' if count else 'no vectors there'}")
+    return WordVectors(*_first_of_each(words, vectors))
 
 
 def read_bin(path: Path | str) -> SubwordVectors:
@@ -189,7 +252,7 @@ def read_bin(path: Path | str) -> SubwordVectors:
                 raise LabError(
                     f"{path}: {n_words:,} words of {size:,} entries; at most {_MOST_WORDS:,} are read"
                 )
-            words = [_entry(path, file) for _ in range(size)][:n_words]
+            entries = [_entry(path, file) for _ in range(size)][:n_words]
             quantised = _unpack(path, file, "<?")[0]
             if quantised or pruned > 0:
                 raise LabError(f"{path}: a quantised model; read the .bin that it was made from")
@@ -205,7 +268,37 @@ def read_bin(path: Path | str) -> SubwordVectors:
     if path.stat().st_size < start + 4 * width * height:
         raise LabError(f"{path}: truncated; load the file again")
     rows = np.memmap(path, dtype="<f4", mode="r", offset=start, shape=(height, width))
-    return SubwordVectors(tuple(words), rows, buckets, given["minn"], given["maxn"])
+    words, counts = zip(*entries, strict=True)
+    return SubwordVectors(words, rows, buckets, given["minn"], given["maxn"], counts)
+
+
+def write_bin(vectors: Vectors, path: Path | str) -> None:
+    """Write vectors as a model file of fastText, version 12, which keeps counts and n-grams, in float32.
+
+    The matrix of contexts, which vectors do not need, is written as zeros. LabError without counts, and for a word that no
+    file can hold.
+    """
+    if vectors.counts is None:
+        raise LabError(f"{path}: a model file keeps counts, and these vectors have none; write them as .vec")
+    counts = vectors.counts
+    rows = np.asarray(vectors.rows if isinstance(vectors, SubwordVectors) else vectors.vectors, dtype="<f4")
+    grams = isinstance(vectors, SubwordVectors) and vectors.has_ngrams
+    buckets, shortest, longest = (
+        (vectors.buckets, vectors.shortest, vectors.longest)
+        if grams and isinstance(vectors, SubwordVectors)
+        else (0, 0, 0)
+    )
+    height, width = rows.shape
+    given = (width, 5, 5, 1, 5, 1, _NEGATIVE_SAMPLING, _SKIPGRAM, buckets, shortest, longest, 100)
+    parts = [struct.pack("<2i12id", _MAGIC, _VERSIONS[-1], *given, 1e-4)]
+    parts.append(struct.pack("<3i2q", len(vectors.words), len(vectors.words), 0, sum(counts), -1))
+    for word, count in zip(vectors.words, counts, strict=True):
+        if not word or "\0" in word:
+            raise LabError(f"{word!r} cannot stand in a model file of fastText")
+        parts.append(word.encode() + b"\0" + struct.pack("<qb", count, 0))
+    parts += [struct.pack("<?2q", False, height, width), rows.tobytes()]
+    parts += [struct.pack("<?2q", False, len(vectors.words), width), bytes(4 * len(vectors.words) * width)]
+    atomic_write(user_path(path), b"".join(parts))
 
 
 def _unpack(path: Path, file: Any, form: str) -> tuple[Any, ...]:
@@ -215,12 +308,12 @@ def _unpack(path: Path, file: Any, form: str) -> tuple[Any, ...]:
     return struct.unpack(form, content)
 
 
-def _entry(path: Path, file: Any) -> str:
-    """Read an entry of the dictionary: a text that ends with a zero byte, its count and its kind."""
+def _entry(path: Path, file: Any) -> tuple[str, int]:
+    """Read an entry of the dictionary: a text that ends with a zero byte, its count and its kind; return the first two."""
     text = bytearray()
     while (byte := file.read(1)) != b"\0":
         text += byte
         if not byte or len(text) > _LONGEST_LINE:
             raise LabError(f"{path}: damaged or truncated among its words")
-    _unpack(path, file, "<qb")
-    return text.decode("utf-8", "replace")
+    count = int(_unpack(path, file, "<qb")[0])
+    return text.decode("utf-8", "replace"), count

@@ -4,6 +4,7 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +26,8 @@ class WordVectors:
     words: tuple[str, ...]
     vectors: Floats
     """[words, dimensions], float32 of files, float64 of counts."""
+    counts: tuple[int, ...] | None = None
+    """How often each word stands in the text that they were made of; None where that is not known."""
     place: dict[str, int] = field(init=False, repr=False, compare=False)
     """Row of each word."""
 
@@ -33,6 +36,8 @@ class WordVectors:
             raise LabError(
                 f"{len(self.words)} words need as many vectors, got an array {list(self.vectors.shape)}"
             )
+        if self.counts is not None and len(self.counts) != len(self.words):
+            raise LabError(f"{len(self.words)} words with {len(self.counts)} counts")
         places = {word: place for place, word in enumerate(self.words)}
         if len(places) < len(self.words):
             twice = next(word for word, count in Counter(self.words).items() if count > 1)
@@ -86,6 +91,8 @@ class CountOptions:
 
     window: int = 2
     """Words on either side that are a word's context."""
+    weighting: Literal["flat", "harmonic"] = "flat"
+    """What a context d words away counts: 1, or 1 / d."""
     least: int = 2
     """A word is kept if it occurs so often; others are removed before windows are cut."""
     shift: float = 1.0
@@ -123,22 +130,26 @@ def count_vectors(sentences: Iterable[Sequence[str]], options: CountOptions = Co
         raise LabError(
             f"{len(words):,} words are more than the {_MOST_COUNTED:,} whose matrix is held; raise least"
         )
-    pairs = cooccurrences(kept, words, options.window)
+    pairs = cooccurrences(kept, words, options.window, harmonic=options.weighting == "harmonic")
     matrix = shifted_ppmi(pairs, shift=options.shift, smoothing=options.smoothing)
     left, values = truncated_svd(matrix, options.dimensions)
-    return WordVectors(tuple(words), left * values**options.eigenvalue_weight)
+    there = tuple(counts[word] for word in words)
+    return WordVectors(tuple(words), left * values**options.eigenvalue_weight, there)
 
 
 def cooccurrences(
-    sentences: Iterable[Sequence[str]], words: Sequence[str], window: int
+    sentences: Iterable[Sequence[str]], words: Sequence[str], window: int, *, harmonic: bool = False
 ) -> npt.NDArray[np.float64]:
-    """Return how often each word stands within `window` kept words of another, [words, words], symmetric."""
+    """Return how often each word stands within `window` kept words of another, [words, words], symmetric.
+
+    harmonic: words that stand d apart count 1 / d (Pennington et al. 2014, section 3).
+    """
     place = {word: row for row, word in enumerate(words)}
     pairs = np.zeros((len(words), len(words)))
     for sentence in sentences:
         rows = np.array([place[word] for word in sentence if word in place], dtype=np.int64)
         for apart in range(1, min(window, len(rows) - 1) + 1):
-            np.add.at(pairs, (rows[:-apart], rows[apart:]), 1.0)
+            np.add.at(pairs, (rows[:-apart], rows[apart:]), 1.0 / apart if harmonic else 1.0)
     return pairs + pairs.T
 
 

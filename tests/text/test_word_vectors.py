@@ -13,7 +13,15 @@ from numpy.typing import NDArray
 
 from gpt2lab.base.errors import LabError
 from gpt2lab.text.procrustes import align, procrustes
-from gpt2lab.text.vector_files import read_bin, read_vec, subword_hash, write_vec
+from gpt2lab.text.vector_files import (
+    SubwordVectors,
+    read_bin,
+    read_vec,
+    read_vectors,
+    subword_hash,
+    write_bin,
+    write_vec,
+)
 from gpt2lab.text.word_vectors import (
     CountOptions,
     WordVectors,
@@ -40,6 +48,23 @@ def test_counts_are_those_of_a_walk_over_all_pairs() -> None:
     assert all(
         found[i, j] == pairs[one, other] for i, one in enumerate(words) for j, other in enumerate(words)
     )
+
+
+def test_a_harmonic_window_counts_a_word_by_its_distance_and_keeps_how_often_each_occurs() -> None:
+    words = sorted({word for sentence in SENTENCES for word in sentence})
+    pairs: Counter[tuple[str, str]] = Counter()
+    for sentence in SENTENCES:
+        for i, j in itertools.permutations(range(len(sentence)), 2):
+            pairs[sentence[i], sentence[j]] += (abs(i - j) <= 4) / abs(i - j)  # type: ignore[assignment]  # a float
+    found = cooccurrences(SENTENCES, words, 4, harmonic=True)
+    for (i, one), (j, other) in itertools.product(enumerate(words), repeat=2):
+        assert found[i, j] == pytest.approx(pairs[one, other])
+    flat, harmonic = (count_vectors(SENTENCES, CountOptions(weighting=w)) for w in ("flat", "harmonic"))
+    assert not np.allclose(flat.vectors, harmonic.vectors)
+    counts = Counter(word for sentence in SENTENCES for word in sentence)
+    assert harmonic.counts == tuple(counts[word] for word in harmonic.words)
+    with pytest.raises(LabError, match="2 words with 1 counts"):
+        WordVectors(("a", "b"), np.ones((2, 2)), (3,))
 
 
 @pytest.mark.parametrize(("shift", "smoothing"), [(1.0, 1.0), (5.0, 1.0), (2.0, 0.75)])
@@ -205,6 +230,56 @@ def test_a_damaged_binary_file_is_refused(tmp_path: Path, change, reason: str) -
     (tmp_path / "x.bin").write_bytes(change(raw))
     with pytest.raises(LabError, match=reason):
         read_bin(tmp_path / "x.bin")
+
+
+def test_a_written_model_file_has_the_published_bytes_and_comes_back_with_counts_and_ngrams(
+    tmp_path: Path,
+) -> None:
+    rows = DRAW.standard_normal((2 + 7, 4)).astype(np.float32)
+    vectors = SubwordVectors(("fox", "naïf"), rows, 7, 3, 5, (12, 5))
+    write_bin(vectors, tmp_path / "x.bin")
+    head = struct.pack("<2i12id", 793712314, 12, 4, 5, 5, 1, 5, 1, 2, 2, 7, 3, 5, 100, 1e-4)
+    dictionary = struct.pack("<3i2q", 2, 2, 0, 17, -1)
+    dictionary += b"fox\0" + struct.pack("<qb", 12, 0) + "naïf".encode() + b"\0" + struct.pack("<qb", 5, 0)
+    matrices = (
+        struct.pack("<?2q", False, 9, 4) + rows.tobytes() + struct.pack("<?2q", False, 2, 4) + bytes(32)
+    )
+    assert (tmp_path / "x.bin").read_bytes() == head + dictionary + matrices
+    again = read_vectors(tmp_path / "x.bin")
+    assert isinstance(again, SubwordVectors) and again.has_ngrams and again.counts == (12, 5)
+    for word in ("fox", "naïf", "foxes"):
+        assert np.array_equal(again[word], vectors[word])
+    assert again.known().counts == (12, 5) and again.known(1).counts == (12,)
+    counted = count_vectors(SENTENCES, CountOptions(dimensions=3))
+    write_bin(counted, tmp_path / "counted.bin")
+    whole = read_vectors(tmp_path / "counted.bin")
+    assert isinstance(whole, SubwordVectors) and not whole.has_ngrams and whole.counts == counted.counts
+    assert np.array_equal(whole.known().vectors, counted.vectors.astype(np.float32))
+    with pytest.raises(LabError, match="keeps counts, and these vectors have none"):
+        write_bin(WordVectors(("a",), np.ones((1, 2))), tmp_path / "none.bin")
+
+
+def test_each_kind_of_file_is_read_by_what_is_in_it(tmp_path: Path) -> None:
+    rows = DRAW.standard_normal((2, 3)).astype(np.float32)
+    body = b"2 3\n" + b"a " + rows[0].tobytes() + b"\n" + "東".encode() + b" " + rows[1].tobytes() + b"\n"
+    (tmp_path / "w2v.bin").write_bytes(body)
+    found = read_vectors(tmp_path / "w2v.bin")
+    assert (
+        isinstance(found, WordVectors) and found.words == ("a", "東") and np.array_equal(found.vectors, rows)
+    )
+    write_vec(found, tmp_path / "x.vec")
+    assert read_vectors(tmp_path / "x.vec").words == found.words
+    for content, reason in (
+        (body[:-9], "truncated at word 2 of 2"),
+        (b"neither\n", "neither a model file of fastText nor vectors of word2vec"),
+        (b"999999999 3\na ", "999,999,999 words"),
+        (b"1 1\na " + struct.pack("<f", float("nan")), "not finite"),
+    ):
+        (tmp_path / "bad.bin").write_bytes(content)
+        with pytest.raises(LabError, match=reason):
+            read_vectors(tmp_path / "bad.bin")
+    with pytest.raises(LabError, match="cannot be read"):
+        read_vectors(tmp_path / "missing.vec")
 
 
 @pytest.mark.parametrize("scaling", [False, True])
