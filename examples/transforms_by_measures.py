@@ -54,6 +54,7 @@ TRANSFORMS: Mapping[str, Mapping[str, Any]] = {
     "reduce-vocabulary": {"vocabulary": 300},
     "remove-layernorm": {"mode": "instant", "data": ("tinyworld:30",), "context": 16},
     "pair-judge": {"first": "text", "second": "question", "label": "match", "valid_fraction": 0.3, "evaluations": 0},
+    "wechsel": {"source_data": ("tinyworld:60",), "dictionary": "identical", "context": 64},
 }  # fmt: skip
 """What makes a transform quick, or possible at all; one that is not here works with its defaults."""
 

@@ -94,7 +94,7 @@ def _sentence(said: Lab, *words: str) -> str:
         (f"train --data tinyworld:{10**15}", "at most 10,000,000 stories at once"),
         (f"train --data tinyworld:10:{10**30}", "expected tinyworld:SIZE[:SEED] with whole numbers"),
         (f"runs --limit {10**30}", "--limit: must be a whole number of at least 0, below 2^63"),
-        ("apply wechsel small-1", "wechsel is not built yet"),
+        ("apply vtrans small-1", "vtrans is not built yet"),
         ("train --data tinyworld:10 --family gpt3", "family must be one of gpt2, gpt_neo"),
         ("train --data tinyworld:10 --d-model 10 --n-heads 3", "d_model 10 is not a multiple of n_heads 3"),
         ("train --data tinyworld:10 --name a/b", "the name of a run is made of letters"),

@@ -26,6 +26,7 @@ pytestmark = pytest.mark.parametrize("part", [pytest.param(FIRST, id="papers-new
 SMALL: dict[str, dict[str, Any]] = {
     "reduce-vocabulary": {"vocabulary": 30},
     "quantize": {"method": "gptq"},
+    "wechsel": {"source_data": ("tinyworld:40",), "dictionary": "identical", "context": 32},
     "pair-judge": {"first": "text", "second": "question", "label": "match", "valid_fraction": 0.3},
 }
 """What makes a transform quick, or possible at all; a part that is not here runs with its defaults."""

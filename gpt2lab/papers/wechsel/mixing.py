@@ -63,7 +63,7 @@ def mixture(source: _Floats, target: _Floats, *, k: int = 10, tau: float = 0.1) 
 
 def _unit(vectors: _Floats) -> _Floats:
     """Return rows divided by their length + 1e-8."""
-    unit: _Floats = vectors / (np.linalg.norm(vectors, axis=1, keepdims=True) + 1e-8)  # u / (|u| + 1e-8)
+    unit: _Floats = vectors / (np.linalg.norm(vectors, axis=1, keepdims=True) + 1e-8)  # u / (length + 1e-8)
     return unit
 
 
