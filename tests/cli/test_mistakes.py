@@ -62,7 +62,7 @@ def _sentence(said: Lab, *words: str) -> str:
             "measure perplexity: no setting lmit; did you mean limit?",
         ),
         ("reproduce tinystory", "tinystory: no such paper; did you mean tinystories?"),
-        ("reproduce wechsel", "wechsel is not built yet"),
+        ("reproduce vtrans", "vtrans is not built yet"),
         ("report nothing-1", "nothing-1: no such run"),
         ("compare small-1", "compare takes at least two different runs, got small-1"),
         ("resume small-1", "small-1: this run has finished"),

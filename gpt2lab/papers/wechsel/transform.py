@@ -11,6 +11,7 @@ from typing import Literal
 import torch
 
 from gpt2lab.base.errors import LabError
+from gpt2lab.base.settings import ModelTokenizer
 from gpt2lab.measures.held_out import windows_loss
 from gpt2lab.model import Transformer
 from gpt2lab.model.interpret.artefacts import model_hash
@@ -47,8 +48,8 @@ class Wechsel(TrainingTransform):
     """Field of the text in jsonl, csv, parquet and hub rows."""
     dictionary: str = ""
     """File of pairs, source TAB target; `identical`: words that both vocabularies have."""
-    tokenizer: str = ""
-    """Tokenizer of the new language, a folder or hub id; empty trains one of the model's kind on `data`."""
+    tokenizer: ModelTokenizer = ""
+    """MODEL or folder whose tokenizer is that of the new language; empty trains one of the model's kind on `data`."""
     vocab_size: int = 0
     """Ids of a tokenizer that is trained, at most; 0 is as many as the model's."""
     source_vectors: str = ""
