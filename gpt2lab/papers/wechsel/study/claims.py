@@ -62,7 +62,7 @@ CLAIMS = [
     Claim(
         "The alignment translates words that the dictionary lacks",
         kind="instrument",
-        name="translation",
+        name="E",
         fixed=_FIXED,
         measure="alignment.precision_at_10",
         quantity="share of unseen words whose translation is among the ten nearest",
