@@ -1,7 +1,6 @@
 """`train` with a task: heads for the labels of the data, validation with their metrics, a report."""
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Literal
 
 import numpy as np
 import torch
@@ -17,7 +16,7 @@ from gpt2lab.measures.prediction import head_outputs, word_labels
 from gpt2lab.model import Transformer
 from gpt2lab.model.architecture import attach
 from gpt2lab.model.loss import is_labelled
-from gpt2lab.model.task_heads import Head, Pooling, heads
+from gpt2lab.model.task_heads import Head, heads, usual_form
 from gpt2lab.runs.run import Run
 from gpt2lab.text import sources
 from gpt2lab.text.encoding import Encoder
@@ -144,23 +143,17 @@ def _chosen_heads(task: TaskSettings, model: Transformer, examples: Iterable[Exa
 
 def _new_head(task: TaskSettings, model: Transformer, target: Target, labels: tuple[str, ...]) -> Head:
     """Return one head in the form that Hugging Face's classes have, as far as the settings allow."""
-    config = model.config
-    pooling: Pooling = "last" if config.causal else "pooler" if config.pooler else "first"
-    dense: Literal["none", "tanh", "relu"] = "none"
+    form = usual_form(model.config, target.kind)
     if task.pooling != "auto":
-        pooling = task.pooling
-    elif pooling == "first" and target.kind != "tokens":
-        dense = "relu" if config.family == "distilbert" else "tanh"
+        form = {**form, "pooling": task.pooling, "dense": "none"}
     return Head(
         name=target.name,
         kind=target.kind,
         outputs=len(labels) or len(target.fields),
         labels=labels,
-        pooling=pooling,
-        dense=dense,
-        bias=target.kind == "tokens" or not config.causal,
         dropout=task.dropout,
         language_head=task.language_head or bool(task.language),
+        **form,
     )
 
 

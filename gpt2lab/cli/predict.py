@@ -3,19 +3,23 @@
 examples:
   gpt2lab predict bank "My card has not arrived"
   gpt2lab predict bank --data questions.txt --json
+  gpt2lab predict bank --data questions.csv --out answered.csv     the rows with the predictions beside them
 """
 
 import argparse
 import dataclasses
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
+from gpt2lab.base.errors import LabError
 from gpt2lab.base.wording import number
 from gpt2lab.cli.parser import MODEL, Parser, add_device, add_dtype
 from gpt2lab.cli.show import print_json, table
-from gpt2lab.cli.texts import typed_texts
+from gpt2lab.cli.texts import data_rows, typed_texts
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from gpt2lab.measures.prediction import Prediction
 
 
@@ -42,6 +46,11 @@ def add(parser: Parser, argv: Sequence[str]) -> None:
         default="right",
         help="side on which a text longer than the context is truncated (default: right)",
     )
+    parser.add_argument(
+        "--out",
+        metavar="FILE",
+        help="write a csv file: every row of --data (or text), prediction, probabilities",
+    )
     add_device(parser)
     add_dtype(parser)
 
@@ -51,7 +60,14 @@ def run(arguments: argparse.Namespace) -> None:
     from gpt2lab.actions.predict import predict
 
     missing = "what to read is missing; give texts"
-    texts = typed_texts(arguments.text, arguments.data, arguments.field, flag="--data", missing=missing)
+    out = _free(arguments.out) if arguments.out else None
+    rows = None
+    if out is not None and arguments.data is not None and not arguments.text:
+        rows = data_rows(arguments.data, arguments.field)
+    if rows is not None:
+        texts = [row[arguments.field or "text"] for row in rows]
+    else:
+        texts = typed_texts(arguments.text, arguments.data, arguments.field, flag="--data", missing=missing)
     said = predict(
         arguments.model,
         texts,
@@ -62,11 +78,49 @@ def run(arguments: argparse.Namespace) -> None:
         pairs=arguments.pair,
         truncate=arguments.truncate,
     )
+    if out is not None:
+        _write(out, rows if rows is not None else [{"text": text} for text in texts], said)
     if arguments.json:
         print_json([{"text": text, **dataclasses.asdict(one)} for text, one in zip(texts, said, strict=True)])
         return
-    rows = [(_said(one), _score(one), " ".join(text.split())) for text, one in zip(texts, said, strict=True)]
-    print(table(rows, ("prediction", "probability", "text")))
+    if out is not None:
+        print(f"{len(said)} predictions are in {out}")
+        return
+    lines = [(_said(one), _score(one), " ".join(text.split())) for text, one in zip(texts, said, strict=True)]
+    print(table(lines, ("prediction", "probability", "text")))
+
+
+def _free(name: str) -> "Path":
+    """Return the path of a file that is not there yet. LabError if it is, or is no csv."""
+    from gpt2lab.base.files import user_path
+
+    path = user_path(name)
+    if path.suffix.lower() != ".csv":
+        raise LabError(f"--out {name}: predictions are written as csv; give a name that ends in .csv")
+    if path.exists():
+        raise LabError(f"--out {name}: there is a file of this name; give another")
+    if not path.parent.is_dir():
+        raise LabError(f"--out {name}: there is no folder {path.parent}")
+    return path
+
+
+def _write(path: "Path", rows: Sequence[Mapping[str, Any]], said: "Sequence[Prediction]") -> None:
+    """Write rows with what is said of each: prediction, its probability, and every class's score."""
+    from gpt2lab.base.files import atomic_write
+    from gpt2lab.runs.run_record import write_table
+
+    added = [
+        {
+            "prediction": _said(one),
+            "probability": _score(one),
+            **{f"score {name}": value for name, value in one.scores.items()},
+        }
+        for one in said
+    ]
+    taken = sorted({name for row in rows for name in row} & {name for row in added for name in row})
+    if taken:
+        raise LabError(f"--out {path.name}: the data have a field {taken[0]!r} already; rename it")
+    atomic_write(path, write_table([{**row, **more} for row, more in zip(rows, added, strict=True)]))
 
 
 def _said(one: "Prediction") -> str:

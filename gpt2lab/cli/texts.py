@@ -1,6 +1,7 @@
 """Texts that a verb reads: typed, or those of files."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from gpt2lab.base.errors import LabError
 
@@ -25,3 +26,21 @@ def typed_texts(
     from gpt2lab.measures.corpus import read_lines
 
     return read_lines(data, field or "text")
+
+
+def data_rows(data: Sequence[str], field: str | None) -> list[dict[str, Any]] | None:
+    """Return the rows of `data` with all their fields; None if these are files of plain text, which have no fields.
+
+    LabError, with file and line, for a row whose text is empty.
+    """
+    from gpt2lab.text import readers, rows, sources
+    from gpt2lab.text.records import records
+
+    name = field or "text"
+    if any(readers.format_of(file) == "txt" for item in data for file in sources.files(item)):
+        return None
+    found = []
+    for where, row in records(data, name):
+        rows.text(row[name], where, name)
+        found.append(dict(row))
+    return found

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from gpt2lab.base.errors import LabError
+from gpt2lab.measures import classification_curves as curves
 from gpt2lab.measures import classification_metrics as metrics
 from gpt2lab.measures.measurement import Measurement, Table
 from gpt2lab.measures.prediction import encoder_for, head_outputs, head_probabilities, word_labels
@@ -177,6 +178,12 @@ class Classification(_Labelled):
             tables["classes"] = _class_table(head, counts)
             shares = counts.sum(1) / max(counts.sum(), 1)
             about |= {"unseen": int((~known).sum()), "majority": float(shares.max())}
+            shares_said = head_probabilities(head, said).numpy()
+            tables["calibration"] = curves.reliability(predicted == answers, shares_said.max(1))
+            figures["calibration"] = partial(_calibration_plot, tables["calibration"])
+            if head.outputs == 2 and len(np.unique(answers[known])) == 2:
+                points = curves.roc_curve(answers[known], shares_said[known, 1])
+                figures["roc"] = partial(curves.roc_figure, {head.label_names[1]: points[:2]})
             if head.outputs <= _LISTED:
                 tables["confusion"] = _confusion_table(head, counts)
                 figures["confusion"] = confusion_plot(counts, head.label_names)
@@ -209,6 +216,14 @@ class Classification(_Labelled):
             return torch.logit(torch.from_numpy(shares), eps=1e-12)
         shares = class_probabilities(texts, answers.numpy(), asked, head.outputs)
         return torch.from_numpy(shares).clamp_min(1e-12).log()
+
+
+def _calibration_plot(table: Table) -> "Figure":
+    return curves.reliability_figure(
+        {"texts": table},
+        x_label="probability of the predicted class",
+        y_label="share of predictions that are right",
+    )
 
 
 def _both(example: Example) -> str:

@@ -3,12 +3,12 @@
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from gpt2lab.base.errors import LabError
+from gpt2lab.base.errors import LabError, unknown
 from gpt2lab.base.extras import install
 
 _Floats = npt.NDArray[np.float64]
@@ -19,13 +19,21 @@ class TfidfOptions:
     """How texts become vectors. tf-idf of a word w in a text: (1 + log tf) · (1 + log((1 + n) / (1 + df))), length 1."""
 
     ngrams: int = 2
-    """Longest sequence of words that counts as a word."""
+    """Longest sequence of words (or characters) that counts as a word."""
+    shortest: int = 1
+    """Shortest such sequence."""
+    unit: Literal["words", "characters"] = "words"
+    """What is counted: words, or characters, blanks among them and in small letters."""
     regularization: float = 1.0
     """Of the logistic regression: ½ |weights|² · this is added to the summed loss. Fixed, not chosen on the judged rows."""
 
     def __post_init__(self) -> None:
-        if self.ngrams < 1 or not self.regularization > 0:
-            raise LabError("tfidf: ngrams must be at least 1 and regularization positive")
+        if not 1 <= self.shortest <= self.ngrams or not self.regularization > 0:
+            raise LabError(
+                "tfidf: ngrams must be at least 1 and no less than shortest, and regularization positive"
+            )
+        if self.unit not in ("words", "characters"):
+            raise unknown("unit of TF-IDF", self.unit, ("words", "characters"))
 
 
 def class_probabilities(
@@ -97,11 +105,17 @@ def _fitted(texts: Sequence[str], options: TfidfOptions) -> tuple[Any, Any]:
     except ImportError:
         raise LabError(f"TF-IDF baselines need scikit-learn: {install('baselines')}") from None
     # Single letters and digits are words too: by default scikit-learn leaves them out.
-    made = TfidfVectorizer(token_pattern=r"(?u)\b\w+\b", ngram_range=(1, options.ngrams), sublinear_tf=True)
+    made = TfidfVectorizer(
+        analyzer="word" if options.unit == "words" else "char",
+        token_pattern=r"(?u)\b\w+\b" if options.unit == "words" else None,
+        ngram_range=(options.shortest, options.ngrams),
+        sublinear_tf=True,
+    )
     try:
         return made, made.fit_transform(texts)
     except ValueError:  # scikit-learn: empty vocabulary
-        raise LabError("tfidf: the texts have no word") from None
+        what = "word" if options.unit == "words" else "such sequence of characters"
+        raise LabError(f"tfidf: the texts have no {what}") from None
 
 
 def _logistic(rows: Any, labels: npt.NDArray[np.integer], options: TfidfOptions) -> Any:

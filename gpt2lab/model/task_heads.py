@@ -5,7 +5,7 @@ backbone. It reads the states after the final norm, pools them over the real tok
 """
 
 from dataclasses import dataclass
-from typing import Literal, cast
+from typing import Literal, TypedDict, cast
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from gpt2lab.base.errors import LabError, shown, unknown
 from gpt2lab.model.backbone import Backbone
+from gpt2lab.model.config import TransformerConfig
 from gpt2lab.model.transformer import Transformer
 
 Kind = Literal["classification", "multilabel", "regression", "tokens", "embedding"]
@@ -187,6 +188,26 @@ def pooled(hidden: Tensor, attention_mask: Tensor | None, pooling: Pooling) -> T
         places.where(real, -1).amax(1) if pooling == "last" else places.where(real, real.shape[1]).amin(1)
     )
     return hidden[torch.arange(len(hidden), device=hidden.device), chosen]
+
+
+class HeadForm(TypedDict):
+    """The fields of a `Head` that Hugging Face's classes for a family fix."""
+
+    pooling: Pooling
+    dense: Literal["none", "tanh", "relu"]
+    bias: bool
+
+
+def usual_form(config: TransformerConfig, kind: Kind) -> HeadForm:
+    """Return the form that a new head on a model has in Hugging Face's classes: `Head(..., **usual_form(config, kind))`.
+
+    A causal model: the last token, no bias. An encoder: its pooler, or the first token through a dense layer.
+    """
+    pooling: Pooling = "last" if config.causal else "pooler" if config.pooler else "first"
+    dense: Literal["none", "tanh", "relu"] = "none"
+    if pooling == "first" and kind != "tokens":
+        dense = "relu" if config.family == "distilbert" else "tanh"
+    return {"pooling": pooling, "dense": dense, "bias": kind == "tokens" or not config.causal}
 
 
 def _wide(hidden: Tensor) -> torch.dtype:

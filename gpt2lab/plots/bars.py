@@ -1,7 +1,7 @@
-"""Bars that are stacked of parts, in the style of `gpt2lab.plots.figures`."""
+"""Bars that are stacked of parts, and bars to both sides of zero, in the style of `gpt2lab.plots.figures`."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from gpt2lab.base.errors import LabError
@@ -65,3 +65,25 @@ def _begin(of: Mapping[str, float], before: list[str], size: float) -> float:
     """Where a part begins: behind those of its sign."""
     sizes = (of.get(part, 0.0) for part in before)
     return sum(one for one in sizes if math.isfinite(one) and (one < 0) == (size < 0))
+
+
+def signed_bars(rows: Sequence[tuple[str, float]], *, label: str, width: float = 6.4) -> "Figure":
+    """Draw a horizontal bar for each (name, value), the first on top: to the right of 0, or to the left in another colour.
+
+    Names may repeat. Values that are not finite have no bar. LabError without a row.
+    """
+    if not rows:
+        raise LabError("a chart of bars needs a row")
+    with style():
+        figure, axes = empty_figure(width, 0.9 + 0.24 * len(rows))
+        for place, (_, value) in enumerate(rows):
+            if math.isfinite(value):
+                axes.barh(place, value, color=PALETTE[0 if value >= 0 else 1], height=0.62)
+        axes.axvline(0.0, color=INK, linewidth=1.0)
+        axes.set_yticks(range(len(rows)), [name for name, _ in rows])
+        axes.invert_yaxis()
+        axes.grid(visible=False)
+        axes.grid(visible=True, axis="x")
+        axes.tick_params(axis="y", length=0)
+        axes.set_xlabel(label)
+    return figure

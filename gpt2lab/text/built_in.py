@@ -208,6 +208,45 @@ BUILT_IN: dict[str, BuiltIn] = {
         has_fields=True,
         summary="generated: a protein with a mutated copy or another one; SIZE in pairs",
     ),
+    "clinical-notes": BuiltIn(
+        function="gpt2lab.text.generators.clinical_notes:rows",
+        arguments={"seed": 0, "size": 12_000, "world": 0},
+        size="size",
+        third="world",
+        has_fields=True,
+        summary="generated: emergency-room notes of invented words with a class (label 1 or 0); SIZE in notes",
+    ),
+    "clinical-notes-easy": BuiltIn(
+        function="gpt2lab.text.generators.clinical_notes:rows",
+        arguments={"seed": 0, "size": 12_000, "world": 0, "level": "easy"},
+        size="size",
+        third="world",
+        has_fields=True,
+        summary="generated: the same with fewer misleading words; SIZE in notes",
+    ),
+    "clinical-notes-hard": BuiltIn(
+        function="gpt2lab.text.generators.clinical_notes:rows",
+        arguments={"seed": 0, "size": 12_000, "world": 0, "level": "hard"},
+        size="size",
+        third="world",
+        has_fields=True,
+        summary="generated: the same with more misleading words; SIZE in notes",
+    ),
+    "clinical-notes-unaligned": BuiltIn(
+        function="gpt2lab.text.generators.clinical_notes:rows",
+        arguments={"seed": 0, "size": 12_000, "world": 0, "align": 0.0, "causes": 60},
+        size="size",
+        third="world",
+        has_fields=True,
+        summary="generated: the negative control, notes whose text without labels says nothing of the class",
+    ),
+    "french-notes": BuiltIn(
+        function="gpt2lab.text.generators.french_notes:rows",
+        arguments={"seed": 0, "size": 12_000},
+        size="size",
+        has_fields=True,
+        summary="generated: emergency-room notes in telegraphic French (label 1: traumatic); SIZE in notes",
+    ),
 }
 
 

@@ -1,5 +1,6 @@
 """`predict`, prompts of a file, and the type that weights are loaded in."""
 
+import csv
 import json
 from pathlib import Path
 
@@ -75,6 +76,34 @@ def test_texts_to_predict_are_the_lines_of_a_file_or_a_field_of_its_rows(typed: 
     assert {one["text"] for one in rows} == {"fruit", "animal"} and len(rows) == 80
     run = Store(headed / "runs").rows(kind="predict", limit=1)[0]
     assert run.numbers["texts"] == 80 and json.loads(run.settings)["dtype"] == "float32"
+
+
+def test_predictions_are_written_beside_the_rows_they_are_of(typed: Lab, headed: Path) -> None:
+    out = headed / "told.csv"
+    assert (
+        "80 predictions"
+        in typed("predict", "classification-1", "--data", "rows.csv", "--out", "told.csv").out
+    )
+    with out.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 80 and rows[0]["text"] == "red apple 0" and rows[0]["size"] == "1"
+    assert [row["prediction"] for row in rows[:2]] == ["fruit", "animal"]
+    assert float(rows[0]["score fruit"]) == pytest.approx(1 - float(rows[0]["score animal"]))
+    typed("predict", "classification-1", "old dog", "--out", "typed.csv")
+    assert (headed / "typed.csv").read_text().splitlines()[1].startswith("old dog,animal,0.")
+    (headed / "lines.txt").write_text("red apple\n\nold dog\n")
+    typed("predict", "classification-1", "--data", "lines.txt", "--out", "lines.csv")
+    assert len((headed / "lines.csv").read_text().splitlines()) == 3
+    (headed / "gap.csv").write_text("text,n\nred apple,1\n,2\n")
+    for words, message in (
+        (["--data", "rows.csv", "--out", "told.csv"], "there is a file of this name"),
+        (["--data", "rows.csv", "--out", "told.txt"], "ends in .csv"),
+        (["--data", "rows.csv", "--out", "nowhere/a.csv"], "there is no folder"),
+        (["--data", "gap.csv", "--out", "a.csv"], "gap.csv, line 3: field 'text' is empty"),
+        (["--data", "told.csv", "--out", "b.csv"], "have a field 'prediction' already"),
+    ):
+        done = typed("predict", "classification-1", *words)
+        assert done.status == 2 and message in done.err
 
 
 @pytest.mark.parametrize(

@@ -151,3 +151,35 @@ def test_the_measure_retrieval_puts_the_baseline_beside_the_model(tmp_path: Path
     assert {
         name: found.numbers[name] for name in alone.numbers
     } == alone.numbers and "baseline" not in alone.tables
+
+
+def test_sequences_of_characters_are_counted_as_the_formula_says() -> None:
+    def grams(text: str) -> Counter[str]:
+        text = re.sub(r"\s\s+", " ", text.lower())
+        return Counter(text[i : i + n] for n in (2, 3) for i in range(len(text) - n + 1))
+
+    counts = [grams(text) for text in TEXTS]
+    df = {gram: sum(gram in one for one in counts) for gram in set().union(*counts)}
+
+    def vector(text: str) -> dict[str, float]:
+        made = {
+            gram: (1 + math.log(tf)) * (1 + math.log((1 + len(TEXTS)) / (1 + df[gram])))
+            for gram, tf in grams(text).items()
+            if gram in df
+        }
+        length = math.sqrt(sum(value * value for value in made.values())) or 1.0
+        return {gram: value / length for gram, value in made.items()}
+
+    known, asked = [vector(text) for text in TEXTS], [vector(text) for text in ASKED]
+    cosines = [
+        [sum(value * row.get(gram, 0.0) for gram, value in one.items()) for row in known] for one in asked
+    ]
+    documents = {f"d{i}": text for i, text in enumerate(TEXTS)}
+    order = [[f"d{i}" for i in sorted(range(6), key=lambda i, row=row: (-row[i], i))] for row in cosines]
+    options = TfidfOptions(unit="characters", shortest=2, ngrams=3)
+    assert rank(documents, ASKED, depth=6, options=options) == order
+    with pytest.raises(LabError, match="no such sequence of characters"):
+        rank({"d": "a"}, ["b"], depth=1, options=options)
+    for wrong in ({"shortest": 3}, {"shortest": 0}, {"unit": "letters"}):
+        with pytest.raises(LabError, match=r"tfidf: ngrams|unit of TF-IDF"):
+            TfidfOptions(**wrong)  # type: ignore[arg-type]  # wrong on purpose
