@@ -70,6 +70,7 @@ NEEDS: Mapping[str, Any] = {
     "merge-lora": lambda: part("architecture", "lora")(rank=2),
     "pondering-steps": lambda: part("architecture", "pondering")(steps=2),
     "classification": lambda: Head(name="of_three", outputs=3),
+    "word-attribution": lambda: Head(name="of_three", outputs=3),
     "regression": lambda: Head(name="number", kind="regression", outputs=1),
     "token-classification": lambda: Head(name="tags", kind="tokens", outputs=2, labels=("O", "B-NAME")),
     "retrieval": lambda: Head(name="vector", kind="embedding", outputs=0, pooling="mean"),
@@ -82,6 +83,10 @@ NEEDS: Mapping[str, Any] = {
 MEASURES: Mapping[str, Mapping[str, Any]] = {
     "text-statistics": {"texts": 4, "prompt_tokens": 5, "new_tokens": 16},
     "classification": {"head": "of_three", "label": ("answer",), "resamples": 100},
+    "word-attribution": {"text": "Once upon a time there was", "head": "of_three"},
+    "label-efficiency": {
+        "label": "match", "test": "0.4", "budgets": (2,), "repeats": 1, "least_steps": 2, "most_steps": 2,
+    },
     "regression": {"head": "number", "label": ("answer",), "resamples": 100},
     "token-classification": {"head": "tags", "field": "words", "label": ("label",), "resamples": 100},
     "retrieval": {"head": "vector", "resamples": 100},

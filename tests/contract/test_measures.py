@@ -47,6 +47,10 @@ SMALL: dict[str, dict[str, Any]] = {
     "loss-by-steps": {"limit": 120},
     "quantization-error": {"limit": 120},
     "classification": {"label": ("answer",), "resamples": 100},
+    "word-attribution": {"text": "Once upon a time there was"},
+    "label-efficiency": {
+        "label": "match", "test": "0.4", "budgets": (2,), "repeats": 1, "least_steps": 2, "most_steps": 2,
+    },
     "regression": {"label": ("answer",), "resamples": 100},
     "token-classification": {"field": "words", "label": ("label",), "resamples": 100},
     "retrieval": {"resamples": 100},
@@ -91,6 +95,7 @@ RAREST = word_level(documents(0, 60)).vocab_size - 1
 
 HEADED = {
     "classification": Head(outputs=3),
+    "word-attribution": Head(outputs=3),
     "regression": Head(kind="regression", outputs=1),
     "token-classification": Head(name="tags", kind="tokens", outputs=2, labels=("O", "B-NAME")),
     "retrieval": Head(kind="embedding", outputs=0, pooling="mean"),

@@ -120,6 +120,7 @@ def test_states_are_read_and_replaced_at_every_block(whole: LanguageModel) -> No
 
 REFUSED = {
     "classification": "has no head for classification",
+    "word-attribution": "has no head for classification",
     "regression": "has no head for regression",
     "token-classification": "has no head for tokens",
     "retrieval": "has no head for embedding",
