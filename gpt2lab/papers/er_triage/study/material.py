@@ -68,7 +68,8 @@ def _generated(settings: Settings, seed: int, control: bool) -> Parts:
                 seen.add(note.text)
                 own.append(Document(note.id, note.text, str(note.label), note.date))
         found.append(own)
-    return Parts(*found)
+    unlabelled, labelled, test = found
+    return Parts(unlabelled, labelled, test)
 
 
 def _own(settings: Settings, seed: int) -> Parts:
@@ -151,14 +152,12 @@ def prepare(settings: Settings, run: "Run", *, control: bool = False) -> None:
 
 
 def read_parts(record: RunRecord) -> Parts:
-    """Return the notes that a unit has written."""
-    found = [
-        read_documents(str(record.files[f"{name}.jsonl"]), label="label", id="id", date=None)
-        if name != "unlabelled"
-        else []
-        for name in _FILES
-    ]
-    return Parts(*found)
+    """Return the notes with labels that a unit has written; those without are not read again."""
+    labelled, test = (
+        read_documents(str(record.files[f"{name}.jsonl"]), label="label", id="id")
+        for name in ("labelled", "test")
+    )
+    return Parts([], labelled, test)
 
 
 def pretrained(record: RunRecord, device: str) -> LanguageModel:
