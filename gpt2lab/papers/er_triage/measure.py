@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from statistics import fmean
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from gpt2lab.base.errors import LabError
 from gpt2lab.base.progress import progress
@@ -12,6 +12,7 @@ from gpt2lab.measures.measurement import Measurement, Table
 from gpt2lab.measures.scoring import check_batch_size
 from gpt2lab.papers.er_triage.baselines import BASELINES, baseline_scores
 from gpt2lab.papers.er_triage.efficiency import factor_rows
+from gpt2lab.papers.er_triage.label_word import LabelWord
 from gpt2lab.papers.er_triage.notes import Parts, read_notes, refuse_leaks, split_notes, subset, truth
 from gpt2lab.papers.er_triage.pictures import ladder_figure
 from gpt2lab.papers.er_triage.training import FineTuning, Floats, fine_tune, redrawn, rung_numbers, scores_of
@@ -52,6 +53,14 @@ class LabelEfficiency:
     """Updates at least, of both."""
     most_steps: int = 500
     """Updates at most, of both."""
+    language: float = 0.0
+    """λ in L = cross entropy + λ · L_LM, the next-token loss of the labelled texts."""
+    read_out: Literal["head", "label-word"] = "head"
+    """A linear head on the last token's state, or the class as a word that is written behind the text."""
+    label_words: tuple[str, str] = (" no", " yes")
+    """The words for class 0 and 1 of label-word, each one token."""
+    separator: str = " ?"
+    """Text between text and label word."""
     context: int | None = None
     """Tokens of a text that are read; none is the model's context."""
     batch_size: int = 64
@@ -71,6 +80,9 @@ class LabelEfficiency:
             epochs=self.epochs,
             least_steps=self.least_steps,
             most_steps=self.most_steps,
+            language=self.language,
+            read_out=self.read_out,
+            label_word=LabelWord(words=self.label_words, separator=self.separator),
             context=self.context,
         )
 

@@ -50,6 +50,17 @@ def test_it_compares_given_and_fresh_weights_and_counted_words(lm: LanguageModel
     assert all(torch.equal(before[name], value) for name, value in lm.model.state_dict().items())
 
 
+def test_the_class_can_be_a_written_word(notes: Path) -> None:
+    texts = [json.loads(line)["text"] for line in notes.read_text().splitlines()]
+    tokenizer = word_level(texts, special=["non", "oui", "?"])
+    lm = LanguageModel(tiny("gpt2", vocab_size=tokenizer.vocab_size), tokenizer)
+    written: dict[str, Any] = {"read_out": "label-word", "label_words": ("non", "oui"), "separator": "?"}
+    found = LabelEfficiency(data=(str(notes),), language=0.5, **written, **SMALL)(lm)
+    assert found["auc_given"] != LabelEfficiency(data=(str(notes),), language=0.5, **SMALL)(lm)["auc_given"]
+    with pytest.raises(LabError, match="label word ' no'"):
+        LabelEfficiency(data=(str(notes),), read_out="label-word", **SMALL)(lm)
+
+
 def test_a_test_file_and_labels_of_other_names_are_read(
     lm: LanguageModel, notes: Path, tmp_path: Path
 ) -> None:

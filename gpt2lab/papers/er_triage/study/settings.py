@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from gpt2lab.base.errors import LabError
+from gpt2lab.base.settings import Model
 from gpt2lab.papers.er_triage.notes import By
 from gpt2lab.papers.er_triage.training import SHORTEST, FineTuning
 from gpt2lab.text.generators.clinical_notes import LEVELS
@@ -33,7 +34,7 @@ class Settings:
     """Which of your notes are judged: by the hash of the text or of the id, or the latest by date."""
     without_contacts: bool = False
     """Replace addresses, dates, long numbers and titled names in your notes before anything reads them."""
-    start: str | None = None
+    start: Model | None = None
     """A MODEL that is fine-tuned too, as a third strategy `given`: is a pre-training on other text enough?"""
     level: str = "medium"
     """Of the generated notes: easy, medium or hard."""

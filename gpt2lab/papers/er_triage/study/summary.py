@@ -24,6 +24,9 @@ _ROC_AT = 120
 """Labelled notes of the ROC and calibration figures, or the nearest budget."""
 
 
+_HONEST = "The gain says how well the unlabelled text lines up with the label; in generated notes that is set (align)"
+
+
 def add(settings: Settings, study: "Study", test: str) -> None:
     """Add everything to the study's report."""
     rows = [row for run in study.runs for row in run.tables["ladder"]]
@@ -33,7 +36,7 @@ def add(settings: Settings, study: "Study", test: str) -> None:
         study.figure(
             what,
             ladder_figure({name: points(on_ladder, name, what) for name in names}, label),
-            f"{label} on the {test} against labelled notes; mean and range over {len(study.runs)} seeds",
+            f"{label} on the {test} against labelled notes; mean and range over {len(study.runs)} seeds. {_HONEST}",
         )
     ladders = {name: mean_ladder(on_ladder, name) for name in names if name != "majority"}
     study.table(
