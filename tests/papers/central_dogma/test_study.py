@@ -25,6 +25,7 @@ from gpt2lab.runs.verdicts import Status
 from gpt2lab.studies.judge import judge as verdict_of
 from gpt2lab.studies.study import Study, reproduce
 from gpt2lab.text.language_model import load
+from tests.claims import unreported
 
 SMOKE = PRESETS["smoke"]
 test_sets.__test__ = False  # type: ignore[attr-defined]  # it is no test, whatever pytest thinks
@@ -38,6 +39,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
 
 def test_a_study_runs_at_smoke_scale_with_every_arm(study: Study) -> None:
     assert not study.failures
+    assert unreported(study) == {}
     run = study.runs[0]
     assert set(SMOKE.arms) == set(ARMS)
     for arm, spec in ARMS.items():

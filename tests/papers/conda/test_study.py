@@ -11,13 +11,15 @@ from torch import nn
 from gpt2lab.papers.conda import Conda
 from gpt2lab.papers.conda.diagnostics import UpdateWatch, drift, spectrum
 from gpt2lab.papers.conda.rivals import Adafactor
-from gpt2lab.papers.conda.study import ARMS, PRESETS, Settings, candidate
+from gpt2lab.papers.conda.study import ARMS, CLAIMS, PRESETS, Settings, candidate
 from gpt2lab.studies.study import reproduce
+from tests.claims import unreported
 
 
 def test_a_study_runs_at_smoke_scale_and_shows_every_arm_with_its_sweep(tmp_path: Path) -> None:
     study = reproduce("conda", scale="smoke", seeds=1, home=tmp_path, workers=1)
     assert not study.failures
+    assert unreported(study) == {}
     results = study.runs[0].results
     trials = set()
     for arm in (*ARMS, "conda_often"):
@@ -36,6 +38,32 @@ def test_a_study_runs_at_smoke_scale_and_shows_every_arm_with_its_sweep(tmp_path
     names = {path.stem for path in (study.folder / "figures").iterdir()}
     assert {"training_loss", "loss_by_length", "sweeps", "conditioning"} <= names
     assert "adamw_control" in study.report.read_text()
+
+
+LEARNT: dict[str, float] = {
+    "adamw.loss.s400": 3.6, "adamw.loss.s800": 3.4, "adamw.loss.s1600": 3.3, "bigram_table": 3.5,
+    "adamw.at_edge": 0.0, "conda.at_edge": 0.0, "adamw_control.at_edge": 0.0, "edges": 0.0, "conda_over.best": 0.01,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("changed", "not_tested"),
+    [
+        ({}, ""),
+        ({"adamw.loss.s1600": 3.5}, "ABCDEF"),
+        ({"adamw.loss.s1600": math.nan}, "ABCDEF"),
+        ({"conda.at_edge": 1.0}, "ABCDEF"),
+        ({"adamw.at_edge": 1.0}, "ABCDEF"),
+        ({"adamw_control.at_edge": 1.0}, "F"),
+        ({"edges": 1.0}, "C"),
+        ({"edges": 1.0, "conda_over.best": -0.01}, ""),
+    ],
+)
+def test_the_claims_ask_that_adamw_has_learnt_and_that_the_sweeps_they_read_ended_inside(
+    changed: dict[str, float], not_tested: str
+) -> None:
+    results = LEARNT | changed
+    assert {claim.name for claim in CLAIMS if not claim.is_testable(results)} == set(not_tested)
 
 
 @pytest.mark.parametrize("scale", PRESETS)

@@ -15,6 +15,7 @@ from gpt2lab.studies.judge import judge
 from gpt2lab.studies.study import Study, reproduce
 from gpt2lab.text.language_model import LanguageModel, save
 from gpt2lab.text.tokenizer import byte_level
+from tests.claims import unreported
 from tests.tiny import tiny
 
 REAL: dict[str, Any] = {
@@ -49,6 +50,7 @@ def study(place: Path, tmp_path_factory: pytest.TempPathFactory) -> Study:
 
 def test_the_trained_models_write_with_the_decoders_that_the_tuning_seed_chose(study: Study) -> None:
     assert not study.failures
+    assert set(unreported(study)) == set("IJKL")  # of a real model, which smoke scale has not
     run = study.runs[0]
     chosen = run.arms["tuning"].tables["chosen"]
     assert [row["side"] for row in chosen] == ["contrastive", "contrastive", "sampler", "sampler"]

@@ -22,6 +22,7 @@ from gpt2lab.runs.trial import TUNING_SEED
 from gpt2lab.runs.verdicts import Status
 from gpt2lab.studies.judge import judge
 from gpt2lab.studies.study import Study, reproduce
+from tests.claims import unreported
 
 
 @pytest.fixture(scope="module")
@@ -32,6 +33,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
 
 def test_the_study_trains_and_judges_every_language_at_smoke_scale(study: Study) -> None:
     assert not study.failures
+    assert unreported(study) == {}
     run = study.runs[0]
     for name in FEW:
         record = run.arms[name]

@@ -18,6 +18,7 @@ from gpt2lab.runs.verdicts import Status
 from gpt2lab.studies.judge import judge
 from gpt2lab.studies.study import Study, reproduce
 from gpt2lab.text.language_model import load
+from tests.claims import unreported
 
 SMALL = {
     "shapes": "gpt2-no-mlp", "many_shapes": (), "shape_people": (8,), "people": (8, 20), "few_people": (8,),
@@ -33,6 +34,8 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
 
 def test_a_study_runs_at_smoke_scale_with_every_model(study: Study) -> None:
     assert not study.failures
+    elsewhere = {name.split(".")[1] for names in unreported(study).values() for name in names}
+    assert elsewhere <= set(curves(PRESETS["gpu"]))  # peaks of curves that a larger scale has
     run = study.runs[0]
     for cell in cells(study.settings):
         results = {name: run.results[f"{cell.name}.{name}"] for name in run.arms[cell.name].results}

@@ -11,12 +11,14 @@ from gpt2lab.studies.study import reproduce
 from gpt2lab.text.generators.stories import documents
 from gpt2lab.text.language_model import LanguageModel, save
 from gpt2lab.text.tokenizer import train_bpe
+from tests.claims import unreported
 from tests.tiny import tiny
 
 
 def test_a_study_runs_at_smoke_scale_and_shows_every_way(tmp_path: Path) -> None:
     study = reproduce("layernorm-removal", scale="smoke", seeds=1, home=tmp_path, workers=1)
     assert not study.failures
+    assert unreported(study) == {}
     results = study.runs[0].results
     for way in ("pretrained", "control", "sequential", "no_penalty", "at_once", "instant"):
         assert 3 < results[f"loss.{way}"] < 8

@@ -18,6 +18,7 @@ from gpt2lab.runs.trial import TUNING_SEED
 from gpt2lab.runs.verdicts import Status
 from gpt2lab.studies.judge import judge
 from gpt2lab.studies.study import Study, reproduce
+from tests.claims import unreported
 
 
 @pytest.fixture(scope="module")
@@ -28,6 +29,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
 
 def test_a_study_runs_at_smoke_scale_with_every_arm(study: Study) -> None:
     assert not study.failures
+    assert unreported(study) == {}
     run = study.runs[0]
     assert set(PRESETS["smoke"].arms) == set(ARMS)
     for name in ("x1", "x1_5", "x2"):

@@ -18,6 +18,7 @@ from gpt2lab.studies.claim import Results
 from gpt2lab.studies.judge import judge
 from gpt2lab.studies.study import reproduce
 from gpt2lab.text.language_model import LanguageModel, save
+from tests.claims import unreported
 
 GOOD = {
     "model.gini_women": 0.66, "model.gini_men": 0.54, "world.gini_women": 0.67, "world.gini_men": 0.54,
@@ -136,6 +137,7 @@ def test_shares_of_women_are_taken_over_all_cells(world: World) -> None:
 def test_a_study_runs_at_smoke_scale_with_figures_and_tables(tmp_path: Path) -> None:
     study = reproduce("occupational-bias", scale="smoke", seeds=1, home=tmp_path, workers=1)
     assert not study.failures
+    assert set(unreported(study)) == set("GHIJK")  # of a real model, which smoke scale has not
     record = study.runs[0]
     assert round(record.results["xlnet.gini_women"], 3) == 0.697
     assert record.results["model.without_title"] < 0.5  # it has learnt that jobs follow

@@ -30,6 +30,7 @@ from gpt2lab.runs.verdicts import Status
 from gpt2lab.studies.judge import judge
 from gpt2lab.studies.study import Study, reproduce
 from gpt2lab.text.books import chapters
+from tests.claims import unreported
 
 
 @pytest.fixture(scope="module")
@@ -40,6 +41,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
 
 def test_a_study_runs_at_smoke_scale_with_every_arm(study: Study) -> None:
     assert not study.failures
+    assert unreported(study) == {}
     run = study.runs[0]
     assert set(PRESETS["smoke"].arms) == set(ARMS)
     for arm in ARMS:

@@ -15,11 +15,13 @@ from gpt2lab.papers.sophia.study import (
 )
 from gpt2lab.papers.sophia.unbiased import gauss_newton_error, hutchinson_error
 from gpt2lab.studies.study import reproduce
+from tests.claims import unreported
 
 
 def test_a_study_runs_at_smoke_scale_and_shows_every_arm_with_its_sweep(tmp_path: Path) -> None:
     study = reproduce("sophia", scale="smoke", seeds=1, home=tmp_path, workers=1)
     assert not study.failures
+    assert unreported(study) == {}
     results = study.runs[0].results
     trials = set()
     for arm in PRESETS["smoke"].arms:

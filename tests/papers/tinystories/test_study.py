@@ -14,6 +14,7 @@ from gpt2lab.studies.claim import Results
 from gpt2lab.studies.judge import judge
 from gpt2lab.studies.study import reproduce
 from gpt2lab.text.generators.stories import documents
+from tests.claims import unreported
 
 GOOD = {
     "grader.void": 0.0,
@@ -121,6 +122,7 @@ def test_a_width_is_read_between_two_of_the_grid():
 def test_the_smoke_study_runs_from_end_to_end(tmp_path):
     study = reproduce("tinystories", scale="smoke", seeds=1, home=tmp_path, workers=1)
     assert study.failures == []
+    assert unreported(study) == {}
     run = study.runs[0]
     results = run.results
     assert results["grader.void"] == results["grader.void_nested"] == 0

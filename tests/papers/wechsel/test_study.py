@@ -17,6 +17,7 @@ from gpt2lab.runs.verdicts import Status
 from gpt2lab.studies.judge import judge
 from gpt2lab.studies.study import Study, reproduce
 from gpt2lab.text.language_model import load
+from tests.claims import unreported
 
 
 @pytest.fixture(scope="module")
@@ -26,6 +27,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
 
 def test_the_study_begins_trains_and_judges_every_arm_at_smoke_scale(study: Study) -> None:
     assert not study.failures
+    assert unreported(study) == {}
     results, arms = study.runs[0].results, study.runs[0].arms
     for arm in ARMS:
         curve = arms[arm].tables["curve"]
