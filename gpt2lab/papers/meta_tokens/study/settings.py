@@ -50,7 +50,7 @@ class Settings:
     (meta-attention without injection), full_injected, wider and deeper (plain, as many parameters as meta)."""
     tasks: tuple[str, ...] = ("list-recall",)
     """Tasks of fine-tuning, which take turns: list-recall (judged), segment-counting, parity, copying."""
-    words: int = 40
+    words: int = 12
     """Different words in the prompts, of 500."""
     data: str = ""
     """Text of pre-training: a file, folder, hub:ID or built-in name; empty generates prompts without questions."""
@@ -76,9 +76,9 @@ class Settings:
     """Batches in an update."""
     pretrain_steps: int = 200
     """Updates of pre-training."""
-    steps: int = 1800
+    steps: int = 3600
     """Updates of fine-tuning."""
-    ranges: tuple[tuple[int, int], ...] = ((24, 32), (24, 40))
+    ranges: tuple[tuple[int, int], ...] = ((24, 28), (24, 32))
     """Phases of the curriculum: least and most words of a prompt."""
     longer: tuple[float, ...] = (1.5, 2.0)
     """Tests at so many times the longest trained prompt, besides prompts of trained lengths."""
@@ -89,7 +89,7 @@ class Settings:
     """Share of a row of pre-training that is metas."""
     warmup: float = 0.05
     """Share of the updates in which the learning rate rises."""
-    rates: tuple[float, ...] = (1e-3, 2e-3, 4e-3)
+    rates: tuple[float, ...] = (2e-3, 4e-3, 8e-3)
     """Learning rates that every arm tries, ascending; one rate serves pre-training and fine-tuning."""
     trial: float = 0.3
     """Share of the updates in which each rate is tried, over complete schedules."""
