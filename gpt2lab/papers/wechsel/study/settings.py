@@ -82,17 +82,17 @@ class Settings:
     """Rows of a micro-batch."""
     accumulation: int = 1
     """Micro-batches of an update."""
-    pretraining_steps: int = 500
+    pretraining_steps: int = 1500
     """Updates of the source model."""
     pretraining_rate: float = 4e-3
     """Its peak learning rate."""
-    steps: int = 160
+    steps: int = 480
     """Updates of every arm in the target language; a multiple of 4."""
     evaluations: int = 16
     """Evaluations while an arm trains, evenly spaced, a multiple of 4; one more before the first update."""
     windows: int = 400
     """Held-out windows that are evaluated, at most, for tuning and for judging."""
-    rates: tuple[float, ...] = (2e-3, 4e-3, 8e-3)
+    rates: tuple[float, ...] = (2e-3, 4e-3, 8e-3, 1.6e-2)
     """Learning rates that every arm tries, ascending, and one more where these call for it."""
     warmup: float = 0.1
     """Share of the updates in which the learning rate rises; then it falls along a cosine to a tenth."""
