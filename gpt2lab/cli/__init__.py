@@ -6,6 +6,7 @@ is imported, and torch only when its work begins.
 
 import argparse
 import contextlib
+import gc
 import importlib
 import io
 import os
@@ -82,6 +83,7 @@ def script() -> NoReturn:
             with contextlib.suppress(OSError):  # its reader went away
                 stream.flush()
         os._exit(status)
+    gc.freeze()  # a last search for garbage would go through all of torch: 0.6 s of processor time
     sys.exit(status)
 
 
