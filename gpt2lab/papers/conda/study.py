@@ -20,7 +20,7 @@ from gpt2lab.papers.conda.diagnostics import UpdateWatch
 from gpt2lab.papers.conda.muon import Muon
 from gpt2lab.papers.conda.optimizer import Conda
 from gpt2lab.papers.conda.rivals import Adafactor, AdamW, Control, OneSidedSoap
-from gpt2lab.studies.claim import Above, AtLeast, Below, Claim, Results
+from gpt2lab.studies.claim import Above, AtLeast, Below, Claim
 from gpt2lab.studies.graph import UnitSpec
 from gpt2lab.studies.race import Candidate, step_ratio
 from gpt2lab.studies.seed_figures import seed_dots
@@ -34,8 +34,6 @@ if TYPE_CHECKING:
 ARMS = ("adamw", "adamw_control", "muon", "soap", "adafactor", "conda")
 """What is tuned; AdamW and Conda alone run the shorter schedules too, of which the ratio of steps is read."""
 _OFTEN = "conda_often"
-_LOSS = "adamw.loss.s"
-"""How the results of AdamW's complete schedules begin; their number of updates follows."""
 _SPECTRA = ("condition", "stable_rank", "effective_rank")
 
 
@@ -186,6 +184,8 @@ def run(settings: Settings, run: "Run") -> None:
     losses = standings(run, (*ARMS, _OFTEN), settings.lengths)
     longest = max(settings.lengths)
     full = {arm: of_arm[longest] for arm, of_arm in losses.items()}
+    for arm, loss in full.items():
+        run.result(f"{arm}.full", loss)
     run.result("conda.step_ratio", step_ratio(losses["adamw"], losses["conda"]))
     seconds = {arm: run.results[f"{arm}.seconds_per_step"] for arm in ("adamw", "conda")}
     run.result("conda.time_ratio", run.results["conda.step_ratio"] * seconds["adamw"] / seconds["conda"])
@@ -200,29 +200,7 @@ def run(settings: Settings, run: "Run") -> None:
 
 
 _TRAINED = ("laptop", "gpu", "paper")
-
-
-def _learnt(results: Results) -> bool:
-    """AdamW's final loss is below that of a table of bigrams; the sweeps of AdamW and Conda end inside their grids."""
-    final = max(
-        (name for name in results if name.startswith(_LOSS)), key=lambda name: int(name[len(_LOSS) :])
-    )
-    return (
-        results[final] < results["bigram_table"]
-        and not results["adamw.at_edge"]
-        and not results["conda.at_edge"]
-    )
-
-
-def _rivals_tuned(results: Results) -> bool:
-    """That, and no sweep ends at an edge; a rival whose rate might be better still can only win by more."""
-    return _learnt(results) and (not results["edges"] or results["conda_over.best"] < 0)
-
-
-def _control_tuned(results: Results) -> bool:
-    """That of A, and the control's sweep ends inside its grid."""
-    return _learnt(results) and not results["adamw_control.at_edge"]
-
+_LEARNT = "adamw.full < bigram_table and adamw.at_edge == 0 and conda.at_edge == 0"
 
 CLAIMS = [
     Claim(
@@ -233,7 +211,7 @@ CLAIMS = [
         quantity="updates that AdamW takes to its final loss, over those that Conda takes to the same loss",
         holds_if=AtLeast(2.0),
         holds_in_part_if=Above(1.0),
-        needs=_learnt,
+        needs=_LEARNT,
         paper="abstract: 2 to 2.5 times, LLaMA 60M to 1B on C4",
         paper_effect=2.25,  # the middle of the paper's range
         no_effect=1.0,
@@ -249,7 +227,7 @@ CLAIMS = [
         quantity="the same ratio in time: that of updates times AdamW's seconds an update over Conda's",
         holds_if=AtLeast(2.0),
         holds_in_part_if=Above(1.0),
-        needs=_learnt,
+        needs=_LEARNT,
         paper="abstract: 2 to 2.5 times in time, LLaMA 60M to 1B on C4",
         paper_effect=2.25,
         no_effect=1.0,
@@ -264,7 +242,8 @@ CLAIMS = [
         measure="conda_over.best",
         quantity="the smallest of four margins: lowest final loss of AdamW, Muon, one-sided SOAP, Adafactor minus Conda's",
         holds_if=Above(0.0),
-        needs=_rivals_tuned,
+        # A rival whose rate might be better still can only win by more.
+        needs=f"{_LEARNT} and (edges == 0 or conda_over.best < 0)",
         paper="abstract: best of AdamW, Muon, SOAP and Adafactor, GPT-2 125M and 355M; values not established",
         no_effect=0.0,
         unit="nats per token",
@@ -277,7 +256,7 @@ CLAIMS = [
         measure="log(adamw.condition / conda.condition)",
         quantity="logarithm of the condition number of AdamW's updates over that of Conda's",
         holds_if=Above(0.0),
-        needs=_learnt,
+        needs=_LEARNT,
         paper="Fig. 1, as described in public reviews; no figure established",
         no_effect=0.0,
         pilot_sd={"laptop": 0.16},  # as for A
@@ -291,7 +270,7 @@ CLAIMS = [
         measure="refresh.lost",
         quantity="final loss with a new basis every 2 % of the updates minus that with one every 0.5 %",
         holds_if=Below(0.02),
-        needs=_learnt,
+        needs=_LEARNT,
         paper="ablation mentioned in public reviews: 2000 works well at 130M",
         paper_effect=0.0,
         unit="nats per token",
@@ -304,7 +283,7 @@ CLAIMS = [
         measure="conda_over.adamw_control",
         quantity="final loss of the control, AdamW with four times the rate for embeddings and norms, minus that of Conda",
         holds_if=Above(0.0),
-        needs=_control_tuned,
+        needs=f"{_LEARNT} and adamw_control.at_edge == 0",
         paper="no figure; the authors' settings give embeddings and norms four times the rate of the matrices",
         no_effect=0.0,
         unit="nats per token",

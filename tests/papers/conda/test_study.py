@@ -24,6 +24,7 @@ def test_a_study_runs_at_smoke_scale_and_shows_every_arm_with_its_sweep(tmp_path
     trials = set()
     for arm in (*ARMS, "conda_often"):
         assert 3 < results[f"{arm}.loss.s20"] < 6
+        assert results[f"{arm}.full"] == results[f"{arm}.loss.s20"]
         assert results[f"{arm}.condition"] >= 1
     for arm in ARMS:
         trials.add(len(study.runs[0].arms[f"{arm}.sweep"].tables["sweep"]))
@@ -41,8 +42,8 @@ def test_a_study_runs_at_smoke_scale_and_shows_every_arm_with_its_sweep(tmp_path
 
 
 LEARNT: dict[str, float] = {
-    "adamw.loss.s400": 3.6, "adamw.loss.s800": 3.4, "adamw.loss.s1600": 3.3, "bigram_table": 3.5,
-    "adamw.at_edge": 0.0, "conda.at_edge": 0.0, "adamw_control.at_edge": 0.0, "edges": 0.0, "conda_over.best": 0.01,
+    "adamw.full": 3.3, "bigram_table": 3.5, "adamw.at_edge": 0.0, "conda.at_edge": 0.0, "adamw_control.at_edge": 0.0,
+    "edges": 0.0, "conda_over.best": 0.01,
 }  # fmt: skip
 
 
@@ -50,8 +51,8 @@ LEARNT: dict[str, float] = {
     ("changed", "not_tested"),
     [
         ({}, ""),
-        ({"adamw.loss.s1600": 3.5}, "ABCDEF"),
-        ({"adamw.loss.s1600": math.nan}, "ABCDEF"),
+        ({"adamw.full": 3.5}, "ABCDEF"),
+        ({"adamw.full": math.nan}, "ABCDEF"),
         ({"conda.at_edge": 1.0}, "ABCDEF"),
         ({"adamw.at_edge": 1.0}, "ABCDEF"),
         ({"adamw_control.at_edge": 1.0}, "F"),
