@@ -76,7 +76,7 @@ def test_reproduce_says_at_its_beginning_how_long_the_published_study_took(
     for scale in ("laptop", "smoke"):
         assert main(["reproduce", "conda", "--scale", scale]) == 130
         said.append(capsys.readouterr().err)
-    assert "the published study: laptop scale, 3 seeds, which took 58m54s on two cores" in said[0]
+    assert "the published study: laptop scale, 6 seeds, which took 1h18m on two cores" in said[0]
     assert "the published study" not in said[1]
 
 
