@@ -4,6 +4,7 @@ import argparse
 import json
 import math
 import sys
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -64,17 +65,25 @@ def main(words: Sequence[str] | None = None) -> int:
     add_arguments(aligned, AlignOptions)
     arguments = parser.parse_args(words)
     try:
-        if arguments.command == "vectors":
-            found = make_vectors(build(VectorOptions, given(arguments, VectorOptions), PROGRAM))
-        else:
-            options = build(AlignOptions, given(arguments, AlignOptions), PROGRAM)
-            found = make_alignment(arguments.source, arguments.target, arguments.dictionary, options)
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always")
+            found = _done(arguments)
+        for one in told:
+            print(f"{PROGRAM.split('.')[-1]}: {one.message}", file=sys.stderr)  # noqa: T201  # a command line of its own
     except (LabError, OSError) as error:
         said = system_error(error) if isinstance(error, OSError) else " ".join(str(error).split())
         print(f"{PROGRAM.split('.')[-1]}: {said}", file=sys.stderr)  # noqa: T201  # a command line of its own
         return 2
     print(json.dumps(found, indent=2, ensure_ascii=False))  # noqa: T201  # a command line of its own
     return 0
+
+
+def _done(arguments: argparse.Namespace) -> dict[str, object]:
+    """Return what the command that was asked for found."""
+    if arguments.command == "vectors":
+        return make_vectors(build(VectorOptions, given(arguments, VectorOptions), PROGRAM))
+    options = build(AlignOptions, given(arguments, AlignOptions), PROGRAM)
+    return make_alignment(arguments.source, arguments.target, arguments.dictionary, options)
 
 
 def make_vectors(options: VectorOptions) -> dict[str, object]:

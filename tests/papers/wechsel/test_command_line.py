@@ -38,6 +38,13 @@ def test_vectors_are_made_written_and_aligned(tmp_path: Path, capsys: pytest.Cap
     dictionary.write_text("the\tthe\nalone\n" + "".join(f"{word}\t{word}\n" for word in kept.words[:20]))
     report = made(["align", out["a.bin"], out["b.vec"], str(dictionary), "--held-out", "0"], capsys)
     assert (report["lines_skipped"], report["tested"], report["precision_at_1"]) == (1, 0, None)
+    wrong = tmp_path / "wrong.tsv"
+    wrong.write_text(
+        "".join(f"{a}\t{b}\n" for a, b in zip(kept.words[:20], reversed(kept.words[:20]), strict=True))
+    )
+    assert main(["align", out["a.bin"], out["b.vec"], str(wrong), "--held-out", "0.5"]) == 0
+    said = capsys.readouterr().err
+    assert said.startswith("wechsel: the alignment translates") and said.count("\n") == 1
 
 
 def test_a_mistake_is_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
