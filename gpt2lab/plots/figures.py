@@ -253,7 +253,8 @@ def _label_ends(figure: "Figure", axes: "Axes", series: Mapping[str, Points]) ->
     figure.draw_without_rendering()  # the layout moves the axes, and with them the ends
     places = [axes.transData.transform(point)[1] for _, point, _, _ in ends]
     apart = 13.0 * figure.dpi / 72
-    moved = spread(places, apart)
+    box = axes.get_window_extent()
+    moved = spread(places, apart, low=box.y0 + apart / 2, high=box.y1)  # the axis has its own words below
     right = max(point[0] for _, point, _, _ in ends) if ends else 0.0
     for place, target, (_, point, name, colour) in zip(places, moved, ends, strict=True):
         shift = (target - place) * 72 / figure.dpi
@@ -263,20 +264,28 @@ def _label_ends(figure: "Figure", axes: "Axes", series: Mapping[str, Points]) ->
         )  # fmt: skip
 
 
-def spread(places: Sequence[float], apart: float) -> list[float]:
-    """Return sorted places moved as little as it takes to lie `apart` from each other.
+def spread(
+    places: Sequence[float], apart: float, *, low: float = -math.inf, high: float = math.inf
+) -> list[float]:
+    """Return sorted places moved as little as it takes to lie `apart` from each other, between `low` and `high`.
 
-    Neighbours that are too near form a block around the mean of where they want to be.
+    Neighbours that are too near form a block around the mean of where they want to be. More than there is room for go
+    beyond `high`.
     """
-    blocks: list[tuple[float, int]] = []  # (centre, size)
+    blocks: list[tuple[float, int]] = []  # (mean of the places, size)
+
+    def centre(mean: float, size: int) -> float:
+        reach = (size - 1) * apart / 2
+        return max(min(mean, high - reach), low + reach)
+
     for place in places:
-        centre, size = place, 1
-        while blocks and centre - size * apart / 2 < blocks[-1][0] + blocks[-1][1] * apart / 2:
+        mean, size = place, 1
+        while blocks and centre(mean, size) - centre(*blocks[-1]) < (size + blocks[-1][1]) * apart / 2:
             before, many = blocks.pop()
-            centre = (before * many + centre * size) / (many + size)
+            mean = (before * many + mean * size) / (many + size)
             size += many
-        blocks.append((centre, size))
-    return [centre + (i - (size - 1) / 2) * apart for centre, size in blocks for i in range(size)]
+        blocks.append((mean, size))
+    return [centre(mean, size) + (i - (size - 1) / 2) * apart for mean, size in blocks for i in range(size)]
 
 
 def _linear_then_log(axes: "Axes", bound: float) -> None:

@@ -78,6 +78,21 @@ def test_labels_that_are_apart_stay():
     assert spread([0.0, 20.0, 40.0], 10.0) == [0.0, 20.0, 40.0]
 
 
+@pytest.mark.parametrize(
+    ("places", "expected"),
+    [
+        ([1.0, 2.0, 3.0], [0.0, 10.0, 20.0]),  # at the bottom: not below it
+        ([97.0, 98.0, 99.0], [80.0, 90.0, 100.0]),
+        ([0.0, 1.0, 14.0], [0.0, 10.0, 20.0]),  # what is moved up takes the next one with it
+        ([86.0, 99.0, 100.0], [80.0, 90.0, 100.0]),
+        ([-5.0, 50.0], [0.0, 50.0]),
+        ([1.0] * 12, [10.0 * i for i in range(12)]),  # more than there is room for
+    ],
+)
+def test_names_of_lines_stay_beside_the_axes(places: list[float], expected: list[float]) -> None:
+    assert spread(places, 10.0, low=0.0, high=100.0) == pytest.approx(expected)
+
+
 def test_the_band_over_seeds_is_mean_and_range_where_all_seeds_have_a_value():
     mean, band = band_over_seeds([([1, 2, 3], [1.0, 2.0, 9.0]), ([1, 2], [3.0, 2.0])])
     assert mean == ([1, 2], [2.0, 2.0])
