@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from gpt2lab.actions.measure import measure as measure
     from gpt2lab.actions.models import load as load
     from gpt2lab.actions.predict import predict as predict
+    from gpt2lab.actions.split import split as split
     from gpt2lab.actions.train import train as train
     from gpt2lab.actions.write import write as write
     from gpt2lab.base.errors import LabError as LabError
@@ -56,6 +57,7 @@ __all__ = [
     "reproduce",
     "resume",
     "save",
+    "split",
     "train",
     "write",
 ]
@@ -79,6 +81,7 @@ _PLACES = {
     "reproduce": "gpt2lab.studies.study:reproduce",
     "resume": "gpt2lab.studies.resume:resume",
     "save": "gpt2lab.text.language_model:save",
+    "split": "gpt2lab.actions.split:split",
     "train": "gpt2lab.actions.train:train",
     "write": "gpt2lab.actions.write:write",
 }

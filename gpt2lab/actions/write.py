@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,21 +13,8 @@ from gpt2lab.base.registry import part, parts
 from gpt2lab.base.settings import build
 from gpt2lab.text import sources
 from gpt2lab.text.built_in import built_in_rows
+from gpt2lab.text.manifests import Written
 from gpt2lab.text.readers import SEPARATOR
-
-
-@dataclass(frozen=True)
-class Written:
-    """What `write` has written."""
-
-    path: Path
-    """The file, or the folder of a source that writes several."""
-    size: int
-    """Bytes."""
-    documents: int | None = None
-    """Documents of the file; what a folder holds its manifest says."""
-    manifest: Mapping[str, object] = field(default_factory=dict)
-    """Of a folder: what it was made of, and what became of it."""
 
 
 def is_source_part(name: str) -> bool:

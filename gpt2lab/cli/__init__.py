@@ -34,6 +34,7 @@ VERBS = {
     "measure": "measure a model",
     "predict": "print the predictions of a model's head for texts: classes, numbers, labels of words",
     "write": "write the documents of a source to files: generated, perturbed, or read",
+    "split": "split labelled texts into files for pre-training, fine-tuning and a test that share no text",
     "export": "write a model for other programs: Hugging Face's folder, GGUF, ONNX",
     "runs": "list, delete and repair runs",
     "report": "write a run's report again and print its path",
@@ -114,7 +115,7 @@ def _dispatch(words: list[str]) -> int:
 
         print(f"gpt2lab {__version__}")
         return 0
-    verb, rest = split(words)
+    verb, rest = find_verb(words)
     if verb in ("train", "generate", "measure", "apply"):
         from gpt2lab.cli.early import refuse_early
 
@@ -129,7 +130,7 @@ def _dispatch(words: list[str]) -> int:
 
 def parse(words: Sequence[str]) -> tuple[types.ModuleType, argparse.Namespace]:
     """Return the module of the verb and what was typed for it. LabError for what is not understood."""
-    verb, rest = split(words)
+    verb, rest = find_verb(words)
     module = importlib.import_module(f"gpt2lab.cli.{verb}")
     summary, _, examples = (module.__doc__ or "").partition("\n\n")
     parser = Parser(prog=f"gpt2lab {verb}", description=summary, epilog=examples.rstrip())
@@ -145,7 +146,7 @@ def parse(words: Sequence[str]) -> tuple[types.ModuleType, argparse.Namespace]:
     return module, arguments
 
 
-def split(words: Sequence[str]) -> tuple[str, list[str]]:
+def find_verb(words: Sequence[str]) -> tuple[str, list[str]]:
     """Return the verb and the other words. LabError for a verb that does not exist."""
     verb = next((word for word in words if not word.startswith("-")), words[0])
     if verb not in VERBS:

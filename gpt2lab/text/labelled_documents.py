@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from gpt2lab.base.errors import LabError
+from gpt2lab.base.progress import progress
 from gpt2lab.base.wording import count
 from gpt2lab.text import rows, sources
 from gpt2lab.text.records import records
@@ -64,7 +65,7 @@ def read_documents(
     wanted = [name for name in (field, label, id, date) if name is not None]
     found: list[Document] = []
     seen: dict[str, str] = {}
-    for where, row in records(source, *wanted):
+    for where, row in progress(records(source, *wanted), label="reading", unit="documents"):
         text = rows.text(row[field], where, field)
         text = rewrite(text) if rewrite is not None else text
         if not normalised(text):

@@ -1,5 +1,7 @@
 """A folder of data that was made here: it holds a manifest, by which it is known and may be written anew."""
 
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from gpt2lab.base.errors import LabError
@@ -7,6 +9,20 @@ from gpt2lab.base.files import check_place, user_path
 from gpt2lab.base.json_files import read_object
 
 MANIFEST = "manifest.json"
+
+
+@dataclass(frozen=True)
+class Written:
+    """What was written: a file, or a folder with its manifest."""
+
+    path: Path
+    """The file or the folder."""
+    size: int
+    """Bytes."""
+    documents: int | None = None
+    """Documents of the file; what a folder holds its manifest says."""
+    manifest: Mapping[str, object] = field(default_factory=dict)
+    """Of a folder: what it was made of, and what became of it."""
 
 
 def refuse_foreign(folder: Path, what: str) -> None:

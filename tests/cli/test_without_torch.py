@@ -56,6 +56,8 @@ MISTAKES = {
     "reproduce conda --scale smoke --set tuning_steps=many": "tuning_steps must be a whole number",
     "predict FOLDER --data nosuch.csv": "nosuch.csv: no such file",
     "predict FOLDER a --truncate middle": "invalid choice: 'middle'",
+    "split nosuch.csv --out x": "nosuch.csv: no such file",
+    "split FOLDER --out x --by hsah": "did you mean hash?",
     "export FOLDER --to ggml --out x": "invalid choice: 'ggml'",
 }
 

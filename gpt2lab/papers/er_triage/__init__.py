@@ -14,7 +14,6 @@ _NAMES = {
     "pretrain": "training",
     "read_notes": "notes",
     "scores_of": "training",
-    "split_notes": "notes",
     "subset": "notes",
 }
 

@@ -13,9 +13,10 @@ from gpt2lab.measures.scoring import check_batch_size
 from gpt2lab.papers.er_triage.baselines import BASELINES, baseline_scores
 from gpt2lab.papers.er_triage.efficiency import factor_rows
 from gpt2lab.papers.er_triage.label_word import LabelWord
-from gpt2lab.papers.er_triage.notes import Parts, read_notes, refuse_leaks, split_notes, subset, truth
+from gpt2lab.papers.er_triage.notes import read_notes, subset, truth
 from gpt2lab.papers.er_triage.pictures import ladder_figure
 from gpt2lab.papers.er_triage.training import FineTuning, Floats, fine_tune, redrawn, rung_numbers, scores_of
+from gpt2lab.text.labelled_splits import Parts, refuse_leaks, split_documents
 
 if TYPE_CHECKING:
     from gpt2lab.text.language_model import LanguageModel
@@ -116,7 +117,7 @@ class LabelEfficiency:
             others, _ = read(self.test)
             parts = Parts([], known, [one for one in others if one.label is not None], copies)
         else:
-            parts = split_notes(known, test=share if share < 1 else int(share), copies=copies)
+            parts = split_documents(known, test=share, copies=copies)
         refuse_leaks(parts)
         return parts
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from gpt2lab.papers.er_triage.baselines import BASELINES, baseline_scores
 from gpt2lab.papers.er_triage.efficiency import factor, labels_needed
-from gpt2lab.papers.er_triage.notes import Parts, subset, truth
+from gpt2lab.papers.er_triage.notes import subset, truth
 from gpt2lab.papers.er_triage.study import material, summary
 from gpt2lab.papers.er_triage.study.claims import CLAIMS, FIVE
 from gpt2lab.papers.er_triage.study.material import TEST, TUNING, prepare, pretrained, read_parts
@@ -23,6 +23,7 @@ from gpt2lab.papers.er_triage.training import fine_tune, redrawn, rung_numbers, 
 from gpt2lab.runs.run_record import RunRecord
 from gpt2lab.studies.graph import UnitSpec
 from gpt2lab.studies.sweep import best_on_grid
+from gpt2lab.text.labelled_splits import Parts
 from gpt2lab.text.language_model import LanguageModel, load
 
 __all__ = ["CLAIMS", "PRESETS", "Settings", "ladder_of", "run", "rung", "summarise", "tune", "units"]

@@ -16,13 +16,7 @@ from gpt2lab.model.checkpoints.families import gpt2_config
 from gpt2lab.model.evaluating import evaluating
 from gpt2lab.model.loss import is_labelled
 from gpt2lab.papers.er_triage.label_word import LabelWord
-from gpt2lab.papers.er_triage.notes import (
-    Parts,
-    read_notes,
-    refuse_leaks,
-    require_classes,
-    split_notes,
-)
+from gpt2lab.papers.er_triage.notes import read_notes, require_classes
 from gpt2lab.papers.er_triage.study.settings import CONTROL, Settings
 from gpt2lab.papers.er_triage.training import note_rows, pretrain
 from gpt2lab.runs.run_record import RunRecord
@@ -30,6 +24,7 @@ from gpt2lab.runs.trial import TUNING_SEED
 from gpt2lab.text.batches import SequenceBatches
 from gpt2lab.text.generators.clinical_notes import ClinicalNotes
 from gpt2lab.text.labelled_documents import Document, read_documents, without_contacts
+from gpt2lab.text.labelled_splits import Parts, refuse_leaks, split_documents
 from gpt2lab.text.language_model import LanguageModel, load
 from gpt2lab.text.tokenizer import Tokenizer, train_bpe, word_level
 from gpt2lab.training import TrainSettings
@@ -48,7 +43,7 @@ def parts_of(settings: Settings, seed: int, *, control: bool = False) -> Parts:
     """Return the notes of a seed; of the tuning seed others than those that are judged.
 
     Generated: each seed has a world of its own, the tuning seed too. Your own: the test part is the same for all seeds, and
-    the tuning seed takes a part of the rest in its place. LabError as `read_notes`, `split_notes` and `refuse_leaks`.
+    the tuning seed takes a part of the rest in its place. LabError as `read_notes`, `split_documents` and `refuse_leaks`.
     """
     parts = _own(settings, seed) if settings.data else _generated(settings, seed, control)
     refuse_leaks(parts)
@@ -85,9 +80,9 @@ def _own(settings: Settings, seed: int) -> Parts:
     )
     known = sum(one.label is not None for one in notes)
     held_out = min(settings.test, max(1, known // 5))
-    parts = split_notes(notes, test=held_out, by=settings.split_by, copies=copies)
+    parts = split_documents(notes, test=held_out, by=settings.split_by, copies=copies)
     if seed == TUNING_SEED:
-        tuning = split_notes(parts.labelled, test=held_out, salt="tuning")
+        tuning = split_documents(parts.labelled, test=held_out, salt="tuning")
         parts = replace(parts, labelled=tuning.labelled, test=tuning.test)
     if len(parts.labelled) < max(settings.long, settings.budgets[-1]):
         raise LabError(

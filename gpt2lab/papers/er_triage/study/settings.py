@@ -6,9 +6,9 @@ from typing import Any, Literal
 
 from gpt2lab.base.errors import LabError
 from gpt2lab.base.settings import Model
-from gpt2lab.papers.er_triage.notes import By
 from gpt2lab.papers.er_triage.training import SHORTEST, FineTuning
 from gpt2lab.text.generators.clinical_notes import LEVELS
+from gpt2lab.text.labelled_splits import By
 
 CONTROL = {"align": 0.0, "causes": 60}
 """The world of the negative control."""
@@ -30,7 +30,7 @@ class Settings:
     """Field of the id in your notes."""
     date: str | None = None
     """Field of the day in your notes."""
-    split_by: By = "text"
+    split_by: By = "hash"
     """Which of your notes are judged: by the hash of the text or of the id, or the latest by date."""
     without_contacts: bool = False
     """Replace addresses, dates, long numbers and titled names in your notes before anything reads them."""
