@@ -155,8 +155,8 @@ SHOWN = {
 }  # fmt: skip
 """What changes what is printed."""
 
-ELSEWHERE = {("runs", "--force"), ("runs", "--dry-run")}
-"""Options whose effect is to delete or not: tests/cli/test_runs.py."""
+ELSEWHERE = {("runs", "--force"), ("runs", "--dry-run"), ("predict", "--out")}
+"""Options whose effect follows the call, what is deleted or written: tests/cli/test_runs.py and test_predict.py."""
 
 
 class _Caught(Exception):
