@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from gpt2lab.actions.predict import predict as predict
     from gpt2lab.actions.split import split as split
     from gpt2lab.actions.train import train as train
+    from gpt2lab.actions.vectors import vectors as vectors
     from gpt2lab.actions.write import write as write
     from gpt2lab.base.errors import LabError as LabError
     from gpt2lab.model.config import TransformerConfig as TransformerConfig
@@ -59,6 +60,7 @@ __all__ = [
     "save",
     "split",
     "train",
+    "vectors",
     "write",
 ]
 
@@ -83,6 +85,7 @@ _PLACES = {
     "save": "gpt2lab.text.language_model:save",
     "split": "gpt2lab.actions.split:split",
     "train": "gpt2lab.actions.train:train",
+    "vectors": "gpt2lab.actions.vectors:vectors",
     "write": "gpt2lab.actions.write:write",
 }
 

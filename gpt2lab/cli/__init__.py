@@ -35,6 +35,7 @@ VERBS = {
     "predict": "print the predictions of a model's head for texts: classes, numbers, labels of words",
     "write": "write the documents of a source to files: generated, perturbed, or read",
     "split": "split labelled texts into files for pre-training, fine-tuning and a test that share no text",
+    "vectors": "make word vectors of text, and write them as a file",
     "export": "write a model for other programs: Hugging Face's folder, GGUF, ONNX",
     "runs": "list, delete and repair runs",
     "report": "write a run's report again and print its path",

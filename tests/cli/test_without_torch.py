@@ -58,6 +58,10 @@ MISTAKES = {
     "predict FOLDER a --truncate middle": "invalid choice: 'middle'",
     "split nosuch.csv --out x": "nosuch.csv: no such file",
     "split FOLDER --out x --by hsah": "did you mean hash?",
+    "vectors --data nosuch.txt --out FOLDER/x.bin": "nosuch.txt: no such file",
+    "vectors --data tinyworld:9 --out FOLDER/x.txt": "ends in .bin or .vec",
+    "vectors --data tinyworld:9 --out FOLDER/x.bin --vectors skip": "did you mean skipgram?",
+    "vectors --data tinyworld:9 --out FOLDER/x.bin --set counting.windw=3": "did you mean counting.window?",
     "export FOLDER --to ggml --out x": "invalid choice: 'ggml'",
 }
 

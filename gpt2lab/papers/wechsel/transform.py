@@ -19,12 +19,12 @@ from gpt2lab.papers.wechsel.dictionary import IDENTICAL, Pairs, identical_words,
 from gpt2lab.papers.wechsel.freezing import FreezeInner
 from gpt2lab.papers.wechsel.initialisation import MIXED, Initialised, Method, Spaces, checked, wechsel_init
 from gpt2lab.papers.wechsel.target_tokenizer import trained_like
-from gpt2lab.papers.wechsel.words import COUNTING, TRAINING, Kind, text_vectors
 from gpt2lab.text import sources
 from gpt2lab.text.batches import ArrayTokens, MaskedBatches, PackedBatches
 from gpt2lab.text.language_model import LanguageModel
 from gpt2lab.text.skipgram import SkipgramOptions
 from gpt2lab.text.splits import PositionRule
+from gpt2lab.text.text_vectors import COUNTING, TRAINING, Kind, text_vectors
 from gpt2lab.text.tokenizer import Tokenizer
 from gpt2lab.text.tokenizer_files import has_tokenizer, load_tokenizer, save_tokenizer
 from gpt2lab.text.vector_files import Vectors, read_vectors

@@ -16,10 +16,10 @@ from gpt2lab.papers.wechsel.initialisation import Initialised, Method, Spaces, w
 from gpt2lab.papers.wechsel.mixing import mixed_rows, random_rows
 from gpt2lab.papers.wechsel.target_tokenizer import trained_like
 from gpt2lab.papers.wechsel.transform import Wechsel
-from gpt2lab.papers.wechsel.words import COUNTING, sentences, text_vectors
 from gpt2lab.runs.store import Store
 from gpt2lab.text.generators.stories import documents
 from gpt2lab.text.language_model import LanguageModel
+from gpt2lab.text.text_vectors import text_vectors
 from gpt2lab.text.tokenizer import Tokenizer, for_masking, train_bpe
 from gpt2lab.text.vector_files import SubwordVectors, write_bin
 from tests.tiny import CONFIGS, tiny
@@ -192,16 +192,6 @@ def test_what_cannot_be_transferred_is_refused(
         wechsel_init(model("gpt2", tokenizer), other, Spaces(nothing, nothing, [], align=False))
 
 
-def test_the_words_of_a_text_come_by_sentence_without_numbers_and_punctuation() -> None:
-    text = "L'été n’est pas fini! 12 chats, x2\nEin Über-Ich. ..."
-    assert list(sentences([text])) == [
-        ["L'été", "n’est", "pas", "fini"],
-        ["chats", "x"],
-        ["Ein", "Über", "Ich"],
-    ]
-    assert COUNTING.weighting == "harmonic"
-
-
 def backends() -> dict[str, tokenizers.Tokenizer]:
     """A tokenizer of every kind, with what it puts around a text."""
     from tokenizers import decoders, models, normalizers, pre_tokenizers, processors, trainers
@@ -321,6 +311,10 @@ def test_vectors_and_tokenizer_of_files_need_no_text(
     ).initialise(lm)  # fmt: skip
     assert made.mixed is not None and from_text.mixed is not None
     np.testing.assert_allclose(made.mixed.similarities, from_text.mixed.similarities, atol=1e-5)
+    same = {"source_vectors": given["source_vectors"], "target_vectors": given["source_vectors"]}
+    alike = Wechsel(tokenizer=str(tmp_path / "other"), dictionary="identical", **same).initialise(lm)
+    assert alike.alignment is not None and alike.alignment.precision_at_1 == 1
+    assert alike.alignment.residual == pytest.approx(0, abs=1e-5)
     trained = Wechsel(
         data=(files["other"],), source_data=(files["english"],), dictionary=files["dictionary"], vectors="skipgram",
         skipgram=Wechsel().skipgram.__class__(dimensions=8, buckets=500, epochs=1, least=2),

@@ -17,10 +17,10 @@ from gpt2lab.papers.wechsel.dictionary import Pairs, read_dictionary
 from gpt2lab.papers.wechsel.initialisation import Spaces
 from gpt2lab.papers.wechsel.study.settings import CIPHER, Settings
 from gpt2lab.papers.wechsel.target_tokenizer import trained_like
-from gpt2lab.papers.wechsel.words import sentences, text_vectors
 from gpt2lab.runs.run_record import RunRecord
 from gpt2lab.text import sources
 from gpt2lab.text.batches import ArrayTokens, PackedBatches
+from gpt2lab.text.text_vectors import sentences, text_vectors
 from gpt2lab.text.tokenizer import Tokenizer, train_bpe
 from gpt2lab.text.tokenizer_files import load_tokenizer, save_tokenizer
 from gpt2lab.text.vector_files import Vectors, read_vectors, write_bin

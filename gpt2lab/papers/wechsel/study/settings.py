@@ -6,8 +6,8 @@ from typing import Literal
 from gpt2lab.base.errors import LabError
 from gpt2lab.base.settings import Model
 from gpt2lab.papers.wechsel.initialisation import Method
-from gpt2lab.papers.wechsel.words import TRAINING, Kind
 from gpt2lab.text.skipgram import SkipgramOptions
+from gpt2lab.text.text_vectors import TRAINING, Kind
 from gpt2lab.text.word_vectors import CountOptions
 
 CIPHER = "cipher"

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from typing import Literal
 
 from gpt2lab.text.skipgram import SkipgramOptions, train_skipgram
@@ -13,6 +14,22 @@ COUNTING = CountOptions(window=4, least=3, weighting="harmonic", dimensions=50)
 """Counts of small text: words of a window of 4 by their distance, PPMI with the context exponent 0.75, 50 dimensions."""
 TRAINING = SkipgramOptions()
 """Training with n-grams."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class VectorOptions:
+    """How word vectors are made of text."""
+
+    field: str = "text"
+    """Field of the text in jsonl, csv, parquet and hub rows."""
+    vectors: Kind = "ppmi"
+    """ppmi counts words, skipgram trains words with n-grams."""
+    counting: CountOptions = COUNTING
+    """How ppmi counts."""
+    skipgram: SkipgramOptions = TRAINING
+    """How skipgram trains."""
+
+
 _SENTENCE = re.compile(r"[.!?…\n]+")
 _WORD = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)*")
 
