@@ -34,7 +34,7 @@ test: style models
 	@$(MAKE) --no-print-directory -j 2 types suite
 
 suite: .venv/installed-test
-	$(QUIETLY) $(BIN)/python -m pytest -q -n $(JOBS)
+	$(QUIETLY) $(BIN)/python -m pytest -q -n $(JOBS) --dist worksteal
 
 models: .venv/installed-test
 	@for model in $(MODELS); do \
